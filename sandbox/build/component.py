@@ -1,0 +1,65 @@
+"""Builds the guest component: CPython for Wasm with the guest's own modules and the whole importable
+standard library in its memory snapshot.
+
+    python sandbox/build/component.py [OUTPUT]
+
+Needs `componentize-py` and `tzdata` from the package index and nothing else: no compiler, no network.
+Used by the package build (`hatch_build.py`) and by `mcpgate sandbox build`.
+"""
+
+import importlib.util
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+GUEST = Path(__file__).resolve().parent.parent / "mcpgate_sandbox" / "guest"
+OUTPUT = GUEST.parent / "guest.wasm"
+
+
+def build(output: Path = OUTPUT) -> Path:
+    """Build the component and put it at `output` in one step. Raises RuntimeError with the builder's words."""
+    for module in ("componentize_py", "tzdata"):
+        if importlib.util.find_spec(module) is None:
+            raise RuntimeError(
+                f"building the sandbox component needs {module.replace('_', '-')}: pip install componentize-py tzdata"
+            )
+    with tempfile.TemporaryDirectory(prefix="mcpgate-guest-") as folder:
+        work = Path(folder)
+        shutil.copytree(GUEST, work / "guest", ignore=shutil.ignore_patterns("__pycache__"))
+        (work / "guest" / "zone_data.py").write_text(f"ZONES = {_zones()!r}\n")
+        (work / "empty").mkdir()
+        # An empty environment: variables, paths and packages of the building machine must not be frozen
+        # into the snapshot. `-I` and VIRTUAL_ENV=<empty folder> keep its site-packages out.
+        done = subprocess.run(
+            [
+                *(sys.executable, "-I", "-c", "from componentize_py import script; script()"),
+                *("-d", str(work / "guest" / "world.wit"), "-w", "codemode"),
+                *("componentize", "-p", str(work / "guest"), "guest_main", "-o", str(work / "guest.wasm")),
+            ],
+            env={"PATH": str(work / "empty"), "VIRTUAL_ENV": str(work / "empty"), "HOME": str(work)},
+            cwd=work,
+            capture_output=True,
+            text=True,
+        )
+        if done.returncode != 0:
+            raise RuntimeError(f"componentize-py failed:\n{done.stdout}\n{done.stderr}")
+        output.parent.mkdir(parents=True, exist_ok=True)
+        beside = output.with_name(f".{output.name}.{os.getpid()}")
+        shutil.copyfile(work / "guest.wasm", beside)
+        beside.replace(output)
+    return output
+
+
+def _zones() -> dict[str, bytes]:
+    import tzdata
+
+    root = Path(tzdata.__file__).parent
+    names = (root / "zones").read_text().split()
+    return {name: root.joinpath("zoneinfo", *name.split("/")).read_bytes() for name in names}
+
+
+if __name__ == "__main__":
+    print(build(Path(sys.argv[1]) if len(sys.argv) > 1 else OUTPUT))

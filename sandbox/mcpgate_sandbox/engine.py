@@ -1,0 +1,106 @@
+"""The contract between whoever wants code run and whatever runs it. Values and protocols only."""
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from mcpgate_sandbox.errors import Cancelled, CodeFailed, LimitReached
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What one execution may use. Enforced by the host, whatever the guest does."""
+
+    timeout_s: float = 60.0
+    """Wall seconds, waiting for tools included."""
+    cpu_s: float = 10.0
+    """CPU seconds of the thread that runs the guest; waiting costs none."""
+    memory_mib: int = 256
+    """The guest's whole linear memory, of which the bare interpreter takes about 45."""
+    max_tool_calls: int = 500
+    max_parallel_calls: int = 32
+    """Calls in flight at once; further ones wait for their turn."""
+    max_output_chars: int = 200_000
+    """stdout and stderr together."""
+    max_result_chars: int = 16_000_000
+    """JSON of the result, before it is shaped for the model."""
+    max_source_chars: int = 1_000_000
+    max_argument_chars: int = 16_000_000
+    """JSON of one call's arguments."""
+    max_reply_chars: int = 32_000_000
+    """JSON of one call's answer, as the guest gets it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Handle:
+    """Something that stays on the host while the guest holds its name."""
+
+    id: str
+    kind: str
+    """'image', 'audio', 'blob' or 'value'."""
+    mime_type: str
+    size: int
+    """Bytes."""
+    uri: str | None = None
+
+
+CallTool = Callable[[str, str, list[Any], dict[str, Any]], Awaitable[Any]]
+"""`await call_tool(server, tool, positional, named)` gives a JSON-like value that may hold Handles, or
+raises ToolFailed. Runs on the caller's event loop; cancelled when the execution ends first."""
+
+HostCall = Callable[[str, list[Any]], Any]
+"""`host_call("@load", ["r7"])`: what the guest's own helpers ask for, `@load` and `@bytes`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Execution:
+    """One piece of code to run."""
+
+    code: str
+    names: Mapping[str, Mapping[str, str]]
+    """Identifier of a server → accepted name of a tool → the tool's identifier."""
+    call_tool: CallTool
+    host_call: HostCall
+    limits: Limits = field(default_factory=Limits)
+    session: str | None = None
+    """Executions with the same session share variables; None starts from nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What came of an execution."""
+
+    result: Any = None
+    """JSON-like; handles appear as {"$handle": {"id": …}}. None also where there was none."""
+    stdout: str = ""
+    stderr: str = ""
+    error: CodeFailed | LimitReached | Cancelled | None = None
+    tool_calls: int = 0
+    cpu_s: float = 0.0
+    wall_s: float = 0.0
+    notes: Sequence[str] = ()
+    """Things the model should know, e.g. that its session was lost."""
+
+
+class Engine(Protocol):
+    """Runs code. Implementations: wasm.py."""
+
+    name: str
+
+    def start(self, progress: Callable[[str], None] | None = None) -> None:
+        """Begin to get ready in the background; returns at once. `progress` hears of long work."""
+        ...
+
+    async def ready(self) -> None:
+        """Wait until code can run. Raises SandboxUnavailable."""
+        ...
+
+    async def run(self, execution: Execution) -> Outcome:
+        """Run one piece of code. Raises SandboxUnavailable, and CancelledError after ending the guest."""
+        ...
+
+    async def modules(self) -> tuple[list[str], list[str]]:
+        """Standard modules the guest has, and those it lacks."""
+        ...
+
+    async def aclose(self) -> None: ...

@@ -1,0 +1,204 @@
+"""Tool calls as the model's code writes them: `files.read(path=…)`, with or without `await`.
+
+With no event loop running a call blocks and returns its value. With one running it has already left
+when it returns, and what it returns is a `Pending`: await it, gather it, or just use it, which waits.
+"""
+
+import asyncio
+import difflib
+import operator
+import types
+from typing import Any
+
+import wit_world
+
+from mcpgate_guest import wire
+
+_waiting: dict[int, "Pending"] = {}
+_next_id = 0
+
+
+class Pending:
+    """The answer of a call that has left. Awaitable; used in any other way it waits for the value and
+    stands for it."""
+
+    __slots__ = ("_id", "_answer", "_value", "_error", "_done", "_futures", "_observed")
+
+    def __init__(self, id: int) -> None:
+        self._id, self._done, self._observed = id, False, False
+        self._answer: str | None = None
+        self._value: Any = None
+        self._error: BaseException | None = None
+        self._futures: list[asyncio.Future[None]] = []
+
+    def _finish(self, answer: str) -> None:
+        self._done, self._answer = True, answer
+        for future in self._futures:
+            if not future.done():
+                future.get_loop().call_soon(lambda f=future: f.done() or f.set_result(None))
+        self._futures.clear()
+
+    def _take(self) -> Any:
+        self._observed = True
+        if self._answer is not None:
+            answer, self._answer = self._answer, None
+            try:
+                self._value = wire.decode(answer)
+            except BaseException as error:
+                self._error = error
+        if self._error is not None:
+            raise self._error
+        return self._value
+
+    def _mcpgate_value(self) -> Any:
+        while not self._done:
+            pump(None)
+        return self._take()
+
+    def __await__(self) -> Any:
+        if not self._done:
+            future = asyncio.get_running_loop().create_future()
+            self._futures.append(future)
+            try:
+                yield from future
+            except asyncio.CancelledError:
+                self._observed = True
+                if not self._done:
+                    _waiting.pop(self._id, None)
+                    wit_world.call("@cancel", str(self._id))
+                raise
+        return self._take()
+
+    def __hash__(self) -> int:
+        return id(self)
+
+    def __eq__(self, other: object) -> Any:
+        return True if other is self else self._mcpgate_value() == value_of(other)
+
+    def __ne__(self, other: object) -> Any:
+        return not self.__eq__(other)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._mcpgate_value(), name)
+
+    @property
+    def __class__(self) -> type:  # type: ignore[override]
+        return type(self._mcpgate_value())
+
+
+def _forward(name: str, function: Any) -> None:
+    def method(self: Pending, *args: Any) -> Any:
+        return function(self._mcpgate_value(), *map(value_of, args))
+
+    method.__name__ = name
+    setattr(Pending, name, method)
+
+
+for _name in (
+    "lt le gt ge add sub mul truediv floordiv mod pow lshift rshift and or xor matmul "
+    "getitem setitem delitem contains neg pos abs invert index"
+).split():
+    _forward(f"__{_name}__", getattr(operator, f"__{_name}__"))
+for _name in "add sub mul truediv floordiv mod pow lshift rshift and or xor matmul".split():
+    _forward(f"__r{_name}__", lambda a, b, f=getattr(operator, f"__{_name}__"): f(b, a))
+for _name, _function in {
+    "len": len, "iter": iter, "next": next, "bool": bool, "str": str, "repr": repr, "format": format,
+    "int": int, "float": float, "complex": complex, "bytes": bytes, "reversed": reversed,
+    "round": round, "divmod": divmod, "hex": hex, "call": lambda f, *a: f(*a),
+}.items():  # fmt: skip
+    _forward(f"__{_name}__", _function)
+
+
+def value_of(value: Any) -> Any:
+    """The value itself, waiting for it if it is still on its way."""
+    return value._mcpgate_value() if type(value) is Pending else value
+
+
+def pump(timeout_s: float | None) -> bool:
+    """Wait for answers, hand them to whoever waits, say whether any came."""
+    frame = wit_world.poll(-1 if timeout_s is None else max(0, int(timeout_s * 1000 + 0.999)))
+    if not frame:
+        return False
+    head, _, body = frame.partition("\n")
+    at = 0
+    for part in head.split():
+        id, _, chars = part.partition(":")
+        answer = body[at : at + int(chars)]
+        at += int(chars)
+        pending = _waiting.pop(int(id), None)
+        if pending is not None:
+            pending._finish(answer)
+    return True
+
+
+def drain() -> list[str]:
+    """Let calls that were started and never awaited come to their end; what failed among them."""
+    failed = []
+    left = list(_waiting.values())
+    for pending in left:
+        if pending._observed:
+            continue
+        try:
+            pending._mcpgate_value()
+        except Exception as error:
+            failed.append(f"a call that was never awaited failed: {error}")
+    return failed
+
+
+class Tool:
+    """One tool of an upstream, callable."""
+
+    __slots__ = ("__name__", "_server")
+
+    def __init__(self, server: str, name: str) -> None:
+        self._server, self.__name__ = server, name
+
+    def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
+        global _next_id
+        arguments = wire.encode([args, kwargs])
+        name = f"{self._server}.{self.__name__}"
+        if asyncio._get_running_loop() is None:
+            return wire.decode(wit_world.call(name, arguments))
+        _next_id += 1
+        pending = _waiting[_next_id] = Pending(_next_id)
+        wit_world.submit(_next_id, name, arguments)
+        return pending
+
+    def __repr__(self) -> str:
+        return f"<tool {self._server}.{self.__name__}>"
+
+
+class Server:
+    """An upstream as a global of the code; its tools are attributes. Items take the original name of a
+    tool too: `files["read-file"](…)`."""
+
+    def __init__(self, name: str, module: types.ModuleType | None = None) -> None:
+        self.__dict__.update(_name=name, _module=module, _tools=None)
+
+    def _names(self) -> dict[str, str]:
+        if self._tools is None:
+            self.__dict__["_tools"] = wire.call("@tools", [[self._name], {}])
+        return self._tools
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__") and name.endswith("__"):
+            raise AttributeError(name)
+        names = self._names()
+        if name in names:
+            tool = Tool(self._name, names[name])
+            self.__dict__[name] = tool
+            return tool
+        if self._module is not None and hasattr(self._module, name):
+            return getattr(self._module, name)
+        near = difflib.get_close_matches(name, names, 3, 0.5)
+        hint = f"; did you mean {' or '.join(near)}?" if near else f"; it has {len(names)} tools, see dir({self._name})"
+        raise AttributeError(f"server {self._name} has no tool {name}{hint}", name=name, obj=self)
+
+    def __getitem__(self, name: str) -> Any:
+        return self.__getattr__(name)
+
+    def __dir__(self) -> list[str]:
+        return sorted({name for name in self._names() if name.isidentifier()})
+
+    def __repr__(self) -> str:
+        return f"<server {self._name}: {len(dir(self))} tools>"

@@ -1,0 +1,140 @@
+"""asyncio on two host functions: the loop sleeps in the host's `poll`, which also brings the answers of
+tool calls. Thread-free and socket-free."""
+
+import asyncio
+import asyncio.tasks
+import selectors
+import time
+from asyncio import base_events
+from typing import Any
+
+from mcpgate_guest.calls import Pending, pump
+
+
+class _HostSelector(selectors.SelectSelector):
+    def select(self, timeout: float | None = None) -> list[Any]:
+        from mcpgate_guest.calls import _waiting
+
+        if timeout is None and not _waiting:
+            raise RuntimeError("deadlock: the code waits for something that nothing will ever finish")
+        if timeout == 0 and not _waiting:
+            return []
+        pump(timeout)
+        return []
+
+
+class Loop(base_events.BaseEventLoop):
+    def __init__(self) -> None:
+        super().__init__()
+        self._selector = _HostSelector()
+
+    def _process_events(self, event_list: list[Any]) -> None:
+        pass
+
+    def _write_to_self(self) -> None:
+        pass
+
+    def create_task(self, coro: Any, **options: Any) -> Any:
+        return super().create_task(_awaitable(coro), **options)
+
+    def close(self) -> None:
+        if not self.is_closed():
+            super().close()
+
+
+async def _wait_for_answer(pending: Pending) -> Any:
+    return await pending
+
+
+async def _already(value: Any) -> Any:
+    return value
+
+
+def _awaitable(thing: Any) -> Any:
+    # A call made before the loop ran has its value already; gather() and the others should not mind.
+    if type(thing) is Pending:
+        return _wait_for_answer(thing)
+    if asyncio.isfuture(thing) or asyncio.iscoroutine(thing) or hasattr(thing, "__await__"):
+        return thing
+    return _already(thing)
+
+
+_std_ensure_future = asyncio.ensure_future
+_std_wait = asyncio.wait
+_std_wait_for = asyncio.wait_for
+_std_as_completed = asyncio.as_completed
+_std_iscoroutine = asyncio.iscoroutine
+
+
+def ensure_future(thing: Any, *, loop: Any = None) -> Any:
+    return _std_ensure_future(_awaitable(thing), loop=loop)
+
+
+def wait(fs: Any, **options: Any) -> Any:
+    return _std_wait([ensure_future(f) if not _std_iscoroutine(f) else asyncio.create_task(f) for f in fs], **options)
+
+
+def wait_for(fut: Any, timeout: float | None) -> Any:
+    return _std_wait_for(_awaitable(fut), timeout)
+
+
+def as_completed(fs: Any, **options: Any) -> Any:
+    return _std_as_completed([ensure_future(f) for f in fs], **options)
+
+
+def run(main: Any, *, debug: bool | None = None, loop_factory: Any = None) -> Any:
+    """asyncio.run(), also where a loop runs already (a program with a top-level await that calls it)."""
+    outer = asyncio._get_running_loop()
+    if outer is None:
+        return run_in_fresh_loop(_awaitable(main))
+    task = asyncio.tasks._swap_current_task(outer, None)
+    asyncio._set_running_loop(None)
+    try:
+        return run_in_fresh_loop(_awaitable(main))
+    finally:
+        asyncio._set_running_loop(outer)
+        asyncio.tasks._swap_current_task(outer, task)
+
+
+def run_in_fresh_loop(main: Any) -> Any:
+    loop = Loop()
+    try:
+        asyncio.set_event_loop(loop)
+        try:
+            return loop.run_until_complete(main)
+        finally:
+            left = asyncio.all_tasks(loop)
+            for task in left:
+                task.cancel()
+            if left:
+                loop.run_until_complete(asyncio.gather(*left, return_exceptions=True))
+            loop.run_until_complete(loop.shutdown_asyncgens())
+    finally:
+        asyncio.set_event_loop(None)
+        loop.close()
+
+
+def sleep(seconds: float) -> None:
+    if seconds < 0:
+        raise ValueError("sleep length must be non-negative")
+    until = time.monotonic() + seconds
+    while (left := until - time.monotonic()) > 0:
+        pump(left)
+
+
+async def to_thread(function: Any, /, *args: Any, **kwargs: Any) -> Any:
+    return function(*args, **kwargs)
+
+
+def install() -> None:
+    """Put the above in asyncio's and time's places. Build time only."""
+    for module in (asyncio, asyncio.tasks):
+        module.ensure_future = ensure_future
+        module.wait = wait
+        module.wait_for = wait_for
+        module.as_completed = as_completed
+    asyncio.tasks._ensure_future = ensure_future
+    asyncio.run = asyncio.runners.run = run
+    asyncio.new_event_loop = asyncio.events.new_event_loop = Loop
+    asyncio.to_thread = asyncio.threads.to_thread = to_thread
+    time.sleep = sleep

@@ -1,0 +1,220 @@
+"""Run one program and say what came of it, as JSON: {"result": …} or {"error": {…}}."""
+
+import asyncio
+import builtins
+import inspect
+import json
+import linecache
+import random
+import sys
+import traceback
+import types
+from typing import Any
+
+import wit_world
+
+from mcpgate_guest import calls, eventloop, rewrite, stdlib, wire
+from mcpgate_guest.errors import ArgumentError, ToolError
+
+eventloop.install()
+
+
+class Returned(BaseException):
+    """A top-level `return`. Not an Exception, so that `except Exception` lets it pass."""
+
+    def __init__(self, value: Any = None) -> None:
+        self.value = value
+
+
+class _Stream:
+    """stdout or stderr: the first writes go out at once, so that a killed program still shows them;
+    later ones in blocks."""
+
+    encoding, errors, closed, newlines = "utf-8", "replace", False, None
+
+    def __init__(self, fd: int) -> None:
+        self.fd, self.parts, self.size, self.sent = fd, [], 0, 0
+
+    def write(self, text: str) -> int:
+        if not isinstance(text, str):
+            raise TypeError(f"write() argument must be str, not {type(text).__name__}")
+        self.parts.append(text)
+        self.size += len(text)
+        if self.size > 4096 or (self.sent < 64 and text.endswith("\n")):
+            self.flush()
+        return len(text)
+
+    def writelines(self, lines: Any) -> None:
+        for line in lines:
+            self.write(line)
+
+    def flush(self) -> None:
+        if self.parts:
+            text = "".join(self.parts)
+            self.parts, self.size = [], 0
+            self.sent += 1
+            wit_world.emit(self.fd, text if text.isascii() else text.encode("utf-8", "replace").decode())
+
+    def isatty(self) -> bool:
+        return False
+
+    def writable(self) -> bool:
+        return True
+
+    def readable(self) -> bool:
+        return False
+
+    def fileno(self) -> int:
+        raise OSError("this stream has no file descriptor")
+
+
+_namespace: dict[str, Any] = {}
+_stdout, _stderr = _Stream(1), _Stream(2)
+_warm = False
+
+
+def _no_input(prompt: object = "") -> str:
+    raise EOFError("there is nobody to type an answer here")
+
+
+def _load(id: str) -> Any:
+    """load("r7"): a value that an earlier execution left behind."""
+    return wire.call("@load", [[id], {}])
+
+
+def _blend(name: str, module: Any) -> Any:
+    return calls.Server(name, module)
+
+
+def _prepare() -> None:
+    # First run of this instance: the snapshot froze the generators' seeds.
+    global _warm
+    _warm = True
+    random.seed(int.from_bytes(random.SystemRandom().randbytes(16)))
+    sys.stdout, sys.stderr = _stdout, _stderr
+    builtins.input = _no_input
+    builtins.ToolError, builtins.ArgumentError = ToolError, ArgumentError
+    builtins.load = _load
+    setattr(builtins, rewrite.RETURN, Returned)
+    setattr(builtins, rewrite.VALUE, calls.value_of)
+    setattr(builtins, rewrite.BLEND, _blend)
+    _namespace.update(__name__="__main__", __builtins__=builtins, asyncio=asyncio, json=json)
+
+
+_REHEARSAL = """
+import asyncio, json, re
+async def work(number):
+    await asyncio.sleep(0)
+    return {"number": number, "text": f"{number:.2f}"}
+rows = await asyncio.gather(*[work(number) for number in range(2)])
+total = sum(row["number"] for row in sorted(rows, key=lambda row: row["text"]) if re.search("1", row["text"]))
+json.dumps(rows) and json.loads('{"a": [1, null, "x"]}')
+server.tool
+"""
+
+
+def _rehearse() -> None:
+    # A new instance shares its memory with the snapshot until it writes to a page; reference counts make every
+    # page it touches such a write. Walking the usual paths here, while nobody waits, takes those faults out of
+    # the execution.
+    namespace = {"__name__": "__main__", "__builtins__": builtins, "server": calls.Server("server")}
+    namespace["server"].__dict__["_tools"] = {"tool": "tool"}
+    code = rewrite.compile_program(_REHEARSAL, frozenset({"server"}))
+    eventloop.run_in_fresh_loop(types.FunctionType(code, namespace)())
+    try:
+        exec(rewrite.compile_program("print\nmissing", frozenset()), namespace)
+    except NameError as error:
+        _report(error, "")
+    wire.encode_result({"a": [1, "x"]})
+    wire.decode('+{"a": 1}')
+    linecache.cache.clear()
+
+
+def run(code: str, opts_json: str) -> str:
+    opts = json.loads(opts_json)
+    if not _warm:
+        _prepare()
+    if opts.get("warm"):
+        _rehearse()
+        return "{}"
+    if opts.get("stdlib"):
+        return json.dumps({"result": {"available": stdlib.AVAILABLE, "missing": stdlib.MISSING}})
+    servers = frozenset(opts.get("servers", ()))
+    for name in servers:
+        _namespace[name] = calls.Server(name)
+    _namespace.pop(rewrite.RESULT, None)
+    linecache.cache[rewrite.FILENAME] = (len(code), None, [line + "\n" for line in code.splitlines()], rewrite.FILENAME)
+    try:
+        result = _execute(rewrite.compile_program(code, servers))
+        result = calls.value_of(result)
+        for failure in calls.drain():
+            print(failure, file=_stderr)
+        outcome = "{}" if result is None else '{"result":' + wire.encode_result(result) + "}"
+    except BaseException as error:
+        outcome = json.dumps({"error": _report(error, code)})
+    try:
+        _stdout.flush()
+        _stderr.flush()
+    except Exception:
+        pass
+    return outcome
+
+
+def _execute(code: types.CodeType) -> Any:
+    try:
+        if code.co_flags & inspect.CO_COROUTINE:
+            eventloop.run_in_fresh_loop(types.FunctionType(code, _namespace)())
+        else:
+            exec(code, _namespace)
+    except Returned as returned:
+        return returned.value
+    return _namespace.get(rewrite.RESULT)
+
+
+def _report(error: BaseException, code: str) -> dict[str, Any]:
+    """The error as the model should read it: its own lines, not ours."""
+    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
+        error = error.exceptions[0]
+    kind = type(error).__name__
+    report: dict[str, Any] = {"type": kind, "message": _text(error), "name": getattr(error, "name", None)}
+    if not isinstance(report["name"], str):
+        report["name"] = None
+    if isinstance(error, SyntaxError) and error.filename == rewrite.FILENAME:
+        report.update(message=error.msg, line=error.lineno, traceback=_syntax_lines(error, code))
+        return report
+    frames = [f for f in traceback.extract_tb(error.__traceback__) if f.filename == rewrite.FILENAME]
+    if len(frames) > 8:
+        frames = frames[:3] + frames[-5:]
+    lines: list[str] = []
+    for frame in frames:
+        where = "" if frame.name == "<module>" else f" in {frame.name}"
+        line = f"line {frame.lineno}{where}: {(frame.line or '').strip()}"
+        if lines[-1:] == [line]:
+            lines[-1] += "  (again and again)"
+        if lines and lines[-1].startswith(line):
+            continue
+        lines.append(line)
+    if isinstance(error, BaseExceptionGroup):
+        lines += [f"  - {type(e).__name__}: {_text(e)}" for e in error.exceptions[:10]]
+    cause = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+    if cause is not None and not isinstance(cause, (Returned, asyncio.CancelledError)):
+        lines.append(f"(while handling {type(cause).__name__}: {_text(cause)[:300]})")
+    report.update(line=frames[-1].lineno if frames else None, traceback="\n".join(lines))
+    if isinstance(error, ToolError):
+        report.update(server=error.server, tool=error.tool, arguments=isinstance(error, ArgumentError))
+    return report
+
+
+def _text(error: BaseException) -> str:
+    try:
+        return str(error)
+    except BaseException:
+        return "(its message could not be read)"
+
+
+def _syntax_lines(error: SyntaxError, code: str) -> str:
+    lines = code.splitlines()
+    number = error.lineno or 1
+    text = lines[number - 1] if 0 < number <= len(lines) else ""
+    caret = " " * max(0, (error.offset or 1) - 1) + "^"
+    return f"line {number}: {text}\n{' ' * len(f'line {number}: ')}{caret}"

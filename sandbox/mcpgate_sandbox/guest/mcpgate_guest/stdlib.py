@@ -1,0 +1,72 @@
+"""The standard library as the guest has it: imports all of it into the snapshot, gives `zoneinfo` its
+data, and lists what is there."""
+
+import importlib
+import io
+import os
+import pkgutil
+import sys
+
+SKIPPED = frozenset(
+    "antigravity this idlelib turtle turtledemo test lib2to3 ensurepip venv pydoc_data tkinter "
+    "webbrowser pdb bdb cProfile profile pstats tracemalloc faulthandler __phello__ __hello__ "
+    "pty tty nntplib smtpd ossaudiodev nis msilib crypt".split()
+)
+"""Modules left out: they need a screen, a process or a file system, or only grow the snapshot."""
+
+AVAILABLE: list[str] = []
+"""Top-level standard modules that import here, sorted."""
+
+MISSING: list[str] = []
+"""Top-level standard modules that do not."""
+
+_ZONES: dict[str, bytes] = {}
+
+
+def import_all() -> None:
+    """Import every standard module that can be imported, with its submodules. Build time only."""
+    for name in sorted(sys.stdlib_module_names):
+        if name in SKIPPED:
+            if not name.startswith("_"):
+                MISSING.append(name)
+            continue
+        try:
+            module = importlib.import_module(name)
+        except BaseException:
+            if not name.startswith("_"):
+                MISSING.append(name)
+            continue
+        if not name.startswith("_"):
+            AVAILABLE.append(name)
+        for info in pkgutil.iter_modules(getattr(module, "__path__", [])):
+            if info.name in {"__main__", "test", "tests", "idle_test"}:
+                continue
+            try:
+                importlib.import_module(f"{name}.{info.name}")
+            except BaseException:
+                continue
+    _load_zones()
+    # The machine that built the component has no business in the guest.
+    os.environ.clear()
+    sys.argv[:] = ["code"]
+    sys.path[:] = []
+    sys.path_importer_cache.clear()
+
+
+def _load_zones() -> None:
+    import zoneinfo
+    from zoneinfo import _common
+
+    import zone_data  # type: ignore[import-not-found]  # written by build/component.py
+
+    _ZONES.update(zone_data.ZONES)
+
+    def load_tzdata(key: str) -> io.BytesIO:
+        try:
+            return io.BytesIO(_ZONES[key])
+        except KeyError:
+            raise zoneinfo.ZoneInfoNotFoundError(f"No time zone found with key {key}") from None
+
+    _common.load_tzdata = load_tzdata
+    zoneinfo.reset_tzpath(())
+    zoneinfo.available_timezones = lambda: set(_ZONES)
