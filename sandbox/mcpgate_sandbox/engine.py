@@ -1,6 +1,6 @@
 """The contract between whoever wants code run and whatever runs it. Values and protocols only."""
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -49,7 +49,8 @@ CallTool = Callable[[str, str, list[Any], dict[str, Any]], Awaitable[Any]]
 raises ToolFailed. Runs on the caller's event loop; cancelled when the execution ends first."""
 
 HostCall = Callable[[str, list[Any]], Any]
-"""`host_call("@load", ["r7"])`: what the guest's own helpers ask for, `@load` and `@bytes`."""
+"""`host_call("@load", ["r7"])`: what the guest's own helpers ask for: `@tools` (a server's tools: accepted name
+→ identifier), `@load`, `@bytes`. Called in the guest's thread; may raise ToolFailed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,8 +58,8 @@ class Execution:
     """One piece of code to run."""
 
     code: str
-    names: Mapping[str, Mapping[str, str]]
-    """Identifier of a server → accepted name of a tool → the tool's identifier."""
+    servers: Sequence[str]
+    """Identifiers of the servers that the code finds as globals."""
     call_tool: CallTool
     host_call: HostCall
     limits: Limits = field(default_factory=Limits)

@@ -39,7 +39,7 @@ TICK_S = 0.005
 """How often a running guest is looked at."""
 _MIB = 1024 * 1024
 _STRING, _U64, _LIST, _RECORD, _OPTION, _U8 = (
-    getattr(ffi, f"WASMTIME_COMPONENT_{name}").value for name in "STRING U64 LIST RECORD OPTION U8".split()
+    getattr(ffi, f"WASMTIME_COMPONENT_{name}").value for name in ["STRING", "U64", "LIST", "RECORD", "OPTION", "U8"]
 )
 
 
@@ -449,8 +449,6 @@ class _Call:
             return "+null"
         try:
             positional, _ = _parse_arguments(arguments)
-            if name == "@tools":
-                return encode_answer(dict(self.execution.names.get(str(positional[0]), {})))
             return encode_answer(self.execution.host_call(name, positional))
         except ToolFailed as error:
             return _error_answer(error, "")
@@ -516,7 +514,7 @@ class _Guest:
         try:
             with self._runtime.ticker:
                 call.check_stopped()
-                text = self.enter(execution.code, orjson.dumps({"servers": list(execution.names)}).decode())
+                text = self.enter(execution.code, orjson.dumps({"servers": list(execution.servers)}).decode())
             result, error = _parse_outcome(text, limits)
         except SandboxError as stopped:
             self.usable, error = False, stopped
@@ -709,9 +707,7 @@ def _host_function(body: Callable[[Any, Any], None]) -> Any:
     """A C callback that runs `body(arguments, results)` and turns whatever it raises into a trap."""
 
     @ffi.wasmtime_component_func_callback_t  # type: ignore[untyped-decorator]
-    def callback(
-        _data: Any, _context: Any, _type: Any, arguments: Any, _n: int, results: Any, _m: int
-    ) -> int:
+    def callback(_data: Any, _context: Any, _type: Any, arguments: Any, _n: int, results: Any, _m: int) -> int:
         try:
             body(arguments, results)
             return 0

@@ -22,7 +22,7 @@ class Pending:
     """The answer of a call that has left. Awaitable; used in any other way it waits for the value and
     stands for it."""
 
-    __slots__ = ("_id", "_answer", "_value", "_error", "_done", "_futures", "_observed")
+    __slots__ = ("_answer", "_done", "_error", "_futures", "_id", "_observed", "_value")
 
     def __init__(self, id: int) -> None:
         self._id, self._done, self._observed = id, False, False
@@ -95,8 +95,8 @@ def _forward(name: str, function: Any) -> None:
 
 
 for _name in (
-    "lt le gt ge add sub mul truediv floordiv mod pow lshift rshift and or xor matmul "
-    "getitem setitem delitem contains neg pos abs invert index"
+    "lt le gt ge add sub mul truediv floordiv mod pow lshift rshift and or xor matmul getitem setitem "
+    "delitem contains neg pos abs invert index"
 ).split():
     _forward(f"__{_name}__", getattr(operator, f"__{_name}__"))
 for _name in "add sub mul truediv floordiv mod pow lshift rshift and or xor matmul".split():

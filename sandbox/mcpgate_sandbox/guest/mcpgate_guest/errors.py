@@ -1,8 +1,8 @@
 """The errors that the model's code can catch.
 
-    Exception
-     └── ToolError           a tool failed, or the gateway refused the call
-          └── ArgumentError  the arguments do not fit the tool; the tool was never called
+Exception
+ └── ToolError           a tool failed, or the gateway refused the call
+      └── ArgumentError  the arguments do not fit the tool; the tool was never called
 """
 
 from typing import Any

@@ -8,8 +8,10 @@ FILENAME = "<code>"
 RESULT, RETURN, VALUE, BLEND = "__mcpgate_result__", "__mcpgate_return__", "__mcpgate_value__", "__mcpgate_blend__"
 
 _SINKS = frozenset(
-    "gather create_task ensure_future wait wait_for as_completed shield run run_until_complete timeout "
-    "append add extend insert put put_nowait setdefault appendleft".split()
+    (
+        "gather create_task ensure_future wait wait_for as_completed shield run run_until_complete timeout "
+        "append add extend insert put put_nowait setdefault appendleft"
+    ).split()
 )
 """Callables whose arguments may stay awaitables."""
 
@@ -20,8 +22,11 @@ _USES = (
 """Parents that use a value at once."""
 
 _BUILTINS_THAT_USE = frozenset(
-    "len str int float bool list dict tuple set frozenset sorted reversed sum min max any all print repr enumerate "
-    "zip map filter isinstance range type iter next abs round dumps loads match search findall sub split join".split()
+    (
+        "len str int float bool list dict tuple set frozenset sorted reversed sum min max any all print repr "
+        "enumerate zip map filter isinstance range type iter next abs round dumps loads match search findall "
+        "sub split join"
+    ).split()
 )
 
 

@@ -8,9 +8,11 @@ import pkgutil
 import sys
 
 SKIPPED = frozenset(
-    "antigravity this idlelib turtle turtledemo test lib2to3 ensurepip venv pydoc_data tkinter "
-    "webbrowser pdb bdb cProfile profile pstats tracemalloc faulthandler __phello__ __hello__ "
-    "pty tty nntplib smtpd ossaudiodev nis msilib crypt".split()
+    (
+        "antigravity this idlelib turtle turtledemo test lib2to3 ensurepip venv pydoc_data tkinter webbrowser "
+        "pdb bdb cProfile profile pstats tracemalloc faulthandler __phello__ __hello__ pty tty nntplib smtpd "
+        "ossaudiodev nis msilib crypt"
+    ).split()
 )
 """Modules left out: they need a screen, a process or a file system, or only grow the snapshot."""
 
@@ -57,7 +59,7 @@ def _load_zones() -> None:
     import zoneinfo
     from zoneinfo import _common
 
-    import zone_data  # type: ignore[import-not-found]  # written by build/component.py
+    import zone_data  # type: ignore[import-not-found]  # written by recipe.py
 
     _ZONES.update(zone_data.ZONES)
 

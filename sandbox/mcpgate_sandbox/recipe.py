@@ -1,12 +1,13 @@
 """Builds the guest component: CPython for Wasm with the guest's own modules and the whole importable
 standard library in its memory snapshot.
 
-    python sandbox/build/component.py [OUTPUT]
+    python -m mcpgate_sandbox.recipe [OUTPUT]
 
 Needs `componentize-py` and `tzdata` from the package index and nothing else: no compiler, no network.
 Used by the package build (`hatch_build.py`) and by `mcpgate sandbox build`.
 """
 
+import hashlib
 import importlib.util
 import os
 import shutil
@@ -15,7 +16,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-GUEST = Path(__file__).resolve().parent.parent / "mcpgate_sandbox" / "guest"
+GUEST = Path(__file__).resolve().parent / "guest"
 OUTPUT = GUEST.parent / "guest.wasm"
 
 
@@ -46,11 +47,23 @@ def build(output: Path = OUTPUT) -> Path:
         )
         if done.returncode != 0:
             raise RuntimeError(f"componentize-py failed:\n{done.stdout}\n{done.stderr}")
-        output.parent.mkdir(parents=True, exist_ok=True)
-        beside = output.with_name(f".{output.name}.{os.getpid()}")
-        shutil.copyfile(work / "guest.wasm", beside)
-        beside.replace(output)
+        wasm = (work / "guest.wasm").read_bytes()
+    # The digest saves hashing 40 MB at every start; it names the size so that a stale one is noticed.
+    digest = f"{hashlib.sha256(wasm).hexdigest()} {len(wasm)}\n".encode()
+    output.parent.mkdir(parents=True, exist_ok=True)
+    for path, data in ((output.with_suffix(".sha256"), digest), (output, wasm)):
+        beside = path.with_name(f".{path.name}.{os.getpid()}")
+        beside.write_bytes(data)
+        beside.replace(path)
     return output
+
+
+def is_stale(output: Path = OUTPUT) -> bool:
+    """Whether the component is missing or older than its sources."""
+    if not output.exists() or not output.with_suffix(".sha256").exists():
+        return True
+    built = output.stat().st_mtime
+    return any(path.stat().st_mtime > built for path in GUEST.rglob("*") if path.suffix in (".py", ".wit"))
 
 
 def _zones() -> dict[str, bytes]:

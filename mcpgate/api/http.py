@@ -1,0 +1,488 @@
+"""The HTTP face: streamable HTTP of both protocol eras, the legacy SSE transport, health. Raw ASGI, because a
+framework costs more than the gateway does; uvicorn runs it.
+
+A request is answered with plain JSON unless something has to be told before the answer is there (progress, or
+15 s of silence): only then does the response become an event stream.
+"""
+
+import asyncio
+import ipaddress
+import logging
+import secrets
+import time
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+import orjson
+
+from mcpgate.api.mcp import (
+    INVALID_PARAMS,
+    INVALID_REQUEST,
+    META,
+    METHOD_NOT_FOUND,
+    MODERN_VERSIONS,
+    PARSE_ERROR,
+    UNSUPPORTED_VERSION,
+    McpFace,
+    Message,
+    RpcFault,
+    Session,
+    protocol_of,
+    unsupported,
+)
+from mcpgate.api.stdio import encode
+from mcpgate.codemode.gateway import Gateway
+
+Scope = Mapping[str, Any]
+Receive = Callable[[], Awaitable[Mapping[str, Any]]]
+Send = Callable[[Mapping[str, Any]], Awaitable[None]]
+
+_HEADER_MISMATCH = -32020
+_STATUS = {
+    PARSE_ERROR: 400,
+    INVALID_REQUEST: 400,
+    INVALID_PARAMS: 400,
+    _HEADER_MISMATCH: 400,
+    UNSUPPORTED_VERSION: 400,
+    METHOD_NOT_FOUND: 404,
+}
+"""HTTP status of a modern answer by its JSON-RPC error code, as the 2026-07-28 transport wants; else 200."""
+_PING_S = 15.0
+_MAX_SESSIONS = 10_000
+_SESSION_IDLE_S = 1800.0
+_NAMED = {"tools/call": "name", "prompts/get": "name", "resources/read": "uri"}
+log = logging.getLogger("mcpgate.http")
+
+
+class HttpFace:
+    """The ASGI application."""
+
+    def __init__(self, gateway: Gateway) -> None:
+        self._gateway = gateway
+        self._face = McpFace(gateway)
+        self._sessions = _Sessions(self._face)
+        self._limit = gateway.config.server.max_body_mib * 1024 * 1024
+        self.closing = asyncio.Event()
+        """Set when the server stops: ends every open stream."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return
+        exchange = _Exchange(scope, receive, send, self._limit)
+        try:
+            await self._route(exchange)
+        except _Refused as refused:
+            await exchange.respond(refused.status, refused.body, refused.headers)
+        except ConnectionError:
+            pass
+
+    async def _route(self, http: "_Exchange") -> None:
+        self._check_origin(http)
+        path = http.path.rstrip("/") or "/"
+        match path, http.method:
+            case _, "OPTIONS":
+                await http.respond(204, b"", {"access-control-max-age": "600"})
+            case "/mcp", "POST":
+                await self._post(http)
+            case "/mcp", "GET":
+                await self._standing_stream(http)
+            case "/mcp", "DELETE":
+                found = self._sessions.drop(http.headers.get("mcp-session-id", ""))
+                await http.respond(200 if found else 404, b"")
+            case "/sse", "GET":
+                await self._sse(http)
+            case "/messages", "POST":
+                await self._sse_message(http)
+            case "/healthz", "GET":
+                await http.respond(200, b'{"status":"ok"}')
+            case "/readyz", "GET":
+                await self._ready(http)
+            case (("/mcp" | "/sse" | "/messages" | "/healthz" | "/readyz"), _):
+                raise _Refused(405, "invalid_request", f"{http.method} is not allowed on {path}")
+            case _:
+                raise _Refused(404, "not_found", f"no route {path}; MCP is served at /mcp (streamable HTTP) and /sse")
+
+    def _check_origin(self, http: "_Exchange") -> None:
+        """Only hosts and origins we know: a web page must not reach a gateway on its reader's machine by
+        rebinding a name (and no gateway should be reached by a name it does not have)."""
+        server = self._gateway.config.server
+        host = http.headers.get("host", "")
+        name = (urlsplit(f"//{host}").hostname or "").lower()
+        allowed = {h.lower() for h in server.allowed_hosts}
+        if not (
+            _is_loopback(name)
+            or name == server.host.lower()
+            or name in allowed
+            or host.lower() in allowed
+            or "*" in allowed
+        ):
+            raise _Refused(421, "invalid_request", f"host {host!r} is not served here; add it to server.allowed_hosts")
+        origin = http.headers.get("origin")
+        if origin is None:
+            return
+        origin_name = (urlsplit(origin).hostname or "").lower()
+        if not (_is_loopback(origin_name) or origin in server.allowed_origins or "*" in server.allowed_origins):
+            raise _Refused(403, "not_allowed", f"origin {origin!r} is not allowed; add it to server.allowed_origins")
+        http.cors = origin
+
+    # --- streamable HTTP
+
+    async def _post(self, http: "_Exchange") -> None:
+        message = await http.json()
+        version = http.headers.get("mcp-protocol-version")
+        params = message.get("params") if isinstance(message, dict) else None
+        if version in MODERN_VERSIONS or (protocol_of(params) is not None and message.get("method") != "initialize"):
+            await self._post_modern(http, message, version)
+        else:
+            await self._post_legacy(http, message)
+
+    async def _post_modern(self, http: "_Exchange", message: Any, version: str | None) -> None:
+        """A self-contained request: no session; closing the response cancels it."""
+        if not isinstance(message, dict) or "method" not in message:
+            await http.rpc(
+                RpcFault(INVALID_REQUEST, "the body must be one JSON-RPC request or notification").to_wire(None), 400
+            )
+            return
+        if "id" not in message:
+            await http.respond(202, b"")
+            return
+        if fault := _modern_fault(message, version, http):
+            id = message["id"]
+            await http.rpc(fault.to_wire(id if isinstance(id, (str, int)) else None), _STATUS.get(fault.code, 400))
+            return
+        session = Session(self._face, lambda _: None)
+        try:
+            await self._exchange(http, session, message, modern=True)
+        finally:
+            session.close()
+
+    async def _post_legacy(self, http: "_Exchange", message: Any) -> None:
+        id = http.headers.get("mcp-session-id")
+        session = self._sessions.find(id) if id else None
+        if id and session is None:
+            fault = RpcFault(INVALID_REQUEST, "this session has ended or never was; send initialize again")
+            await http.rpc(fault.to_wire(None), 404)
+            return
+        if isinstance(message, list):
+            await self._legacy_batch(http, session or Session(self._face, lambda _: None), message)
+            return
+        if not isinstance(message, dict):
+            await http.rpc(RpcFault(INVALID_REQUEST, "the body must be a JSON-RPC message").to_wire(None), 400)
+            return
+        if "id" not in message or "method" not in message:
+            if session is not None:
+                session.receive(message)
+            await http.respond(202, b"")
+            return
+        headers = {}
+        if message.get("method") == "initialize":
+            new_id, session = self._sessions.new()
+            headers["mcp-session-id"] = new_id
+        # Without a session a request still gets its answer; it only cannot be cancelled by another message.
+        await self._exchange(http, session or Session(self._face, lambda _: None), message, headers)
+
+    async def _legacy_batch(self, http: "_Exchange", session: Session, messages: list[Any]) -> None:
+        answers: list[Message] = []
+        tasks = []
+        for message in messages[:1000]:
+            if isinstance(message, dict) and "id" in message and "method" in message:
+                tasks.append(session.start(message, lambda m: answers.append(m) if "method" not in m else None))
+            else:
+                session.receive(message)
+        waiting = [task for task in tasks if task is not None]
+        if waiting:
+            await asyncio.wait(waiting)
+        await http.respond(200, orjson.dumps(answers)) if answers else await http.respond(202, b"")
+
+    async def _exchange(
+        self,
+        http: "_Exchange",
+        session: Session,
+        message: Message,
+        headers: Mapping[str, str] | None = None,
+        modern: bool = False,
+    ) -> None:
+        """One request and its answer, as JSON or, from the first notification on, as an event stream."""
+        outbox: asyncio.Queue[Message] = asyncio.Queue()
+        task = session.start(message, outbox.put_nowait)
+        gone = asyncio.ensure_future(http.disconnected())
+        closing = asyncio.ensure_future(self.closing.wait())
+        streams = "text/event-stream" in http.headers.get("accept", "") or "*/*" in http.headers.get("accept", "")
+        streaming = False
+        try:
+            while True:
+                item = asyncio.ensure_future(outbox.get())
+                await asyncio.wait((item, gone, closing), timeout=_PING_S, return_when=asyncio.FIRST_COMPLETED)
+                if item.done():
+                    sent = item.result()
+                    last = "method" not in sent
+                    if last and not streaming:
+                        code = sent.get("error", {}).get("code")
+                        await http.rpc(sent, _STATUS.get(code, 200) if modern else 200, headers)
+                        return
+                    if not streaming and streams:
+                        streaming = True
+                        await http.start_stream(headers)
+                    if streaming:
+                        await http.event(sent, last)
+                    if last:
+                        return
+                    continue
+                item.cancel()
+                if gone.done() or closing.done():
+                    if task is not None and (modern or closing.done()):
+                        task.cancel()  # of the handshake era only notifications/cancelled cancels
+                    return
+                if streams:
+                    if not streaming:
+                        streaming = True
+                        await http.start_stream(headers)
+                    await http.ping()
+                if task is not None and task.done() and outbox.empty():
+                    # Cancelled by another message: the protocol wants no answer, HTTP wants an end.
+                    await http.end_stream() if streaming else await http.respond(202, b"")
+                    return
+        finally:
+            gone.cancel()
+            closing.cancel()
+
+    async def _standing_stream(self, http: "_Exchange") -> None:
+        """GET /mcp of the handshake era: what the server tells of its own accord."""
+        if http.headers.get("mcp-protocol-version") in MODERN_VERSIONS:
+            raise _Refused(405, "invalid_request", "this revision has no GET stream; send subscriptions/listen")
+        id = http.headers.get("mcp-session-id", "")
+        session = self._sessions.find(id)
+        if session is None:
+            raise _Refused(404 if id else 400, "not_found", "GET needs the mcp-session-id of a live session")
+        await self._stream(http, self._sessions.outbox(id))
+
+    async def _stream(self, http: "_Exchange", outbox: "asyncio.Queue[Message]") -> None:
+        await http.start_stream()
+        gone = asyncio.ensure_future(http.disconnected())
+        closing = asyncio.ensure_future(self.closing.wait())
+        try:
+            while not gone.done() and not closing.done():
+                item = asyncio.ensure_future(outbox.get())
+                await asyncio.wait((item, gone, closing), timeout=_PING_S, return_when=asyncio.FIRST_COMPLETED)
+                if item.done():
+                    await http.event(item.result())
+                else:
+                    item.cancel()
+                    await http.ping()
+            await http.end_stream()
+        finally:
+            gone.cancel()
+            closing.cancel()
+
+    # --- the legacy SSE transport
+
+    async def _sse(self, http: "_Exchange") -> None:
+        id, session = self._sessions.new()
+        outbox = self._sessions.outbox(id)
+        session.send = outbox.put_nowait
+        root = http.scope.get("root_path", "")
+        try:
+            outbox.put_nowait({"endpoint": f"{root}/messages?session_id={id}"})
+            await self._stream(http, outbox)
+        finally:
+            self._sessions.drop(id)
+
+    async def _sse_message(self, http: "_Exchange") -> None:
+        id = parse_qs(http.scope.get("query_string", b"").decode()).get("session_id", [""])[0]
+        session = self._sessions.find(id)
+        if session is None:
+            raise _Refused(404, "not_found", "no such session; open GET /sse first")
+        session.receive(await http.json())
+        await http.respond(202, b"Accepted", {"content-type": "text/plain"})
+
+    async def _ready(self, http: "_Exchange") -> None:
+        views = self._gateway.pool.views()
+        states = {view.name: view.state for view in views}
+        starting = any(view.state == "connecting" and not view.reason for view in views)
+        await http.respond(503 if starting else 200, orjson.dumps({"ready": not starting, "upstreams": states}))
+
+
+class _Sessions:
+    """Sessions of the handshake era: bounded in number, ended when idle."""
+
+    def __init__(self, face: McpFace) -> None:
+        self._face = face
+        self._table: OrderedDict[str, tuple[Session, asyncio.Queue[Message], float]] = OrderedDict()
+
+    def new(self) -> tuple[str, Session]:
+        self._expire()
+        id = secrets.token_urlsafe(24)
+        outbox: asyncio.Queue[Message] = asyncio.Queue(1000)
+        session = Session(self._face, lambda _: None, announce=lambda m: _offer(outbox, m))
+        self._table[id] = (session, outbox, time.monotonic())
+        return id, session
+
+    def find(self, id: str) -> Session | None:
+        entry = self._table.get(id)
+        if entry is None:
+            return None
+        self._table[id] = (entry[0], entry[1], time.monotonic())
+        self._table.move_to_end(id)
+        return entry[0]
+
+    def outbox(self, id: str) -> "asyncio.Queue[Message]":
+        return self._table[id][1]
+
+    def drop(self, id: str) -> bool:
+        entry = self._table.pop(id, None)
+        if entry is not None:
+            entry[0].close()
+        return entry is not None
+
+    def _expire(self) -> None:
+        horizon = time.monotonic() - _SESSION_IDLE_S
+        for id, (session, _, used) in list(self._table.items()):
+            if used > horizon and len(self._table) < _MAX_SESSIONS:
+                break
+            if not session.tasks:
+                self.drop(id)
+
+
+def _offer(outbox: "asyncio.Queue[Message]", message: Message) -> None:
+    """Queue a change notification for a client that may never fetch it."""
+    if not outbox.full():
+        outbox.put_nowait(message)
+
+
+def _modern_fault(message: Message, version: str | None, http: "_Exchange") -> RpcFault | None:
+    """What the headers of a modern request contradict in its body."""
+    named = protocol_of(message.get("params"))
+    if named is None:
+        return RpcFault(INVALID_PARAMS, f"params._meta must carry {META}protocolVersion and {META}clientCapabilities")
+    if version != named:
+        return RpcFault(_HEADER_MISMATCH, "the mcp-protocol-version header differs from the body's protocol version")
+    if http.headers.get("mcp-method") != message.get("method"):
+        return RpcFault(_HEADER_MISMATCH, "the mcp-method header differs from the body's method")
+    key = _NAMED.get(str(message.get("method")))
+    value = message["params"].get(key) if key else None
+    if value is not None and _decoded(http.headers.get("mcp-name")) != value:
+        return RpcFault(_HEADER_MISMATCH, f"the mcp-name header differs from the body's {key}")
+    if version not in MODERN_VERSIONS:
+        return unsupported(version)
+    return None
+
+
+def _decoded(value: str | None) -> str | None:
+    if value is not None and value.startswith("=?base64?") and value.endswith("?="):
+        import base64
+        import binascii
+
+        try:
+            return base64.b64decode(value[9:-2], validate=True).decode()
+        except (binascii.Error, UnicodeDecodeError):
+            return None
+    return value
+
+
+def _is_loopback(name: str) -> bool:
+    if name in ("localhost", "") or name.endswith(".localhost"):
+        return name != ""
+    try:
+        return ipaddress.ip_address(name).is_loopback
+    except ValueError:
+        return False
+
+
+class _Refused(Exception):
+    """An HTTP refusal, in the contract's words."""
+
+    def __init__(self, status: int, code: str, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+        self.body = orjson.dumps({"error": {"code": code, "message": message}})
+        self.headers = {"allow": "GET, POST, DELETE"} if status == 405 else {}
+
+
+class _Exchange:
+    """One HTTP request and its response."""
+
+    def __init__(self, scope: Scope, receive: Receive, send: Send, limit: int) -> None:
+        self.scope, self._receive, self._send, self._limit = scope, receive, send, limit
+        self.method: str = scope["method"]
+        self.path: str = scope["path"].removeprefix(scope.get("root_path", ""))
+        self.headers = {k.decode("latin-1"): v.decode("latin-1") for k, v in scope["headers"]}
+        self.cors: str | None = None
+        self._ended = False
+
+    async def json(self) -> Any:
+        """The body, decoded. Raises _Refused."""
+        chunks, size = [], 0
+        while True:
+            event = await self._receive()
+            if event["type"] == "http.disconnect":
+                raise ConnectionError
+            size += len(event.get("body", b""))
+            if size > self._limit:
+                raise _Refused(413, "too_large", f"the body is over {self._limit:,} bytes (server.max_body_mib)")
+            chunks.append(event.get("body", b""))
+            if not event.get("more_body"):
+                break
+        try:
+            return orjson.loads(b"".join(chunks))
+        except orjson.JSONDecodeError as error:
+            fault = _Refused(400, "invalid_request", "")
+            fault.body = encode(RpcFault(PARSE_ERROR, f"Parse error: {error}").to_wire(None))
+            raise fault from None
+
+    async def disconnected(self) -> None:
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
+
+    async def respond(self, status: int, body: bytes, headers: Mapping[str, str] | None = None) -> None:
+        fields = {"content-type": "application/json", **self._extra(), **(headers or {})}
+        if not body:
+            fields.pop("content-type")
+        fields["content-length"] = str(len(body))
+        await self._start(status, fields)
+        await self._send({"type": "http.response.body", "body": body})
+
+    async def rpc(self, message: Message, status: int, headers: Mapping[str, str] | None = None) -> None:
+        accept = self.headers.get("accept", "")
+        if status == 200 and "text/event-stream" in accept and "application/json" not in accept and "*/*" not in accept:
+            await self.start_stream(headers)
+            await self.event(message, last=True)
+            return
+        await self.respond(status, encode(message), headers)
+
+    async def start_stream(self, headers: Mapping[str, str] | None = None) -> None:
+        fields = {
+            "content-type": "text/event-stream",
+            "cache-control": "no-cache, no-transform",
+            "x-accel-buffering": "no",
+        }
+        await self._start(200, {**fields, **self._extra(), **(headers or {})})
+
+    async def event(self, message: Message, last: bool = False) -> None:
+        if "endpoint" in message and "jsonrpc" not in message:
+            data = f"event: endpoint\r\ndata: {message['endpoint']}\r\n\r\n".encode()
+        else:
+            data = b"event: message\r\ndata: " + encode(message) + b"\r\n\r\n"
+        await self._send({"type": "http.response.body", "body": data, "more_body": not last})
+
+    async def ping(self) -> None:
+        await self._send({"type": "http.response.body", "body": b": ping\r\n\r\n", "more_body": True})
+
+    async def end_stream(self) -> None:
+        await self._send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    async def _start(self, status: int, fields: Mapping[str, str]) -> None:
+        wire = [(k.encode("latin-1"), v.encode("latin-1")) for k, v in fields.items()]
+        await self._send({"type": "http.response.start", "status": status, "headers": wire})
+
+    def _extra(self) -> dict[str, str]:
+        if self.cors is None:
+            return {}
+        return {
+            "access-control-allow-origin": self.cors,
+            "access-control-allow-headers": "*, authorization, content-type, mcp-session-id, mcp-protocol-version",
+            "access-control-allow-methods": "GET, POST, DELETE, OPTIONS",
+            "access-control-expose-headers": "mcp-session-id",
+            "vary": "origin",
+        }

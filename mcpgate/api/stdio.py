@@ -1,0 +1,139 @@
+"""One MCP client on stdin and stdout. Everything else that would print goes to stderr."""
+
+import asyncio
+import json
+import os
+import queue
+import select
+import threading
+from typing import Any
+
+import orjson
+
+from mcpgate.api.mcp import INVALID_REQUEST, PARSE_ERROR, McpFace, RpcFault, Session
+from mcpgate.codemode.gateway import Gateway
+
+_DRAIN_S = 10.0
+"""How long requests under way may go on after stdin was closed."""
+
+
+async def serve(gateway: Gateway, stop: asyncio.Event) -> None:
+    """Serve until stdin is closed or `stop` is set."""
+    output = os.dup(1)
+    os.dup2(2, 1)  # a stray print must not get between two messages
+    writer = _Writer(output)
+    session = Session(McpFace(gateway), writer.send)
+    lines = _Lines(session, gateway.config.server.max_body_mib * 1024 * 1024)
+    reader = threading.Thread(target=lines.read, args=(asyncio.get_running_loop(),), daemon=True)
+    reader.start()
+    ended = asyncio.ensure_future(lines.ended.wait())
+    stopped = asyncio.ensure_future(stop.wait())
+    try:
+        await asyncio.wait((ended, stopped), return_when=asyncio.FIRST_COMPLETED)
+        await session.finish(0 if stop.is_set() else _DRAIN_S)
+    finally:
+        ended.cancel()
+        stopped.cancel()
+        session.close()
+        writer.close()
+
+
+class _Lines:
+    """Reads stdin in a thread of its own (it may be a pipe, a file or a terminal) and hands whole messages to
+    the loop; one that is too long is skipped and answered with an error."""
+
+    def __init__(self, session: Session, limit: int) -> None:
+        self._session, self._limit = session, limit
+        self.ended = asyncio.Event()
+
+    def read(self, loop: asyncio.AbstractEventLoop) -> None:
+        chunks: list[bytes] = []
+        size = 0
+        try:
+            while data := os.read(0, 1 << 16):
+                *whole, rest = data.split(b"\n")
+                for piece in whole:
+                    if size + len(piece) > self._limit:
+                        loop.call_soon_threadsafe(self._too_long, size + len(piece))
+                    else:
+                        chunks.append(piece)
+                        loop.call_soon_threadsafe(self._on_line, b"".join(chunks))
+                    chunks, size = [], 0
+                size += len(rest)
+                if size <= self._limit:
+                    chunks.append(rest)
+                else:
+                    chunks = []
+            if chunks and size <= self._limit:
+                loop.call_soon_threadsafe(self._on_line, b"".join(chunks))
+            loop.call_soon_threadsafe(self.ended.set)
+        except (OSError, RuntimeError):  # stdin is gone, or the loop is
+            try:
+                loop.call_soon_threadsafe(self.ended.set)
+            except RuntimeError:
+                pass
+
+    def _on_line(self, line: bytes) -> None:
+        line = line.strip()
+        if not line:
+            return
+        try:
+            message = orjson.loads(line)
+        except orjson.JSONDecodeError as error:
+            self._session.send(RpcFault(PARSE_ERROR, f"Parse error: {error}").to_wire(None))
+            return
+        self._session.receive(message)
+
+    def _too_long(self, size: int) -> None:
+        fault = RpcFault(INVALID_REQUEST, f"a message of {size:,} bytes is over server.max_body_mib")
+        self._session.send(fault.to_wire(None))
+
+
+class _Writer:
+    """Writes messages in order. A short one goes straight out while the pipe has room; else a thread writes,
+    so that a client that reads slowly never stops the loop."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+        self._queue: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
+        self._behind = 0
+        """Messages that the thread has not written yet; while there are any, order goes before speed."""
+        self._lock = threading.Lock()
+        self._thread = threading.Thread(target=self._write, daemon=True)
+        self._thread.start()
+
+    def send(self, message: dict[str, Any]) -> None:
+        data = encode(message) + b"\n"
+        with self._lock:
+            # A pipe that select() calls writable takes PIPE_BUF bytes without blocking.
+            if self._behind == 0 and len(data) <= select.PIPE_BUF and select.select((), (self._descriptor,), (), 0)[1]:
+                try:
+                    os.write(self._descriptor, data)
+                except OSError:
+                    pass  # the client is gone; stdin will say so too
+                return
+            self._behind += 1
+        self._queue.put(data)
+
+    def _write(self) -> None:
+        while (data := self._queue.get()) is not None:
+            left = memoryview(data)
+            try:
+                while left:
+                    left = left[os.write(self._descriptor, left) :]
+            except OSError:
+                return
+            with self._lock:
+                self._behind -= 1
+
+    def close(self) -> None:
+        self._queue.put(None)
+        self._thread.join(2)
+
+
+def encode(message: dict[str, Any]) -> bytes:
+    """JSON of a message."""
+    try:
+        return orjson.dumps(message, option=orjson.OPT_NON_STR_KEYS)
+    except TypeError:
+        return json.dumps(message, default=str).encode("utf-8", "replace")

@@ -1,0 +1,137 @@
+"""Every tool known now, as one immutable snapshot that is swapped whole when an upstream changes."""
+
+import difflib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from mcpgate.catalog.names import identifiers, server_identifiers
+from mcpgate.catalog.search import SearchIndex
+from mcpgate.catalog.tools import Tool
+from mcpgate.errors import NotFound, UnknownTool
+
+
+@dataclass(frozen=True, slots=True)
+class ServerListing:
+    """What a catalog is made from: one upstream and the tools it sent."""
+
+    name: str
+    tools: Sequence[dict[str, Any]]
+    about: str = ""
+    """What the server is for; one line."""
+    trouble: str = ""
+    """Why its tools cannot be called just now; empty when they can."""
+
+
+@dataclass(frozen=True, eq=False)
+class Server:
+    """One upstream in the catalog."""
+
+    name: str
+    ident: str
+    about: str
+    trouble: str
+    tools: tuple[Tool, ...]
+
+    @cached_property
+    def accepted(self) -> dict[str, Tool]:
+        """Every spelling of a tool that is accepted: identifier, then original name, then without case."""
+        table = {tool.ident: tool for tool in self.tools}
+        for tool in self.tools:
+            table.setdefault(tool.name, tool)
+        for tool in self.tools:
+            table.setdefault(tool.name.lower(), tool)
+        return table
+
+
+class Catalog:
+    """An immutable snapshot. Building it is cheap; the search index is made when first asked for."""
+
+    def __init__(self, servers: Iterable[Server] = ()) -> None:
+        self.servers = tuple(servers)
+        self._by_name = {server.ident: server for server in self.servers}
+        for server in self.servers:
+            self._by_name.setdefault(server.name, server)
+        for server in self.servers:
+            self._by_name.setdefault(server.name.lower(), server)
+
+    @classmethod
+    def build(cls, listings: Sequence[ServerListing], previous: "Catalog | None" = None) -> "Catalog":
+        """The snapshot of these listings. Tools that did not change are taken over from `previous`, with what
+        has been worked out about them."""
+        idents = server_identifiers(listing.name for listing in listings)
+        known = {id(t.raw): t for s in (previous.servers if previous else ()) for t in s.tools}
+        servers = []
+        for listing in sorted(listings, key=lambda li: idents[li.name]):
+            names = identifiers(str(tool["name"]) for tool in listing.tools)
+            tools = []
+            for raw in listing.tools:
+                name = str(raw["name"])
+                old = known.get(id(raw))
+                same = old is not None and old.server_ident == idents[listing.name] and old.ident == names[name]
+                tools.append(old if old and same else Tool(listing.name, idents[listing.name], name, names[name], raw))
+            servers.append(Server(listing.name, idents[listing.name], listing.about, listing.trouble, tuple(tools)))
+        catalog = cls(servers)
+        if previous is not None and [*map(id, previous.tools)] == [*map(id, catalog.tools)]:
+            catalog.__dict__["index"] = previous.index if "index" in previous.__dict__ else None
+            if catalog.__dict__["index"] is None:
+                del catalog.__dict__["index"]
+        return catalog
+
+    @cached_property
+    def tools(self) -> tuple[Tool, ...]:
+        return tuple(tool for server in self.servers for tool in server.tools)
+
+    @cached_property
+    def index(self) -> SearchIndex:
+        return SearchIndex(self.tools)
+
+    def find_server(self, name: str) -> Server | None:
+        return self._by_name.get(name) or self._by_name.get(name.lower())
+
+    def get_server(self, name: str) -> Server:
+        """Raises NotFound with the nearest names."""
+        server = self.find_server(name)
+        if server is None:
+            near = nearest(name, self._by_name)
+            hint = (
+                f"did you mean {' or '.join(near)}?" if near else f"servers: {', '.join(s.ident for s in self.servers)}"
+            )
+            raise NotFound(f"there is no server {name!r}; {hint}", nearest=near)
+        return server
+
+    def get_tool(self, name: str) -> Tool:
+        """By `server.tool` in any accepted spelling, `server__tool`, or the bare name where only one server has
+        it. Raises UnknownTool with the nearest names."""
+        for separator in (".", "__", "/", ":"):
+            head, found, rest = name.partition(separator)
+            server = self.find_server(head) if found else None
+            if server is not None and (tool := server.accepted.get(rest) or server.accepted.get(rest.lower())):
+                return tool
+        for server in self.servers:  # a server's own name may hold the separator
+            for spelling in (server.name, server.ident):
+                if name.startswith(spelling) and (tool := server.accepted.get(name[len(spelling) :].lstrip("._/:"))):
+                    return tool
+        bare = [server.accepted[name] for server in self.servers if name in server.accepted]
+        if len(bare) == 1:
+            return bare[0]
+        near = [t.qualified for t in bare[:5]] or self.nearest_tools(name)
+        hint = f"did you mean {' or '.join(near)}?" if near else "list_tools(query) finds tools"
+        raise UnknownTool(f"there is no tool {name!r}; {hint}", nearest=near)
+
+    def nearest_tools(self, name: str, limit: int = 3) -> list[str]:
+        head, _, rest = name.rpartition(".")
+        server = self.find_server(head) if head else None
+        if server is not None:
+            near = nearest(rest, [t.ident for t in server.tools], limit)
+            if near:
+                return [f"{server.ident}.{n}" for n in near]
+        found = nearest(name, [tool.qualified for tool in self.tools] if len(self.tools) < 3000 else [], limit)
+        return found or [tool.qualified for tool in self.index.search(name, limit)]
+
+
+def nearest(word: str, candidates: Iterable[str], limit: int = 3) -> list[str]:
+    """The most similar candidates, best first, if any is similar at all."""
+    table = {candidate.lower(): candidate for candidate in candidates}
+    return [table[found] for found in difflib.get_close_matches(word.lower(), table, limit, 0.6)]

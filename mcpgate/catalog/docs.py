@@ -1,0 +1,102 @@
+"""Long-form pages about servers and tools. Pure: what has to be fetched is given."""
+
+from typing import Any
+
+from mcpgate.catalog.catalog import Catalog, Server
+from mcpgate.catalog.stubs import stub, summary
+from mcpgate.catalog.tools import Tool
+
+
+def server_page(
+    server: Server,
+    instructions: str,
+    resources: list[dict[str, Any]],
+    templates: list[dict[str, Any]],
+    prompts: list[dict[str, Any]],
+) -> str:
+    """A server's own instructions, its tools by name, its resources and prompts."""
+    lines = [f"# {server.ident}" + (f" — {server.about}" if server.about else "")]
+    if server.ident != server.name:
+        lines.append(f"(configured as {server.name!r})")
+    if server.trouble:
+        lines.append(f"Not usable now: {server.trouble}")
+    if instructions:
+        lines += ["", instructions.strip()]
+    if server.tools:
+        lines += ["", f"## {len(server.tools)} tools", ", ".join(tool.ident for tool in server.tools)]
+    if resources or templates:
+        lines += ["", '## Resources (read one with read_docs("SERVER URI"))'.replace("SERVER", server.ident)]
+        lines += [
+            _entry(r.get("uri"), r) for r in (*resources, *({**t, "uri": t.get("uriTemplate")} for t in templates))
+        ]
+    if prompts:
+        lines += ["", '## Prompts (read one with read_docs("SERVER NAME"))'.replace("SERVER", server.ident)]
+        lines += [_prompt(prompt) for prompt in prompts]
+    return "\n".join(lines)
+
+
+def tool_page(tool: Tool, observed: Any) -> str:
+    """A tool's stub, its annotations and its original name."""
+    lines = [stub(tool, observed)]
+    annotations = tool.raw.get("annotations")
+    if isinstance(annotations, dict) and annotations:
+        marks = [name for name, value in annotations.items() if value is True]
+        if marks:
+            lines.append(f"# {', '.join(marks)}")
+    if tool.ident != tool.name:
+        lines.append(f"# original name: {tool.name}")
+    return "\n".join(lines)
+
+
+def index_page(catalog: Catalog) -> str:
+    """What there is to read."""
+    lines = ["Topics: sandbox (what code can use), a server, or server.tool.", ""]
+    for server in catalog.servers:
+        lines.append(f"{server.ident} ({len(server.tools)} tools){': ' + server.about if server.about else ''}")
+    return "\n".join(lines)
+
+
+def sandbox_page(available: list[str], missing: list[str], limits: dict[str, object]) -> str:
+    """What code can use inside the sandbox; the lists are the guest's own."""
+    shown = ", ".join(f"{name}={value}" for name, value in limits.items())
+    return f"""# The sandbox
+CPython 3.14 in WebAssembly. Every execution starts fresh; session="name" keeps variables between executions.
+No files, no network, no processes, no environment: the servers' tools are the only way out.
+
+## Tools
+Every server is a global: files.read_text_file(path="a.txt"), positional or named arguments.
+With or without await, both mean the same: x = files.read(...), x = await files.read(...).
+In parallel: a, b = await asyncio.gather(files.read(...), docs.search(...)); create_task, TaskGroup and
+as_completed work too. Without await, calls run one after the other.
+Results are Python values: dicts, lists, numbers, or str. dir(files) lists tools; files["odd-name"](...) takes
+original names. A failing tool raises ToolError (.server .tool .message .data); wrong arguments raise
+ArgumentError, a ToolError, before anything is called.
+
+## What leaves
+What is printed, and the value of `return` or of a final expression; nothing else. Long values are shortened and
+kept: load("r7") gives the whole one in a later execution. Images and blobs are handles: .bytes(), .text(), .size,
+.mime_type; return one (or a list of them) to see it as MCP content; pass one as an argument to hand on its data.
+
+## Limits of one execution
+{shown}
+time.sleep and asyncio.sleep work. Threads and subprocesses do not.
+
+## Modules
+Here: {", ".join(available)}
+Not here: {", ".join(missing)}; nothing from PyPI."""
+
+
+def _entry(name: Any, item: dict[str, Any]) -> str:
+    about = item.get("description") or item.get("title") or item.get("name") or ""
+    kind = f" [{item['mimeType']}]" if isinstance(item.get("mimeType"), str) else ""
+    return f"- {name}{kind}: {' '.join(str(about).split())[:160]}"
+
+
+def _prompt(prompt: dict[str, Any]) -> str:
+    arguments = prompt.get("arguments")
+    names = [str(a.get("name")) for a in arguments if isinstance(a, dict)] if isinstance(arguments, list) else []
+    about = " ".join(str(prompt.get("description") or "").split())[:160]
+    return f"- {prompt.get('name')}({', '.join(names)}): {about}"
+
+
+__all__ = ["index_page", "sandbox_page", "server_page", "summary", "tool_page"]

@@ -1,0 +1,56 @@
+"""Names of servers, tools and parameters as Python identifiers. Pure; the same input gives the same names,
+in whatever order it comes."""
+
+import builtins
+import keyword
+import re
+from collections.abc import Iterable
+
+_SERVER_TAKEN = frozenset(dir(builtins)) | {"asyncio", "json", "load", "ToolError", "ArgumentError", "self"}
+"""What a server's global must not hide."""
+
+
+def identifiers(names: Iterable[str], taken: frozenset[str] = frozenset()) -> dict[str, str]:
+    """Original name → identifier. A name that is an identifier already keeps it; of others that would clash,
+    the first in alphabetical order gets the plain form and the rest `_2`, `_3`, …"""
+    ordered = sorted(set(names))
+    result = {name: name for name in ordered if _is_free(name, taken)}
+    used = set(result.values()) | taken
+    for name in ordered:
+        if name in result:
+            continue
+        base = candidate = to_identifier(name)
+        number = 1
+        while candidate in used or not _is_free(candidate, taken):
+            number += 1
+            candidate = f"{base}_{number}" if base not in taken or number > 2 else f"{base}_"
+        used.add(candidate)
+        result[name] = candidate
+    return result
+
+
+def server_identifiers(names: Iterable[str]) -> dict[str, str]:
+    return identifiers(names, _SERVER_TAKEN)
+
+
+def to_identifier(name: str) -> str:
+    """The name with everything else than letters, digits and `_` made `_`; keywords get a `_` behind."""
+    text = re.sub(r"\W", "_", name.strip()).strip("_") or "x"
+    text = re.sub(r"__+", "_", text)
+    if text[0].isdigit():
+        text = f"n{text}"
+    if not text.isidentifier():
+        text = re.sub(r"[^A-Za-z0-9_]", "_", text)
+        text = text if text.isidentifier() else f"x{text}"
+    return f"{text}_" if keyword.iskeyword(text) or (keyword.issoftkeyword(text) and text == "_") else text
+
+
+def _is_free(name: str, taken: frozenset[str]) -> bool:
+    return name.isidentifier() and not keyword.iskeyword(name) and name not in taken and not name.startswith("_")
+
+
+def class_name(*parts: str) -> str:
+    """CamelCase of the parts: ('create_user', 'address') → 'CreateUserAddress'."""
+    words = [word for part in parts for word in re.split(r"[^A-Za-z0-9]+", part) if word]
+    text = "".join(word[0].upper() + word[1:] for word in words) or "Item"
+    return f"N{text}" if text[0].isdigit() else text

@@ -1,0 +1,180 @@
+"""Ranked search over tools: BM25 over name, server, parameters and description, tolerant of word forms,
+synonyms and typing errors. Pure and immutable: one index a snapshot.
+
+BM25: Robertson & Zaragoza, "The Probabilistic Relevance Framework", 2009; term frequencies are weighted by
+field before saturation (BM25F). Figures are in benchmarks/discovery/.
+"""
+
+import math
+import re
+from collections import defaultdict
+from collections.abc import Sequence
+from functools import lru_cache
+
+from rapidfuzz import fuzz, process
+
+from mcpgate.catalog.tools import Tool
+
+_K1, _B = 1.2, 0.6
+_NAME, _SERVER, _PARAMETER, _FIRST, _REST = 4.0, 2.5, 0.8, 1.6, 0.7
+"""Weights of a word in the name, the server's name, a parameter's name, the first sentence, the rest."""
+_SYNONYM = 0.55
+_MAX_WORDS = 160
+"""Words of one description that count; some servers ship whole manuals."""
+
+_STOP = frozenset(
+    (
+        "a an the of to in on at by for from with and or is are be was were this that these those it its as "
+        "into my me i we our your you what which how do does can could please want need all any some will "
+        "would there has have if not no so then than when where who whose about via using use used tool "
+        "returns return"
+    ).split()
+)
+
+_GROUPS = (
+    "create make add new insert build generate", "delete remove erase drop destroy clear", "get fetch read retrieve show view display",
+    "list enumerate browse index", "search find query lookup seek locate", "update edit modify change set patch alter adjust",
+    "send post submit publish deliver", "run execute invoke launch start trigger", "stop cancel terminate end abort kill",
+    "file document", "folder directory dir", "message mail email", "picture image photo screenshot",
+    "issue ticket bug", "pull merge request pr mr", "repository repo project", "table sheet worksheet", "spreadsheet workbook excel xlsx",
+    "row record entry line", "column field", "copy duplicate clone", "move rename", "upload import", "download export save",
+    "user person member people account", "comment note reply", "convert transform translate", "time date clock", "schedule calendar event meeting",
+    "presentation slide deck powerpoint", "word docx", "picture chart graph plot diagram", "price cost billing", "log history",
+    "database db sql", "cache key", "compute calculate evaluate math", "permission access role", "server machine instance host vm",
+    "text string content", "link url href", "summary summarize summarise overview", "status state health", "metric statistic stat",
+    "page tab", "label tag", "branch ref", "difference diff compare", "join combine merge concat", "task todo",
+)  # fmt: skip
+
+
+class SearchIndex:
+    """An index over a fixed list of tools."""
+
+    def __init__(self, tools: Sequence[Tool]) -> None:
+        self._tools = tools
+        postings: dict[str, list[tuple[int, float]]] = defaultdict(list)
+        lengths = []
+        for number, tool in enumerate(tools):
+            weights = _weigh(tool)
+            lengths.append(sum(weights.values()))
+            for word, weight in weights.items():
+                postings[word].append((number, weight))
+        average = sum(lengths) / len(lengths) if lengths else 1.0
+        self._norms = [_K1 * (1 - _B + _B * length / average) for length in lengths]
+        self._postings = dict(postings)
+        self._vocabulary = list(self._postings)
+        self._names = [frozenset(words(tool.name)) | frozenset(words(tool.server)) for tool in tools]
+
+    def search(self, query: str, limit: int, server: str | None = None) -> list[Tool]:
+        """The best matches, best first; at most `limit`. An empty list when no word of the query is known."""
+        wanted = list(dict.fromkeys(words(query)))
+        if not wanted:
+            return []
+        scores: dict[int, float] = defaultdict(float)
+        matched: dict[int, float] = defaultdict(float)
+        total = 0.0
+        for word in wanted:
+            best: dict[int, float] = {}
+            weight_of_word = 0.0
+            for term, factor in self._variants(word):
+                posting = self._postings[term]
+                idf = math.log(1 + (len(self._tools) - len(posting) + 0.5) / (len(posting) + 0.5))
+                weight_of_word = max(weight_of_word, idf * factor)
+                for number, weight in posting:
+                    score = factor * idf * weight * (_K1 + 1) / (weight + self._norms[number])
+                    if score > best.get(number, 0.0):
+                        best[number] = score
+            total += weight_of_word
+            for number, score in best.items():
+                scores[number] += score
+                matched[number] += weight_of_word
+        asked = frozenset(wanted)
+        for number in scores:
+            # Tools that answer more of the request come before ones that repeat one word of it, and a name that
+            # is wholly in the request is a strong sign.
+            scores[number] *= 0.4 + 0.6 * matched[number] / (total or 1.0)
+            name = self._names[number]
+            scores[number] *= 1 + 0.5 * len(name & asked) / (len(name) or 1)
+        squeezed = _squeeze(query)
+        ranked = sorted(
+            (n for n in scores if server is None or self._tools[n].server == server),
+            key=lambda n: (_squeeze(self._tools[n].name) != squeezed, -scores[n], n),
+        )
+        return [self._tools[n] for n in ranked[:limit]]
+
+    def _variants(self, word: str) -> list[tuple[str, float]]:
+        found = {word: 1.0} if word in self._postings else {}
+        for other in _synonyms().get(word, ()):
+            if other in self._postings:
+                found.setdefault(other, _SYNONYM)
+        if word not in self._postings and len(word) >= 4:
+            # Not a known word: a typing error, or a part or a compound of known ones.
+            cutoff = 72 if len(word) < 6 else 78
+            for term, score, _ in process.extract(
+                word, self._vocabulary, scorer=fuzz.ratio, limit=4, score_cutoff=cutoff
+            ):
+                found.setdefault(term, 0.8 * (score / 100) ** 2)
+            for term in self._vocabulary:
+                if len(term) >= 4 and (term.startswith(word) or word.startswith(term)):
+                    found.setdefault(term, 0.6)
+        return list(found.items())
+
+
+def _weigh(tool: Tool) -> dict[str, float]:
+    weights: dict[str, float] = defaultdict(float)
+    for text, weight in ((tool.name, _NAME), (tool.server, _SERVER)):
+        for word in set(words(text)):
+            weights[word] += weight
+    for name in tool.properties:
+        for word in words(name):
+            weights[word] += _PARAMETER
+    first, _, rest = tool.description.partition(". ")
+    title = tool.raw.get("title")
+    for word in words(f"{title} {first}" if isinstance(title, str) else first)[:60]:
+        weights[word] += _FIRST
+    for word in words(rest)[:_MAX_WORDS]:
+        weights[word] += _REST
+    return weights
+
+
+_CAMEL = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
+_WORD = re.compile(r"[^\W_]+")
+
+
+def words(text: str) -> list[str]:
+    """The stems of a text's words; camelCase and snake_case split, common words left out."""
+    found = (word.lower() for word in _WORD.findall(_CAMEL.sub(" ", text[:20_000])))
+    return [stem(word) for word in found if word not in _STOP]
+
+
+@lru_cache(maxsize=100_000)
+def stem(word: str) -> str:
+    """A word without its inflection: files → file, queries → query, running → run, created → creat."""
+    if len(word) <= 3 or not word.isascii():
+        return word
+    if word.endswith("ies") and len(word) > 4:
+        word = word[:-3] + "y"
+    elif word.endswith(("sses", "shes", "ches", "xes", "zes")):
+        word = word[:-2]
+    elif word.endswith("s") and not word.endswith(("ss", "us", "is")):
+        word = word[:-1]
+    for suffix in ("ations", "ation", "ing", "ed", "ion", "ment", "er", "or"):
+        if word.endswith(suffix) and len(word) - len(suffix) >= 3 and re.search(r"[aeiouy]", word[: -len(suffix)]):
+            word = word[: -len(suffix)]
+            if len(word) > 3 and word[-1] == word[-2] and word[-1] not in "lsz":
+                word = word[:-1]
+            break
+    return word[:-1] if word.endswith("e") and len(word) > 3 else word
+
+
+@lru_cache(maxsize=1)
+def _synonyms() -> dict[str, frozenset[str]]:
+    table: dict[str, set[str]] = defaultdict(set)
+    for group in _GROUPS:
+        stems = [stem(word) for word in group.split()]
+        for word in stems:
+            table[word].update(s for s in stems if s != word)
+    return {word: frozenset(others) for word, others in table.items()}
+
+
+def _squeeze(text: str) -> str:
+    return re.sub(r"[\W_]+", "", text).lower()

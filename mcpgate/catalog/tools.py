@@ -1,0 +1,89 @@
+"""One tool of one upstream, as everything else sees it. A frozen value."""
+
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+from mcpgate.catalog.names import identifiers
+
+JsonSchema = dict[str, Any] | bool
+
+
+@dataclass(frozen=True, eq=False)
+class Tool:
+    """A capability and its qualified name. `raw` is what the server sent, every unknown field included."""
+
+    server: str
+    """Name in the configuration."""
+    server_ident: str
+    name: str
+    ident: str
+    raw: dict[str, Any] = field(repr=False)
+
+    @property
+    def qualified(self) -> str:
+        """As it is written in code: `files.read_text_file`."""
+        return f"{self.server_ident}.{self.ident}"
+
+    @cached_property
+    def description(self) -> str:
+        text = self.raw.get("description") or self.raw.get("title") or ""
+        return text if isinstance(text, str) else str(text)
+
+    @cached_property
+    def input_schema(self) -> JsonSchema:
+        """Never fails: what is not a schema at all counts as 'anything'."""
+        schema = self.raw.get("inputSchema", self.raw.get("input_schema"))
+        return schema if isinstance(schema, (dict, bool)) else {}
+
+    @cached_property
+    def output_schema(self) -> JsonSchema | None:
+        schema = self.raw.get("outputSchema")
+        return schema if isinstance(schema, dict) and schema else None
+
+    @cached_property
+    def wraps_result(self) -> bool:
+        """Whether the declared output is the SDKs' wrapping of a plain value as {"result": value}."""
+        schema = self.output_schema
+        properties = schema.get("properties") if isinstance(schema, dict) else None
+        return isinstance(properties, dict) and list(properties) == ["result"]
+
+    @cached_property
+    def value_schema(self) -> JsonSchema | None:
+        """The schema of the value that code gets: the declared output, unwrapped; None if none is declared."""
+        schema = self.output_schema
+        if not isinstance(schema, dict) or not self.wraps_result:
+            return schema
+        inner = schema["properties"]["result"]
+        definitions = {k: schema[k] for k in ("$defs", "definitions") if k in schema}
+        return {**inner, **definitions} if isinstance(inner, dict) else True
+
+    @cached_property
+    def properties(self) -> dict[str, Any]:
+        """The declared parameters, in the server's order."""
+        schema = self.input_schema
+        found = schema.get("properties") if isinstance(schema, dict) else None
+        return {str(k): v for k, v in found.items()} if isinstance(found, dict) else {}
+
+    @cached_property
+    def required(self) -> frozenset[str]:
+        schema = self.input_schema
+        found = schema.get("required") if isinstance(schema, dict) else None
+        return frozenset(n for n in found if isinstance(n, str)) if isinstance(found, list) else frozenset()
+
+    @cached_property
+    def parameters(self) -> dict[str, str]:
+        """Identifier → original property name; required ones first, else in the server's order."""
+        names = identifiers(self.properties)
+        ordered = sorted(self.properties, key=lambda n: n not in self.required)
+        return {names[n]: n for n in ordered}
+
+    @cached_property
+    def open_ended(self) -> bool:
+        """Whether arguments beyond the declared ones are welcome."""
+        schema = self.input_schema
+        if not isinstance(schema, dict):
+            return True
+        extra = schema.get("additionalProperties")
+        composed = any(k in schema for k in ("anyOf", "oneOf", "allOf", "$ref", "patternProperties", "if"))
+        return composed or extra is True or isinstance(extra, dict) or not isinstance(schema.get("properties"), dict)

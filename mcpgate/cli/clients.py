@@ -1,0 +1,206 @@
+"""The configuration files of agents: where they are, how to read servers out of them, how to put ours in.
+Not a command itself: see import_command and install_command."""
+
+import json
+import os
+import re
+import shutil
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import tomlkit
+
+from mcpgate.errors import ConfigError
+
+
+@dataclass(frozen=True, slots=True)
+class Client:
+    """One agent program."""
+
+    name: str
+    title: str
+    files: tuple[Path, ...]
+    """User-wide configuration first, then the current project's; absent ones are skipped."""
+    key: str
+    """The key that holds the servers."""
+    entry: Callable[[dict[str, Any]], dict[str, Any]] = lambda entry: entry
+    """Our stdio entry in this client's form."""
+    reload_hint: str = "restart it to take effect"
+
+
+def clients(environ: Mapping[str, str] = os.environ) -> dict[str, Client]:
+    """Every client we know, by name, with the paths of this user and this folder."""
+    home = Path(environ.get("HOME") or environ.get("USERPROFILE") or Path.home())
+    config = Path(environ.get("XDG_CONFIG_HOME") or home / ".config")
+    here = Path.cwd()
+    if sys.platform == "darwin":
+        config = home / "Library" / "Application Support"
+    elif sys.platform == "win32":
+        config = Path(environ.get("APPDATA") or home / "AppData" / "Roaming")
+    codex = Path(environ.get("CODEX_HOME") or home / ".codex")
+
+    def typed(entry: dict[str, Any]) -> dict[str, Any]:
+        return {"type": "stdio", **entry}
+
+    known = (
+        Client("claude-code", "Claude Code", (home / ".claude.json", here / ".mcp.json"), "mcpServers", typed),
+        Client("claude-desktop", "Claude Desktop", (config / "Claude" / "claude_desktop_config.json",), "mcpServers"),
+        Client("cursor", "Cursor", (home / ".cursor" / "mcp.json", here / ".cursor" / "mcp.json"), "mcpServers"),
+        Client(
+            "vscode",
+            "VS Code",
+            (config / "Code" / "User" / "mcp.json", here / ".vscode" / "mcp.json"),
+            "servers",
+            typed,
+        ),
+        Client("codex", "Codex", (codex / "config.toml", here / ".codex" / "config.toml"), "mcp_servers"),
+        Client(
+            "gemini",
+            "Gemini CLI",
+            (home / ".gemini" / "settings.json", here / ".gemini" / "settings.json"),
+            "mcpServers",
+        ),
+    )
+    return {client.name: client for client in known}
+
+
+def read_servers(path: Path) -> dict[str, dict[str, Any]]:
+    """The servers of any client's file, whatever key they stand under. Raises ConfigError."""
+    data = read_file(path)
+    found: dict[str, Any] = {}
+    for key in ("mcpServers", "servers", "mcp_servers"):
+        if isinstance(data.get(key), dict):
+            found.update(data[key])
+    if isinstance(data.get("mcp"), dict) and isinstance(data["mcp"].get("servers"), dict):
+        found.update(data["mcp"]["servers"])  # VS Code's settings.json
+    projects = data.get("projects")
+    project = projects.get(str(Path.cwd())) if isinstance(projects, dict) else None
+    if isinstance(project, dict) and isinstance(project.get("mcpServers"), dict):
+        found.update(project["mcpServers"])  # Claude Code keeps per-project servers in the user's file
+    return {str(name): dict(entry) for name, entry in found.items() if isinstance(entry, dict)}
+
+
+def read_file(path: Path) -> dict[str, Any]:
+    """A JSON (comments allowed) or TOML file. Raises ConfigError."""
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+        data = tomlkit.parse(text).unwrap() if path.suffix == ".toml" else json.loads(without_comments(text) or "{}")
+    except (OSError, ValueError) as error:  # tomlkit's and json's errors are ValueErrors
+        raise ConfigError(f"{path}: cannot be read: {error}") from error
+    if not isinstance(data, dict):
+        raise ConfigError(f"{path}: is not a configuration file")
+    return data
+
+
+_JSONC = re.compile(r'"(?:\\.|[^"\\])*"|//[^\n]*|/\*.*?\*/|,(?=\s*(?:(?://[^\n]*|/\*.*?\*/)\s*)*[}\]])', re.DOTALL)
+
+
+def without_comments(text: str) -> str:
+    """JSON from JSON with comments and trailing commas, which editors allow."""
+    return _JSONC.sub(lambda m: m.group(0) if m.group(0).startswith('"') else "", text).strip()
+
+
+def to_ours(entry: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """A client's entry as one of ours, and what could not be taken over."""
+    ours: dict[str, Any] = {}
+    notes = []
+    for theirs, key in (
+        ("command", "command"), ("args", "args"), ("env", "env"), ("cwd", "cwd"), ("url", "url"), ("serverUrl", "url"),
+        ("httpUrl", "url"), ("headers", "headers"), ("http_headers", "headers"), ("type", "type"),
+        ("disabled", "disabled"), ("description", "description"),
+    ):  # fmt: skip
+        value = entry.get(theirs)
+        if value not in (None, "", [], {}, False):
+            ours.setdefault(key, value)
+    if isinstance(ours.get("type"), str):
+        kind = ours["type"].lower().replace("_", "-")
+        kind = {"streamable-http": "http", "local": "stdio"}.get(kind, kind)
+        if kind in ("http", "sse", "stdio"):
+            ours["type"] = kind
+        else:
+            del ours["type"]
+    if ours.get("type") == "stdio":
+        del ours["type"]
+    if entry.get("enabled") is False:
+        ours["disabled"] = True
+    if isinstance(seconds := entry.get("tool_timeout_sec"), (int, float)):
+        ours["timeout_s"] = seconds
+    if isinstance(variable := entry.get("bearer_token_env_var"), str):
+        ours.setdefault("headers", {})["Authorization"] = f"Bearer ${{{variable}}}"
+    allowed = entry.get("includeTools") or entry.get("enabled_tools")
+    denied = entry.get("excludeTools") or entry.get("disabled_tools")
+    tools = {k: list(v) for k, v in (("allow", allowed), ("deny", denied)) if isinstance(v, list)}
+    if tools:
+        ours["tools"] = tools
+
+    def variables(value: Any) -> Any:
+        if isinstance(value, str):
+            for name in re.findall(r"\$\{input:([^}]+)\}", value):
+                notes.append(f"the prompted input {name!r} became the environment variable {_variable(name)}")
+            value = re.sub(r"\$\{input:([^}]+)\}", lambda m: f"${{{_variable(m.group(1))}}}", value)
+            value = re.sub(r"\$\{(?:workspaceFolder|workspaceRoot)\}", str(Path.cwd()), value)
+            return re.sub(r"\$\{userHome\}", "${HOME}", value)
+        if isinstance(value, dict):
+            return {k: variables(v) for k, v in value.items()}
+        return [variables(v) for v in value] if isinstance(value, list) else value
+
+    return {key: variables(value) for key, value in ours.items()}, notes
+
+
+def _variable(name: str) -> str:
+    return re.sub(r"\W", "_", name).upper()
+
+
+def is_mcpgate(entry: Mapping[str, Any]) -> bool:
+    """Whether an entry is mcpgate itself, which must not be put behind itself."""
+    words = [str(entry.get("command", "")), *(str(a) for a in entry.get("args") or ())]
+    return any(Path(word).name.removesuffix(".exe") == "mcpgate" for word in words)
+
+
+def our_entry(config: Path) -> dict[str, Any]:
+    """How an agent starts mcpgate over stdio."""
+    script = shutil.which("mcpgate") or shutil.which("mcpgate", path=str(Path(sys.executable).parent))
+    command = [str(Path(script).absolute())] if script else [sys.executable, "-m", "mcpgate"]
+    return {"command": command[0], "args": [*command[1:], "serve", "--stdio", "-c", str(config.absolute())]}
+
+
+def with_entry(client: Client, path: Path, name: str, entry: dict[str, Any]) -> str:
+    """The text of the client's file with our entry in it; everything else as it was. Raises ConfigError."""
+    entry = client.entry(entry)
+    if path.suffix == ".toml":
+        try:
+            document = tomlkit.parse(path.read_text(encoding="utf-8")) if path.exists() else tomlkit.document()
+        except (OSError, ValueError) as error:
+            raise ConfigError(f"{path}: cannot be read: {error}") from error
+        servers = document.setdefault(client.key, tomlkit.table(is_super_table=True))
+        servers[name] = entry
+        return tomlkit.dumps(document)
+    data = read_file(path) if path.exists() and path.read_text(encoding="utf-8-sig").strip() else {}
+    servers = data.setdefault(client.key, {})
+    if not isinstance(servers, dict):
+        raise ConfigError(f"{path}: `{client.key}` is not an object")
+    servers[name] = entry
+    return json.dumps(data, indent=2, ensure_ascii=False) + "\n"
+
+
+def write_with_backup(path: Path, text: str) -> Path | None:
+    """Put `text` in place in one step; the old file stays beside it. Returns the backup, if there was a file."""
+    path = path.resolve()  # a dotfile manager's link stays a link
+    backup = None
+    if path.exists():
+        backup = path.with_name(f"{path.name}.mcpgate-{time.strftime('%Y%m%d-%H%M%S')}.bak")
+        number = 1
+        while backup.exists():
+            number += 1
+            backup = backup.with_name(f"{path.name}.mcpgate-{time.strftime('%Y%m%d-%H%M%S')}-{number}.bak")
+        shutil.copy2(path, backup)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    beside.write_text(text, encoding="utf-8")
+    beside.chmod(path.stat().st_mode & 0o777 if path.exists() else 0o600)
+    beside.replace(path)
+    return backup

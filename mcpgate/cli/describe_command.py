@@ -1,0 +1,24 @@
+"""`mcpgate describe SERVER.TOOL …`: the meta-tool describe_tools, for people."""
+
+import argparse
+
+from mcpgate.cli import console
+from mcpgate.cli.opened import add_config, add_format, run_with_app
+from mcpgate.codemode.gateway import Gateway
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("names", nargs="+", metavar="SERVER.TOOL", help="a tool, or a server for all of its tools")
+    add_config(parser)
+    add_format(parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    async def work(gateway: Gateway) -> int:
+        if arguments.format == "text":
+            print(await gateway.metatools.describe_tools(arguments.names))
+        else:
+            console.show([gateway.catalog.get_tool(name).raw for name in arguments.names])
+        return 0
+
+    return run_with_app(arguments, work)

@@ -1,0 +1,19 @@
+"""`mcpgate docs TOPIC`: the meta-tool read_docs, for people."""
+
+import argparse
+
+from mcpgate.cli.opened import add_config, run_with_app
+from mcpgate.codemode.gateway import Gateway
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("topic", nargs="*", help="sandbox, a server, server.tool, or a server and a resource URI")
+    add_config(parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    async def work(gateway: Gateway) -> int:
+        print(await gateway.metatools.read_docs(" ".join(arguments.topic)))
+        return 0
+
+    return run_with_app(arguments, work)

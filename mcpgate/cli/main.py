@@ -1,0 +1,70 @@
+"""The command line: one command per file; this one only finds it.
+
+Exit codes: 0 done, 1 it failed (a check, a run, a tool), 2 wrong usage or configuration, 130 interrupted."""
+
+import argparse
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+
+from mcpgate import __version__
+from mcpgate.cli import console
+from mcpgate.errors import ConfigError, McpgateError
+
+COMMANDS = {
+    "demo": "start the gateway in front of real MCP servers and show what Code Mode saves",
+    "serve": "run the gateway: --stdio for one agent, else HTTP",
+    "check": "validate the configuration, connect to every server, test the sandbox",
+    "tools": "search the tools, as a model would",
+    "describe": "show the Python stubs of tools or servers",
+    "docs": "read a page: sandbox, a server, or server.tool",
+    "run": "run a Python file in the sandbox, with the servers as globals",
+    "import": "take over the servers that your agents already use",
+    "install": "register mcpgate in an agent",
+    "sandbox": "build or test the sandbox",
+}
+
+
+def parser(argv: Sequence[str]) -> argparse.ArgumentParser:
+    """Only the command that is asked for is imported: `serve` must not pay for the others."""
+    main_parser = argparse.ArgumentParser(
+        prog="mcpgate", description="One MCP server in front of many.", allow_abbrev=False
+    )
+    main_parser.add_argument("--version", action="version", version=f"mcpgate {__version__}")
+    commands = main_parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    for name, about in COMMANDS.items():
+        sub = commands.add_parser(name, help=about, description=about[0].upper() + about[1:] + ".", allow_abbrev=False)
+        if name in argv:
+            _module(name).add_arguments(sub)
+    return main_parser
+
+
+def _module(name: str):  # type: ignore[no-untyped-def]
+    return importlib.import_module(f"mcpgate.cli.{name}_command")
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run a command and exit."""
+    argv = sys.argv[1:] if argv is None else argv
+    arguments = parser(argv).parse_args(argv)
+    try:
+        code = _module(arguments.command).run(arguments)
+        sys.stdout.flush()
+    except ConfigError as error:
+        console.fail(error.message)
+        code = 2
+    except McpgateError as error:
+        console.fail(error.message)
+        code = 1
+    except KeyboardInterrupt:
+        code = 130
+    except BrokenPipeError:
+        # The reader of our output left (`mcpgate tools | head`); keep Python from complaining at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        code = 0
+    sys.exit(code)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,56 @@
+"""A gateway for the length of one command."""
+
+import argparse
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import TypeVar
+
+from mcpgate.app import running
+from mcpgate.cli.console import Status
+from mcpgate.codemode.gateway import Gateway
+from mcpgate.config import find_config, load_config
+
+T = TypeVar("T")
+
+
+def add_config(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "-c", "--config", metavar="FILE", help="configuration (default: mcpgate.yaml here or in the user's folder)"
+    )
+
+
+def add_format(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--format", choices=("text", "json"), default="text", help="what to print (default: text)")
+
+
+@asynccontextmanager
+async def opened(arguments: argparse.Namespace, wait: bool = True) -> AsyncIterator[Gateway]:
+    """The gateway of the command's configuration, with every upstream connected or failed if `wait`."""
+    config = load_config(find_config(arguments.config))
+    logging.getLogger("mcpgate").setLevel(logging.ERROR)
+    status = Status()
+    try:
+        async with running(config, status) as gateway:
+            if wait:
+                waiting = asyncio.ensure_future(gateway.pool.settled(timeout_s=300))
+                while not waiting.done():
+                    names = [view.name for view in gateway.pool.views() if view.state == "connecting"]
+                    status(f"connecting: {', '.join(names)}")
+                    await asyncio.wait((waiting,), timeout=0.3)
+                await asyncio.sleep(0)  # let the catalog be rebuilt
+            status.clear()
+            yield gateway
+    finally:
+        status.clear()
+
+
+def run_with_app(arguments: argparse.Namespace, work: Callable[[Gateway], Awaitable[T]], wait: bool = True) -> T:
+    """Run `work` against a gateway that lives as long as it."""
+
+    async def main() -> T:
+        async with opened(arguments, wait) as gateway:
+            return await work(gateway)
+
+    return asyncio.run(main())

@@ -1,0 +1,71 @@
+"""`mcpgate run FILE.py|-`: the meta-tool execute_code, for people. Images and blobs go to files."""
+
+import argparse
+import base64
+import mimetypes
+import sys
+from pathlib import Path
+
+from mcpgate.cli import console
+from mcpgate.cli.opened import add_config, add_format, run_with_app
+from mcpgate.codemode.gateway import Gateway
+from mcpgate.errors import ConfigError
+from mcpgate.governance.records import LOCAL
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("file", metavar="FILE.py|-", help="the code; - reads it from stdin")
+    parser.add_argument("--timeout", type=float, metavar="SECONDS", help="end it earlier than sandbox.timeout_s")
+    parser.add_argument(
+        "--save", metavar="FOLDER", default=".", help="where returned images and blobs go (default: here)"
+    )
+    add_config(parser)
+    add_format(parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    try:
+        code = sys.stdin.read() if arguments.file == "-" else Path(arguments.file).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{arguments.file}: cannot be read: {error}") from error
+
+    async def work(gateway: Gateway) -> int:
+        answer = await gateway.metatools.execute_code(LOCAL, code, timeout_s=arguments.timeout)
+        files = [_save(block, number, Path(arguments.save)) for number, block in enumerate(answer.blocks, 1)]
+        outcome = answer.outcome
+        if arguments.format == "json":
+            console.show(
+                {
+                    "ok": not answer.is_error,
+                    "text": answer.text,
+                    "result": outcome.result if outcome else None,
+                    "stdout": outcome.stdout if outcome else "",
+                    "error": str(outcome.error)
+                    if outcome and outcome.error
+                    else answer.text
+                    if answer.is_error
+                    else None,
+                    "tool_calls": outcome.tool_calls if outcome else 0,
+                    "cpu_s": round(outcome.cpu_s, 4) if outcome else 0,
+                    "wall_s": round(outcome.wall_s, 4) if outcome else 0,
+                    "files": files,
+                }
+            )
+        else:
+            print(answer.text, file=sys.stderr if answer.is_error else sys.stdout)
+            for file in files:
+                print(f"saved {file}", file=sys.stderr)
+        return 1 if answer.is_error else 0
+
+    # Only the servers that the code names are waited for, by the runner itself.
+    return run_with_app(arguments, work, wait=False)
+
+
+def _save(block: dict[str, object], number: int, folder: Path) -> str:
+    inner = block.get("resource")
+    resource = inner if isinstance(inner, dict) else block
+    data = resource.get("data") or resource.get("blob") or ""
+    suffix = mimetypes.guess_extension(str(resource.get("mimeType"))) or ".bin"
+    path = folder / f"mcpgate-{number}{suffix}"
+    path.write_bytes(base64.b64decode(str(data)))
+    return str(path)

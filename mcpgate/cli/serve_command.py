@@ -1,0 +1,184 @@
+"""`mcpgate serve`: the gateway, over stdio for one agent or over HTTP for many."""
+
+import argparse
+import asyncio
+import contextlib
+import ipaddress
+import logging
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+from mcpgate.api import stdio
+from mcpgate.app import running, watch
+from mcpgate.cli.opened import add_config
+from mcpgate.codemode.gateway import Gateway
+from mcpgate.config import Config, find_config, load_config
+from mcpgate.errors import ConfigError
+from mcpgate.telemetry import logs
+
+log = logging.getLogger("mcpgate.serve")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    way = parser.add_mutually_exclusive_group()
+    way.add_argument("--stdio", action="store_true", help="one MCP client on stdin and stdout")
+    way.add_argument("--host", help="address to listen on (default: server.host, 127.0.0.1)")
+    parser.add_argument("--port", type=int, help="port to listen on (default: server.port, 8080)")
+    parser.add_argument("--workers", type=int, default=1, help="processes that share the port (default: 1)")
+    parser.add_argument("--reuse-port", action="store_true", help=argparse.SUPPRESS)
+    add_config(parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    path = find_config(arguments.config)
+    config = load_config(path)
+    logs.set_up(config.telemetry.log_level)
+    if arguments.stdio:
+        if arguments.port is not None or arguments.workers != 1:
+            raise ConfigError("--port and --workers go with HTTP, not with --stdio")
+        return asyncio.run(_serve_stdio(config, path))
+    host = arguments.host or config.server.host
+    port = config.server.port if arguments.port is None else arguments.port
+    if not _is_loopback(host) and not config.server.trust_network:
+        raise ConfigError(
+            f"refusing to listen on {host}: this version has no keys, so whoever reaches the port could call every "
+            "tool. Listen on 127.0.0.1 behind a proxy that checks callers, or set server.trust_network: true"
+        )
+    if arguments.workers > 1:
+        return _supervise(arguments.workers, path, host, port)
+    return asyncio.run(_serve_http(config, path, host, port, arguments.reuse_port))
+
+
+async def _serve_stdio(config: Config, path: Path) -> int:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        loop.add_signal_handler(number, stop.set)
+    async with running(config, _log_progress) as gateway, _watching(gateway, path):
+        await stdio.serve(gateway, stop)
+    return 0
+
+
+async def _serve_http(config: Config, path: Path, host: str, port: int, reuse_port: bool) -> int:
+    import uvicorn
+
+    from mcpgate.api.http import HttpFace
+
+    async with running(config, _log_progress) as gateway, _watching(gateway, path):
+        face = HttpFace(gateway)
+        server = uvicorn.Server(
+            uvicorn.Config(
+                face,
+                host=host,
+                port=port,
+                log_config=None,
+                access_log=False,
+                lifespan="off",
+                ws="none",
+                timeout_graceful_shutdown=5,
+                server_header=False,
+            )
+        )
+        listener = _listen(host, port, reuse_port)
+        host_shown = f"[{host}]" if ":" in host else host
+        log.info("listening on http://%s:%d/mcp (streamable HTTP) and /sse", host_shown, listener.getsockname()[1])
+
+        async def end_streams() -> None:
+            while not server.should_exit:
+                await asyncio.sleep(0.1)
+            face.closing.set()
+
+        ender = asyncio.create_task(end_streams())
+        try:
+            await server.serve(sockets=[listener])
+        finally:
+            ender.cancel()
+    return 0
+
+
+def _listen(host: str, port: int, reuse_port: bool):  # type: ignore[no-untyped-def]
+    import socket
+
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    if reuse_port:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    try:
+        listener.bind((host, port))
+    except OSError as error:
+        raise ConfigError(
+            f"cannot listen on {host}:{port}: {error.strerror or error}; choose another --port"
+        ) from error
+    listener.listen(2048)
+    listener.set_inheritable(True)
+    return listener
+
+
+def _supervise(workers: int, path: Path, host: str, port: int) -> int:
+    """Worker processes that share one port; one that dies is replaced. Each has its own upstreams, sessions
+    and handles."""
+    if port == 0:
+        raise ConfigError("--workers needs a fixed --port")
+    import time
+
+    command = [
+        sys.executable,
+        "-m",
+        "mcpgate",
+        "serve",
+        "-c",
+        str(path),
+        "--host",
+        host,
+        "--port",
+        str(port),
+        "--reuse-port",
+    ]
+    children = [subprocess.Popen(command) for _ in range(workers)]
+    stopping = False
+
+    def stop(number: int, _frame: object) -> None:
+        nonlocal stopping
+        stopping = True
+        for child in children:
+            child.send_signal(number)
+
+    signal.signal(signal.SIGTERM, stop)
+    signal.signal(signal.SIGINT, stop)
+    while not stopping:
+        time.sleep(0.2)
+        for index, child in enumerate(children):
+            if child.poll() is not None and not stopping:
+                log.error("worker %d ended with code %s; starting another", child.pid, child.returncode)
+                time.sleep(1)
+                children[index] = subprocess.Popen(command)
+    for child in children:
+        child.wait()
+    return 0
+
+
+@contextlib.asynccontextmanager
+async def _watching(gateway: Gateway, path: Path):  # type: ignore[no-untyped-def]
+    task = asyncio.create_task(watch(gateway, path.resolve()))
+    try:
+        yield
+    finally:
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError, Exception):
+            await task
+
+
+def _log_progress(text: str) -> None:
+    logging.getLogger("mcpgate.sandbox").info("%s", text)
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

@@ -1,0 +1,114 @@
+"""One tool call from inside the sandbox: find the tool, bind and check the arguments, call the upstream, make
+the result a value. Everything that can go wrong comes out as ToolFailed, in words for the model."""
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+from mcpgate.catalog.arguments import ArgumentFault, bind, check
+from mcpgate.catalog.catalog import Catalog
+from mcpgate.catalog.memory import Memory
+from mcpgate.catalog.stubs import call_shape
+from mcpgate.catalog.tools import Tool
+from mcpgate.codemode.handles import HandleStore, Kept
+from mcpgate.codemode.values import error_of, value_of
+from mcpgate.errors import McpgateError
+from mcpgate.governance.records import Caller
+from mcpgate.upstream.connection import OnProgress, RpcError
+from mcpgate.upstream.pool import UpstreamPool
+from mcpgate_sandbox.engine import Handle
+from mcpgate_sandbox.errors import ToolFailed
+
+log = logging.getLogger("mcpgate.bridge")
+
+
+class Bridge:
+    """Carries calls from code to upstreams."""
+
+    def __init__(
+        self, pool: UpstreamPool, catalog: Callable[[], Catalog], memory: Memory, handles: HandleStore
+    ) -> None:
+        self._pool, self._catalog, self._memory, self._handles = pool, catalog, memory, handles
+
+    async def call_tool(
+        self,
+        caller: Caller,
+        server: str,
+        tool_name: str,
+        positional: list[Any],
+        named: dict[str, Any],
+        on_progress: OnProgress | None = None,
+    ) -> Any:
+        """The tool's value. Raises ToolFailed."""
+        tool = self._find(server, tool_name)
+        try:
+            arguments = bind(tool, [self._loaded(caller, v) for v in positional], self._loaded(caller, named))
+            check(tool, arguments)
+        except ArgumentFault as fault:
+            shape = call_shape(tool, self._memory.observed(tool))
+            raise ToolFailed(f"{fault}\n  {shape}", server=server, tool=tool.ident, kind="arguments") from None
+        try:
+            result = await self._pool.get(tool.server).call(tool.name, arguments, on_progress=on_progress)
+        except RpcError as error:
+            raise ToolFailed(error.message, server=server, tool=tool.ident, data=error.rpc_data) from None
+        except McpgateError as error:
+            raise ToolFailed(error.message, server=server, tool=tool.ident) from None
+        if result.get("isError") is True:
+            message, data = error_of(result)
+            raise ToolFailed(message, server=server, tool=tool.ident, data=data)
+        value = value_of(tool, result, lambda *part: handle_of(self._handles.keep_data(caller.id, *part)))
+        self._memory.learn(tool, value)
+        return value
+
+    def tool_names(self, server: str) -> dict[str, str]:
+        """Accepted spelling → identifier, of a server's tools. Raises ToolFailed when it is not connected."""
+        found = self._catalog().find_server(server)
+        if found is None:
+            raise ToolFailed(f"there is no server {server!r}")
+        if found.trouble and not found.tools:
+            raise ToolFailed(f"server {server!r} cannot be used: {found.trouble}", server=server)
+        return {spelling: tool.ident for spelling, tool in found.accepted.items()}
+
+    def _find(self, server: str, tool_name: str) -> Tool:
+        found = self._catalog().find_server(server)
+        tool = found.accepted.get(tool_name) if found else None
+        if found is None or tool is None:
+            near = self._catalog().nearest_tools(f"{server}.{tool_name}")
+            hint = f"; did you mean {' or '.join(near)}?" if near else ""
+            trouble = f" ({found.trouble})" if found and found.trouble else ""
+            raise ToolFailed(f"there is no tool {server}.{tool_name}{trouble}{hint}", server=server, tool=tool_name)
+        return tool
+
+    def _loaded(self, caller: Caller, value: Any) -> Any:
+        """Handles in arguments, replaced by what they stand for."""
+        if isinstance(value, dict):
+            inner = value.get("$handle") if len(value) == 1 else None
+            if isinstance(inner, dict) and isinstance(inner.get("id"), str):
+                kept = self._get(caller, inner["id"])
+                return kept.value if kept.data is None else kept.data
+            return {k: self._loaded(caller, v) for k, v in value.items()}
+        if isinstance(value, list):
+            return [self._loaded(caller, v) for v in value]
+        return value
+
+    def host_call(self, caller: Caller, name: str, arguments: list[Any]) -> Any:
+        """What the guest's helpers ask for: `@tools`, `@load`, `@bytes`. Called from the guest's thread."""
+        argument = arguments[0] if arguments and isinstance(arguments[0], str) else ""
+        if name == "@tools":
+            return self.tool_names(argument)
+        kept = self._get(caller, argument)
+        if name == "@load":
+            return handle_of(kept) if kept.data is not None else kept.value
+        if name == "@bytes" and kept.data is not None:
+            return kept.data
+        raise ToolFailed(f"{argument} holds no bytes; load({argument!r}) gives its value")
+
+    def _get(self, caller: Caller, id: str) -> Kept:
+        try:
+            return self._handles.get(caller.id, id)
+        except McpgateError as error:
+            raise ToolFailed(error.message) from None
+
+
+def handle_of(kept: Kept) -> Handle:
+    return Handle(kept.id, kept.kind, kept.mime_type, kept.size, kept.uri)

@@ -1,0 +1,170 @@
+"""A running gateway: the pool, the catalog that follows it, the meta-tools over both, and the tools that are
+shown directly. Faces (api/) stand on this; it knows nothing of wire formats."""
+
+import asyncio
+import contextlib
+import logging
+import re
+from collections.abc import Callable
+from typing import Any
+
+import orjson
+
+from mcpgate.catalog.catalog import Catalog, ServerListing
+from mcpgate.catalog.memory import Memory
+from mcpgate.catalog.tools import Tool
+from mcpgate.codemode.bridge import Bridge
+from mcpgate.codemode.handles import HandleStore
+from mcpgate.codemode.metatools import MetaTools
+from mcpgate.codemode.runner import Runner
+from mcpgate.config import Config, UpstreamConfig
+from mcpgate.upstream.pool import UpstreamPool, UpstreamView
+from mcpgate_sandbox.engine import Engine
+
+log = logging.getLogger("mcpgate.gateway")
+_MIB = 1024 * 1024
+
+
+class Gateway:
+    """Code Mode in front of a pool of upstreams, whatever face shows it."""
+
+    def __init__(self, config: Config, engine: Engine, memory: Memory) -> None:
+        self.config = config
+        self.engine = engine
+        self.memory = memory
+        self.pool = UpstreamPool()
+        self.handles = HandleStore(config.code_mode.max_handles, config.code_mode.max_handle_mib * _MIB)
+        self.catalog = Catalog()
+        self.direct: dict[str, Tool] = {}
+        """Tools that are shown as they are, by the name they are shown under."""
+        self._listeners: list[Callable[[], None]] = []
+        self._shown = b""
+        self._rebuild_due = False
+        bridge = Bridge(self.pool, lambda: self.catalog, self.memory, self.handles)
+        runner = Runner(engine, bridge, self.pool, lambda: self.catalog, self.memory, self.handles)
+        self.metatools = MetaTools(
+            runner, engine, self.pool, lambda: self.catalog, self.memory, config.code_mode, config.sandbox
+        )
+        self.pool.on_change(self._rebuild_soon)
+        self.pool.remember_with(self._recall)
+
+    def on_tools_changed(self, listener: Callable[[], None]) -> Callable[[], None]:
+        """Hear, on the event loop, when the gateway's own tools/list has changed. Returns what ends it."""
+        self._listeners.append(listener)
+
+        def unsubscribe() -> None:
+            with contextlib.suppress(ValueError):
+                self._listeners.remove(listener)
+
+        return unsubscribe
+
+    async def start(self, progress: Callable[[str], None] | None = None) -> None:
+        """Begin to connect and to get the sandbox ready; returns at once."""
+        self.engine.start(progress)
+        await self.pool.apply(self.config.mcpServers)
+        self._rebuild()
+
+    async def reload(self, config: Config) -> None:
+        """Take over an edited configuration. Calls under way on servers that stay are not touched."""
+        fixed = [n for n in ("server", "storage") if getattr(config, n) != getattr(self.config, n)]
+        if config.sandbox.engine != self.config.sandbox.engine:
+            fixed.append("sandbox.engine")
+        if fixed:
+            log.warning("changes of %s take effect at the next start", ", ".join(fixed))
+        self.config = config
+        self.metatools.code_mode, self.metatools.sandbox = config.code_mode, config.sandbox
+        await self.pool.apply(config.mcpServers)
+        self._rebuild()
+
+    def tool_list(self) -> list[dict[str, Any]]:
+        """What `tools/list` shows: the meta-tools, then direct tools."""
+        return [*self.metatools.definitions(), *(shown(name, tool) for name, tool in self.direct.items())]
+
+    def _rebuild_soon(self) -> None:
+        if not self._rebuild_due:
+            self._rebuild_due = True
+            asyncio.get_running_loop().call_soon(self._rebuild)
+
+    def _rebuild(self) -> None:
+        self._rebuild_due = False
+        views = self.pool.views()
+        for view in views:
+            if view.state == "ready":
+                self.memory.place(view.name, _address(view.config))
+                self.memory.remember_tools(view.name, view.tools)
+        self.catalog = Catalog.build([_listing(v) for v in views if v.config.expose in ("code", "both")], self.catalog)
+        direct = Catalog.build([_listing(v) for v in views if v.config.expose in ("direct", "both")])
+        self.direct = {_direct_name(tool): tool for tool in direct.tools}
+        shown_now = orjson.dumps(self.tool_list())
+        if shown_now != self._shown:
+            first, self._shown = not self._shown, shown_now
+            if not first:
+                for listener in list(self._listeners):
+                    listener()
+
+    def _recall(self, name: str, config: UpstreamConfig) -> list[dict[str, Any]]:
+        self.memory.place(name, _address(config))
+        return self.memory.recall_tools(name)
+
+    async def aclose(self) -> None:
+        await asyncio.gather(self.pool.aclose(), self.engine.aclose(), return_exceptions=True)
+        self.memory.flush()
+
+
+def _listing(view: UpstreamView) -> ServerListing:
+    tools = () if view.config.expose == "hidden" else view.tools
+    return ServerListing(view.name, tools, _about(view), _trouble(view))
+
+
+def _about(view: UpstreamView) -> str:
+    if view.config.description:
+        return view.config.description
+    facts = view.facts
+    if facts is None:
+        return ""
+    sentence = re.split(r"(?<=[.!?])\s", " ".join(facts.instructions.split()), maxsplit=1)[0]
+    return facts.title or sentence or (facts.name if facts.name != view.name else "")
+
+
+def _trouble(view: UpstreamView) -> str:
+    if view.state == "ready":
+        return ""
+    if view.state == "disabled":
+        return "disabled in the configuration"
+    if view.state == "connecting" and not view.reason:
+        return "still starting"
+    return f"not connected: {view.reason}"
+
+
+def _address(config: UpstreamConfig) -> list[str]:
+    return [config.url] if config.url else [config.command or "", *config.args]
+
+
+_WIRE_NAME = re.compile(r"[A-Za-z0-9_-]+")
+
+
+def _direct_name(tool: Tool) -> str:
+    """server__tool; clients take letters, digits, `_` and `-` only."""
+    server = tool.server if _WIRE_NAME.fullmatch(tool.server) else tool.server_ident
+    name = tool.name if _WIRE_NAME.fullmatch(tool.name) else tool.ident
+    return f"{server}__{name}"
+
+
+def shown(name: str, tool: Tool) -> dict[str, Any]:
+    """A direct tool as `tools/list` shows it: what the upstream sent, but for its name and for faults that
+    would make an SDK client refuse the whole list."""
+    wire = {**tool.raw, "name": name}
+    schema = wire.get("inputSchema")
+    if not isinstance(schema, dict):
+        wire["inputSchema"] = {"type": "object"}
+    elif schema.get("type") != "object":
+        wire["inputSchema"] = {**schema, "type": "object"}
+    output = wire.get("outputSchema")
+    if "outputSchema" in wire and not (isinstance(output, dict) and output.get("type") == "object"):
+        del wire["outputSchema"]
+    for key, kind in (("annotations", dict), ("_meta", dict), ("icons", list), ("title", str), ("execution", dict)):
+        if key in wire and not isinstance(wire[key], kind):
+            del wire[key]
+    if "description" in wire and not isinstance(wire["description"], str):
+        wire["description"] = str(wire["description"])
+    return wire

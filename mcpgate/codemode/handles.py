@@ -1,0 +1,74 @@
+"""Values that stay on the gateway while the model holds their names: images, blobs, long results.
+Each caller has its own; nobody can name another's."""
+
+from collections import OrderedDict
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+
+from mcpgate.errors import NotFound
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """One kept value: `value` for JSON-like ones, `data` (base64, as MCP sent it) for the rest."""
+
+    id: str
+    kind: str
+    """'image', 'audio', 'blob' or 'value'."""
+    mime_type: str
+    size: int
+    value: Any = None
+    data: str | None = None
+    uri: str | None = None
+
+
+class HandleStore:
+    """Bounded in number and bytes over each caller; the least recently used goes first."""
+
+    def __init__(self, max_handles: int, max_bytes: int) -> None:
+        self._max_handles, self._max_bytes = max_handles, max_bytes
+        self._callers: dict[str, OrderedDict[str, Kept]] = {}
+        self._next: dict[str, int] = {}
+
+    def keep_value(self, caller: str, value: Any) -> Kept:
+        size = len(value) if isinstance(value, str) else len(orjson.dumps(value, default=str))
+        return self._keep(caller, "value", "text/plain" if isinstance(value, str) else "application/json", size, value)
+
+    def keep_data(self, caller: str, kind: str, mime_type: str, data: str, uri: str | None = None) -> Kept:
+        """`data` is base64."""
+        size = len(data) * 3 // 4 - data[-2:].count("=")
+        return self._keep(caller, kind, mime_type, size, data=data, uri=uri)
+
+    def get(self, caller: str, id: str) -> Kept:
+        """Raises NotFound, which says what is there."""
+        table = self._callers.get(caller, OrderedDict())
+        kept = table.get(id)
+        if kept is None:
+            number = id[1:] if id[:1] == "r" else ""
+            gone = number.isdigit() and 0 < int(number) <= self._next.get(caller, 0)
+            there = f"; kept: {', '.join(list(table)[-10:])}" if table else ""
+            raise NotFound(f"handle {id!r} " + ("was dropped to make room" if gone else "does not exist") + there)
+        table.move_to_end(id)
+        return kept
+
+    def _keep(
+        self,
+        caller: str,
+        kind: str,
+        mime_type: str,
+        size: int,
+        value: Any = None,
+        data: str | None = None,
+        uri: str | None = None,
+    ) -> Kept:
+        number = self._next[caller] = self._next.get(caller, 0) + 1
+        kept = Kept(f"r{number}", kind, mime_type, size, value, data, uri)
+        table = self._callers.setdefault(caller, OrderedDict())
+        table[kept.id] = kept
+        while len(table) > self._max_handles or sum(k.size for k in table.values()) > self._max_bytes:
+            if len(table) == 1:
+                break
+            table.popitem(last=False)
+        return kept

@@ -1,0 +1,354 @@
+"""The four meta-tools: what the model sees of mcpgate. Plain methods that give text; faces turn it into wire
+formats, and people reach the same methods from the command line."""
+
+import contextlib
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from mcpgate.catalog import docs
+from mcpgate.catalog.catalog import Catalog, Server
+from mcpgate.catalog.memory import Memory
+from mcpgate.catalog.stubs import call_shape, stub, summary
+from mcpgate.catalog.tools import Tool
+from mcpgate.codemode import results
+from mcpgate.codemode.runner import Answer, Runner
+from mcpgate.config import CodeModeConfig, SandboxConfig
+from mcpgate.errors import InvalidRequest, McpgateError, NotFound, Unavailable, UnknownTool
+from mcpgate.governance.records import Caller
+from mcpgate.tokens import estimate
+from mcpgate.upstream.connection import OnProgress
+from mcpgate.upstream.pool import UpstreamPool
+from mcpgate_sandbox.engine import Engine, Limits
+from mcpgate_sandbox.errors import SandboxUnavailable
+
+META_TOOLS = ("list_tools", "describe_tools", "read_docs", "execute_code")
+_GRACE_S = 3.0
+"""How long a first question waits for servers that are just starting."""
+
+
+class MetaTools:
+    """list_tools, describe_tools, read_docs, execute_code."""
+
+    def __init__(
+        self,
+        runner: Runner,
+        engine: Engine,
+        pool: UpstreamPool,
+        catalog: Callable[[], Catalog],
+        memory: Memory,
+        code_mode: CodeModeConfig,
+        sandbox: SandboxConfig,
+    ) -> None:
+        self._runner, self._engine, self._pool = runner, engine, pool
+        self._catalog, self._memory = catalog, memory
+        self.code_mode, self.sandbox = code_mode, sandbox
+
+    # --- definitions
+
+    def definitions(self) -> list[dict[str, Any]]:
+        """The four tools as `tools/list` shows them. The same bytes as long as the catalog is the same."""
+        index = self._index()
+        return [
+            _definition(
+                "list_tools",
+                "Find tools. query: what you need, in words; answers with ranked call shapes, "
+                "often all you need to write code. Without arguments: the servers.",
+                {"query": _STRING, "server": _STRING, "limit": {"type": "integer"}},
+                read_only=True,
+            ),
+            _definition(
+                "describe_tools",
+                "Python stubs of tools: nested argument types, enums, limits, return types. names: server.tool",
+                {"names": {"type": "array", "items": _STRING}},
+                ["names"],
+                read_only=True,
+            ),
+            _definition(
+                "read_docs",
+                "Long-form docs. topic: sandbox, a server, or server.tool",
+                {"topic": _STRING},
+                ["topic"],
+                read_only=True,
+            ),
+            _definition(
+                "execute_code",
+                "Run Python 3 in a sandbox where every server is a global: "
+                'x = files.read(path="a.txt"). Results are Python values. '
+                "Parallel: a, b = await asyncio.gather(files.read(...), docs.search(...)). "
+                "Do multi-step work in one execution: loop, filter, join there. "
+                "Only what you print or return is shown, so return little. "
+                "Failing tools raise ToolError. session keeps variables between calls." + index,
+                {"code": _STRING, "session": _STRING, "timeout_s": {"type": "number"}},
+                ["code"],
+            ),
+        ]
+
+    def _index(self) -> str:
+        """The servers, and as many of their tools as fit `code_mode.index_tokens`."""
+        room = self.code_mode.index_tokens
+        servers = self._catalog().servers
+        if room == 0 or not servers:
+            return ""
+        shapes = [call_shape(tool, self._memory_free(tool), 120) for server in servers for tool in server.tools]
+        names = [f"{s.ident}: {', '.join(t.ident for t in s.tools)}" if s.tools else s.ident for s in servers]
+        counts = [f"{s.ident} ({len(s.tools)})" if s.tools else s.ident for s in servers]
+        complete = all(server.tools for server in servers)
+        candidates = [" Tools: " + "; ".join(shapes)] if shapes and complete else []
+        candidates += [" Tools by server: " + "; ".join(names), " Servers (tools): " + ", ".join(counts)]
+        candidates += [" Servers: " + ", ".join(server.ident for server in servers)]
+        for text in candidates:
+            if len(text) < room * 8 and estimate(text) <= room:
+                return text
+        return ""
+
+    def _memory_free(self, tool: Tool) -> None:
+        # Learned shapes change while the catalog stays the same: they have no place in a byte-stable text.
+        return None
+
+    # --- list_tools
+
+    async def list_tools(self, query: str | None = None, server: str | None = None, limit: int | None = None) -> str:
+        """Ranked call shapes, one line a tool; without arguments the servers. Raises NotFound, InvalidRequest."""
+        if limit is not None and not 1 <= limit <= 1000:
+            raise InvalidRequest("limit must be from 1 to 1000")
+        await self._grace()
+        catalog = self._catalog()
+        if not catalog.servers:
+            return "No servers are configured."
+        chosen = catalog.get_server(server) if server else None
+        room = self.code_mode.list_tokens if limit is None else max(self.code_mode.list_tokens, 30 * limit)
+        if query and query.strip():
+            return self._search(catalog, query, chosen, limit or self.code_mode.list_limit, room)
+        if chosen is not None:
+            return self._one_server(chosen, limit, room)
+        return self._servers(catalog, room)
+
+    def _search(self, catalog: Catalog, query: str, server: Server | None, limit: int, room: int) -> str:
+        found = catalog.index.search(query, limit + 1, server.name if server else None)
+        waiting = self._waiting(catalog)
+        if not found:
+            where = f" on {server.ident}" if server else ""
+            return f"Nothing matches {query!r}{where}. Without a query, list_tools shows the servers.{waiting}"
+        lines, shown = self._lines(found[:limit], room - 30 - estimate(waiting))
+        more = len(found) > shown
+        tail = f"(the best {shown}; limit=… shows more, a narrower query shows better ones)" if more else ""
+        return "\n".join([*lines, *([tail] if tail else [])]) + waiting
+
+    def _one_server(self, server: Server, limit: int | None, room: int) -> str:
+        if server.trouble and not server.tools:
+            return f"{server.ident}: {server.trouble}"
+        tools = server.tools[:limit] if limit else server.tools
+        if limit is None:
+            lines, shown = self._lines(tools, room - 30)
+            if shown < len(server.tools):
+                # All by name says more than some by shape.
+                names: list[str] = []
+                for tool in server.tools:
+                    if estimate(", ".join([*names, tool.ident])) > room - 60:
+                        break
+                    names.append(tool.ident)
+                lines, shown = [f"{server.ident}: {', '.join(names)}"], len(names)
+                hint = f'(names only; query="…" or describe_tools gives shapes; {len(server.tools)} tools in all)'
+                return "\n".join([*lines, hint])
+            return "\n".join(lines)
+        lines, shown = self._lines(tools, room - 30)
+        more = f"({shown} of {len(server.tools)})" if shown < len(server.tools) else ""
+        return "\n".join([*lines, *([more] if more else [])])
+
+    def _lines(self, tools: Sequence[Tool], room: int) -> tuple[list[str], int]:
+        """Lines that fit, and how many; at least one."""
+        lines: list[str] = []
+        used = 0
+        for tool in tools:
+            for shape_room, summary_room in ((400, 100), (160, 50), (60, 0)):
+                about = summary(tool, summary_room) if summary_room else ""
+                shape = call_shape(tool, self._memory.observed(tool), shape_room)
+                line = f"{shape} — {about}" if about else shape
+                cost = estimate(line) + 1
+                # One tool of many parameters must not take the room of all the others.
+                if cost <= max(60, room // 4) or shape_room == 60:
+                    break
+            if used + cost > room and lines:
+                break
+            lines.append(line if cost <= room else results.shorten_text(line, room))
+            used += cost
+        return lines, len(lines)
+
+    def _servers(self, catalog: Catalog, room: int) -> str:
+        for about_room in (100, 50, 24, 0):
+            lines = [_server_line(server, about_room) for server in catalog.servers]
+            if estimate("\n".join(lines)) <= room - 40:
+                break
+        else:
+            lines = []
+            for server in catalog.servers:
+                item = f"{server.ident} ({len(server.tools)})" + ("!" if server.trouble else "")
+                if estimate(", ".join([*lines, item])) > room - 60:
+                    break
+                lines.append(item)
+            more = len(catalog.servers) - len(lines)
+            lines = [", ".join(lines) + (f" and {more} more servers" if more else "")]
+        total = sum(len(server.tools) for server in catalog.servers)
+        return "\n".join([*lines, f'{total} tools. query="what you need" ranks them; server="…" lists one server.'])
+
+    def _waiting(self, catalog: Catalog) -> str:
+        away = [server for server in catalog.servers if server.trouble]
+        if not away:
+            return ""
+        said = [f"{server.ident}: {_cut(server.trouble, 60)}" for server in away[:3]]
+        more = f"; {len(away) - 3} more" if len(away) > 3 else ""
+        return f"\n(not usable now: {'; '.join(said)}{more})"
+
+    # --- describe_tools
+
+    async def describe_tools(self, names: Sequence[str]) -> str:
+        """Python stubs. A wrong name gets the nearest right ones; only if every name is wrong is it an error.
+        Raises InvalidRequest, UnknownTool."""
+        if not names:
+            raise InvalidRequest('names is empty; give names as server.tool, e.g. ["files.read_text_file"]')
+        await self._grace()
+        catalog = self._catalog()
+        stubs: list[str] = []
+        wrong: list[UnknownTool] = []
+        for name in dict.fromkeys(names):
+            server = catalog.find_server(name)
+            try:
+                tools = [catalog.get_tool(name)] if server is None else list(server.tools[:40])
+            except UnknownTool as error:
+                wrong.append(error)
+                continue
+            stubs += [stub(tool, self._memory.observed(tool)) for tool in tools]
+            if server is not None and len(server.tools) > 40:
+                stubs.append(f"# … {len(server.tools) - 40} more tools of {server.ident}; name the ones you need")
+        if wrong and not stubs:
+            raise UnknownTool("\n".join(error.message for error in wrong), nearest=wrong[0].data.get("nearest", []))
+        return "\n\n".join(dict.fromkeys([*stubs, *(f"# {error.message}" for error in wrong)]))
+
+    # --- read_docs
+
+    async def read_docs(self, topic: str) -> str:
+        """A page. Raises NotFound."""
+        await self._grace()
+        topic = topic.strip()
+        catalog = self._catalog()
+        if topic in ("", "index", "help"):
+            return docs.index_page(catalog)
+        if topic == "sandbox" and catalog.find_server("sandbox") is None:
+            return await self._sandbox_page()
+        if (server := catalog.find_server(topic)) is not None:
+            return self._bounded(await self._server_page(server))
+        head, _, rest = topic.partition(" ")
+        if rest and (server := catalog.find_server(head)) is not None:
+            return self._bounded(await self._resource_or_prompt(server, rest.strip()))
+        try:
+            tool = catalog.get_tool(topic)
+        except UnknownTool as error:
+            raise NotFound(
+                f'no page {topic!r}; topics are "sandbox", a server ({", ".join(s.ident for s in catalog.servers[:20])}), '
+                f"or server.tool. {error.message}"
+            ) from None
+        return docs.tool_page(tool, self._memory.observed(tool))
+
+    async def _sandbox_page(self) -> str:
+        try:
+            available, missing = await self._engine.modules()
+        except SandboxUnavailable as error:
+            raise Unavailable(f"no code can run: {error}") from error
+        limits = {
+            field.name: getattr(self.limits(), field.name)
+            for field in dataclasses.fields(Limits)
+            if field.name in SandboxConfig.model_fields
+        }
+        return docs.sandbox_page(available, missing, limits)
+
+    async def _server_page(self, server: Server) -> str:
+        upstream = self._pool.get(server.name)
+        facts = upstream.view.facts
+        found: dict[str, list[dict[str, Any]]] = {"resources": [], "resourceTemplates": [], "prompts": []}
+        if facts is not None and not server.trouble:
+            for what in found:
+                capability = "prompts" if what == "prompts" else "resources"
+                if capability in facts.capabilities:
+                    with contextlib.suppress(McpgateError):
+                        found[what] = (await upstream.list_all(what))[:100]
+        instructions = facts.instructions if facts else ""
+        return docs.server_page(server, instructions, found["resources"], found["resourceTemplates"], found["prompts"])
+
+    async def _resource_or_prompt(self, server: Server, name: str) -> str:
+        upstream = self._pool.get(server.name)
+        if "://" in name:
+            result = await upstream.request("resources/read", {"uri": name})
+            contents = result.get("contents")
+            parts = [c for c in contents if isinstance(c, dict)] if isinstance(contents, list) else []
+            return "\n".join(
+                str(c["text"])
+                if "text" in c
+                else f"<{c.get('mimeType', 'blob')}, {len(str(c.get('blob', '')))} base64 characters>"
+                for c in parts
+            )
+        result = await upstream.request("prompts/get", {"name": name, "arguments": {}})
+        messages = result.get("messages")
+        lines = []
+        for message in messages if isinstance(messages, list) else []:
+            content = message.get("content") if isinstance(message, dict) else None
+            if isinstance(content, dict):
+                lines.append(f"{message.get('role')}: {content.get('text', content.get('type'))}")
+        return "\n".join(lines)
+
+    def _bounded(self, text: str) -> str:
+        limit = max(self.code_mode.max_result_tokens, 1000)
+        return text if results.fits(text, limit) else results.shorten_text(text, limit)
+
+    # --- execute_code
+
+    async def execute_code(
+        self,
+        caller: Caller,
+        code: str,
+        session: str | None = None,
+        timeout_s: float | None = None,
+        on_progress: OnProgress | None = None,
+    ) -> Answer:
+        """Run code. Raises InvalidRequest, Unavailable."""
+        limits = self.limits()
+        if timeout_s is not None:
+            if not timeout_s > 0:
+                raise InvalidRequest(f"timeout_s must be more than 0, not {timeout_s:g}")
+            limits = dataclasses.replace(limits, timeout_s=min(timeout_s, limits.timeout_s))
+        return await self._runner.run(caller, code, limits, self.code_mode.max_result_tokens, session, on_progress)
+
+    def limits(self) -> Limits:
+        names = {field.name for field in dataclasses.fields(Limits)} & set(SandboxConfig.model_fields)
+        return Limits(**{name: getattr(self.sandbox, name) for name in names})
+
+    async def _grace(self) -> None:
+        """Wait a moment for servers that have nothing to show yet."""
+        fresh = [v.name for v in self._pool.views() if v.state == "connecting" and not v.tools and not v.reason]
+        if fresh:
+            await self._pool.settled(fresh, _GRACE_S)
+
+
+_STRING = {"type": "string"}
+
+
+def _definition(
+    name: str, description: str, properties: dict[str, Any], required: Sequence[str] = (), read_only: bool = False
+) -> dict[str, Any]:
+    schema: dict[str, Any] = {"type": "object", "properties": properties}
+    if required:
+        schema["required"] = list(required)
+    definition: dict[str, Any] = {"name": name, "description": description, "inputSchema": schema}
+    if read_only:
+        definition["annotations"] = {"readOnlyHint": True}
+    return definition
+
+
+def _server_line(server: Server, about_room: int) -> str:
+    about = _cut(f"not usable now: {server.trouble}" if server.trouble else server.about, about_room)
+    return f"{server.ident} ({len(server.tools)} tools)" + (f": {about}" if about else "")
+
+
+def _cut(text: str, room: int) -> str:
+    text = " ".join(text.split())
+    return text if len(text) <= room else text[: max(0, room - 1)].rstrip() + "…" if room else ""

@@ -1,0 +1,136 @@
+"""Look at code before it runs: calls of tools that do not exist, or with arguments they do not take. Pure.
+
+Only what is certain is reported; whatever Python could make right at run time is left to run."""
+
+import ast
+import builtins
+import difflib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from mcpgate.catalog.catalog import Catalog, Server, nearest
+from mcpgate.catalog.tools import Tool
+
+_MAX_FAULTS = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """One certain mistake."""
+
+    line: int
+    message: str
+    tool: Tool | None = None
+    """The tool whose shape helps to mend it."""
+
+
+def precheck(code: str, catalog: Catalog, has_session: bool = False) -> list[Fault]:
+    """The certain mistakes in a program. Empty where the code cannot be parsed here: the guest's newer Python
+    may read it, or will say what is wrong."""
+    try:
+        tree = ast.parse(code)
+        names = _Names(tree)
+        faults = list(_faults(tree, names, catalog, has_session))
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return []
+    return sorted(faults, key=lambda fault: fault.line)[:_MAX_FAULTS]
+
+
+def mentioned_servers(code: str, catalog: Catalog) -> list[Server]:
+    """The servers whose identifier stands anywhere in the code."""
+    return [server for server in catalog.servers if server.ident in code]
+
+
+class _Names:
+    """What a program binds itself."""
+
+    def __init__(self, tree: ast.AST) -> None:
+        self.bound: set[str] = set()
+        self.imported: set[str] = set()
+        self.star = False
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Name) and isinstance(node.ctx, (ast.Store, ast.Del)):
+                self.bound.add(node.id)
+            elif isinstance(node, ast.arg):
+                self.bound.add(node.arg)
+            elif isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
+                self.bound.add(node.name)
+            elif isinstance(node, (ast.Import, ast.ImportFrom)):
+                self.star |= any(alias.name == "*" for alias in node.names)
+                self.imported.update((alias.asname or alias.name).partition(".")[0] for alias in node.names)
+            elif (isinstance(node, ast.ExceptHandler) and node.name) or (
+                isinstance(node, (ast.MatchAs, ast.MatchStar)) and node.name
+            ):
+                self.bound.add(node.name)
+
+
+def _faults(tree: ast.AST, names: _Names, catalog: Catalog, has_session: bool) -> Iterator[Fault]:
+    calls = {id(node.func): node for node in ast.walk(tree) if isinstance(node, ast.Call)}
+    for node in ast.walk(tree):
+        if not (
+            isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and isinstance(node.ctx, ast.Load)
+        ):
+            continue
+        name = node.value.id
+        if name in names.bound:
+            continue
+        server = next((s for s in catalog.servers if s.ident == name), None)
+        if server is None:
+            unknown = name not in names.imported and not names.star and not hasattr(builtins, name) and not has_session
+            if unknown and id(node) in calls and (near := nearest(name, [s.ident for s in catalog.servers], 1)):
+                yield Fault(node.lineno, f"there is no server {name!r}; did you mean {near[0]!r}?")
+            continue
+        yield from _in_server(server, node, calls.get(id(node)), name in names.imported)
+
+
+def _in_server(server: Server, node: ast.Attribute, call: ast.Call | None, is_module: bool) -> Iterator[Fault]:
+    if node.attr.startswith("_") or (server.trouble and not server.tools):
+        return
+    tool = server.accepted.get(node.attr)
+    if tool is None:
+        if is_module:
+            return  # `import time` beside a server called `time`: both are meant
+        near = nearest(node.attr, [t.ident for t in server.tools])
+        close = server.accepted.get(near[0]) if near else None
+        hint = f"did you mean {' or '.join(near)}?" if near else f'list_tools(server="{server.ident}") shows its tools'
+        yield Fault(node.lineno, f"{server.ident} has no tool {node.attr!r}; {hint}", close)
+    elif call is not None:
+        for message in _in_call(tool, call):
+            yield Fault(node.lineno, f"{tool.qualified}: {message}", tool)
+
+
+def _in_call(tool: Tool, call: ast.Call) -> Iterator[str]:
+    if tool.open_ended and not tool.properties:
+        return
+    starred = any(isinstance(a, ast.Starred) for a in call.args)
+    doubled = any(k.arg is None for k in call.keywords)
+    given = {k.arg for k in call.keywords if k.arg is not None}
+    known = tool.parameters
+    accepted = known.keys() | known.values()
+    if not tool.open_ended:
+        for name in sorted(given - accepted):
+            near = difflib.get_close_matches(name, list(known), 1, 0.5)
+            yield f"unknown argument {name!r}" + (f" (did you mean {near[0]!r}?)" if near else "")
+        if len(call.args) > len(known) and not starred:
+            yield f"takes {len(known)} arguments, {len(call.args)} are given"
+    if starred or doubled or (len(call.args) == 1 and not call.keywords and _may_be_whole(call.args[0])):
+        return
+    given_originals = {known.get(name, name) for name in given} | set(list(known.values())[: len(call.args)])
+    missing = [ident for ident, name in known.items() if name in tool.required and name not in given_originals]
+    if missing:
+        yield f"missing {', '.join(repr(m) for m in missing)}"
+
+
+def _may_be_whole(argument: ast.expr) -> bool:
+    """Whether one positional argument may be a dict of all of them."""
+    return not isinstance(argument, (ast.Constant, ast.JoinedStr, ast.List, ast.ListComp))
+
+
+Shape = Callable[[Tool], str]
+
+
+def explain(faults: list[Fault], shape: Shape) -> str:
+    """The text for the model."""
+    lines = [f"line {fault.line}: {fault.message}" for fault in faults]
+    shapes = dict.fromkeys(shape(fault.tool) for fault in faults if fault.tool is not None)
+    return "\n".join(["Not run, nothing was called:", *lines, *(f"  {text}" for text in shapes)])

@@ -1,0 +1,198 @@
+"""Run one piece of model-written code for one caller: look at it first, hand it to the engine, make the
+outcome an answer. It does not make tool calls: see bridge."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+from mcpgate.catalog.catalog import Catalog, nearest
+from mcpgate.catalog.memory import Memory
+from mcpgate.catalog.stubs import call_shape
+from mcpgate.catalog.tools import Tool
+from mcpgate.codemode import precheck, results
+from mcpgate.codemode.bridge import Bridge
+from mcpgate.codemode.handles import HandleStore
+from mcpgate.errors import InvalidRequest, McpgateError, Unavailable
+from mcpgate.governance.records import Caller
+from mcpgate.upstream.connection import OnProgress
+from mcpgate.upstream.pool import UpstreamPool
+from mcpgate_sandbox.engine import Engine, Execution, Limits, Outcome
+from mcpgate_sandbox.errors import CodeFailed, LimitReached, SandboxUnavailable
+
+_WAIT_FOR_START_S = 30.0
+"""How long an execution waits for servers it names that are still starting."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Answer:
+    """What the model reads."""
+
+    text: str
+    is_error: bool = False
+    blocks: tuple[dict[str, Any], ...] = ()
+    """MCP content besides the text: images and blobs that the code returned."""
+    outcome: Outcome | None = None
+
+
+class Runner:
+    """Executes code."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        bridge: Bridge,
+        pool: UpstreamPool,
+        catalog: Callable[[], Catalog],
+        memory: Memory,
+        handles: HandleStore,
+    ) -> None:
+        self._engine, self._bridge, self._pool = engine, bridge, pool
+        self._catalog, self._memory, self._handles = catalog, memory, handles
+
+    async def run(
+        self,
+        caller: Caller,
+        code: str,
+        limits: Limits,
+        max_result_tokens: int,
+        session: str | None = None,
+        on_progress: OnProgress | None = None,
+    ) -> Answer:
+        """Run the code. Raises Unavailable when no code can run at all, InvalidRequest for a bad session name."""
+        code = _unfenced(code)
+        if session is not None and not (0 < len(session) <= 100):
+            raise InvalidRequest("session must be a name of 1–100 characters")
+        await self._wait_for_servers(code)
+        catalog = self._catalog()
+        if faults := precheck.precheck(code, catalog, session is not None):
+            return Answer(precheck.explain(faults, self._shape), is_error=True)
+        execution = Execution(
+            code=code,
+            servers=tuple(server.ident for server in catalog.servers),
+            call_tool=lambda server, tool, positional, named: self._bridge.call_tool(
+                caller, server, tool, positional, named, on_progress
+            ),
+            host_call=lambda name, arguments: self._bridge.host_call(caller, name, arguments),
+            limits=limits,
+            session=f"{caller.id}/{session}" if session else None,
+        )
+        try:
+            outcome = await self._engine.run(execution)
+        except SandboxUnavailable as error:
+            raise Unavailable(f"no code can run: {error}") from error
+        return self._answer(caller, outcome, catalog, max_result_tokens)
+
+    async def _wait_for_servers(self, code: str) -> None:
+        """A server that is just starting is waited for if the code names it; others are not."""
+        named = [server.name for server in precheck.mentioned_servers(code, self._catalog()) if server.trouble]
+        if named:
+            await self._pool.settled(named, _WAIT_FOR_START_S)
+
+    def _shape(self, tool: Tool) -> str:
+        return call_shape(tool, self._memory.observed(tool))
+
+    def _answer(self, caller: Caller, outcome: Outcome, catalog: Catalog, max_tokens: int) -> Answer:
+        parts = []
+        result, blocks = self._take_blocks(caller, outcome.result)
+        stdout = outcome.stdout.rstrip("\n")
+        has_result = outcome.error is None and result is not None
+        # What was printed and what was returned share the room; an error message takes its own.
+        room = max_tokens // 2 if stdout and has_result else max_tokens
+        if stdout:
+            shaped = results.shape(stdout, room)
+            parts.append(shaped.text + self._kept_note(caller, stdout, shaped.shortened))
+            room = max(max_tokens - results.estimate(parts[0]), max_tokens // 2)
+        if has_result:
+            shaped = results.shape(result, room)
+            parts.append(shaped.text + self._kept_note(caller, result, shaped.shortened))
+        if outcome.stderr.strip():
+            parts.append("stderr: " + results.shorten_text(outcome.stderr.strip(), max(100, max_tokens // 4)))
+        if outcome.error is not None:
+            parts.append(results.shorten_text(self._explain(outcome, catalog), max(300, max_tokens // 2)))
+        parts += [f"[{note}]" for note in outcome.notes]
+        if not parts and not blocks:
+            parts.append("(done; the code printed and returned nothing)")
+        return Answer("\n".join(parts), outcome.error is not None, tuple(blocks), outcome)
+
+    def _kept_note(self, caller: Caller, value: Any, shortened: bool) -> str:
+        if not shortened:
+            return ""
+        kept = self._handles.keep_value(caller.id, value)
+        return f'\n[whole value: load("{kept.id}") in a later execute_code]'
+
+    def _take_blocks(self, caller: Caller, result: Any) -> tuple[Any, list[dict[str, Any]]]:
+        """Handles that the code returned, as MCP content; the rest of the result."""
+        found = [result] if _handle_id(result) else result if isinstance(result, list) else []
+        ids = [_handle_id(item) for item in found]
+        if not ids or not all(ids):
+            return _named_handles(result), []
+        blocks = []
+        for id in ids:
+            try:
+                kept = self._handles.get(caller.id, str(id))
+            except McpgateError:
+                continue
+            if kept.data is None:
+                return kept.value, []
+            if kept.kind in ("image", "audio"):
+                blocks.append({"type": kept.kind, "data": kept.data, "mimeType": kept.mime_type})
+            else:
+                uri = kept.uri or f"mcpgate://handles/{kept.id}"
+                resource = {"uri": uri, "mimeType": kept.mime_type, "blob": kept.data}
+                blocks.append({"type": "resource", "resource": resource})
+        return None, blocks
+
+    def _explain(self, outcome: Outcome, catalog: Catalog) -> str:
+        error = outcome.error
+        if isinstance(error, CodeFailed):
+            lines = [error.traceback, str(error)] if error.traceback else [str(error)]
+            if hint := self._hint(error, catalog, outcome.tool_calls):
+                lines.append(f"Hint: {hint}")
+            return "\n".join(lines)
+        text = str(error)
+        if isinstance(error, LimitReached) and outcome.tool_calls:
+            text += f"; {outcome.tool_calls} tool calls had been made"
+        return text
+
+    def _hint(self, error: CodeFailed, catalog: Catalog, tool_calls: int) -> str:
+        if error.type == "NameError" and error.name:
+            near = (
+                nearest(error.name, [s.ident for s in catalog.servers], 2)
+                or [tool.qualified for s in catalog.servers if (tool := s.accepted.get(error.name))][:3]
+            )
+            if near:
+                return f"did you mean {' or '.join(near)}?"
+            return "each execution starts with no variables of earlier ones; pass session=… to keep them"
+        if error.type in ("ModuleNotFoundError", "ImportError"):
+            return 'only the standard library is here; read_docs("sandbox") lists it'
+        if error.type in ("FileNotFoundError", "PermissionError"):
+            return "there are no files in the sandbox; use a server's tools to read and write them"
+        if error.type == "ToolError" and tool_calls > 1:
+            return f"{tool_calls} tool calls were made, the last one failed; earlier ones may have had effects"
+        if error.type in ("KeyError", "TypeError", "AttributeError", "IndexError") and tool_calls:
+            return "print the value, or describe_tools shows what a tool returns"
+        return ""
+
+
+def _handle_id(value: Any) -> str | None:
+    inner = value.get("$handle") if isinstance(value, dict) and len(value) == 1 else None
+    id = inner.get("id") if isinstance(inner, dict) else None
+    return id if isinstance(id, str) else None
+
+
+def _named_handles(value: Any) -> Any:
+    """Handles inside a larger result, as a short word."""
+    if isinstance(value, dict):
+        id = _handle_id(value)
+        return f"<handle {id}>" if id else {k: _named_handles(v) for k, v in value.items()}
+    if isinstance(value, list):
+        return [_named_handles(v) for v in value]
+    return value
+
+
+def _unfenced(code: str) -> str:
+    """The code without a Markdown fence round it, which models sometimes leave."""
+    lines = code.strip().split("\n")
+    if len(lines) >= 2 and lines[0].startswith("```") and lines[-1].strip() == "```":
+        return "\n".join(lines[1:-1])
+    return code

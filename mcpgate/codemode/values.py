@@ -1,0 +1,81 @@
+"""From an MCP tool result to the value that code gets, and back to MCP content. Pure but for the keeping of
+images and blobs, which is given."""
+
+from collections.abc import Callable
+from typing import Any
+
+import orjson
+
+from mcpgate.catalog.tools import Tool
+from mcpgate_sandbox.engine import Handle
+
+KeepData = Callable[[str, str, str, str | None], Handle]
+"""(kind, mime_type, base64 data, uri) → handle."""
+
+
+def value_of(tool: Tool, result: dict[str, Any], keep: KeepData) -> Any:
+    """The structured content if there is any, else the content: JSON text parsed, other text as str, images and
+    blobs as handles; several parts as a list."""
+    parts = content_parts(result.get("content"), keep)
+    structured = result.get("structuredContent")
+    if structured is None:
+        texts = [part for part in parts if isinstance(part, str)]
+        if len(texts) == len(parts) > 1 and not any(t[:1] in "{[" for t in texts):
+            return "\n".join(texts)
+        values = [_parsed(part) if isinstance(part, str) else part for part in parts]
+        return values[0] if len(values) == 1 else values or None
+    value = structured["result"] if tool.wraps_result and _only_result(structured) else structured
+    handles = [part for part in parts if isinstance(part, Handle)]
+    if handles:
+        # What structured content cannot carry must not get lost.
+        return {**value, "_content": handles} if isinstance(value, dict) else [value, *handles]
+    return value
+
+
+def _only_result(structured: Any) -> bool:
+    return isinstance(structured, dict) and list(structured) == ["result"]
+
+
+def error_of(result: dict[str, Any]) -> tuple[str, Any]:
+    """Message and data of a result with isError."""
+    content = result.get("content")
+    blocks = content if isinstance(content, list) else []
+    texts = [b["text"] for b in blocks if isinstance(b, dict) and isinstance(b.get("text"), str)]
+    message = "\n".join(texts).strip() or "the tool failed and gave no reason"
+    return message, result.get("structuredContent")
+
+
+def content_parts(content: Any, keep: KeepData) -> list[Any]:
+    if isinstance(content, (str, dict)):
+        content = [content]
+    if not isinstance(content, list):
+        return []
+    return [_part(block, keep) for block in content]
+
+
+def _part(block: Any, keep: KeepData) -> Any:
+    if not isinstance(block, dict):
+        return block
+    kind = block.get("type")
+    if kind == "text" and isinstance(block.get("text"), str):
+        return block["text"]
+    if kind in ("image", "audio") and isinstance(block.get("data"), str):
+        return keep(kind, str(block.get("mimeType") or "application/octet-stream"), block["data"], None)
+    if kind == "resource" and isinstance(resource := block.get("resource"), dict):
+        uri = resource.get("uri")
+        if isinstance(resource.get("text"), str):
+            return resource["text"]
+        if isinstance(resource.get("blob"), str):
+            mime_type = str(resource.get("mimeType") or "application/octet-stream")
+            return keep("blob", mime_type, resource["blob"], str(uri) if uri else None)
+    return block  # resource links, and kinds that are newer than we are
+
+
+def _parsed(text: str) -> Any:
+    stripped = text.strip()
+    if stripped[:1] in ("{", "["):
+        try:
+            return orjson.loads(stripped)
+        except orjson.JSONDecodeError:
+            return text
+    return text

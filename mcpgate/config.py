@@ -1,0 +1,325 @@
+"""Typed settings: the only reader of configuration files and of the environment.
+
+Everything is frozen and every unknown key is an error that names the nearest known one, so that a
+misspelt limit is never a limit that does not hold.
+"""
+
+import difflib
+import os
+import re
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args, get_origin
+
+import platformdirs
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from mcpgate.errors import ConfigError
+
+FILE_NAMES = ("mcpgate.yaml", "mcpgate.yml", "mcpgate.json")
+_LATER = {
+    "governance": "virtual keys, budgets and rate limits",
+    "cache": "caching",
+    "llm": "the LLM gateway",
+}
+"""Sections of the public contract that this version does not build yet: refused, never silently ignored."""
+
+PositiveSeconds = Annotated[float, Field(gt=0, le=86_400)]
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class ToolFilter(_Model):
+    """Globs over original tool names, e.g. `read_*`. What is not allowed, or denied, does not exist."""
+
+    allow: tuple[str, ...] = ("*",)
+    deny: tuple[str, ...] = ()
+
+
+class UpstreamConfig(_Model):
+    """One entry of `mcpServers`: the fields that Claude, Cursor and VS Code use, and ours."""
+
+    command: str | None = None
+    args: tuple[str, ...] = ()
+    env: dict[str, str] = {}
+    """Added to a minimal environment; nothing else of the gateway's environment reaches the child."""
+    cwd: str | None = None
+    url: str | None = None
+    headers: dict[str, str] = {}
+    type: Literal["stdio", "http", "sse"] | None = None
+    """Default: stdio for a `command`; for a `url`, http, then sse where the server has only that."""
+    disabled: bool = False
+    expose: Literal["code", "direct", "both", "hidden"] = "code"
+    """code: reached from execute_code. direct: shown in the gateway's own tools/list as server__tool."""
+    tools: ToolFilter = ToolFilter()
+    timeout_s: PositiveSeconds = 60.0
+    """For one call; a progress notification starts it anew."""
+    connect_timeout_s: PositiveSeconds = 60.0
+    """From starting the process to a listed catalogue; `npx` may have to download the server first."""
+    max_concurrency: int = Field(default=16, ge=1, le=10_000)
+    """Calls in flight at once; further ones wait for their turn."""
+    max_message_mib: int = Field(default=64, ge=1, le=1024)
+    """A longer message of the upstream is refused without being read into memory whole."""
+    description: str | None = None
+    """What the server is for, shown in lists; default: the server's own title or instructions."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _accept_spellings(cls, data: Any) -> Any:
+        if not isinstance(data, dict):
+            return data
+        data = dict(data)
+        for theirs, ours in (("serverUrl", "url"), ("httpUrl", "url"), ("transport", "type")):
+            if theirs in data and ours not in data:
+                data[ours] = data.pop(theirs)
+        if isinstance(data.get("type"), str):
+            kind = data["type"].lower().replace("_", "-")
+            data["type"] = {"streamable-http": "http", "streamablehttp": "http", "local": "stdio"}.get(kind, kind)
+        return data
+
+    @model_validator(mode="after")
+    def _one_way_in(self) -> "UpstreamConfig":
+        if (self.command is None) == (self.url is None):
+            raise ValueError("needs either `command` (a program to start) or `url` (a server to connect to)")
+        if self.url is not None:
+            if not self.url.startswith(("http://", "https://")):
+                raise ValueError(f"url is {self.url!r}; it must begin with http:// or https://")
+            if self.type == "stdio":
+                raise ValueError("type is 'stdio', which goes with `command`; for a `url` it is 'http' or 'sse'")
+        elif self.type in ("http", "sse"):
+            raise ValueError(f"type is {self.type!r}, which goes with `url`; for a `command` it is 'stdio'")
+        return self
+
+    @field_validator("env", "headers", mode="before")
+    @classmethod
+    def _plain_values(cls, value: Any) -> Any:
+        if isinstance(value, dict):
+            return {
+                k: str(v) if isinstance(v, (int, float)) and not isinstance(v, bool) else v for k, v in value.items()
+            }
+        return value
+
+
+class CodeModeConfig(_Model):
+    list_limit: int = Field(default=12, ge=1, le=200)
+    """Tools in one search answer, at most."""
+    list_tokens: int = Field(default=300, ge=100, le=20_000)
+    """Tokens of one search answer, at most."""
+    max_result_tokens: int = Field(default=2000, ge=100, le=1_000_000)
+    """Tokens of one execution's answer; what is longer is shortened and kept under a handle."""
+    index_tokens: int = Field(default=120, ge=0, le=10_000)
+    """Tokens of the index of servers in execute_code's description; 0 turns it off."""
+    max_handles: int = Field(default=200, ge=1, le=100_000)
+    """Values kept for later executions, the least recently used go first."""
+    max_handle_mib: int = Field(default=256, ge=1, le=16_384)
+
+
+class SandboxConfig(_Model):
+    engine: str = "wasm"
+    """`wasm`, or an import string `package.module:Class`."""
+    timeout_s: PositiveSeconds = 60.0
+    cpu_s: PositiveSeconds = 10.0
+    memory_mib: int = Field(default=256, ge=96, le=4096)
+    max_tool_calls: int = Field(default=500, ge=0, le=1_000_000)
+    max_parallel_calls: int = Field(default=32, ge=1, le=10_000)
+    max_output_chars: int = Field(default=200_000, ge=1_000, le=100_000_000)
+    warm: int | None = Field(default=None, ge=0, le=256)
+    """Interpreters kept ready; default: two a core, at most 8."""
+    max_executions: int = Field(default=32, ge=1, le=1024)
+    """Executions at once; further ones wait."""
+    max_sessions: int = Field(default=64, ge=1, le=10_000)
+    session_idle_s: PositiveSeconds = 1800.0
+
+
+class StorageConfig(_Model):
+    url: str | None = None
+    """`sqlite:///path/to/file`; default: mcpgate.sqlite3 in the user's data folder."""
+
+    @field_validator("url")
+    @classmethod
+    def _known_store(cls, url: str | None) -> str | None:
+        if url is not None and not url.startswith("sqlite:///"):
+            raise ValueError("this version stores in SQLite only: sqlite:///relative or sqlite:////absolute/path")
+        return url
+
+
+class ServerConfig(_Model):
+    host: str = "127.0.0.1"
+    port: int = Field(default=8080, ge=0, le=65_535)
+    allowed_origins: tuple[str, ...] = ()
+    """Browser origins that may call, besides pages served from this machine."""
+    allowed_hosts: tuple[str, ...] = ()
+    """Values of the Host header that are accepted, besides the loopback names and `host` itself."""
+    max_body_mib: int = Field(default=16, ge=1, le=1024)
+    """The longest request, over stdio too."""
+    trust_network: bool = False
+    """Allow an address that other machines reach, although there are no keys yet: whoever reaches it may call
+    every tool."""
+
+
+class TelemetryConfig(_Model):
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+
+
+class Config(_Model):
+    """The whole configuration file."""
+
+    mcpServers: dict[str, UpstreamConfig] = {}
+    code_mode: CodeModeConfig = CodeModeConfig()
+    sandbox: SandboxConfig = SandboxConfig()
+    storage: StorageConfig = StorageConfig()
+    server: ServerConfig = ServerConfig()
+    telemetry: TelemetryConfig = TelemetryConfig()
+
+    @field_validator("mcpServers")
+    @classmethod
+    def _names(cls, servers: dict[str, UpstreamConfig]) -> dict[str, UpstreamConfig]:
+        for name in servers:
+            if not name.strip() or len(name) > 128 or any(ord(c) < 32 for c in name):
+                raise ValueError(f"server name {name!r} must be 1–128 printable characters")
+        return servers
+
+
+def find_config(path: str | None, environ: Mapping[str, str] = os.environ) -> Path:
+    """The file to use: `path`, else $MCPGATE_CONFIG, else mcpgate.yaml here, else in the user's config folder.
+    Raises ConfigError naming where it looked."""
+    chosen = path or environ.get("MCPGATE_CONFIG")
+    if chosen:
+        file = Path(chosen).expanduser()
+        if not file.is_file():
+            raise ConfigError(f"configuration file {file} does not exist; `mcpgate import` can write one")
+        return file
+    folders = (Path.cwd(), user_config_folder())
+    for folder in folders:
+        for name in FILE_NAMES:
+            if (folder / name).is_file():
+                return folder / name
+    raise ConfigError(
+        f"no configuration found: looked for {FILE_NAMES[0]} in {' and '.join(str(f) for f in folders)}. "
+        "Give one with -c FILE, or let `mcpgate import` write it from the agents you already use."
+    )
+
+
+def user_config_folder() -> Path:
+    return Path(platformdirs.user_config_dir("mcpgate"))
+
+
+def user_data_folder() -> Path:
+    return Path(platformdirs.user_data_dir("mcpgate"))
+
+
+def load_config(path: Path, environ: Mapping[str, str] = os.environ) -> Config:
+    """Read, interpolate and validate one file. Raises ConfigError that says what, where and how to mend it."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: cannot be read: {error}") from error
+    return parse_config(text, str(path), environ)
+
+
+def parse_config(text: str, source: str = "config", environ: Mapping[str, str] = os.environ) -> Config:
+    """Parse YAML or JSON text. Raises ConfigError."""
+    try:
+        data = yaml.load(text, Loader=_UniqueKeys)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{source}: not valid YAML: {error}") from error
+    except RecursionError:
+        raise ConfigError(f"{source}: nested too deeply") from None
+    if data is None:
+        data = {}
+    if not isinstance(data, dict):
+        raise ConfigError(f"{source}: must be a mapping with keys such as `mcpServers`, not a {type(data).__name__}")
+    if "mcpServers" not in data and "servers" in data:
+        data["mcpServers"] = data.pop("servers")  # VS Code's word for it
+    for section, what in _LATER.items():
+        if section in data:
+            raise ConfigError(f"{source}: `{section}` ({what}) is not built in this version; remove it")
+    data = _interpolate(data, "", source, environ)
+    try:
+        return Config.model_validate(data)
+    except ValidationError as error:
+        raise ConfigError("\n".join(f"{source}: {_explain(e)}" for e in error.errors())) from None
+
+
+class _UniqueKeys(yaml.SafeLoader):
+    """YAML in which a key that stands twice is an error, not a silent loss."""
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
+        seen = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)
+            if key_node.tag != "tag:yaml.org,2002:merge" and isinstance(key, str):
+                if key in seen:
+                    raise yaml.constructor.ConstructorError(
+                        None, None, f"key {key!r} stands twice", key_node.start_mark
+                    )
+                seen.add(key)
+        return super().construct_mapping(node, deep)
+
+
+_VARIABLE = re.compile(r"\$\{(?:env:)?([A-Za-z_][A-Za-z0-9_]*)(:-([^}]*))?\}")
+
+
+def _interpolate(node: Any, where: str, source: str, environ: Mapping[str, str]) -> Any:
+    if isinstance(node, str):
+
+        def value(match: re.Match[str]) -> str:
+            name, has_default, default = match.group(1), match.group(2), match.group(3)
+            if name in environ and (environ[name] or not has_default):
+                return environ[name]
+            if has_default:
+                return default
+            raise ConfigError(
+                f"{source}: {where} needs the environment variable {name}, which is not set "
+                f"(set it, or write ${{{name}:-default}})"
+            )
+
+        return _VARIABLE.sub(value, node)
+    if isinstance(node, dict):
+        return {k: _interpolate(v, f"{where}.{k}" if where else str(k), source, environ) for k, v in node.items()}
+    if isinstance(node, list):
+        return [_interpolate(v, f"{where}[{i}]", source, environ) for i, v in enumerate(node)]
+    return node
+
+
+def _explain(error: Any) -> str:
+    where = ".".join(str(part) for part in error["loc"]) or "top level"
+    if error["type"] == "extra_forbidden":
+        known = _known_keys(error["loc"][:-1])
+        near = difflib.get_close_matches(str(error["loc"][-1]), known, 1, 0.5)
+        hint = f"did you mean `{near[0]}`?" if near else f"known keys: {', '.join(sorted(known))}"
+        return f"unknown key `{where}`; {hint}"
+    message = error["msg"].removeprefix("Value error, ")
+    shown = error["input"]
+    value = f" (it is {shown!r})" if isinstance(shown, (str, int, float, bool)) and len(str(shown)) < 80 else ""
+    return f"{where}: {message}{value}. See servers.example.yaml."
+
+
+def _known_keys(loc: tuple[Any, ...]) -> list[str]:
+    model: Any = Config
+    for part in loc:
+        if isinstance(model, type) and issubclass(model, BaseModel) and part in model.model_fields:
+            model = model.model_fields[part].annotation
+        elif get_origin(model) is dict:
+            model = get_args(model)[1]
+    return list(model.model_fields) if isinstance(model, type) and issubclass(model, BaseModel) else []
+
+
+INHERITED = (
+    ("APPDATA", "HOMEDRIVE", "HOMEPATH", "LOCALAPPDATA", "PATH", "PATHEXT", "PROCESSOR_ARCHITECTURE", "SYSTEMDRIVE",
+     "SYSTEMROOT", "TEMP", "USERNAME", "USERPROFILE")
+    if sys.platform == "win32"
+    else ("HOME", "LOGNAME", "PATH", "SHELL", "TERM", "USER", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "TMPDIR")
+)  # fmt: skip
+"""The variables that stdio children inherit: enough to start, nothing secret."""
+
+
+def child_environment(config: UpstreamConfig, environ: Mapping[str, str] = os.environ) -> dict[str, str]:
+    """The whole environment of a stdio child."""
+    # Exported shell functions (bash's `() {`) are code, not settings.
+    inherited = {k: environ[k] for k in INHERITED if k in environ and not environ[k].startswith("()")}
+    return {**inherited, **config.env}

@@ -1,0 +1,62 @@
+"""Every error that leaves a part of mcpgate, with the code and status of the public contract (§5).
+
+McpgateError
+ ├── ConfigError        (invalid_request, 400)  the configuration cannot be used
+ ├── InvalidRequest     (invalid_request, 400)  malformed message or argument
+ ├── NotAllowed         (not_allowed, 403)      not granted, or switched off by the configuration
+ ├── UnknownTool        (unknown_tool, 404)     no such server or tool; carries the nearest names
+ ├── NotFound           (not_found, 404)        no such document, handle or session
+ ├── TooLarge           (too_large, 413)        a message or a body over its limit
+ ├── UpstreamError      (upstream_error, 502)   an upstream failed, died or is not connected
+ │    └── UpstreamTimeout (upstream_timeout, 504)
+ └── Unavailable        (unavailable, 503)      shutting down, or the sandbox cannot start
+"""
+
+from typing import Any, ClassVar
+
+
+class McpgateError(Exception):
+    """Base. `code` and `http_status` are the contract's; `data` is what a program may want to read."""
+
+    code: ClassVar[str] = "internal_error"
+    http_status: ClassVar[int] = 500
+
+    def __init__(self, message: str, **data: Any) -> None:
+        super().__init__(message)
+        self.message, self.data = message, data
+
+
+class ConfigError(McpgateError):
+    code, http_status = "invalid_request", 400
+
+
+class InvalidRequest(McpgateError):
+    code, http_status = "invalid_request", 400
+
+
+class NotAllowed(McpgateError):
+    code, http_status = "not_allowed", 403
+
+
+class UnknownTool(McpgateError):
+    code, http_status = "unknown_tool", 404
+
+
+class NotFound(McpgateError):
+    code, http_status = "not_found", 404
+
+
+class TooLarge(McpgateError):
+    code, http_status = "too_large", 413
+
+
+class UpstreamError(McpgateError):
+    code, http_status = "upstream_error", 502
+
+
+class UpstreamTimeout(UpstreamError):
+    code, http_status = "upstream_timeout", 504
+
+
+class Unavailable(McpgateError):
+    code, http_status = "unavailable", 503

@@ -1,0 +1,81 @@
+"""What mcpgate keeps over restarts, in one SQLite file: learned shapes and last known catalogs.
+
+Losing it costs nothing but having to learn again, so trouble with the file is logged and lived with.
+Several processes may share the file (WAL).
+"""
+
+import logging
+import sqlite3
+import threading
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+log = logging.getLogger("mcpgate.store")
+
+MIGRATIONS: list[Callable[[sqlite3.Connection], object]] = [
+    lambda db: db.execute(
+        "CREATE TABLE kept (kind TEXT, key TEXT, value BLOB NOT NULL, at REAL NOT NULL, PRIMARY KEY (kind, key))"
+        " WITHOUT ROWID"
+    ),
+]
+"""Forward only; the file's user_version is how many it has."""
+
+
+class SqliteStore:
+    """Implements catalog.memory.Keep. Thread-safe."""
+
+    def __init__(self, path: Path | None) -> None:
+        """`path` None keeps everything in memory."""
+        self._lock = threading.Lock()
+        self._db = self._open(path)
+
+    def _open(self, path: Path | None) -> sqlite3.Connection:
+        if path is not None:
+            try:
+                path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+                return _migrated(sqlite3.connect(path, timeout=5, check_same_thread=False))
+            except (OSError, sqlite3.Error) as error:
+                log.warning("%s cannot be used (%s); what is learned will be forgotten at the end", path, error)
+        return _migrated(sqlite3.connect(":memory:", check_same_thread=False))
+
+    def load(self, kind: str) -> dict[str, bytes]:
+        """Everything of a kind, by key."""
+        with self._lock:
+            try:
+                return dict(self._db.execute("SELECT key, value FROM kept WHERE kind = ?", (kind,)))
+            except sqlite3.Error as error:
+                log.warning("cannot read what was kept: %s", error)
+                return {}
+
+    def save(self, kind: str, items: Iterable[tuple[str, bytes]]) -> None:
+        """Put items in place of earlier ones with the same key."""
+        with self._lock:
+            try:
+                now = time.time()
+                with self._db:
+                    self._db.executemany(
+                        "INSERT INTO kept VALUES (?, ?, ?, ?)"
+                        " ON CONFLICT DO UPDATE SET value = excluded.value, at = excluded.at",
+                        [(kind, key, value, now) for key, value in items],
+                    )
+            except sqlite3.Error as error:
+                log.warning("cannot keep what was learned: %s", error)
+
+    def close(self) -> None:
+        with self._lock:
+            self._db.close()
+
+
+def _migrated(db: sqlite3.Connection) -> sqlite3.Connection:
+    db.execute("PRAGMA journal_mode = WAL")
+    db.execute("PRAGMA synchronous = NORMAL")
+    with db:
+        db.execute("BEGIN IMMEDIATE")
+        (version,) = db.execute("PRAGMA user_version").fetchone()
+        if version > len(MIGRATIONS):
+            raise sqlite3.DatabaseError(f"the file is of a newer mcpgate (schema {version})")
+        for migrate in MIGRATIONS[version:]:
+            migrate(db)
+        db.execute(f"PRAGMA user_version = {len(MIGRATIONS)}")
+    return db

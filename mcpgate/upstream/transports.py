@@ -1,0 +1,320 @@
+"""Ways to carry JSON-RPC messages to and from one upstream. Knows nothing of MCP: see connection.py.
+
+stdio is our own: orjson over asyncio pipes costs 89 µs of CPU a call where the SDK's client costs 811, and
+reads large messages in linear time (benchmarks/upstream_calls.py). HTTP and SSE are the SDK's.
+"""
+
+import asyncio
+import logging
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, Protocol
+
+import orjson
+
+from mcpgate.config import UpstreamConfig, child_environment
+from mcpgate.errors import UpstreamError
+
+Message = dict[str, Any]
+_MIB = 1024 * 1024
+_GRACE_S = 2.0
+"""How long a child may take to leave after its stdin was closed, and again after SIGTERM."""
+log = logging.getLogger("mcpgate.upstream")
+
+
+class Inbox(Protocol):
+    """Who gets what comes in."""
+
+    def on_message(self, message: Message) -> None: ...
+
+    def on_unreadable(self, request_id: int | None, reason: str) -> None:
+        """A message came that cannot be used; it answers `request_id`, if that could be made out."""
+        ...
+
+    def on_close(self, reason: str) -> None: ...
+
+
+class Transport(Protocol):
+    """An open way to one upstream."""
+
+    async def send(self, message: Message, headers: Mapping[str, str] | None = None) -> None:
+        """Raises UpstreamError when the other side is gone."""
+        ...
+
+
+@asynccontextmanager
+async def open_stdio(name: str, config: UpstreamConfig, inbox: Inbox) -> AsyncIterator[Transport]:
+    """Start the child and talk over its pipes; on exit end it and its whole process group.
+    Raises UpstreamError when it cannot be started."""
+    assert config.command is not None
+    environment = child_environment(config)
+    command = shutil.which(config.command, path=environment.get("PATH"))
+    if command is None:
+        raise UpstreamError(f"command {config.command!r} was not found; is it installed, and on PATH?")
+    cwd = os.path.expanduser(config.cwd) if config.cwd else None
+    if cwd is not None and not os.path.isdir(cwd):
+        raise UpstreamError(f"cwd {config.cwd!r} is not a folder")
+    try:
+        _, protocol = await asyncio.get_running_loop().subprocess_exec(
+            lambda: _StdioProtocol(name, inbox, config.max_message_mib * _MIB),
+            command,
+            *config.args,
+            env=environment,
+            cwd=cwd,
+            start_new_session=True,
+        )
+    except (OSError, ValueError) as error:
+        raise UpstreamError(f"{config.command!r} could not be started: {error}") from error
+    reaper.watch(protocol.pid)
+    try:
+        yield protocol
+    finally:
+        await asyncio.shield(asyncio.ensure_future(protocol.end()))
+        reaper.forget(protocol.pid)
+
+
+class _StdioProtocol(asyncio.SubprocessProtocol):
+    """One child: newline-delimited JSON on its stdin and stdout, its stderr into the log."""
+
+    def __init__(self, name: str, inbox: Inbox, limit: int) -> None:
+        self._name, self._inbox, self._limit = name, inbox, limit
+        self._chunks: list[bytes] = []
+        self._size = 0
+        self._head = b""
+        self._tail = b""
+        self._stderr = _Stderr(name)
+        self._writable = asyncio.Event()
+        self._writable.set()
+        self._exited = asyncio.Event()
+        self._ended = False
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.SubprocessTransport)
+        self._transport = transport
+        self._stdin: Any = transport.get_pipe_transport(0)
+        self.pid = transport.get_pid()
+
+    async def send(self, message: Message, headers: Mapping[str, str] | None = None) -> None:
+        if self._ended or self._stdin.is_closing():
+            raise UpstreamError(self.describe_end())
+        self._stdin.write(orjson.dumps(message, option=orjson.OPT_NON_STR_KEYS) + b"\n")
+        if not self._writable.is_set():
+            await self._writable.wait()
+
+    def pause_writing(self) -> None:
+        self._writable.clear()
+
+    def resume_writing(self) -> None:
+        self._writable.set()
+
+    def pipe_data_received(self, fd: int, data: bytes) -> None:
+        if fd == 2:
+            self._stderr.feed(data)
+            return
+        start = 0
+        while (end := data.find(b"\n", start)) >= 0:
+            self._append(data[start:end])
+            self._finish_line()
+            start = end + 1
+        if start < len(data):
+            self._append(data[start:])
+
+    def _append(self, chunk: bytes) -> None:
+        self._size += len(chunk)
+        if self._size <= self._limit:
+            self._chunks.append(chunk)
+            return
+        # Too long: only its two ends are kept, where a JSON-RPC id stands.
+        if self._chunks:
+            self._head, self._chunks = b"".join(self._chunks)[:4096], []
+        self._tail = (self._tail + chunk)[-4096:]
+
+    def _finish_line(self) -> None:
+        size, chunks, head, tail = self._size, self._chunks, self._head, self._tail
+        self._chunks, self._size, self._head, self._tail = [], 0, b"", b""
+        if size > self._limit:
+            reason = f"an answer of {size / _MIB:,.0f} MiB is over the limit (max_message_mib={self._limit // _MIB})"
+            self._inbox.on_unreadable(find_id(head, tail), reason)
+            return
+        line = b"".join(chunks).strip()
+        if not line:
+            return
+        if line[:1] not in (b"{", b"["):
+            log.debug("%s: not JSON-RPC on stdout: %s", self._name, line[:200].decode("utf-8", "replace"))
+            return
+        deliver(line, self._inbox)
+
+    def pipe_connection_lost(self, fd: int, exc: Exception | None) -> None:
+        self._writable.set()
+        if fd == 1 and not self._ended:
+            # The child closed its stdout or died; give the exit status a moment to arrive.
+            asyncio.get_running_loop().call_later(0.2, self._close)
+
+    def process_exited(self) -> None:
+        self._exited.set()
+        asyncio.get_running_loop().call_soon(self._close)
+
+    def _close(self) -> None:
+        if not self._ended:
+            self._ended = True
+            self._inbox.on_close(self.describe_end())
+
+    def describe_end(self) -> str:
+        code = self._transport.get_returncode()
+        if code is None:
+            said = "closed its output"
+        elif code < 0:
+            said = f"was killed by {signal.Signals(-code).name}"
+        else:
+            said = f"exited with code {code}"
+        last = self._stderr.last()
+        return f"the server process {said}" + (f"; its last words: {last}" if last else "")
+
+    async def end(self) -> None:
+        """Close stdin, then SIGTERM, then SIGKILL, each after a grace; the whole group in the end."""
+        self._ended = True
+        self._stdin.close()
+        try:
+            async with asyncio.timeout(_GRACE_S):
+                await self._exited.wait()
+        except TimeoutError:
+            for deadly in (signal.SIGTERM, signal.SIGKILL):
+                _signal_group(self.pid, deadly)
+                try:
+                    async with asyncio.timeout(_GRACE_S):
+                        await self._exited.wait()
+                    break
+                except TimeoutError:
+                    continue
+        # What it had started itself (npx → node) goes with it.
+        _signal_group(self.pid, signal.SIGKILL)
+        self._transport.close()
+
+
+def deliver(line: bytes, inbox: Inbox) -> None:
+    """Parse one message and hand it on; what cannot be parsed fails the call it answers, and only that."""
+    try:
+        message = orjson.loads(line)
+    except orjson.JSONDecodeError as error:
+        try:
+            message = orjson.loads(line.decode("utf-8", "replace").encode("utf-8", "replace"))
+        except (orjson.JSONDecodeError, ValueError):
+            inbox.on_unreadable(find_id(line[:4096], line[-4096:]), f"its answer is not valid JSON: {error}")
+            return
+    for one in message if isinstance(message, list) else (message,):
+        if isinstance(one, dict):
+            inbox.on_message(one)
+
+
+_ID = re.compile(rb'"id"\s*:\s*(\d+)')
+
+
+def find_id(head: bytes, tail: bytes) -> int | None:
+    """The id of a message that is too long or too broken to parse. SDKs write it first or last."""
+    first = _ID.search(head[:200])
+    if first:
+        return int(first.group(1))
+    last = _ID.findall(tail[-200:])
+    return int(last[-1]) if last else None
+
+
+class _Stderr:
+    """A child's stderr, line by line into the log under its name; a flood is counted, not copied."""
+
+    _PER_SECOND = 50
+
+    def __init__(self, name: str) -> None:
+        self._log = logging.getLogger(f"mcpgate.upstream.{name}")
+        self._rest = b""
+        self._lines: deque[str] = deque(maxlen=5)
+        self._second, self._count, self._dropped = 0, 0, 0
+
+    def feed(self, data: bytes) -> None:
+        *lines, self._rest = (self._rest + data).split(b"\n")
+        self._rest = self._rest[-2000:]
+        for line in lines:
+            text = line[:2000].decode("utf-8", "replace").strip()
+            if not text:
+                continue
+            self._lines.append(text)
+            now = int(time.monotonic())
+            if now != self._second:
+                if self._dropped:
+                    self._log.warning("… %d more lines of stderr", self._dropped)
+                self._second, self._count, self._dropped = now, 0, 0
+            self._count += 1
+            if self._count <= self._PER_SECOND:
+                self._log.info("%s", text)
+            else:
+                self._dropped += 1
+
+    def last(self) -> str:
+        lines = [*self._lines, *([self._rest.decode("utf-8", "replace").strip()] if self._rest.strip() else [])]
+        return " | ".join(lines[-3:])[-500:]
+
+
+def _signal_group(group: int, number: int) -> None:
+    try:
+        if hasattr(os, "killpg"):
+            os.killpg(group, number)
+        else:
+            os.kill(group, number)
+    except (ProcessLookupError, PermissionError, OSError):
+        pass
+
+
+class _Reaper:
+    """Our end of reaper.py, started with the first child. Where it cannot run, children end by closed stdin."""
+
+    def __init__(self) -> None:
+        self._process: subprocess.Popen[bytes] | None = None
+        self._lock = threading.Lock()
+
+    def watch(self, group: int) -> None:
+        self._tell(f"+{group}\n")
+
+    def forget(self, group: int) -> None:
+        self._tell(f"-{group}\n")
+
+    def _tell(self, line: str) -> None:
+        if sys.platform == "win32":
+            return
+        with self._lock:
+            try:
+                if self._process is None or self._process.poll() is not None:
+                    self._process = subprocess.Popen(
+                        [sys.executable, "-I", "-S", str(Path(__file__).with_name("reaper.py"))],
+                        stdin=subprocess.PIPE,
+                        stdout=subprocess.DEVNULL,
+                        stderr=subprocess.DEVNULL,
+                        start_new_session=True,
+                        cwd="/",
+                    )
+                assert self._process.stdin is not None
+                self._process.stdin.write(line.encode())
+                self._process.stdin.flush()
+            except OSError as error:
+                log.warning("children may outlive a killed gateway: %s", error)
+
+
+reaper = _Reaper()
+
+
+@asynccontextmanager
+async def open_http(name: str, config: UpstreamConfig, inbox: Inbox, kind: str) -> AsyncIterator[Transport]:
+    """Streamable HTTP (`kind` 'http') or the legacy SSE transport ('sse'), over the SDK's clients.
+    Raises UpstreamError; an HTTP status of the server is in its message."""
+    from mcpgate.upstream import sdk  # imports the SDK: 1.1 s that only remote upstreams should cost
+
+    async with sdk.open_streams(name, config, inbox, kind) as transport:
+        yield transport
