@@ -146,6 +146,7 @@ class McpFace:
                 return {}
             case "tools/list":
                 listed: dict[str, Any] = {"tools": self.gateway.tool_list()}
+                asyncio.get_running_loop().call_soon(self.gateway.go)
                 return {**listed, "ttlMs": 0, "cacheScope": "private"} if request.modern else listed
             case "tools/call":
                 return await self._call(request)

@@ -4,14 +4,14 @@ original names, checked against the tool's schema. Pure; says everything that is
 import difflib
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import Any
-
-from jsonschema import Draft7Validator, Draft202012Validator
-from jsonschema.exceptions import SchemaError, ValidationError
-from jsonschema.protocols import Validator
-from referencing import Registry
+from typing import TYPE_CHECKING, Any
 
 from mcpgate.catalog.tools import Tool
+
+if TYPE_CHECKING:
+    # 100 ms that a gateway should not cost before it answers its first tools/list.
+    from jsonschema.exceptions import ValidationError
+    from jsonschema.protocols import Validator
 
 _MAX_FAULTS = 5
 
@@ -73,6 +73,8 @@ def schema_fault(schema: Any) -> str | None:
     """What is wrong with a schema itself, or None."""
     if not isinstance(schema, dict):
         return None if isinstance(schema, bool) else "not an object"
+    from jsonschema.exceptions import SchemaError
+
     try:
         _dialect(schema).check_schema(schema)
     except SchemaError as error:
@@ -83,19 +85,23 @@ def schema_fault(schema: Any) -> str | None:
 
 
 @lru_cache(maxsize=20_000)
-def _validator(tool: Tool) -> Validator | None:
+def _validator(tool: Tool) -> "Validator | None":
     schema = tool.input_schema
     if not isinstance(schema, dict) or not schema or schema_fault(schema) is not None:
         return None
+    from referencing import Registry
+
     # An empty registry: a $ref to some URL is never fetched.
     return _dialect(schema)(schema, registry=Registry())
 
 
 def _dialect(schema: dict[str, Any]) -> Any:
+    from jsonschema import Draft7Validator, Draft202012Validator
+
     return Draft7Validator if "draft-0" in str(schema.get("$schema", "")) else Draft202012Validator
 
 
-def _say(error: ValidationError) -> str:
+def _say(error: "ValidationError") -> str:
     where = "".join(f"[{p}]" if isinstance(p, int) else f".{p}" for p in error.absolute_path).lstrip(".")
     if error.validator in ("anyOf", "oneOf") and error.context:
         kinds = sorted({c.message[:80] for c in error.context}, key=len)[:2]

@@ -11,8 +11,6 @@ from collections import defaultdict
 from collections.abc import Sequence
 from functools import lru_cache
 
-from rapidfuzz import fuzz, process
-
 from mcpgate.catalog.tools import Tool
 
 _K1, _B = 1.2, 0.6
@@ -108,6 +106,8 @@ class SearchIndex:
                 found.setdefault(other, _SYNONYM)
         if word not in self._postings and len(word) >= 4:
             # Not a known word: a typing error, or a part or a compound of known ones.
+            from rapidfuzz import fuzz, process  # 26 ms that the first tools/list should not wait for
+
             cutoff = 72 if len(word) < 6 else 78
             for term, score, _ in process.extract(
                 word, self._vocabulary, scorer=fuzz.ratio, limit=4, score_cutoff=cutoff

@@ -236,7 +236,7 @@ def comment(schema: Any, room: int = 240) -> str:
     if not isinstance(schema, dict):
         return ""
     parts = []
-    text = schema.get("description") or schema.get("title")
+    text = schema.get("description")
     if isinstance(text, str) and text.strip():
         text = " ".join(text.split())
         parts.append(text if len(text) <= room else text[: room - 1].rstrip() + "…")

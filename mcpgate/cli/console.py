@@ -51,7 +51,7 @@ class Status:
     def __call__(self, text: str) -> None:
         if self._live:
             print(f"\r\x1b[K{text}", end="", file=sys.stderr, flush=True)
-        elif text.split(":", maxsplit=1)[0] != self._last.split(":")[0]:
+        elif text.startswith("compiling") and not self._last:
             print(text, file=sys.stderr, flush=True)
         if self._live or text.startswith("compiling"):
             self._last = text

@@ -18,6 +18,8 @@ from mcpgate.config import Config, find_config, load_config
 from mcpgate.errors import ConfigError
 from mcpgate.telemetry import logs
 
+_HOLD_S = 0.3
+"""How long starting the upstreams may wait for the client's first tools/list to be answered."""
 log = logging.getLogger("mcpgate.serve")
 
 
@@ -56,7 +58,7 @@ async def _serve_stdio(config: Config, path: Path) -> int:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         loop.add_signal_handler(number, stop.set)
-    async with running(config, _log_progress) as gateway, _watching(gateway, path):
+    async with running(config, _log_progress, _HOLD_S) as gateway, _watching(gateway, path):
         await stdio.serve(gateway, stop)
     return 0
 

@@ -40,6 +40,8 @@ class Gateway:
         self._listeners: list[Callable[[], None]] = []
         self._shown = b""
         self._rebuild_due = False
+        self._going = False
+        self._progress: Callable[[str], None] | None = None
         bridge = Bridge(self.pool, lambda: self.catalog, self.memory, self.handles)
         runner = Runner(engine, bridge, self.pool, lambda: self.catalog, self.memory, self.handles)
         self.metatools = MetaTools(
@@ -58,11 +60,20 @@ class Gateway:
 
         return unsubscribe
 
-    async def start(self, progress: Callable[[str], None] | None = None) -> None:
-        """Begin to connect and to get the sandbox ready; returns at once."""
-        self.engine.start(progress)
+    async def start(self, progress: Callable[[str], None] | None = None, hold_s: float = 0.0) -> None:
+        """Begin to connect and to get the sandbox ready; returns at once. With `hold_s` the beginning waits for
+        `go()`, at most so long."""
+        self._progress = progress
         await self.pool.apply(self.config.mcpServers)
         self._rebuild()
+        asyncio.get_running_loop().call_later(hold_s, self.go) if hold_s else self.go()
+
+    def go(self) -> None:
+        """End the wait of `start`; does nothing after the first time."""
+        if not self._going:
+            self._going = True
+            self.engine.start(self._progress)
+            self.pool.go()
 
     async def reload(self, config: Config) -> None:
         """Take over an edited configuration. Calls under way on servers that stay are not touched."""

@@ -52,12 +52,14 @@ class Upstream:
         config: UpstreamConfig,
         on_change: Callable[[], None],
         remembered: Sequence[dict[str, Any]] = (),
+        go: asyncio.Event | None = None,
     ) -> None:
         self.name, self.config = name, config
         self.view = UpstreamView(
             name, config, "disabled" if config.disabled else "connecting", tools=self._allowed(remembered)
         )
         self._on_change = on_change
+        self._go = go
         self._slots = asyncio.Semaphore(config.max_concurrency)
         self._connection: Connection | None = None
         self._changed = asyncio.Event()
@@ -132,6 +134,8 @@ class Upstream:
 
     async def _run(self) -> None:
         failures = 0
+        if self._go is not None:
+            await self._go.wait()
         while True:
             began = time.monotonic()
             try:
@@ -277,6 +281,7 @@ class UpstreamPool:
     def __init__(self) -> None:
         self._upstreams: dict[str, Upstream] = {}
         self._listeners: list[Callable[[], None]] = []
+        self._go = asyncio.Event()
         self._remembered: Callable[[str, UpstreamConfig], Sequence[dict[str, Any]]] = lambda name, config: ()
 
     def on_change(self, listener: Callable[[], None]) -> None:
@@ -287,6 +292,11 @@ class UpstreamPool:
         """Where to look up a server's last known tools, shown until it is connected."""
         self._remembered = find
 
+    def go(self) -> None:
+        """Let connecting begin. Until then `apply` only notes what there is: a process that has just started
+        answers its first question before it shares its cores with the children it starts."""
+        self._go.set()
+
     async def apply(self, configs: Mapping[str, UpstreamConfig]) -> None:
         """Make the pool match: start what is new, replace what changed, end what is gone. Calls under way on
         upstreams that stay are not touched. Returns without waiting for connections."""
@@ -295,7 +305,7 @@ class UpstreamPool:
             del self._upstreams[upstream.name]
         for name, config in configs.items():
             if name not in self._upstreams:
-                upstream = Upstream(name, config, self._notify, self._remembered(name, config))
+                upstream = Upstream(name, config, self._notify, self._remembered(name, config), self._go)
                 self._upstreams[name] = upstream
                 upstream.start()
         self._upstreams = {name: self._upstreams[name] for name in configs}
