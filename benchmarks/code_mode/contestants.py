@@ -5,6 +5,7 @@ gets another `base`, so that neither a cache of results nor one of programs can 
 """
 
 import json
+import os
 import re
 import sys
 import time
@@ -324,7 +325,8 @@ def _open_mcpgate() -> Iterator[Session]:
     storage = {"url": f"sqlite:///{work / 'mcpgate.sqlite3'}"}
     config.write_text(json.dumps({"mcpServers": _entries(), "storage": storage}, indent=2))  # JSON is YAML.
     args = ("-m", "mcpgate", "serve", "--stdio", "-c", str(config))
-    with _open_gateway(_launch("mcpgate", sys.executable, args, folder=_CHECKOUT), _MCPGATE) as session:
+    env = {"PYTHONPATH": f"{_CHECKOUT}{os.pathsep}{_CHECKOUT / 'sandbox'}"}  # This checkout, whatever is installed.
+    with _open_gateway(_launch("mcpgate", sys.executable, args, env=env), _MCPGATE) as session:
         yield session
 
 
@@ -388,10 +390,8 @@ def _log_file(name: str) -> Path:
     return _work() / f"{name}.log"
 
 
-def _launch(
-    name: str, command: str, args: Sequence[str], *, env: Mapping[str, str] | None = None, folder: Path | None = None
-) -> Launch:
-    return Launch(command, tuple(args), env or {}, folder or _work(), _log_file(name))
+def _launch(name: str, command: str, args: Sequence[str], env: Mapping[str, str] | None = None) -> Launch:
+    return Launch(command, tuple(args), env or {}, _work(), _log_file(name))
 
 
 def _toml(name: str, entry: Mapping[str, Any]) -> str:

@@ -7,6 +7,7 @@ and the first run of each task are not counted: they warm disks and caches.
 import gc
 import itertools
 import json
+import random
 import statistics
 import sys
 import time
@@ -19,7 +20,7 @@ from typing import Any
 from bpe_openai import get_encoding
 
 from benchmarks.code_mode.contestants import TASKS, Contestant, Session, Task, install_upstreams
-from benchmarks.code_mode.stdio import ContestantFailed
+from benchmarks.code_mode.stdio import ContestantFailed, NoAnswer
 from benchmarks.servers import ServerFailed, install
 
 _PAUSE_S = 0.03
@@ -57,7 +58,7 @@ class Record:
     rss_mib: tuple[float, float] | None = None
     tools: int = 0
     failures: dict[str, str] = field(default_factory=dict)
-    """By part: `start`, a task's name, `search`, `describe`."""
+    """By part: `start` (then there is nothing else), `restart`, a task's name, `search`, `describe`."""
 
     def cpu_ms_per_call(self) -> float | None:
         return self.cpu_s * 1000 / self.cpu_calls if self.cpu_s is not None and self.cpu_calls else None
@@ -101,7 +102,7 @@ def measure(contestants: Sequence[Contestant], effort: Effort) -> dict[str, Reco
     for number in range(effort.starts):
         _say(f"starts, round {number + 1} of {effort.starts}")
         for contestant in ready:
-            if time.monotonic() < deadline and "start" not in records[contestant.name].failures:
+            if time.monotonic() < deadline and not {"start", "restart"} & records[contestant.name].failures.keys():
                 _start_once(contestant, records[contestant.name])
     return records
 
@@ -126,7 +127,7 @@ def _start_once(contestant: Contestant, record: Record) -> None:
                 record.starts_s.append(session.listed_after_s)
                 record.first_calls_s.append(time.perf_counter() - began)
     except Exception as error:
-        record.failures["start"] = _reason(error)
+        record.failures["restart"] = _reason(error)
 
 
 def _read_once(session: Session, record: Record) -> None:
@@ -139,7 +140,7 @@ def _read_once(session: Session, record: Record) -> None:
         try:
             if (text := ask()) is not None:
                 record.tokens[part] = count_tokens(text)
-        except ContestantFailed as error:
+        except Exception as error:
             record.failures[part] = _reason(error)
 
 
@@ -164,7 +165,8 @@ class _Cell:
         try:
             answer = self.session.run(self.task, next(_BASES))
         except Exception as error:
-            self.record.failures[self.task.name] = _reason(error)
+            for task in TASKS if isinstance(error, NoAnswer) else [self.task]:
+                self.record.failures[task.name] = _reason(error)
             return None
         time.sleep(_PAUSE_S)
         if answer is None:
@@ -181,6 +183,8 @@ def _run_tasks(sessions: dict[str, Session], records: dict[str, Record], effort:
     cells = []
     for task in TASKS:
         for name, session in sessions.items():
+            if task.name in records[name].failures:
+                continue
             cell = _Cell(name, session, task, records[name])
             _say(f"warming up {name}: {task.name}")
             seconds = cell.run()
@@ -189,10 +193,11 @@ def _run_tasks(sessions: dict[str, Session], records: dict[str, Record], effort:
                 cells.append(cell)
     for record in records.values():
         record.cpu_s, record.cpu_calls = None, 0
+    shuffle = random.Random(0)
     for number in range(effort.rounds):
         if number % 10 == 0:
             _say(f"tasks, round {number + 1} of {effort.rounds}")
-        for cell in cells:
+        for cell in shuffle.sample(cells, len(cells)):  # So that nobody always runs after the heaviest.
             due = (number + 1) * cell.runs // effort.rounds > number * cell.runs // effort.rounds
             if due and cell.task.name not in cell.record.failures and time.monotonic() < deadline:
                 seconds = cell.run()

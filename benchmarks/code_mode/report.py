@@ -37,9 +37,9 @@ def _rss(at: int) -> Callable[[Record], float | None]:
 
 
 _ROWS = (
-    _Row("start → `tools/list`, s", "start", lambda r: median(r.starts_s) if r.starts_s else None, 2),
+    _Row("start → `tools/list`, s", "restart", lambda r: median(r.starts_s) if r.starts_s else None, 2),
     _Row(
-        "start → first upstream result, s", "start", lambda r: median(r.first_calls_s) if r.first_calls_s else None, 2
+        "start → first upstream result, s", "restart", lambda r: median(r.first_calls_s) if r.first_calls_s else None, 2
     ),
     *(
         _Row(f"{task.name}, {label}, ms", task.name, _time(task.name, share), 1)
@@ -82,8 +82,11 @@ def markdown(contestants: Sequence[Contestant], records: Mapping[str, Record], m
         + "."
     )
     for contestant in contestants:
+        parts: dict[str, list[str]] = {}
         for part, reason in records[contestant.name].failures.items():
-            lines += ["", f"FAILED: {contestant.title}, {part}: {' '.join(reason.split())}"]
+            parts.setdefault(" ".join(reason.split()), []).append(part)
+        for reason, failed in parts.items():
+            lines += ["", f"FAILED: {contestant.title}, {', '.join(failed)}: {reason}"]
     return "\n".join(lines)
 
 

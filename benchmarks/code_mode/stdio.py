@@ -23,7 +23,11 @@ _TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 
 
 class ContestantFailed(Exception):
-    """A contestant did not start, did not answer in time or answered wrongly."""
+    """A contestant did not start or answered wrongly."""
+
+
+class NoAnswer(ContestantFailed):
+    """It ended, or did not answer in time: there is no use in asking it more."""
 
 
 @dataclass(frozen=True)
@@ -135,7 +139,7 @@ class StdioClient:
             while rest:
                 rest = rest[os.write(self._to_server.fileno(), rest) :]
         except OSError as error:
-            raise ContestantFailed(f"cannot be written to: {error}. {self._last_words()}") from error
+            raise NoAnswer(f"cannot be written to: {error}. {self._last_words()}") from error
 
     def _receive(self, deadline: float, method: str) -> dict[str, Any]:
         while True:
@@ -149,10 +153,10 @@ class StdioClient:
                 continue  # Some servers print a greeting to stdout.
             ready, _, _ = select.select([self._from_server], [], [], max(0.0, deadline - time.perf_counter()))
             if not ready:
-                raise ContestantFailed(f"did not answer {method} in time. {self._last_words()}")
+                raise NoAnswer(f"did not answer {method} in time. {self._last_words()}")
             data = os.read(self._from_server.fileno(), 1 << 18)
             if not data:
-                raise ContestantFailed(f"ended before it answered {method}. {self._last_words()}")
+                raise NoAnswer(f"ended before it answered {method}. {self._last_words()}")
             self._buffer += data
 
     def _refuse(self, message: Mapping[str, Any]) -> None:

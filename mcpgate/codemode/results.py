@@ -96,7 +96,9 @@ def describe(value: Any) -> str:
 
 
 def shorten_text(text: str, max_tokens: int) -> str:
-    """Beginning and end of a text, with what is missing said between them."""
+    """Beginning and end of a text that is too long, with what is missing said between them."""
+    if fits(text, max_tokens):
+        return text
     room = max_tokens * 3
     while room > 40:
         head, tail = text[: room * 2 // 3], text[len(text) - room // 3 :]

@@ -67,6 +67,7 @@ class Upstream:
         self._relist = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._sse_only = False
+        self._failed_attempts = 0
 
     def start(self) -> None:
         if self._task is None and not self.config.disabled:
@@ -87,7 +88,7 @@ class Upstream:
         if meta:
             params["_meta"] = meta
         async with self._slots:
-            connection = self._connection or await self.connected()
+            connection = self._live() or await self.connected()
             return await self.request("tools/call", params, on_progress=on_progress, connection=connection)
 
     async def request(
@@ -99,7 +100,7 @@ class Upstream:
         connection: Connection | None = None,
     ) -> dict[str, Any]:
         """Any request. Raises UpstreamError with this upstream's name in it."""
-        connection = connection or self._connection or await self.connected()
+        connection = connection or self._live() or await self.connected()
         try:
             return await connection.request(method, params, timeout_s=self.config.timeout_s, on_progress=on_progress)
         except RpcError:
@@ -108,7 +109,7 @@ class Upstream:
             raise type(error)(f"upstream {self.name!r}: {error.message}") from error
 
     async def list_all(self, what: str) -> list[dict[str, Any]]:
-        connection = self._connection or await self.connected()
+        connection = self._live() or await self.connected()
         return await connection.list_all(what, self.config.timeout_s)
 
     async def connected(self) -> Connection:
@@ -116,21 +117,25 @@ class Upstream:
         Raises UpstreamError with the reason."""
         if self.config.disabled:
             raise UpstreamError(f"upstream {self.name!r} is disabled in the configuration")
+        failed_before = self._failed_attempts
         self._wake.set()
         try:
             async with asyncio.timeout(self.config.connect_timeout_s):
-                while self._connection is None:
-                    failed_before = self.view.state == "failed" and not self._wake.is_set()
-                    if failed_before or self._task is None:
+                while (connection := self._live()) is None:
+                    if self._failed_attempts > failed_before or self._task is None:
                         break
                     self._changed.clear()
                     await self._changed.wait()
         except TimeoutError:
-            pass
-        if self._connection is None:
+            connection = None
+        if connection is None:
             reason = self.view.reason or "it is still starting"
             raise UpstreamError(f"upstream {self.name!r} is not connected: {reason}")
-        return self._connection
+        return connection
+
+    def _live(self) -> Connection | None:
+        connection = self._connection
+        return connection if connection is not None and not connection.closed.done() else None
 
     async def _run(self) -> None:
         failures = 0
@@ -138,22 +143,21 @@ class Upstream:
             await self._go.wait()
         while True:
             began = time.monotonic()
+            self._wake.clear()
             try:
                 await self._connect_and_serve(began)
-                failures = 0
                 reason = self.view.reason or "the connection was closed"
-            except asyncio.CancelledError:
-                raise
             except UpstreamError as error:
                 reason = error.message
+                self._failed_attempts += 1
             except Exception as error:
                 log.exception("%s: unexpected failure", self.name)
                 reason = f"{type(error).__name__}: {error}"
+                self._failed_attempts += 1
             failures = 1 if time.monotonic() - began > _LONGEST_BACKOFF_S else failures + 1
             delay = min(_LONGEST_BACKOFF_S, _FIRST_BACKOFF_S * 2 ** (failures - 1)) * random.uniform(0.8, 1.2)
             log.warning("%s: %s; next try in %.1f s", self.name, reason, delay)
             self._connection = None
-            self._wake.clear()
             self._set("failed", reason=reason, retry_at=time.monotonic() + delay)
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(delay):
@@ -172,7 +176,6 @@ class Upstream:
             except TimeoutError:
                 raise UpstreamError(f"not ready within connect_timeout_s={budget:g}") from None
             self._connection = connection
-            self._wake.clear()
             self._set("ready", facts=facts, tools=tools, connect_s=time.monotonic() - began, reason="")
             log.info("%s: ready, %d tools, %s", self.name, len(tools), facts.protocol)
             try:

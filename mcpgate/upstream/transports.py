@@ -209,6 +209,9 @@ def deliver(line: bytes, inbox: Inbox) -> None:
         try:
             message = orjson.loads(line.decode("utf-8", "replace").encode("utf-8", "replace"))
         except (orjson.JSONDecodeError, ValueError):
+            if b'"jsonrpc"' not in line[:4096] and b'"jsonrpc"' not in line[-4096:]:
+                log.debug("not JSON-RPC on stdout: %s", line[:200].decode("utf-8", "replace"))
+                return
             inbox.on_unreadable(find_id(line[:4096], line[-4096:]), f"its answer is not valid JSON: {error}")
             return
     for one in message if isinstance(message, list) else (message,):

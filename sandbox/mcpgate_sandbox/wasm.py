@@ -631,7 +631,7 @@ def _parse_json(text: str) -> Any:
         return orjson.loads(text)
     except orjson.JSONDecodeError:
         # NaN, lone surrogates and huge integers are Python's JSON, not orjson's.
-        return json.loads(text, parse_constant=lambda name: None)
+        return json.loads(text, parse_constant=str)
 
 
 def _parse_arguments(text: str) -> tuple[list[Any], dict[str, Any]]:

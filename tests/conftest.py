@@ -1,0 +1,78 @@
+"""Fixtures: gateways in process and as processes, in front of real servers.
+
+`raw_server.py` is a real MCP server over stdio whose purpose is to misbehave; servers from npm and PyPI come
+from the benchmarks' installer (tests that need them skip where they are not installed, and fail in CI)."""
+
+import asyncio
+import os
+import sys
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from mcpgate.app import running
+from mcpgate.codemode.gateway import Gateway
+from mcpgate.config import Config
+
+RAW_SERVER = Path(__file__).with_name("raw_server.py")
+IN_CI = os.environ.get("CI") == "true"
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.fixture(autouse=True)
+def own_folders(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing of a test reaches the user's data folder; the compiled sandbox is shared, for it takes a while."""
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path_factory.mktemp("data")))
+
+
+def raw(*arguments: str, **settings: Any) -> dict[str, Any]:
+    """An `mcpServers` entry for the misbehaving server."""
+    return {"command": sys.executable, "args": [str(RAW_SERVER), *arguments], **settings}
+
+
+def make_config(servers: dict[str, Any], **sections: Any) -> Config:
+    return Config.model_validate({"mcpServers": servers, **sections})
+
+
+OpenGateway = Callable[..., AbstractAsyncContextManager[Gateway]]
+
+
+@asynccontextmanager
+async def gateway(servers: dict[str, Any], settle: bool = True, **sections: Any) -> AsyncIterator[Gateway]:
+    """A gateway in this process. With `settle`, every server is connected or has failed."""
+    async with running(make_config(servers, **sections)) as opened:
+        if settle:
+            await opened.pool.settled(timeout_s=60)
+            await asyncio.sleep(0)
+        yield opened
+
+
+@pytest.fixture
+def config_file(tmp_path: Path) -> Callable[..., Path]:
+    """Writes a configuration and says where it is."""
+
+    def write(servers: dict[str, Any], **sections: Any) -> Path:
+        path = tmp_path / "mcpgate.yaml"
+        path.write_text(yaml.safe_dump({"mcpServers": servers, **sections}))
+        return path
+
+    return write
+
+
+def serve_command(config: Path, *more: str) -> list[str]:
+    return [sys.executable, "-m", "mcpgate", "serve", *more, "-c", str(config)]
+
+
+async def until(condition: Callable[[], Any], seconds: float = 20) -> None:
+    """Wait for a condition that nothing can be awaited for, e.g. another process's end."""
+    async with asyncio.timeout(seconds):
+        while not condition():
+            await asyncio.sleep(0.01)

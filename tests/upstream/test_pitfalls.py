@@ -1,0 +1,156 @@
+"""The seventeen pitfalls that were met with the SDK, each against a real server process. Numbers are those of
+the project's notes; where the pitfall is on the side that agents see, the test is in flows/test_faces.py."""
+
+import asyncio
+import json
+import time
+from pathlib import Path
+
+import pytest
+
+from mcpgate.errors import UpstreamError, UpstreamTimeout
+from mcpgate.governance.records import LOCAL
+from tests.conftest import gateway, raw, until
+
+pytestmark = pytest.mark.anyio
+
+
+async def test_1_a_50_mb_result_never_blocks_the_loop() -> None:
+    async with gateway({"raw": raw()}) as opened:
+        longest, running = 0.0, True
+
+        async def heartbeat() -> None:
+            nonlocal longest
+            while running:
+                before = time.perf_counter()
+                await asyncio.sleep(0)
+                longest = max(longest, time.perf_counter() - before)
+
+        beat = asyncio.create_task(heartbeat())
+        result = await opened.pool.get("raw").call("big", {"mib": 50})
+        running = False
+        await beat
+        assert len(result["content"][0]["text"]) == 50 * 1024 * 1024
+        # The SDK's reader is blocked for 17 s by 48 MB; the bound here only has to tell linear from quadratic.
+        assert longest < 2.0
+
+
+async def test_3_a_bad_schema_in_one_tool_never_hides_the_others() -> None:
+    async with gateway({"raw": raw("--bad-schemas")}) as opened:
+        names = {tool.name for tool in opened.catalog.tools}
+        assert {"echo", "empty_schema", "no_schema", "null_schema", "list_schema", "bad_type", "bad_ref"} <= names
+        stubs = await opened.metatools.describe_tools(["raw.bad_type", "raw.bad_ref", "raw.list_schema"])
+        assert "schema has faults" in stubs
+        answer = await opened.metatools.execute_code(LOCAL, 'raw.bad_type(x="anything")')
+        assert "bad_type called with" in answer.text and not answer.is_error
+
+
+async def test_4_a_catalogue_is_paged_to_its_end_and_listed_once(tmp_path: Path) -> None:
+    log = tmp_path / "methods"
+    async with gateway({"raw": raw("--tools", "200", "--page", "7", "--log", str(log))}) as opened:
+        assert "tool_199" in {tool.name for tool in opened.catalog.tools}
+        pages = log.read_text().split().count("tools/list")
+        for _ in range(5):
+            await opened.pool.get("raw").call("tool_199", {"value": "x"})
+        assert log.read_text().split().count("tools/list") == pages
+
+
+async def test_6_a_mute_legacy_server_costs_no_ten_seconds() -> None:
+    async with gateway({"raw": raw("--mute")}) as opened:
+        (view,) = opened.pool.views()
+        assert view.state == "ready" and view.connect_s is not None and view.connect_s < 5
+
+
+async def test_6_a_modern_only_server_is_spoken_to_in_its_era() -> None:
+    async with gateway({"raw": raw("--modern-only")}) as opened:
+        (view,) = opened.pool.views()
+        assert view.facts is not None and view.facts.protocol == "2026-07-28"
+        assert (await opened.metatools.execute_code(LOCAL, "raw.add(a=1, b=2)")).text == '{"sum":3}'
+        await opened.pool.get("raw").call("grow", {})
+        await until(lambda: "tool_0" in {tool.name for tool in opened.catalog.tools})
+
+
+async def test_7_connections_are_closed_in_any_order_by_their_own_tasks() -> None:
+    async with gateway({name: raw() for name in "abcd"}) as opened:
+        configs = dict(opened.config.mcpServers)
+        for name in ("b", "d", "a"):
+            del configs[name]
+            await asyncio.create_task(opened.pool.apply(configs))
+        assert [view.name for view in opened.pool.views()] == ["c"]
+        assert (await opened.metatools.execute_code(LOCAL, 'c.echo(text="still here")')).text == "still here"
+
+
+async def test_8_a_child_that_dies_in_a_call_fails_that_call_and_the_next_finds_a_fresh_one(tmp_path: Path) -> None:
+    pids = tmp_path / "pids"
+    async with gateway({"raw": raw("--pid-file", str(pids))}) as opened:
+        with pytest.raises(UpstreamError, match=r"exited with code 3.*I am dying"):
+            await opened.pool.get("raw").call("die", {})
+        result = await opened.pool.get("raw").call("echo", {"text": "again"})
+        assert result["content"][0]["text"] == "again"
+        assert len(set(pids.read_text().split())) == 2
+
+
+async def test_8_a_command_that_exits_at_start_is_named_with_its_reason() -> None:
+    async with gateway(
+        {"bad": raw("--exit", "7"), "missing": {"command": "no-such-program-here"}, "good": raw()}
+    ) as opened:
+        reasons = {view.name: view.reason for view in opened.pool.views()}
+        assert "exited with code 7" in reasons["bad"] and "cannot start: no license" in reasons["bad"]
+        assert "was not found" in reasons["missing"]
+        listing = await opened.metatools.list_tools()
+        assert "bad (0 tools): not usable now" in listing and "good (21 tools)" in listing
+
+
+async def test_9_an_upstream_that_never_answers_times_out_and_is_told(tmp_path: Path) -> None:
+    async with gateway({"raw": raw(timeout_s=0.5)}) as opened:
+        with pytest.raises(UpstreamTimeout, match=r"no answer within 0.5 s"):
+            await opened.pool.get("raw").call("hang", {})
+        async with asyncio.timeout(10):
+            while (await opened.pool.get("raw").call("was-cancelled", {}))["content"][0]["text"] != "1":
+                await asyncio.sleep(0.01)
+
+
+async def test_9_stubborn_children_are_closed_in_parallel() -> None:
+    began = time.monotonic()
+    async with gateway({f"s{i}": raw("--stubborn") for i in range(4)}) as opened:
+        ready = time.monotonic() - began
+        assert all(view.state == "ready" for view in opened.pool.views())
+    # One takes two graces of 2 s; one after the other would take 16.
+    assert time.monotonic() - began - ready < 9
+
+
+async def test_10_children_get_a_minimal_environment_and_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GATEWAY_SECRET", "mg-do-not-tell")
+    async with gateway({"raw": raw(env={"OWN": "yes"})}) as opened:
+        result = await opened.pool.get("raw").call("env", {})
+        seen = json.loads(result["content"][0]["text"])
+        assert seen["OWN"] == "yes" and "PATH" in seen
+        assert "GATEWAY_SECRET" not in seen and "XDG_DATA_HOME" not in seen
+
+
+async def test_11_noise_on_stdout_is_skipped() -> None:
+    async with gateway({"raw": raw("--noise")}) as opened:
+        assert (await opened.metatools.execute_code(LOCAL, "raw.add(a=2, b=2)")).text == '{"sum":4}'
+
+
+async def test_12_tools_registered_after_initialized_are_found() -> None:
+    async with gateway({"raw": raw("--late-tools", "5")}) as opened:
+        await until(lambda: "tool_4" in {tool.name for tool in opened.catalog.tools})
+
+
+async def test_12_a_server_that_changes_its_tools_without_end_is_listed_about_once_a_second(tmp_path: Path) -> None:
+    log = tmp_path / "methods"
+    async with gateway({"raw": raw("--restless", "--log", str(log))}) as opened:
+        began = time.monotonic()
+        for _ in range(200):
+            await opened.pool.get("raw").call("echo", {"text": "x"})
+        lists = log.read_text().split().count("tools/list")
+        assert lists <= 3 + (time.monotonic() - began) * 1.5
+
+
+async def test_3_unknown_fields_and_content_types_reach_code_and_nothing_is_lost() -> None:
+    async with gateway({"raw": raw()}) as opened:
+        result = await opened.pool.get("raw").call("strange", {})
+        assert result["vendorField"] == {"kept": True} and result["content"][0] == {"type": "hologram", "beam": [1]}
+        answer = await opened.metatools.execute_code(LOCAL, "raw.strange()[0]['beam']")
+        assert answer.text == "[1]"

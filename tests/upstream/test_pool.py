@@ -1,0 +1,181 @@
+"""Many upstreams at once: isolation, waiting, limits, reconnecting, and leaving nothing behind."""
+
+import asyncio
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from mcpgate.errors import UpstreamError
+from mcpgate.governance.records import LOCAL
+from tests.conftest import gateway, make_config, raw, serve_command, until
+
+pytestmark = pytest.mark.anyio
+
+
+async def test_the_gateway_answers_while_slow_servers_are_still_starting(tmp_path: Path) -> None:
+    gate = tmp_path / "go"
+    async with gateway({"slow": raw("--wait-for", str(gate)), "quick": raw()}, settle=False) as opened:
+        await opened.pool.settled(["quick"])
+        answer = await opened.metatools.execute_code(LOCAL, 'quick.echo(text="here")')
+        assert answer.text == "here"
+        assert "still starting" in await opened.metatools.list_tools()
+        waiting = asyncio.create_task(opened.metatools.execute_code(LOCAL, 'slow.echo(text="at last")'))
+        await asyncio.sleep(0)
+        gate.touch()
+        assert (await waiting).text == "at last"
+
+
+async def test_a_broken_server_is_reconnected_when_it_recovers(tmp_path: Path) -> None:
+    script = tmp_path / "server.py"
+    script.write_text("import sys; sys.exit(5)")
+    async with gateway({"raw": {"command": sys.executable, "args": [str(script)]}}) as opened:
+        assert opened.pool.views()[0].state in ("failed", "connecting")
+        script.write_text(Path(raw()["args"][0]).read_text())
+        await until(lambda: opened.pool.views()[0].state == "ready")
+
+
+async def test_a_call_does_not_wait_for_a_backoff_to_end(tmp_path: Path) -> None:
+    script = tmp_path / "server.py"
+    script.write_text("import sys; sys.exit(5)")
+    async with gateway({"raw": {"command": sys.executable, "args": [str(script)]}}) as opened:
+        for _ in range(3):
+            with pytest.raises(UpstreamError, match="not connected.*code 5"):
+                await opened.pool.get("raw").call("echo", {"text": "x"})
+        script.write_text(Path(raw()["args"][0]).read_text())
+        result = await opened.pool.get("raw").call("echo", {"text": "back"})
+        assert result["content"][0]["text"] == "back"
+
+
+async def test_no_more_calls_than_max_concurrency_are_in_flight_at_once() -> None:
+    async with gateway({"raw": raw(max_concurrency=3, timeout_s=30)}) as opened:
+        upstream = opened.pool.get("raw")
+        met = await asyncio.gather(*(upstream.call("meet", {"number": 3}) for _ in range(3)))
+        assert [m["content"][0]["text"] for m in met] == ["met"] * 3
+        # A fourth would let these two through; it cannot leave while three hang.
+        hanging = [asyncio.create_task(upstream.call("hang", {})) for _ in range(3)]
+        fourth = asyncio.create_task(upstream.call("count", {}))
+        done, _ = await asyncio.wait([fourth], timeout=0.5)
+        assert not done
+        for task in hanging:
+            task.cancel()
+        assert (await fourth)["content"][0]["text"] == "7"
+
+
+async def test_cancelling_a_call_cancels_it_upstream() -> None:
+    async with gateway({"raw": raw()}) as opened:
+        upstream = opened.pool.get("raw")
+        call = asyncio.create_task(upstream.call("hang", {}))
+        await until(lambda: upstream._connection is not None and upstream._connection._waiting)
+        call.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await call
+        async with asyncio.timeout(10):
+            while (await upstream.call("was-cancelled", {}))["content"][0]["text"] != "1":
+                await asyncio.sleep(0.01)
+
+
+async def test_progress_starts_the_timeout_anew_and_is_passed_on() -> None:
+    heard: list[Any] = []
+    async with gateway({"raw": raw()}) as opened:
+        result = await opened.pool.get("raw").call("steps", {"number": 4}, on_progress=heard.append)
+        assert result["content"][0]["text"] == "4 steps, token given"
+        assert [p["progress"] for p in heard] == [1, 2, 3, 4]
+
+
+async def test_allow_and_deny_globs_decide_which_tools_exist() -> None:
+    tools = {"allow": ["e*", "add"], "deny": ["env"]}
+    async with gateway({"raw": raw(tools=tools)}) as opened:
+        assert {tool.name for tool in opened.catalog.tools} == {"echo", "add"}
+        answer = await opened.metatools.execute_code(LOCAL, 'getattr(raw, "env")()')
+        assert answer.is_error and "no tool env" in answer.text
+
+
+async def test_stderr_goes_to_the_log_under_the_servers_name(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "mcpgate")
+    async with gateway({"raw": raw()}) as opened:
+        await opened.pool.get("raw").call("wordy", {"text": "something happened"})
+        await until(lambda: any("something happened" in r.message for r in caplog.records))
+        (record,) = [r for r in caplog.records if "something happened" in r.message]
+        assert record.name == "mcpgate.upstream.raw"
+
+
+async def test_a_flood_of_stderr_is_counted_not_copied(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "mcpgate")
+    async with gateway({"raw": raw("--flood-stderr")}) as opened:
+        for _ in range(20):
+            await opened.pool.get("raw").call("echo", {"text": "x"})
+        assert sum("flood" in r.message for r in caplog.records) < 1000
+
+
+async def test_changing_the_configuration_leaves_calls_on_other_servers_alone() -> None:
+    async with gateway({"stays": raw(), "goes": raw()}) as opened:
+        call = asyncio.create_task(opened.pool.get("stays").call("meet", {"number": 2}))
+        await opened.reload(make_config({"stays": raw(), "comes": raw()}))
+        await opened.pool.settled()
+        await opened.pool.get("stays").call("meet", {"number": 2})
+        assert (await call)["content"][0]["text"] == "met"
+        assert {view.name: view.state for view in opened.pool.views()} == {"stays": "ready", "comes": "ready"}
+
+
+def _alive(pid: int) -> bool:
+    return psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+
+
+@pytest.mark.parametrize("end", ["SIGTERM", "SIGINT", "SIGKILL", "stdin closed"])
+async def test_no_process_is_left_when_the_gateway_stops(
+    end: str, tmp_path: Path, config_file: Callable[..., Path]
+) -> None:
+    pids, grandchild = tmp_path / "pids", tmp_path / "grandchild"
+    config = config_file(
+        {
+            "plain": raw("--pid-file", str(pids)),
+            "stubborn": raw("--pid-file", str(pids), "--stubborn", "--grandchild", str(grandchild)),
+        }
+    )
+    process = subprocess.Popen(
+        serve_command(config, "--stdio"), stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    try:
+        await until(
+            lambda: (
+                pids.exists() and len(pids.read_text().split()) == 2 and grandchild.exists() and grandchild.read_text()
+            )
+        )
+        children = [int(pid) for pid in [*pids.read_text().split(), grandchild.read_text()]]
+        assert all(_alive(pid) for pid in children)
+        if end == "stdin closed":
+            assert process.stdin is not None
+            process.stdin.close()
+        else:
+            process.send_signal(getattr(signal, end))
+        await until(lambda: process.poll() is not None)
+        await until(lambda: not any(_alive(pid) for pid in children))
+    finally:
+        if process.poll() is None:
+            process.kill()
+        process.wait()
+        if process.stdin is not None:
+            process.stdin.close()
+
+
+async def test_the_reaper_goes_too(config_file: Callable[..., Path]) -> None:
+    config = config_file({"raw": raw()})
+    process = subprocess.Popen(
+        serve_command(config, "--stdio"), stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    family: list[psutil.Process] = []
+    await until(lambda: len(psutil.Process(process.pid).children(recursive=True)) >= 2)
+    family = psutil.Process(process.pid).children(recursive=True)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    await until(lambda: not any(_alive(child.pid) for child in family))
+    assert process.stdin is not None
+    process.stdin.close()
