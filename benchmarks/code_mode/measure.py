@@ -19,13 +19,14 @@ from typing import Any
 
 from bpe_openai import get_encoding
 
-from benchmarks.code_mode.contestants import TASKS, Contestant, Session, Task, install_upstreams
+from benchmarks.code_mode.contestants import TASKS, Answer, Contestant, Session, Task, install_upstreams
 from benchmarks.code_mode.stdio import ContestantFailed, NoAnswer
 from benchmarks.servers import ServerFailed, install
 
 _PAUSE_S = 0.03
 """After each run, for what a gateway does once it has answered: that is nobody's time, and its CPU counts."""
 _LEAST_RUNS = 5
+_BACK_TO_BACK = 100
 _BASES = itertools.count(1000, 100)
 
 
@@ -53,15 +54,23 @@ class Record:
     """To the result of the first upstream call: a list can be answered before any upstream is there."""
     runs_s: dict[str, list[float]] = field(default_factory=dict)
     tokens: dict[str, int] = field(default_factory=dict)
-    cpu_s: float | None = None
-    cpu_calls: int = 0
+    cpu_s: dict[str, float] = field(default_factory=dict)
+    """By task, all counted runs together, each with the pause after it."""
+    back_to_back_s: float | None = None
+    """One of many executions without calls and without pauses: what is put off until after an answer shows here."""
     rss_mib: tuple[float, float] | None = None
     tools: int = 0
     failures: dict[str, str] = field(default_factory=dict)
     """By part: `start` (then there is nothing else), `restart`, a task's name, `search`, `describe`."""
 
     def cpu_ms_per_call(self) -> float | None:
-        return self.cpu_s * 1000 / self.cpu_calls if self.cpu_s is not None and self.cpu_calls else None
+        tasks = [task for task in TASKS if task.calls > 1 and task.name in self.cpu_s]
+        calls = sum(task.calls * len(self.runs_s[task.name]) for task in tasks)
+        return sum(self.cpu_s[task.name] for task in tasks) * 1000 / calls if calls else None
+
+    def cpu_ms_per_execution(self) -> float | None:
+        name = TASKS[0].name
+        return self.cpu_s[name] * 1000 / len(self.runs_s[name]) if name in self.cpu_s else None
 
 
 def percentile(samples: Sequence[float], share: float) -> float:
@@ -153,56 +162,67 @@ def _definition(tool: Any) -> str:
 class _Cell:
     """One task at one contestant."""
 
-    name: str
     session: Session
     task: Task
     record: Record
     runs: int = 0
 
-    def run(self) -> float | None:
-        """One run in seconds; None when there is no such task, or it failed."""
-        cpu_before = self.session.cpu_s() if self.task.calls > 1 else None
+    def warm_up(self, effort: Effort) -> None:
+        answer = self._ask()
+        if answer is not None:
+            self.runs = min(effort.rounds, max(_LEAST_RUNS, int(effort.slow_s / answer.seconds)))
+        time.sleep(_PAUSE_S)
+
+    def run(self) -> None:
+        name, record = self.task.name, self.record
+        cpu_before_s = self.session.cpu_s()
+        answer = self._ask()
+        if answer is None:
+            return
+        time.sleep(_PAUSE_S)
+        cpu_after_s = self.session.cpu_s()
+        record.runs_s.setdefault(name, []).append(answer.seconds)
+        if self.task.calls > 1:
+            record.tokens["answer"] = count_tokens(answer.text)
+        if cpu_before_s is not None and cpu_after_s is not None:
+            record.cpu_s[name] = record.cpu_s.get(name, 0.0) + cpu_after_s - cpu_before_s
+
+    def run_back_to_back(self) -> None:
+        began = time.perf_counter()
+        for _ in range(_BACK_TO_BACK):
+            if self._ask() is None:
+                return
+        self.record.back_to_back_s = (time.perf_counter() - began) / _BACK_TO_BACK
+
+    def _ask(self) -> Answer | None:
+        """None when there is no such task here, or it has failed."""
+        if self.task.name in self.record.failures:
+            return None
         try:
-            answer = self.session.run(self.task, next(_BASES))
+            return self.session.run(self.task, next(_BASES))
         except Exception as error:
             for task in TASKS if isinstance(error, NoAnswer) else [self.task]:
                 self.record.failures[task.name] = _reason(error)
             return None
-        time.sleep(_PAUSE_S)
-        if answer is None:
-            return None
-        if self.task.calls > 1:
-            self.record.tokens["answer"] = count_tokens(answer.text)
-        if cpu_before is not None and (cpu_after := self.session.cpu_s()) is not None:
-            self.record.cpu_s = (self.record.cpu_s or 0.0) + cpu_after - cpu_before
-            self.record.cpu_calls += self.task.calls
-        return answer.seconds
 
 
 def _run_tasks(sessions: dict[str, Session], records: dict[str, Record], effort: Effort, deadline: float) -> None:
-    cells = []
-    for task in TASKS:
-        for name, session in sessions.items():
-            if task.name in records[name].failures:
-                continue
-            cell = _Cell(name, session, task, records[name])
-            _say(f"warming up {name}: {task.name}")
-            seconds = cell.run()
-            if seconds is not None:
-                cell.runs = min(effort.rounds, max(_LEAST_RUNS, int(effort.slow_s / seconds)))
-                cells.append(cell)
-    for record in records.values():
-        record.cpu_s, record.cpu_calls = None, 0
+    cells = [_Cell(session, task, records[name]) for task in TASKS for name, session in sessions.items()]
+    _say("warming up")
+    for cell in cells:
+        cell.warm_up(effort)
     shuffle = random.Random(0)
     for number in range(effort.rounds):
         if number % 10 == 0:
             _say(f"tasks, round {number + 1} of {effort.rounds}")
         for cell in shuffle.sample(cells, len(cells)):  # So that nobody always runs after the heaviest.
             due = (number + 1) * cell.runs // effort.rounds > number * cell.runs // effort.rounds
-            if due and cell.task.name not in cell.record.failures and time.monotonic() < deadline:
-                seconds = cell.run()
-                if seconds is not None:
-                    cell.record.runs_s.setdefault(cell.task.name, []).append(seconds)
+            if due and time.monotonic() < deadline:
+                cell.run()
+    _say("executions back to back")
+    for cell in cells:
+        if cell.task.calls == 0 and time.monotonic() < deadline:
+            cell.run_back_to_back()
 
 
 def _reason(error: BaseException) -> str:

@@ -28,6 +28,10 @@ def _time(task: str, share: float) -> Callable[[Record], float | None]:
     return lambda record: percentile(record.runs_s[task], share) * 1000 if record.runs_s.get(task) else None
 
 
+def _back_to_back(record: Record) -> float | None:
+    return None if record.back_to_back_s is None else record.back_to_back_s * 1000
+
+
 def _tokens(key: str) -> Callable[[Record], float | None]:
     return lambda record: record.tokens.get(key)
 
@@ -46,6 +50,8 @@ _ROWS = (
         for task in TASKS
         for label, share in (("p50", 0.5), ("p99", 0.99))
     ),
+    _Row("0 calls, 100 in a row without a pause, ms each", TASKS[0].name, _back_to_back, 1),
+    _Row("CPU of the gateway per execution without calls, ms", TASKS[0].name, Record.cpu_ms_per_execution, 1),
     _Row("CPU of the gateway per upstream call, ms", "50 in turn", Record.cpu_ms_per_call, 2),
     _Row("peak RSS of the gateway, MiB", "start", _rss(0)),
     _Row("… with its children, MiB", "start", _rss(1)),
@@ -76,8 +82,8 @@ def markdown(contestants: Sequence[Contestant], records: Mapping[str, Record], m
         lines.append(f"| {row.title} | " + " | ".join(cells) + " |")
     lines.append("")
     lines.append(
-        "In brackets: divided by mcpgate's. Times are of one `execute_code` or its equal, by one and the same client; "
-        "p99 of fewer than 100 runs is the slowest. CPU and memory are without the upstreams. Runs: "
+        "In brackets: divided by mcpgate's. Times are of one `execute_code` or its equal, by one and the same client, "
+        "30 ms apart; p99 of fewer than 100 runs is the slowest. CPU and memory are without the upstreams. Runs: "
         + "; ".join(f"{contestant.title} {_runs(records[contestant.name])}" for contestant in contestants)
         + "."
     )

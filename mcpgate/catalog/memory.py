@@ -41,7 +41,7 @@ class Memory:
 
     def learn(self, tool: Tool, value: Any) -> None:
         """Take a result into account. Keeps types and keys, never values."""
-        if tool.output_schema is not None:
+        if tool.value_schema is not None:
             return
         key = self._key(tool)
         quiet = self._quiet.get(key, 0) + 1

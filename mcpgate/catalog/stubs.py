@@ -4,7 +4,7 @@ import re
 from typing import Any
 
 from mcpgate.catalog.tools import Tool
-from mcpgate.catalog.types import TypeWriter, comment, default_of
+from mcpgate.catalog.types import TypeWriter, comment, default_of, one_line
 
 _SHORT_TYPE = 90
 """Characters of one type in a one-line shape, at most; a longer object is written as dict."""
@@ -49,28 +49,30 @@ def stub(tool: Tool, observed: Any = None) -> str:
         default = "" if name in tool.required else f" = {default_of(schema)}"
         about = comment(schema, 400)
         if ident != name:
-            about = f'"{name}"' + (f"; {about}" if about else "")
+            about = f'"{one_line(name)}"' + (f"; {about}" if about else "")
         lines.append(f"    {ident}: {kind}{default},{f'  # {about}' if about else ''}")
     if not lines and tool.open_ended and not _takes_nothing(tool):
         whole = writer.write(tool.input_schema, "arguments")
         lines.append(f"    **arguments: {'Any' if whole in ('dict', 'Any', 'Never') else whole},")
-    returns, outputs, marks = _output(tool, observed)
+    returns, outputs, marks = _output(tool, observed, writer.classes)
     head = f"def {tool.ident}(" + ("\n" + "\n".join(lines) + "\n" if lines else "") + f") -> {returns}:"
     notes = [*writer.notes, *outputs.notes]
     documentation = tool.description.strip()
     if notes:
         documentation += "\nNote: its schema has faults: " + "; ".join(notes) + "."
-    quoted = documentation.replace("\\", "\\\\").replace('"""', "'''")
+    quoted = documentation.replace("\0", "").replace("\\", "\\\\").replace('"""', "'''")
+    if quoted.endswith('"'):
+        quoted = quoted[:-1] + '\\"'
     body = f'    """{quoted}"""' if documentation else "    ..."
-    classes = {**writer.classes, **outputs.classes}
     mark = f"  # {marks}" if marks else ""
-    return "\n".join([*classes.values(), f"# {tool.qualified}", head + mark, body])
+    return "\n".join([*writer.classes.values(), f"# {tool.qualified}", head + mark, body])
 
 
-def _output(tool: Tool, observed: Any) -> tuple[str, TypeWriter, str]:
+def _output(tool: Tool, observed: Any, classes: dict[str, str]) -> tuple[str, TypeWriter, str]:
     declared = tool.value_schema
     schema = declared if declared is not None else observed
-    writer = TypeWriter(schema, tool.ident)
+    # The same classes, so that no output's class takes the name of an argument's.
+    writer = TypeWriter(tool.output_schema if declared is not None else observed, tool.ident, classes=classes)
     if schema is None:
         return "Any", writer, "output type unknown until it is first called"
     kind = writer.write(schema, "result")
@@ -81,7 +83,8 @@ def _returns(tool: Tool, observed: Any) -> str:
     schema = tool.value_schema if tool.value_schema is not None else observed
     if schema is None:
         return ""
-    kind = _shorten(TypeWriter(schema, "", inline=True).write(schema, "result"))
+    root = tool.output_schema if tool.value_schema is not None else observed
+    kind = _shorten(TypeWriter(root, "", inline=True).write(schema, "result"))
     return f" -> {kind}"
 
 
@@ -99,7 +102,7 @@ def _shorten_inner(kind: str) -> str:
         return kind[: _SHORT_TYPE - 3].rsplit(",", 1)[0] + ", …]"
     if kind.startswith("{"):
         # Keys say most; their types come with describe_tools.
-        keys = re.findall(r"[{,] ?([^\s:{},\[\]]+)(?=:)", _flatten(kind))
+        keys = re.findall(r"""[{,] ?([^\s:{},\[\]'"]+|'[^']*'\??|"[^"]*"\??)(?=:)""", _flatten(kind))
         text = "{" + ", ".join(keys) + "}"
         return text if len(text) <= _SHORT_TYPE else text[: _SHORT_TYPE - 3].rsplit(",", 1)[0] + ", …}"
     if " | " in kind:

@@ -50,11 +50,14 @@ class Tool:
 
     @cached_property
     def value_schema(self) -> JsonSchema | None:
-        """The schema of the value that code gets: the declared output, unwrapped; None if none is declared."""
+        """The schema of the value that code gets: the declared output, unwrapped. None if none is declared, or
+        nothing but a wrapped text, which may hold JSON."""
         schema = self.output_schema
         if not isinstance(schema, dict) or not self.wraps_result:
             return schema
         inner = schema["properties"]["result"]
+        if isinstance(inner, dict) and inner.get("type") == "string" and "enum" not in inner:
+            return None
         definitions = {k: schema[k] for k in ("$defs", "definitions") if k in schema}
         return {**inner, **definitions} if isinstance(inner, dict) else True
 

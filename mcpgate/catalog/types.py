@@ -3,13 +3,18 @@ becomes `Any` with a note. Understands draft-07 and 2020-12, and OpenAPI's `null
 
 import json
 import keyword
+import re
 from dataclasses import dataclass, field
 from typing import Any
+from urllib.parse import unquote
 
 from mcpgate.catalog.names import class_name
 
 _PLAIN = {"string": "str", "integer": "int", "number": "float", "boolean": "bool", "null": "None"}
+_RESERVED = frozenset({"Any", "Literal", "Never", "NotRequired", "TypedDict", "False", "None", "True"})
 _MAX_DEPTH = 24
+_MAX_STEPS = 10_000
+"""Schemas looked at for one tool; written in place, $refs to $refs grow exponentially."""
 _LIMITS = (
     ("minimum", "≥ {}"), ("exclusiveMinimum", "> {}"), ("maximum", "≤ {}"), ("exclusiveMaximum", "< {}"),
     ("multipleOf", "multiple of {}"), ("minLength", "≥ {} chars"), ("maxLength", "≤ {} chars"),
@@ -29,6 +34,7 @@ class TypeWriter:
     classes: dict[str, str] = field(default_factory=dict)
     """Class name → its source, in the order of use."""
     notes: list[str] = field(default_factory=list)
+    _steps: int = 0
     _by_ref: dict[str, str] = field(default_factory=dict)
     _by_schema: dict[str, str] = field(default_factory=dict)
 
@@ -41,11 +47,13 @@ class TypeWriter:
         if not isinstance(schema, dict):
             self._note(f"{name or 'schema'} is not a schema")
             return "Any"
-        if depth > _MAX_DEPTH:
+        self._steps += 1
+        if depth > _MAX_DEPTH or self._steps > _MAX_STEPS:
             return "Any"
         if isinstance(ref := schema.get("$ref", schema.get("$dynamicRef")), str):
-            return self._reference(ref, schema, name, depth)
-        written = self._written(schema, name, depth)
+            written = self._reference(ref, name, depth)
+        else:
+            written = self._written(schema, name, depth)
         if schema.get("nullable") is True and "None" not in written.split(" | "):
             written = f"{written} | None"
         return written
@@ -57,16 +65,19 @@ class TypeWriter:
             return _literal(options)
         for keyword_ in ("anyOf", "oneOf"):
             if isinstance(options := schema.get(keyword_), list) and options:
-                base = {k: v for k, v in schema.items() if k in ("properties", "required", "additionalProperties")}
-                if base.get("properties") and all(_is_constraint(o) for o in options):
-                    break  # "one of these must be present": the object itself is the type
+                if isinstance(schema.get("properties"), dict) and schema["properties"]:
+                    if all(_is_constraint(o) for o in options):
+                        break  # "one of these must be present": the object itself is the type
+                    base = {k: v for k, v in schema.items() if k in ("properties", "required")}
+                    options = [{"allOf": [base, o]} for o in options]
                 return self._union([self.write(o, _variant(o, name, i), depth + 1) for i, o in enumerate(options)])
         if isinstance(parts := schema.get("allOf"), list) and parts:
             return self._all_of(schema, parts, name, depth)
         kind = schema.get("type")
         if isinstance(kind, list):
             one = {k: v for k, v in schema.items() if k != "type"}
-            return self._union([self.write({**one, "type": k}, name, depth + 1) for k in kind if isinstance(k, str)])
+            kinds = dict.fromkeys(k for k in kind if isinstance(k, str))
+            return self._union([self.write({**one, "type": k}, name, depth + 1) for k in kinds])
         if kind == "object" or (kind is None and ("properties" in schema or "additionalProperties" in schema)):
             return self._object(schema, name, depth)
         if kind == "array" or (kind is None and ("items" in schema or "prefixItems" in schema)):
@@ -77,32 +88,38 @@ class TypeWriter:
             self._note(f"{name or 'schema'} has the unknown type {str(kind)[:40]!r}")
         return "Any"
 
-    def _reference(self, ref: str, schema: dict[str, Any], name: str, depth: int) -> str:
+    def _reference(self, ref: str, name: str, depth: int) -> str:
         if ref in self._by_ref:
             return self._by_ref[ref]
         target = self._resolve(ref)
         if target is None:
             self._note(f"{ref[:80]} cannot be resolved")
             return "Any"
-        short = class_name(self.prefix, ref.rsplit("/", 1)[-1]) if ref != "#" else class_name(self.prefix)
+        short = ref.rsplit("/", 1)[-1].lstrip("#")
         is_object = isinstance(target, dict) and ("properties" in target or target.get("type") == "object")
+        if not self.inline and _is_record(target):
+            # Named before it is written, for it may hold itself.
+            class_ = self._by_ref[ref] = self._reserve(short)
+            self._by_ref[ref] = self._typed_dict(target, short, depth, class_)
+            return self._by_ref[ref]
+        # A recursive type that is no class has no end; it stops at itself.
+        self._by_ref[ref] = "dict" if is_object else "Any"
+        written = self.write(target, name if self.inline else name or short, depth + 1)
         if self.inline:
-            # A recursive type has no end when it is written in place.
-            self._by_ref[ref] = "dict" if is_object else "Any"
-            written = self.write(target, name, depth + 1)
             del self._by_ref[ref]
-            return written
-        self._by_ref[ref] = short if is_object else "Any"
-        written = self._object(target, "", depth, short) if is_object else self.write(target, name or short, depth + 1)
-        self._by_ref[ref] = written
+        else:
+            self._by_ref[ref] = written
         return written
 
     def _resolve(self, ref: str) -> Any:
+        own = self.root.get("$id") if isinstance(self.root, dict) else None
+        if isinstance(own, str) and own.rstrip("#") and ref.partition("#")[0] == own.rstrip("#"):
+            ref = "#" + ref.partition("#")[2]
         if not ref.startswith("#"):
             return self._by_id(ref)
         node = self.root
-        for part in [p for p in ref[1:].split("/") if p]:
-            part = part.replace("~1", "/").replace("~0", "~").replace("%24", "$").replace("%25", "%")
+        for part in ref[1:].split("/")[1:] if ref.startswith("#/") else [ref[1:]] if ref != "#" else []:
+            part = unquote(part).replace("~1", "/").replace("~0", "~")
             if isinstance(node, dict) and part in node:
                 node = node[part]
             elif isinstance(node, list) and part.isdigit() and int(part) < len(node):
@@ -112,7 +129,8 @@ class TypeWriter:
         return node
 
     def _by_anchor(self, anchor: str) -> Any:
-        return next((d for d in self._definitions() if d.get("$anchor") == anchor), None)
+        names = (("$anchor", anchor), ("$dynamicAnchor", anchor), ("$id", f"#{anchor}"))
+        return next((d for d in self._definitions() if any(d.get(key) == name for key, name in names)), None)
 
     def _by_id(self, ref: str) -> Any:
         return next((d for d in self._definitions() if d.get("$id") == ref), None)
@@ -126,21 +144,38 @@ class TypeWriter:
     def _all_of(self, schema: dict[str, Any], parts: list[Any], name: str, depth: int) -> str:
         merged: dict[str, Any] = {k: v for k, v in schema.items() if k != "allOf"}
         others: list[Any] = []
-        for part in parts:
-            seen = 0
-            while isinstance(part, dict) and isinstance(ref := part.get("$ref"), str) and seen < 8:
-                part, seen = self._resolve(ref), seen + 1
-            if isinstance(part, dict) and ("properties" in part or part.get("type") == "object"):
+        for part in self._flattened(parts):
+            if "properties" in part or part.get("type") == "object":
                 merged["type"] = "object"
-                merged["properties"] = {**merged.get("properties", {}), **_dict(part.get("properties"))}
+                merged["properties"] = {**_dict(merged.get("properties")), **_dict(part.get("properties"))}
                 merged["required"] = [*_list(merged.get("required")), *_list(part.get("required"))]
-            elif isinstance(part, dict):
+            elif part.keys() == {"required"}:
+                merged["required"] = [*_list(merged.get("required")), *_list(part["required"])]
+            else:
                 others.append(part)
         if merged.get("type") == "object" or "properties" in merged:
             return self._object(merged, name, depth)
         for part in others:
             merged = {**part, **merged}
         return self.write(merged, name, depth + 1) if merged else "Any"
+
+    def _flattened(self, parts: list[Any]) -> list[dict[str, Any]]:
+        """What an allOf is made of, through its $refs and the allOfs in it."""
+        found: list[dict[str, Any]] = []
+        waiting, seen = [*parts], set()
+        while waiting and len(found) < 100:
+            part = waiting.pop(0)
+            if not isinstance(part, dict):
+                continue
+            inner: list[Any] = []
+            if isinstance(ref := part.get("$ref"), str):
+                inner = [] if ref in seen else [self._resolve(ref)]
+                seen.add(ref)
+            inner += _list(part.get("allOf"))
+            rest = {k: v for k, v in part.items() if k not in ("$ref", "allOf")}
+            found += [rest] if rest else []
+            waiting = [*inner, *waiting]
+        return found
 
     def _array(self, schema: dict[str, Any], name: str, depth: int) -> str:
         fixed = schema.get("prefixItems")
@@ -157,7 +192,7 @@ class TypeWriter:
             return "list"
         return f"list[{self.write(items, _singular(name), depth + 1)}]"
 
-    def _object(self, schema: dict[str, Any], name: str, depth: int, class_: str | None = None) -> str:
+    def _object(self, schema: dict[str, Any], name: str, depth: int) -> str:
         properties = schema.get("properties")
         if not isinstance(properties, dict) or not properties:
             extra = schema.get("additionalProperties")
@@ -166,45 +201,47 @@ class TypeWriter:
             if isinstance(extra, dict) and extra:
                 return f"dict[str, {self.write(extra, name, depth + 1)}]"
             return "dict"
-        required = {r for r in _list(schema.get("required")) if isinstance(r, str)}
         if self.inline:
+            required = _required(schema)
             parts = [
-                f"{key}{'' if key in required else '?'}: {self.write(sub, key, depth + 1)}"
+                f"{_key(key)}{'' if key in required else '?'}: {self.write(sub, key, depth + 1)}"
                 for key, sub in properties.items()
             ]
             return "{" + ", ".join(parts) + "}"
-        return self._typed_dict(schema, properties, required, name, depth, class_)
+        return self._typed_dict(schema, name, depth)
 
-    def _typed_dict(
-        self,
-        schema: dict[str, Any],
-        properties: dict[str, Any],
-        required: set[str],
-        name: str,
-        depth: int,
-        class_: str | None,
-    ) -> str:
-        key = json.dumps(schema, sort_keys=True, default=str)
-        if class_ is None and key in self._by_schema:
-            return self._by_schema[key]
-        chosen = base = class_ or class_name(self.prefix, name)
+    def _reserve(self, name: str) -> str:
+        """A class name that is still free."""
+        chosen = base = class_name(self.prefix, name)
         number = 1
-        while chosen in self.classes:
+        while chosen in self.classes or chosen in _RESERVED:
             number += 1
             chosen = f"{base}{number}"
-        self._by_schema[key] = chosen
         self.classes[chosen] = ""
+        return chosen
+
+    def _typed_dict(self, schema: dict[str, Any], name: str, depth: int, class_: str | None = None) -> str:
+        key = _fingerprint(schema)
+        if class_ is None and key in self._by_schema:
+            return self._by_schema[key]
+        chosen = self._by_schema[key] = class_ or self._reserve(name)
+        required = _required(schema)
         fields = []
-        for field_name, sub in properties.items():
+        for field_name, sub in schema["properties"].items():
             written = self.write(sub, field_name, depth + 1)
             fields.append((field_name, written if field_name in required else f"NotRequired[{written}]", comment(sub)))
         if all(name.isidentifier() and not keyword.iskeyword(name) for name, _, _ in fields):
             body = "\n".join(f"    {n}: {t}{_behind(c)}" for n, t, c in fields)
             source = f"class {chosen}(TypedDict):\n{body}"
         else:
-            body = "\n".join(f"    {json.dumps(n)}: {_quoted(t)},{_behind(c)}" for n, t, c in fields)
+            body = "\n".join(f"    {json.dumps(n)}: {t},{_behind(c)}" for n, t, c in fields)
             source = f'{chosen} = TypedDict("{chosen}", {{\n{body}\n}})'
         del self.classes[chosen]
+        same = chosen.rstrip("0123456789")
+        if same != chosen and self.classes.get(same) == re.sub(rf"\b{chosen}\b", same, source):
+            if not any(re.search(rf"\b{chosen}\b", other) for other in self.classes.values()):
+                self._by_schema[key] = same  # what a tool takes is often what it returns
+                return same
         self.classes[chosen] = source
         return chosen
 
@@ -237,12 +274,11 @@ def comment(schema: Any, room: int = 240) -> str:
         return ""
     parts = []
     text = schema.get("description")
-    if isinstance(text, str) and text.strip():
-        text = " ".join(text.split())
+    if isinstance(text, str) and (text := one_line(text)):
         parts.append(text if len(text) <= room else text[: room - 1].rstrip() + "…")
     for key in ("format", "pattern", "contentEncoding", "contentMediaType"):
-        if isinstance(value := schema.get(key), str) and value not in parts:
-            parts.append(value[:80] if key == "format" else f"{key} {value[:80]}")
+        if isinstance(value := schema.get(key), str) and (value := one_line(value)[:80]) and value not in parts:
+            parts.append(value if key == "format" else f"{key} {value}")
     for key, words in _LIMITS:
         value = schema.get(key)
         if isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < 9e15:
@@ -252,10 +288,15 @@ def comment(schema: Any, room: int = 240) -> str:
         parts.append("unique")
     items = schema.get("items")
     if isinstance(items, dict) and isinstance(items.get("description"), str) and not parts:
-        parts.append("each: " + " ".join(items["description"].split())[:room])
+        parts.append("each: " + one_line(items["description"])[:room])
     if schema.get("deprecated") is True:
         parts.append("deprecated")
     return "; ".join(parts)
+
+
+def one_line(text: str) -> str:
+    """The text as it can stand in a comment."""
+    return " ".join(text.replace("\0", "").split())
 
 
 def default_of(schema: Any) -> str:
@@ -268,10 +309,10 @@ def default_of(schema: Any) -> str:
 
 
 def _literal(values: list[Any]) -> str:
-    simple = [v for v in values if v is None or (isinstance(v, (str, int, bool)) and not isinstance(v, float))]
+    simple = [v for v in values if v is None or isinstance(v, (str, int))]
     kinds = []
     if simple and any(v is not None for v in simple):
-        kinds.append(f"Literal[{', '.join(repr(v) for v in dict.fromkeys(simple) if v is not None)}]")
+        kinds.append(f"Literal[{', '.join(dict.fromkeys(repr(v) for v in simple if v is not None))}]")
     if any(isinstance(v, float) for v in values):
         kinds.append("float")
     if any(isinstance(v, list) for v in values):
@@ -281,6 +322,30 @@ def _literal(values: list[Any]) -> str:
     if None in values:
         kinds.append("None")
     return " | ".join(kinds) or "Any"
+
+
+def _is_record(schema: Any) -> bool:
+    """Whether a schema is an object with known keys and nothing else, which is what a TypedDict can say."""
+    if not isinstance(schema, dict) or not isinstance(schema.get("properties"), dict) or not schema["properties"]:
+        return False
+    others = ("$ref", "const", "enum", "anyOf", "oneOf", "allOf")
+    return schema.get("type", "object") == "object" and not any(k in schema for k in others)
+
+
+def _required(schema: dict[str, Any]) -> set[str]:
+    return {r for r in _list(schema.get("required")) if isinstance(r, str)}
+
+
+def _fingerprint(schema: dict[str, Any]) -> str:
+    try:
+        return json.dumps(schema, sort_keys=True, default=str)
+    except RecursionError:
+        return str(id(schema))
+
+
+def _key(name: str) -> str:
+    """A key as it stands in an object that is written in place."""
+    return name if re.fullmatch(r"[\w$@.\-/]+", name) else repr(name)
 
 
 def _is_constraint(option: Any) -> bool:
@@ -297,11 +362,12 @@ def _variant(option: Any, name: str, index: int) -> str:
 
 
 def _split_union(kind: str) -> list[str]:
-    parts, depth, start, quote = [], 0, 0, ""
+    parts, depth, start, quote, escaped = [], 0, 0, "", False
     for i, char in enumerate(kind):
         if quote:
-            if char == quote and kind[i - 1] != "\\":
+            if char == quote and not escaped:
                 quote = ""
+            escaped = char == "\\" and not escaped
         elif char in "'\"":
             quote = char
         elif char in "[{(":
@@ -329,10 +395,6 @@ def _singular(name: str) -> str:
 
 def _behind(text: str) -> str:
     return f"  # {text}" if text else ""
-
-
-def _quoted(kind: str) -> str:
-    return kind
 
 
 def _dict(value: Any) -> dict[str, Any]:

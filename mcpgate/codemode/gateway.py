@@ -32,7 +32,7 @@ class Gateway:
         self.config = config
         self.engine = engine
         self.memory = memory
-        self.pool = UpstreamPool()
+        self.pool = UpstreamPool(held=True)
         self.handles = HandleStore(config.code_mode.max_handles, config.code_mode.max_handle_mib * _MIB)
         self.catalog = Catalog()
         self.direct: dict[str, Tool] = {}

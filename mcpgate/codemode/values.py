@@ -24,7 +24,10 @@ def value_of(tool: Tool, result: dict[str, Any], keep: KeepData) -> Any:
             return "\n".join(texts)
         values = [_parsed(part) if isinstance(part, str) else part for part in parts]
         return values[0] if len(values) == 1 else values or None
-    value = structured["result"] if tool.wraps_result and _only_result(structured) else structured
+    value = structured
+    if tool.wraps_result and _only_result(structured):
+        value = structured["result"]
+        value = _parsed(value) if isinstance(value, str) and tool.value_schema is None else value
     handles = [part for part in parts if isinstance(part, Handle)]
     if handles:
         # What structured content cannot carry must not get lost.

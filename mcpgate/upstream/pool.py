@@ -281,10 +281,13 @@ class Upstream:
 class UpstreamPool:
     """Every upstream by name. One broken upstream never delays or breaks another."""
 
-    def __init__(self) -> None:
+    def __init__(self, held: bool = False) -> None:
+        """`held`: connect only when `go` is called."""
         self._upstreams: dict[str, Upstream] = {}
         self._listeners: list[Callable[[], None]] = []
         self._go = asyncio.Event()
+        if not held:
+            self._go.set()
         self._remembered: Callable[[str, UpstreamConfig], Sequence[dict[str, Any]]] = lambda name, config: ()
 
     def on_change(self, listener: Callable[[], None]) -> None:
@@ -296,7 +299,7 @@ class UpstreamPool:
         self._remembered = find
 
     def go(self) -> None:
-        """Let connecting begin. Until then `apply` only notes what there is: a process that has just started
+        """Let a held pool connect. Until then `apply` only notes what there is: a process that has just started
         answers its first question before it shares its cores with the children it starts."""
         self._go.set()
 

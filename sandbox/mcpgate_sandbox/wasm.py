@@ -103,7 +103,13 @@ class WasmEngine:
         self._workers.close()
 
     def _run_in_thread(self, execution: Execution, call: "_Call") -> Outcome:
-        runtime = self._loaded.result()
+        try:
+            return self._run_now(execution, call)
+        finally:
+            # Making the next guest takes the other core and the GIL: after this execution, not beside it.
+            self._wanted.release()
+
+    def _run_now(self, execution: Execution, call: "_Call") -> Outcome:
         session = execution.session
         if session is None:
             return self._take().run(execution, call)
@@ -117,11 +123,11 @@ class WasmEngine:
             else:
                 self._sessions.drop(session)
                 notes = [*notes, f"session {session.rpartition('/')[2]!r} ended with this: its variables are gone"]
-        del runtime
         return _with_notes(outcome, notes)
 
     def _take(self) -> "_Guest":
-        self._wanted.release()
+        if self._pool.qsize() <= self._warm_target // 2:
+            self._wanted.release()  # executions that last must not leave the next ones without
         try:
             return self._pool.get_nowait()
         except queue.Empty:
