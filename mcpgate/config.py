@@ -5,6 +5,7 @@ misspelt limit is never a limit that does not hold.
 """
 
 import difflib
+import json
 import os
 import re
 import sys
@@ -224,7 +225,9 @@ def load_config(path: Path, environ: Mapping[str, str] = os.environ) -> Config:
 def parse_config(text: str, source: str = "config", environ: Mapping[str, str] = os.environ) -> Config:
     """Parse YAML or JSON text. Raises ConfigError."""
     try:
-        data = yaml.load(text, Loader=_UniqueKeys)
+        data = _parse(text)
+    except _Twice as error:
+        raise ConfigError(f"{source}: {error}") from None
     except yaml.YAMLError as error:
         raise ConfigError(f"{source}: not valid YAML: {error}") from error
     except RecursionError:
@@ -238,27 +241,48 @@ def parse_config(text: str, source: str = "config", environ: Mapping[str, str] =
     for section, what in _LATER.items():
         if section in data:
             raise ConfigError(f"{source}: `{section}` ({what}) is not built in this version; remove it")
-    data = _interpolate(data, "", source, environ)
+    try:
+        data = _interpolate(data, "", source, environ)
+    except RecursionError:
+        raise ConfigError(f"{source}: an alias stands inside what it names") from None
     try:
         return Config.model_validate(data)
     except ValidationError as error:
         raise ConfigError("\n".join(f"{source}: {_explain(e)}" for e in error.errors())) from None
 
 
-class _UniqueKeys(yaml.SafeLoader):
-    """YAML in which a key that stands twice is an error, not a silent loss."""
+def _parse(text: str) -> Any:
+    text = text.removeprefix("\ufeff")
+    if text.lstrip().startswith("{"):
+        try:
+            # YAML reads most JSON, but not tabs and not characters written as two \\u escapes.
+            return json.loads(text, object_pairs_hook=_unique)
+        except json.JSONDecodeError:
+            pass
+    return yaml.load(text, Loader=_UniqueKeys)
 
-    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
+
+class _Twice(ValueError):
+    """A key that stands twice is an error, not a silent loss."""
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    keys = [key for key, _ in pairs]
+    if twice := next((key for key in keys if keys.count(key) > 1), None):
+        raise _Twice(f"key {twice!r} stands twice")
+    return dict(pairs)
+
+
+class _UniqueKeys(yaml.SafeLoader):
+    def compose_mapping_node(self, anchor: Any) -> Any:
+        node = super().compose_mapping_node(anchor)
         seen = set()
-        for key_node, _ in node.value:
-            key = self.construct_object(key_node, deep=True)
-            if key_node.tag != "tag:yaml.org,2002:merge" and isinstance(key, str):
-                if key in seen:
-                    raise yaml.constructor.ConstructorError(
-                        None, None, f"key {key!r} stands twice", key_node.start_mark
-                    )
-                seen.add(key)
-        return super().construct_mapping(node, deep)
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.tag != "tag:yaml.org,2002:merge":
+                if key.value in seen:
+                    raise _Twice(f"key {key.value!r} stands twice, again in line {key.start_mark.line + 1}")
+                seen.add(key.value)
+        return node
 
 
 _VARIABLE = re.compile(r"\$\{(?:env:)?([A-Za-z_][A-Za-z0-9_]*)(:-([^}]*))?\}")

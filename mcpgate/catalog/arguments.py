@@ -2,7 +2,8 @@
 original names, checked against the tool's schema. Pure; says everything that is wrong at once."""
 
 import difflib
-from collections.abc import Sequence
+import re
+from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,12 @@ if TYPE_CHECKING:
     from jsonschema.protocols import Validator
 
 _MAX_FAULTS = 5
+_DIALECTS = (
+    ("draft-04", "Draft4Validator"), ("draft-03", "Draft3Validator"), ("draft-06", "Draft6Validator"),
+    ("draft-07", "Draft7Validator"), ("2019-09", "Draft201909Validator"),
+)  # fmt: skip
+_UNDECLARED: tuple[str, ...] = ("Draft202012Validator", "Draft7Validator", "Draft4Validator")
+"""What a schema without `$schema` is: what MCP says it is, or what it makes sense as."""
 
 
 class ArgumentFault(ValueError):
@@ -36,20 +43,19 @@ def bind(tool: Tool, positional: Sequence[Any], named: dict[str, Any]) -> dict[s
         original = parameters.get(name, name)
         if original in arguments:
             faults.append(f"argument {name!r} was given twice")
-        elif original not in tool.properties and not tool.open_ended:
+        elif original not in tool.properties and original not in tool.required and not tool.open_ended:
             near = difflib.get_close_matches(name, [*parameters, *tool.properties], 1, 0.5)
             faults.append(f"unknown argument {name!r}" + (f" (did you mean {near[0]!r}?)" if near else ""))
         else:
             arguments[original] = value
-    for name in tool.required:
-        if name not in arguments and (name in tool.properties or not tool.properties):
-            faults.append(f"argument {name!r} is missing")
+    needed = parameters or {name: name for name in sorted(tool.required)}
+    for ident, original in needed.items():
+        if original in tool.required and original not in arguments:
+            faults.append(f"argument {ident!r} is missing")
     if faults:
         raise ArgumentFault("; ".join(sorted(faults, key=_unknown_first)))
     # A model writes `x=None` for "not given"; servers refuse null where the schema does not allow it.
-    return {
-        n: v for n, v in arguments.items() if v is not None or n in tool.required or _nullable(tool.properties.get(n))
-    }
+    return {n: v for n, v in arguments.items() if v is not None or n in tool.required or _takes_null(tool, n)}
 
 
 def check(tool: Tool, arguments: dict[str, Any]) -> None:
@@ -63,8 +69,8 @@ def check(tool: Tool, arguments: dict[str, Any]) -> None:
             faults.append(_say(error))
             if len(faults) == _MAX_FAULTS:
                 break
-    except Exception:  # an unresolvable $ref or a pattern that is no regular expression: the server will judge
-        return
+    except Exception:  # an unresolvable $ref: the server will judge the rest
+        pass
     if faults:
         raise ArgumentFault("; ".join(faults))
 
@@ -73,32 +79,80 @@ def schema_fault(schema: Any) -> str | None:
     """What is wrong with a schema itself, or None."""
     if not isinstance(schema, dict):
         return None if isinstance(schema, bool) else "not an object"
-    from jsonschema.exceptions import SchemaError
-
-    try:
-        _dialect(schema).check_schema(schema)
-    except SchemaError as error:
-        return error.message[:200]
-    except Exception as error:
-        return f"{type(error).__name__}: {error}"[:200]
-    return None
+    return _understood(schema)[1]
 
 
 @lru_cache(maxsize=20_000)
 def _validator(tool: Tool) -> "Validator | None":
     schema = tool.input_schema
-    if not isinstance(schema, dict) or not schema or schema_fault(schema) is not None:
+    if not isinstance(schema, dict) or not schema:
         return None
+    dialect, fault = _understood(schema)
+    return None if fault is not None else _open(dialect, schema)
+
+
+def _understood(schema: dict[str, Any]) -> tuple[str, str | None]:
+    """The dialect in which a schema makes sense, else the first that comes into question and what is wrong."""
+    declared = schema.get("$schema")
+    dialects = _UNDECLARED
+    if declared is not None:
+        dialects = (next((name for mark, name in _DIALECTS if mark in str(declared)), _UNDECLARED[0]),)
+    faults = []
+    for dialect in dialects:
+        fault = _fault_in(dialect, schema)
+        if fault is None:
+            return dialect, None
+        faults.append(fault)
+    return dialects[0], faults[0]
+
+
+def _fault_in(dialect: str, schema: dict[str, Any]) -> str | None:
+    from jsonschema.exceptions import SchemaError
+
+    try:
+        # Formats are not looked at: a pattern may be of another kind of regular expressions.
+        _class_of(dialect).check_schema(schema, format_checker=None)
+    except SchemaError as error:
+        return str(error.message)[:200]
+    except Exception as error:
+        return f"{type(error).__name__}: {error}"[:200]
+    return None
+
+
+def _open(dialect: str, schema: Any) -> "Validator":
     from referencing import Registry
 
     # An empty registry: a $ref to some URL is never fetched.
-    return _dialect(schema)(schema, registry=Registry())
+    validator: Validator = _class_of(dialect)(schema, registry=Registry())
+    return validator
 
 
-def _dialect(schema: dict[str, Any]) -> Any:
-    from jsonschema import Draft7Validator, Draft202012Validator
+@lru_cache(maxsize=16)
+def _class_of(dialect: str) -> Any:
+    """The validator of a dialect, as schemas are written in the wild."""
+    import jsonschema
+    from jsonschema.validators import extend
 
-    return Draft7Validator if "draft-0" in str(schema.get("$schema", "")) else Draft202012Validator
+    base = getattr(jsonschema, dialect)
+    keywords = ("type", "enum", "const", "pattern", "patternProperties")
+    return extend(base, {k: _lenient(base.VALIDATORS[k]) for k in keywords if k in base.VALIDATORS})
+
+
+Rule = Callable[[Any, Any, Any, Any], Iterator["ValidationError"] | None]
+
+
+def _lenient(rule: Rule) -> Rule:
+    """OpenAPI's `nullable` lets null pass; what is no regular expression here (`\\p{L}`) is for the server to judge."""
+
+    def checked(validator: Any, value: Any, instance: Any, schema: Any) -> "Iterator[ValidationError]":
+        if instance is None and schema.get("nullable") is True:
+            return
+        try:
+            yield from rule(validator, value, instance, schema) or ()
+        except re.error:
+            return
+
+    return checked
 
 
 def _say(error: "ValidationError") -> str:
@@ -124,23 +178,21 @@ def _kinds(value: Any) -> str:
 
 def _is_whole(tool: Tool, value: dict[str, Any]) -> bool:
     """Whether one positional dict is meant as all the arguments: `tool({"path": …})`."""
+    if not value:
+        return not tool.parameters  # `tool({})` of a tool without parameters
     known = tool.properties.keys() | tool.parameters.keys()
-    return bool(value) and value.keys() <= known and tool.required <= {tool.parameters.get(k, k) for k in value}
+    return value.keys() <= known and tool.required <= {tool.parameters.get(k, k) for k in value}
 
 
-def _nullable(schema: Any) -> bool:
+def _takes_null(tool: Tool, name: str) -> bool:
+    schema = tool.properties.get(name)
     if not isinstance(schema, dict):
         return True
-    kind = schema.get("type")
-    options = [o for k in ("anyOf", "oneOf") for o in (schema.get(k) or ()) if isinstance(o, dict)]
-    return (
-        schema.get("nullable") is True
-        or kind == "null"
-        or (isinstance(kind, list) and "null" in kind)
-        or (kind is None and not options and "enum" not in schema and "$ref" not in schema)
-        or (isinstance(schema.get("enum"), list) and None in schema["enum"])
-        or any(_nullable(o) for o in options)
-    )
+    try:
+        validator = _validator(tool) or _open(_UNDECLARED[0], {})
+        return not any(True for _ in validator.evolve(schema=schema).iter_errors(None))
+    except Exception:
+        return False
 
 
 def _unknown_first(fault: str) -> bool:

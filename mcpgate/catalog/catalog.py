@@ -111,8 +111,11 @@ class Catalog:
                 return tool
         for server in self.servers:  # a server's own name may hold the separator
             for spelling in (server.name, server.ident):
-                if name.startswith(spelling) and (tool := server.accepted.get(name[len(spelling) :].lstrip("._/:"))):
-                    return tool
+                if name.startswith(spelling):
+                    rest = name[len(spelling) :]
+                    for separator in (".", "__", "/", ":"):
+                        if tool := server.accepted.get(rest.removeprefix(separator)):
+                            return tool
         bare = [server.accepted[name] for server in self.servers if name in server.accepted]
         if len(bare) == 1:
             return bare[0]

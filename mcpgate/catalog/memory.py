@@ -29,7 +29,8 @@ class Memory:
 
     def __init__(self, keep: Keep) -> None:
         self._keep = keep
-        self._shapes: dict[str, Shape] = {k: orjson.loads(v) for k, v in keep.load("shape").items()}
+        read = ((key, _parsed(value)) for key, value in keep.load("shape").items())
+        self._shapes: dict[str, Shape] = {key: shape for key, shape in read if isinstance(shape, dict)}
         self._catalogs = keep.load("catalog")
         self._quiet: dict[str, int] = {}
         self._dirty: set[str] = set()
@@ -68,7 +69,7 @@ class Memory:
 
     def recall_tools(self, server: str) -> list[dict[str, Any]]:
         value = self._catalogs.get(self._place_key(server))
-        found = orjson.loads(value) if value else []
+        found = _parsed(value) if value else []
         return [tool for tool in found if isinstance(tool, dict)] if isinstance(found, list) else []
 
     def flush(self) -> None:
@@ -88,3 +89,11 @@ class Memory:
 
     def _key(self, tool: Tool) -> str:
         return f"{self._place_key(tool.server)}/{tool.name}"
+
+
+def _parsed(value: bytes) -> Any:
+    """What was kept; None where the file was damaged."""
+    try:
+        return orjson.loads(value)
+    except orjson.JSONDecodeError:
+        return None

@@ -4,6 +4,7 @@ in whatever order it comes."""
 import builtins
 import keyword
 import re
+import unicodedata
 from collections.abc import Iterable
 
 _SERVER_TAKEN = frozenset(dir(builtins)) | {"asyncio", "json", "load", "ToolError", "ArgumentError", "self"}
@@ -35,7 +36,8 @@ def server_identifiers(names: Iterable[str]) -> dict[str, str]:
 
 def to_identifier(name: str) -> str:
     """The name with everything else than letters, digits and `_` made `_`; keywords get a `_` behind."""
-    text = re.sub(r"\W", "_", name.strip()).strip("_") or "x"
+    # NFKC: Python reads identifiers so; `ﬁle` in code arrives as `file`.
+    text = re.sub(r"\W", "_", unicodedata.normalize("NFKC", name.strip())).strip("_") or "x"
     text = re.sub(r"__+", "_", text)
     if text[0].isdigit():
         text = f"n{text}"
@@ -46,7 +48,9 @@ def to_identifier(name: str) -> str:
 
 
 def _is_free(name: str, taken: frozenset[str]) -> bool:
-    return name.isidentifier() and not keyword.iskeyword(name) and name not in taken and not name.startswith("_")
+    if not name.isidentifier() or keyword.iskeyword(name) or name in taken or name.startswith("_"):
+        return False
+    return name.isascii() or unicodedata.normalize("NFKC", name) == name
 
 
 def class_name(*parts: str) -> str:

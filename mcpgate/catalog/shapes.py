@@ -57,15 +57,13 @@ def merge(one: Shape | None, other: Shape | None) -> Shape | None:
 
 
 def _merge_objects(one: Shape, other: Shape) -> Shape:
-    if "properties" not in one or "properties" not in other:
+    keys = list(dict.fromkeys((*one.get("properties", ()), *other.get("properties", ()))))
+    if "properties" not in one or "properties" not in other or len(keys) > _MAX_KEYS:
         values: Shape | None = None
         for shape in (one, other):
             for inner in (*shape.get("properties", {}).values(), shape.get("additionalProperties")):
                 values = merge(values, inner)
         return {"type": "object", "additionalProperties": values or {}}
-    keys = [*one["properties"], *(k for k in other["properties"] if k not in one["properties"])]
-    if len(keys) > _MAX_KEYS:
-        return _merge_objects({"type": "object", "additionalProperties": {}}, {**one, "properties": one["properties"]})
     properties = {k: merge(one["properties"].get(k), other["properties"].get(k)) or {} for k in keys}
     return {"type": "object", "properties": properties, "required": sorted({*one["required"]} & {*other["required"]})}
 

@@ -238,10 +238,10 @@ class TypeWriter:
             source = f'{chosen} = TypedDict("{chosen}", {{\n{body}\n}})'
         del self.classes[chosen]
         same = chosen.rstrip("0123456789")
-        if same != chosen and self.classes.get(same) == re.sub(rf"\b{chosen}\b", same, source):
-            if not any(re.search(rf"\b{chosen}\b", other) for other in self.classes.values()):
-                self._by_schema[key] = same  # what a tool takes is often what it returns
-                return same
+        is_same = same != chosen and self.classes.get(same) == re.sub(rf"\b{chosen}\b", same, source)
+        if is_same and not any(re.search(rf"\b{chosen}\b", other) for other in self.classes.values()):
+            self._by_schema[key] = same  # what a tool takes is often what it returns
+            return same
         self.classes[chosen] = source
         return chosen
 

@@ -1,19 +1,19 @@
 """The configuration files of agents: where they are, how to read servers out of them, how to put ours in.
 Not a command itself: see import_command and install_command."""
 
-import json
 import os
 import re
 import shutil
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, MutableMapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import tomlkit
 
+from mcpgate.cli import jsonc
 from mcpgate.errors import ConfigError
 
 
@@ -88,7 +88,7 @@ def read_file(path: Path) -> dict[str, Any]:
     """A JSON (comments allowed) or TOML file. Raises ConfigError."""
     try:
         text = path.read_text(encoding="utf-8-sig")
-        data = tomlkit.parse(text).unwrap() if path.suffix == ".toml" else json.loads(without_comments(text) or "{}")
+        data = tomlkit.parse(text).unwrap() if path.suffix == ".toml" else jsonc.parse(text)
     except (OSError, ValueError) as error:  # tomlkit's and json's errors are ValueErrors
         raise ConfigError(f"{path}: cannot be read: {error}") from error
     if not isinstance(data, dict):
@@ -96,23 +96,31 @@ def read_file(path: Path) -> dict[str, Any]:
     return data
 
 
-_JSONC = re.compile(r'"(?:\\.|[^"\\])*"|//[^\n]*|/\*.*?\*/|,(?=\s*(?:(?://[^\n]*|/\*.*?\*/)\s*)*[}\]])', re.DOTALL)
-
-
-def without_comments(text: str) -> str:
-    """JSON from JSON with comments and trailing commas, which editors allow."""
-    return _JSONC.sub(lambda m: m.group(0) if m.group(0).startswith('"') else "", text).strip()
+_TAKEN = {
+    "command": "command", "args": "args", "env": "env", "cwd": "cwd", "url": "url", "serverUrl": "url",
+    "httpUrl": "url", "headers": "headers", "http_headers": "headers", "type": "type", "disabled": "disabled",
+    "description": "description",
+}  # fmt: skip
+"""A client's key → ours."""
+_TRANSLATED = frozenset(
+    {
+        "enabled",
+        "tool_timeout_sec",
+        "bearer_token_env_var",
+        "includeTools",
+        "enabled_tools",
+        "excludeTools",
+        "disabled_tools",
+    }
+)
 
 
 def to_ours(entry: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
     """A client's entry as one of ours, and what could not be taken over."""
     ours: dict[str, Any] = {}
-    notes = []
-    for theirs, key in (
-        ("command", "command"), ("args", "args"), ("env", "env"), ("cwd", "cwd"), ("url", "url"), ("serverUrl", "url"),
-        ("httpUrl", "url"), ("headers", "headers"), ("http_headers", "headers"), ("type", "type"),
-        ("disabled", "disabled"), ("description", "description"),
-    ):  # fmt: skip
+    lost = sorted(entry.keys() - _TAKEN.keys() - _TRANSLATED)
+    notes = [f"without {', '.join(lost)}"] if lost else []
+    for theirs, key in _TAKEN.items():
         value = entry.get(theirs)
         if value not in (None, "", [], {}, False):
             ours.setdefault(key, value)
@@ -157,7 +165,8 @@ def _variable(name: str) -> str:
 
 def is_mcpgate(entry: Mapping[str, Any]) -> bool:
     """Whether an entry is mcpgate itself, which must not be put behind itself."""
-    words = [str(entry.get("command", "")), *(str(a) for a in entry.get("args") or ())]
+    arguments = entry.get("args")
+    words = [str(entry.get("command", "")), *map(str, arguments if isinstance(arguments, list) else ())]
     return any(Path(word).name.removesuffix(".exe") == "mcpgate" for word in words)
 
 
@@ -177,21 +186,25 @@ def with_entry(client: Client, path: Path, name: str, entry: dict[str, Any]) -> 
         except (OSError, ValueError) as error:
             raise ConfigError(f"{path}: cannot be read: {error}") from error
         servers = document.setdefault(client.key, tomlkit.table(is_super_table=True))
+        if not isinstance(servers, MutableMapping):
+            raise ConfigError(f"{path}: `{client.key}` is not a table")
         servers[name] = entry
         return tomlkit.dumps(document)
-    data = read_file(path) if path.exists() and path.read_text(encoding="utf-8-sig").strip() else {}
-    servers = data.setdefault(client.key, {})
-    if not isinstance(servers, dict):
-        raise ConfigError(f"{path}: `{client.key}` is not an object")
-    servers[name] = entry
-    return json.dumps(data, indent=2, ensure_ascii=False) + "\n"
+    try:
+        text = path.read_text(encoding="utf-8-sig") if path.exists() else ""
+        return jsonc.with_member(text, [client.key, name], entry).rstrip() + "\n"
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{path}: cannot be changed: {error}") from error
 
 
 def write_with_backup(path: Path, text: str) -> Path | None:
-    """Put `text` in place in one step; the old file stays beside it. Returns the backup, if there was a file."""
+    """Put `text` in place in one step; the old file stays beside it. Returns the backup, if there was a file that
+    said something else."""
     path = path.resolve()  # a dotfile manager's link stays a link
     backup = None
     if path.exists():
+        if path.read_bytes() == text.encode():
+            return None
         backup = path.with_name(f"{path.name}.mcpgate-{time.strftime('%Y%m%d-%H%M%S')}.bak")
         number = 1
         while backup.exists():
@@ -200,7 +213,8 @@ def write_with_backup(path: Path, text: str) -> Path | None:
         shutil.copy2(path, backup)
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(f".{path.name}.{os.getpid()}")
-    beside.write_text(text, encoding="utf-8")
+    beside.touch(mode=0o600)  # it may hold secrets from its first byte
+    beside.write_bytes(text.encode())
     beside.chmod(path.stat().st_mode & 0o777 if path.exists() else 0o600)
     beside.replace(path)
     return backup

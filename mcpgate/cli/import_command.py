@@ -1,10 +1,12 @@
 """`mcpgate import [FROM…]`: the servers that agents on this machine use, as our configuration."""
 
 import argparse
+import json
 from pathlib import Path
 from typing import Any
 
 import yaml
+from pydantic import ValidationError
 
 from mcpgate.cli import clients, console
 from mcpgate.cli.opened import add_format
@@ -41,11 +43,15 @@ def run(arguments: argparse.Namespace) -> int:
         for name, entry in found.items():
             report.append({"from": label, "server": name, "what": _take(name, entry, merged)})
     document = {**existing, "mcpServers": merged}
-    text = yaml.safe_dump(document, sort_keys=False, allow_unicode=True, width=110)
+    if output.suffix == ".json":
+        text = json.dumps(document, indent=2, ensure_ascii=False) + "\n"
+    else:
+        text = yaml.safe_dump(document, sort_keys=False, allow_unicode=True, width=110)
     if arguments.only_print:
         print(text, end="")
         return 0
-    backup = clients.write_with_backup(output, text)
+    # A file that would say the same is left as it is, with its comments.
+    backup = clients.write_with_backup(output, text) if document != existing else None
     if arguments.format == "json":
         console.show({"written": str(output), "backup": str(backup) if backup else None, "servers": report})
     else:
@@ -81,6 +87,8 @@ def _existing(output: Path) -> dict[str, Any]:
         raise ConfigError(f"{output}: cannot be read, so it is left alone: {error}") from error
     if not isinstance(data, dict) or not isinstance(data.get("mcpServers") or {}, dict):
         raise ConfigError(f"{output}: is not an mcpgate configuration, so it is left alone; choose another with -o")
+    if "servers" in data and "mcpServers" not in data:
+        data = {"mcpServers" if key == "servers" else key: value for key, value in data.items()}
     return data
 
 
@@ -91,9 +99,11 @@ def _take(name: str, entry: dict[str, Any], merged: dict[str, Any]) -> str:
     ours, notes = clients.to_ours(entry)
     try:
         Config.model_validate({"mcpServers": {name: ours}})
-    except ValueError as error:
-        reason = str(error).splitlines()[2].strip() if len(str(error).splitlines()) > 2 else str(error)
-        return f"left out: {reason}"
+    except ValidationError as error:
+        first = error.errors()[0]  # not its text, which would show secrets
+        where = ".".join(str(part) for part in first["loc"][2:])
+        reason = first["msg"].removeprefix("Value error, ")
+        return f"left out: {where}: {reason}" if where else f"left out: {reason}"
     if name in merged:
         if merged[name] == ours:
             return "already there"
@@ -103,6 +113,6 @@ def _take(name: str, entry: dict[str, Any], merged: dict[str, Any]) -> str:
                 return "already there"
             number += 1
         merged[f"{name}-{number}"] = ours
-        return f"taken over as {name}-{number}: another {name} is there already"
+        return "; ".join([f"taken over as {name}-{number}: another {name} is there already", *notes])
     merged[name] = ours
     return "; ".join(["taken over", *notes])

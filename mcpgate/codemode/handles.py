@@ -5,8 +5,7 @@ from collections import OrderedDict
 from dataclasses import dataclass
 from typing import Any
 
-import orjson
-
+from mcpgate.codemode.results import to_json
 from mcpgate.errors import NotFound
 
 
@@ -33,7 +32,7 @@ class HandleStore:
         self._next: dict[str, int] = {}
 
     def keep_value(self, caller: str, value: Any) -> Kept:
-        size = len(value) if isinstance(value, str) else len(orjson.dumps(value, default=str))
+        size = len(value if isinstance(value, str) else to_json(value))
         return self._keep(caller, "value", "text/plain" if isinstance(value, str) else "application/json", size, value)
 
     def keep_data(self, caller: str, kind: str, mime_type: str, data: str, uri: str | None = None) -> Kept:
@@ -47,7 +46,7 @@ class HandleStore:
         kept = table.get(id)
         if kept is None:
             number = id[1:] if id[:1] == "r" else ""
-            gone = number.isdigit() and 0 < int(number) <= self._next.get(caller, 0)
+            gone = number.isdecimal() and 0 < int(number) <= self._next.get(caller, 0)
             there = f"; kept: {', '.join(list(table)[-10:])}" if table else ""
             raise NotFound(f"handle {id!r} " + ("was dropped to make room" if gone else "does not exist") + there)
         table.move_to_end(id)

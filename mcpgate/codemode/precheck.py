@@ -62,6 +62,8 @@ class _Names:
                 isinstance(node, (ast.MatchAs, ast.MatchStar)) and node.name
             ):
                 self.bound.add(node.name)
+            elif isinstance(node, ast.MatchMapping) and node.rest:
+                self.bound.add(node.rest)
 
 
 def _faults(tree: ast.AST, names: _Names, catalog: Catalog, has_session: bool) -> Iterator[Fault]:
@@ -111,7 +113,8 @@ def _in_call(tool: Tool, call: ast.Call) -> Iterator[str]:
         for name in sorted(given - accepted):
             near = difflib.get_close_matches(name, list(known), 1, 0.5)
             yield f"unknown argument {name!r}" + (f" (did you mean {near[0]!r}?)" if near else "")
-        if len(call.args) > len(known) and not starred:
+        whole = len(call.args) == 1 and not call.keywords and _may_be_whole(call.args[0])
+        if len(call.args) > len(known) and not starred and not whole:
             yield f"takes {len(known)} arguments, {len(call.args)} are given"
     if starred or doubled or (len(call.args) == 1 and not call.keywords and _may_be_whole(call.args[0])):
         return

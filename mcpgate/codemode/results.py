@@ -64,8 +64,9 @@ def to_table(value: Any) -> str | None:
     columns = list(value[0])
     if any(list(row) != columns for row in value) or not all(isinstance(c, str) for c in columns):
         return None
-    if any(isinstance(cell, (dict, list)) for row in value for cell in row.values()):
-        return None
+    cells = [cell for row in value for cell in row.values()]
+    if any(isinstance(cell, (dict, list)) for cell in cells) or (None in cells and "" in cells):
+        return None  # an empty cell must not mean both
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow(columns)
@@ -84,8 +85,8 @@ def describe(value: Any) -> str:
     """What a value is, without what is in it: `list of 4,880 objects {id, name}`."""
     if isinstance(value, list):
         if value and all(isinstance(item, dict) for item in value[:50]):
-            keys = list(value[0])[:8]
-            return f"list of {len(value):,} objects {{{', '.join(map(str, keys))}{', …' if len(value[0]) > 8 else ''}}}"
+            keys = [str(key) if len(str(key)) <= 40 else f"{str(key)[:39]}…" for key in list(value[0])[:8]]
+            return f"list of {len(value):,} objects {{{', '.join(keys)}{', …' if len(value[0]) > 8 else ''}}}"
         kinds = sorted({type(item).__name__ for item in value[:50]})
         return f"list of {len(value):,}" + (f" {' | '.join(kinds)}" if kinds else "")
     if isinstance(value, dict):

@@ -37,6 +37,9 @@ from mcpgate_sandbox.errors import (
 
 TICK_S = 0.005
 """How often a running guest is looked at."""
+_REFILL_AFTER_S = 0.003
+_TICKING_ON_S = 0.5
+"""How long the ticker goes on after the last execution, so that not every short one has to wake it."""
 _MIB = 1024 * 1024
 _STRING, _U64, _LIST, _RECORD, _OPTION, _U8 = (
     getattr(ffi, f"WASMTIME_COMPONENT_{name}").value for name in ["STRING", "U64", "LIST", "RECORD", "OPTION", "U8"]
@@ -87,7 +90,8 @@ class WasmEngine:
         if len(execution.code) > execution.limits.max_source_chars:
             limit = execution.limits.max_source_chars
             return Outcome(error=LimitReached("max_source_chars", f"the code is longer than {limit:,} characters"))
-        call = _Call(execution, asyncio.get_running_loop())
+        loop = asyncio.get_running_loop()
+        call = _Call(execution, loop)
         future = self._workers.submit(lambda: self._run_in_thread(execution, call))
         try:
             return await asyncio.wrap_future(future)
@@ -96,6 +100,8 @@ class WasmEngine:
             raise
         finally:
             call.cancel_all()
+            # Making the next guest takes the other core and the GIL: once this answer is out, not beside it.
+            loop.call_later(_REFILL_AFTER_S, self._wanted.release)
 
     async def aclose(self) -> None:
         self._closed.set()
@@ -103,13 +109,6 @@ class WasmEngine:
         self._workers.close()
 
     def _run_in_thread(self, execution: Execution, call: "_Call") -> Outcome:
-        try:
-            return self._run_now(execution, call)
-        finally:
-            # Making the next guest takes the other core and the GIL: after this execution, not beside it.
-            self._wanted.release()
-
-    def _run_now(self, execution: Execution, call: "_Call") -> Outcome:
         session = execution.session
         if session is None:
             return self._take().run(execution, call)
@@ -299,24 +298,29 @@ class _Ticker:
 
     def __init__(self, engine: WasmtimeEngine) -> None:
         self._engine, self._running = engine, 0
+        self._last_used = 0.0
+        self._parked = True
         self._changed = threading.Condition()
         threading.Thread(target=self._tick, name="mcpgate-ticker", daemon=True).start()
 
     def __enter__(self) -> None:
         with self._changed:
             self._running += 1
-            if self._running == 1:
+            if self._parked:
                 self._changed.notify()
 
     def __exit__(self, *_: object) -> None:
         with self._changed:
             self._running -= 1
+            self._last_used = time.monotonic()
 
     def _tick(self) -> None:
         while True:
             with self._changed:
-                while self._running == 0:
+                while self._running == 0 and time.monotonic() - self._last_used > _TICKING_ON_S:
+                    self._parked = True
                     self._changed.wait()
+                self._parked = False
             time.sleep(TICK_S)
             self._engine.increment_epoch()
 

@@ -1,0 +1,88 @@
+"""JSON with comments and trailing commas, as editors keep it. Pure: text in, text out; nothing that a person
+wrote is lost."""
+
+import json
+import re
+from typing import Any
+
+_TOKEN = re.compile(r'"(?:\\.|[^"\\])*"|//[^\n]*|/\*.*?\*/|[{}\[\],:]|[^\s{}\[\],:"/]+|/', re.DOTALL)
+_OMITTED = re.compile(r'"(?:\\.|[^"\\])*"|//[^\n]*|/\*.*?\*/|,(?=\s*(?:(?://[^\n]*|/\*.*?\*/)\s*)*[}\]])', re.DOTALL)
+
+
+def parse(text: str) -> Any:
+    """Raises ValueError. An empty text is an empty object."""
+    return json.loads(strip(text) or "{}")
+
+
+def strip(text: str) -> str:
+    """The text without comments and trailing commas."""
+    return _OMITTED.sub(lambda m: m.group(0) if m.group(0).startswith('"') else "", text).strip()
+
+
+def with_member(text: str, path: list[str], value: Any) -> str:
+    """The text with `value` at `path`, everything else as it was, comments too. Raises ValueError where the text
+    is no JSON, or where something on the path is no object."""
+    data = parse(text)
+    node = data
+    for key in path[:-1]:
+        node = node.setdefault(key, {}) if isinstance(node, dict) else None
+    if not isinstance(node, dict):
+        raise ValueError(f"`{'.'.join(path[:-1]) or 'the file'}` is not an object")
+    node[path[-1]] = value
+    edited = _edited(text, path, value)
+    # Whatever a text may hold, what comes out means what it should.
+    return edited if edited is not None and parse(edited) == data else json.dumps(data, indent=2, ensure_ascii=False)
+
+
+def _edited(text: str, path: list[str], value: Any) -> str | None:
+    """The text with the value written in; None where the path's place is not found."""
+    tokens = [m for m in _TOKEN.finditer(text) if not m.group(0).startswith(("//", "/*"))]
+    if not tokens:
+        return None
+    unit = next(iter(re.findall(r"^([ \t]+)\S", text, re.MULTILINE)), "  ")
+    at, depth = 0, 0
+    while True:
+        if tokens[at].group(0) != "{":
+            return None
+        depth += 1
+        found, end = _member(tokens, at, path[depth - 1])
+        if found is None:
+            for key in reversed(path[depth:]):
+                value = {key: value}
+            before = tokens[end - 1]
+            comma = "" if before.group(0) in "{," else ","
+            member = f"{json.dumps(path[depth - 1], ensure_ascii=False)}: {_written(value, unit, depth)}"
+            close = "" if "\n" in text[before.end() : tokens[end].start()] else f"\n{unit * (depth - 1)}"
+            return f"{text[: before.end()]}{comma}\n{unit * depth}{member}{close}{text[before.end() :]}"
+        if depth == len(path):
+            start, stop = tokens[found].start(), tokens[_end_of(tokens, found)].end()
+            return text[:start] + _written(value, unit, depth) + text[stop:]
+        at = found
+
+
+def _member(tokens: list[re.Match[str]], at: int, key: str) -> tuple[int | None, int]:
+    """Where the value of a key of the object at `at` begins, None if it has no such key; where the object ends."""
+    at += 1
+    found = None
+    while tokens[at].group(0) != "}":
+        if tokens[at].group(0) == ",":
+            at += 1
+            continue
+        if json.loads(tokens[at].group(0)) == key:
+            found = at + 2
+        at = _end_of(tokens, at + 2) + 1
+    return found, at
+
+
+def _end_of(tokens: list[re.Match[str]], at: int) -> int:
+    """The last token of the value that begins at `at`."""
+    depth = 0
+    while True:
+        depth += {"{": 1, "[": 1, "}": -1, "]": -1}.get(tokens[at].group(0), 0)
+        if depth == 0:
+            return at
+        at += 1
+
+
+def _written(value: Any, unit: str, depth: int) -> str:
+    return json.dumps(value, indent=unit, ensure_ascii=False).replace("\n", "\n" + unit * depth)

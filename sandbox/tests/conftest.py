@@ -1,0 +1,146 @@
+"""Fixtures: one engine for the whole session, and a host whose tools are ordinary async functions."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterator
+from typing import Any, Protocol
+
+import pytest
+
+from mcpgate_sandbox.engine import Execution, Limits, Outcome
+from mcpgate_sandbox.errors import ToolFailed
+from mcpgate_sandbox.wasm import WasmEngine
+
+Tool = Callable[..., Awaitable[Any]]
+
+GENEROUS = Limits(timeout_s=20, cpu_s=10)
+"""Ends a test that went wrong; no test waits for it."""
+
+
+class Host:
+    """The gateway's side of an execution: serves tools to the guest and remembers what it was asked."""
+
+    def __init__(self, tools: dict[str, Tool] | None = None) -> None:
+        """`tools`: by qualified name, e.g. "t.echo". Everybody has the tools below."""
+        self.tools: dict[str, Tool] = {
+            "t.echo": self.echo,
+            "t.rows": self.rows,
+            "t.add": self.add,
+            "t.fail": self.fail,
+            "t.never": self.never,
+            **(tools or {}),
+        }
+        self.calls: list[tuple[str, list[Any], dict[str, Any]]] = []
+        self.cancelled: list[str] = []
+        self.finished: list[str] = []
+        self.in_flight = self.most_in_flight = 0
+        self.never_called = asyncio.Event()
+        self.idle = asyncio.Event()
+        self.kept: dict[str, Any] = {}
+        """What `load()` finds."""
+
+    @property
+    def servers(self) -> list[str]:
+        return sorted({name.partition(".")[0] for name in self.tools})
+
+    async def call_tool(self, server: str, tool: str, positional: list[Any], named: dict[str, Any]) -> Any:
+        name = f"{server}.{tool}"
+        self.calls.append((name, positional, named))
+        self.in_flight += 1
+        self.most_in_flight = max(self.most_in_flight, self.in_flight)
+        self.idle.clear()
+        try:
+            if name not in self.tools:
+                raise ToolFailed(f"there is no tool {name}")
+            value = await self.tools[name](*positional, **named)
+            self.finished.append(name)
+            return value
+        except asyncio.CancelledError:
+            self.cancelled.append(name)
+            raise
+        finally:
+            self.in_flight -= 1
+            if not self.in_flight:
+                self.idle.set()
+
+    def host_call(self, name: str, arguments: list[Any]) -> Any:
+        if name == "@tools":
+            tools = [tool for server, _, tool in (full.partition(".") for full in self.tools) if server == arguments[0]]
+            return {**{tool.replace("-", "_"): tool for tool in tools}, **{tool: tool for tool in tools}}
+        if name == "@load" and arguments and arguments[0] in self.kept:
+            return self.kept[arguments[0]]
+        raise ToolFailed(f"{name} has nothing for {arguments}")
+
+    async def echo(self, value: Any = None) -> Any:
+        return value
+
+    async def rows(self, count: int = 3) -> Any:
+        return [{"n": n, "name": f"row {n}"} for n in range(count)]
+
+    async def add(self, a: int, b: int = 0) -> int:
+        return a + b
+
+    async def fail(self, message: str = "boom") -> Any:
+        raise ToolFailed(message, server="t", tool="fail", data={"code": 7})
+
+    async def never(self) -> Any:
+        self.never_called.set()
+        await asyncio.Event().wait()
+
+
+class Run(Protocol):
+    async def __call__(
+        self,
+        code: str,
+        tools: dict[str, Tool] | None = None,
+        *,
+        host: Host | None = None,
+        limits: Limits = GENEROUS,
+        session: str | None = None,
+        on: WasmEngine | None = None,
+    ) -> Outcome: ...
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.fixture(scope="session")
+def engine() -> Iterator[WasmEngine]:
+    engine = WasmEngine(warm=2)
+    asyncio.run(engine.ready())
+    yield engine
+    asyncio.run(engine.aclose())
+
+
+@pytest.fixture
+def run(engine: WasmEngine) -> Run:
+    """Runs code with the given tools, or on a given host."""
+
+    async def run(
+        code: str,
+        tools: dict[str, Tool] | None = None,
+        *,
+        host: Host | None = None,
+        limits: Limits = GENEROUS,
+        session: str | None = None,
+        on: WasmEngine | None = None,
+    ) -> Outcome:
+        host = host or Host(tools)
+        return await (on or engine).run(
+            Execution(code, host.servers, host.call_tool, host.host_call, limits=limits, session=session)
+        )
+
+    return run
+
+
+@pytest.fixture
+def value(run: Run) -> Callable[..., Awaitable[Any]]:
+    """The result of code that must not fail."""
+
+    async def value(code: str, tools: dict[str, Tool] | None = None, **options: Any) -> Any:
+        outcome = await run(code, tools, **options)
+        assert outcome.error is None, f"{outcome.error!r}\n{getattr(outcome.error, 'traceback', '')}"
+        return outcome.result
+
+    return value
