@@ -134,6 +134,8 @@ def _about(view: UpstreamView) -> str:
     if facts is None:
         return ""
     sentence = re.split(r"(?<=[.!?])\s", " ".join(facts.instructions.split()), maxsplit=1)[0]
+    if sentence.startswith("#"):
+        sentence = ""  # a manual, not a sentence
     return facts.title or sentence or (facts.name if facts.name != view.name else "")
 
 

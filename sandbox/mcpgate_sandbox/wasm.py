@@ -11,6 +11,7 @@ import ctypes
 import json
 import os
 import queue
+import re
 import threading
 import time
 from collections import OrderedDict, deque
@@ -120,7 +121,11 @@ class WasmEngine:
             if guest.usable:
                 self._sessions.put(session, guest)
             else:
-                self._sessions.drop(session)
+                # Nobody reads the outcome of a cancelled execution: the session's next one says what happened.
+                cancelled = isinstance(outcome.error, Cancelled)
+                self._sessions.drop(
+                    session, "the earlier one ended when its execution was cancelled" if cancelled else ""
+                )
                 notes = [*notes, f"session {session.rpartition('/')[2]!r} ended with this: its variables are gone"]
         return _with_notes(outcome, notes)
 
@@ -244,9 +249,11 @@ class _Sessions:
                 oldest, _ = self._guests.popitem(last=False)
                 self._note(oldest, "the earlier one made room for others")
 
-    def drop(self, session: str) -> None:
+    def drop(self, session: str, reason: str = "") -> None:
         with self._lock:
             self._guests.pop(session, None)
+            if reason:
+                self._note(session, reason)
 
     def _expire(self) -> None:
         horizon = time.monotonic() - self._idle_s
@@ -366,25 +373,32 @@ class _Call:
             async with self._turns:
                 answer = await self._ask(name, arguments)
         except asyncio.CancelledError:
-            raise
+            if (task := asyncio.current_task()) is None or task.cancelling():
+                raise
+            answer = _error_answer(ToolFailed("the call was cancelled on its way"), name)
         except ToolFailed as error:
             answer = _error_answer(error, name)
         except Exception as error:  # a defect of the host's own: the guest hears of it, and goes on
             answer = _error_answer(ToolFailed(f"the gateway failed: {type(error).__name__}"), name)
-            self._loop.call_exception_handler({"message": f"tool call {name} failed in the host", "exception": error})
+            self._report(name, error)
         self._inbox.put((id, answer))
 
     async def _ask(self, name: str, arguments: str) -> str:
         server, _, tool = name.partition(".")
         positional, named = _parse_arguments(arguments)
         value = await self.execution.call_tool(server, tool, positional, named)
-        answer = encode_answer(value)
+        return self._checked(encode_answer(value))
+
+    def _checked(self, answer: str) -> str:
         if len(answer) > self.limits.max_reply_chars:
             raise ToolFailed(
                 f"the answer has {len(answer):,} characters, more than the sandbox takes "
                 f"(max_reply_chars={self.limits.max_reply_chars:,}); ask the tool for less at a time"
             )
         return answer
+
+    def _report(self, name: str, error: Exception) -> None:
+        self._loop.call_exception_handler({"message": f"tool call {name} failed in the host", "exception": error})
 
     # --- in the guest's thread
 
@@ -455,13 +469,18 @@ class _Call:
 
     def _host_call(self, name: str, arguments: str) -> str:
         if name == "@cancel":
+            if not arguments.isascii() or not arguments.isdigit() or len(arguments) > 10:
+                raise _Violation("a call was cancelled that cannot be one")
             self._loop.call_soon_threadsafe(self._cancel, int(arguments))
             return "+null"
         try:
             positional, _ = _parse_arguments(arguments)
-            return encode_answer(self.execution.host_call(name, positional))
+            return self._checked(encode_answer(self.execution.host_call(name, positional)))
         except ToolFailed as error:
             return _error_answer(error, "")
+        except Exception as error:
+            self._loop.call_soon_threadsafe(self._report, name, error)
+            return _error_answer(ToolFailed(f"the gateway failed: {type(error).__name__}"), "")
 
     def _cancel(self, id: int) -> None:
         if (task := self._tasks.get(id)) is not None:
@@ -515,6 +534,8 @@ class _Guest:
             self.enter("", '{"warm":true}')
 
     def run(self, execution: Execution, call: _Call) -> Outcome:
+        if call.stopped is not None:  # given up while it waited for its turn; this guest has seen nothing of it
+            return Outcome(error=call.stopped if isinstance(call.stopped, Cancelled) else None)
         limits = execution.limits
         self._call, self._output, self._output_chars = call, [[], [], []], 0
         self._store.set_limits(memory_size=limits.memory_mib * _MIB, instances=1000, tables=1000, memories=100)
@@ -636,12 +657,18 @@ def _error_answer(error: ToolFailed, name: str) -> str:
     return "-" + encode_answer(fields)[1:]
 
 
+_LONG_NUMBER = re.compile(r"\d{19}")
+
+
 def _parse_json(text: str) -> Any:
     try:
-        return orjson.loads(text)
+        # orjson makes floats of integers over 64 bits.
+        if _LONG_NUMBER.search(text) is None:
+            return orjson.loads(text)
     except orjson.JSONDecodeError:
-        # NaN, lone surrogates and huge integers are Python's JSON, not orjson's.
-        return json.loads(text, parse_constant=str)
+        pass
+    # NaN, lone surrogates and huge integers are Python's JSON, not orjson's.
+    return json.loads(text, parse_constant=str)
 
 
 def _parse_arguments(text: str) -> tuple[list[Any], dict[str, Any]]:
@@ -722,6 +749,8 @@ def _host_function(body: Callable[[Any, Any], None]) -> Any:
             body(arguments, results)
             return 0
         except BaseException as error:
+            if (guest := _here.guest) is not None and (call := guest._call) is not None and call.stopped is None:
+                call.stopped = LimitReached("protocol", f"the execution was ended: {error}")
             return _new_error(str(error))
 
     return callback

@@ -197,7 +197,10 @@ async def test_a_server_called_like_a_package_keeps_its_tools_after_importing_a_
 
 
 async def test_code_may_use_a_servers_name_for_something_else(value: Value) -> None:
-    assert await value("def f(t):\n    return t + 1\nawait asyncio.sleep(0)\n[f(1), [t for t in 'ab']]") == [2, ["a", "b"]]
+    assert await value("def f(t):\n    return t + 1\nawait asyncio.sleep(0)\n[f(1), [t for t in 'ab']]") == [
+        2,
+        ["a", "b"],
+    ]
 
 
 # --- failures of tools
@@ -220,7 +223,9 @@ async def test_refused_arguments_are_an_argument_error_and_a_type_error(value: V
     async def strict(**named: Any) -> Any:
         raise ToolFailed("path is missing", server="t", tool="strict", kind="arguments")
 
-    code = "try:\n    t.strict()\nexcept TypeError as e:\n    r = [type(e).__name__, isinstance(e, ToolError), str(e)]\nr"
+    code = (
+        "try:\n    t.strict()\nexcept TypeError as e:\n    r = [type(e).__name__, isinstance(e, ToolError), str(e)]\nr"
+    )
     assert await value(code, {"t.strict": strict}) == ["ArgumentError", True, "t.strict: path is missing"]
 
 
@@ -267,7 +272,9 @@ async def test_a_call_that_the_host_cancels_itself_is_an_error_and_no_endless_wa
     async def torn() -> Any:
         raise asyncio.CancelledError
 
-    outcome = await run("try:\n    t.torn()\nexcept ToolError as e:\n    r = 'caught'\nr", {"t.torn": torn}, limits=SHORT)
+    outcome = await run(
+        "try:\n    t.torn()\nexcept ToolError as e:\n    r = 'caught'\nr", {"t.torn": torn}, limits=SHORT
+    )
     assert (outcome.result, outcome.error) == ("caught", None)
 
 
@@ -307,9 +314,7 @@ TOGETHER = {
     ),
     "wait_for in gather": "await asyncio.gather(*[asyncio.wait_for(t.meet(i), 60) for i in (1, 2, 3)])",
     "shield in gather": "await asyncio.gather(*[asyncio.shield(t.meet(i)) for i in (1, 2, 3)])",
-    "functions": (
-        "async def get(i):\n    return await t.meet(i)\nawait asyncio.gather(*[get(i) for i in (1, 2, 3)])"
-    ),
+    "functions": ("async def get(i):\n    return await t.meet(i)\nawait asyncio.gather(*[get(i) for i in (1, 2, 3)])"),
     "functions that do not await": (
         "async def get(i):\n    return t.meet(i)\nawait asyncio.gather(*[get(i) for i in (1, 2, 3)])"
     ),
@@ -984,7 +989,7 @@ SNIPPETS: dict[str, tuple[str, Any]] = {
         [3, "y"],
     ),
     "hashlib": ("import hashlib\nhashlib.sha256(b'a').hexdigest()[:8] + hashlib.md5(b'a').hexdigest()[:4]", "ca9781120cc1"),
-    "hmac": ("import hmac\nhmac.new(b'k', b'm', 'sha256').hexdigest()[:8]", "a3ac3a0c"),
+    "hmac": ("import hmac\nhmac.new(b'k', b'm', 'sha256').hexdigest()[:8]", "2c7d7a9b"),
     "base64": ("import base64\n[base64.b64encode(b'hi').decode(), base64.urlsafe_b64decode('aGk=').decode()]", ["aGk=", "hi"]),
     "uuid": ("import uuid\n[uuid.uuid4().version, str(uuid.uuid5(uuid.NAMESPACE_DNS, 'a.b'))[:8]]", [4, "e5eea65c"]),
     "secrets": ("import secrets\n[len(secrets.token_hex(4)), secrets.choice('a')]", [8, "a"]),

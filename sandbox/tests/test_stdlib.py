@@ -46,7 +46,14 @@ async def test_a_missing_module_is_an_import_error_that_names_it(run: Any) -> No
 @pytest.mark.parametrize(
     "module",
     [
-        *("collections.abc", "concurrent.futures", "email.mime.text", "html.parser", "http.client", "importlib.resources"),
+        *(
+            "collections.abc",
+            "concurrent.futures",
+            "email.mime.text",
+            "html.parser",
+            "http.client",
+            "importlib.resources",
+        ),
         *("json.decoder", "logging.handlers", "os.path", "unittest.mock", "urllib.parse", "xml.dom.minidom"),
         *("xml.etree.ElementTree", "xml.sax.saxutils", "zoneinfo", "email.message", "encodings.cp1252"),
     ],

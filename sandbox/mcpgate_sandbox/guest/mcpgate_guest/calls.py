@@ -15,6 +15,9 @@ import wit_world
 from mcpgate_guest import wire
 
 _waiting: dict[int, "Pending"] = {}
+"""Calls that have no answer yet."""
+_unseen: dict[int, "Pending"] = {}
+"""Calls whose answer nobody has looked at."""
 _next_id = 0
 
 
@@ -22,10 +25,10 @@ class Pending:
     """The answer of a call that has left. Awaitable; used in any other way it waits for the value and
     stands for it."""
 
-    __slots__ = ("_answer", "_done", "_error", "_futures", "_id", "_observed", "_value")
+    __slots__ = ("_answer", "_done", "_error", "_futures", "_id", "_value")
 
     def __init__(self, id: int) -> None:
-        self._id, self._done, self._observed = id, False, False
+        self._id, self._done = id, False
         self._answer: str | None = None
         self._value: Any = None
         self._error: BaseException | None = None
@@ -39,7 +42,7 @@ class Pending:
         self._futures.clear()
 
     def _take(self) -> Any:
-        self._observed = True
+        _unseen.pop(self._id, None)
         if self._answer is not None:
             answer, self._answer = self._answer, None
             try:
@@ -61,16 +64,19 @@ class Pending:
             self._futures.append(future)
             try:
                 yield from future
-            except asyncio.CancelledError:
-                self._observed = True
+            except asyncio.CancelledError as error:
                 if not self._done:
-                    _waiting.pop(self._id, None)
-                    wit_world.call("@cancel", str(self._id))
+                    self._futures.remove(future)
+                    if not self._futures:
+                        self._done, self._error = True, error
+                        _waiting.pop(self._id, None)
+                        _unseen.pop(self._id, None)
+                        wit_world.call("@cancel", str(self._id))
                 raise
         return self._take()
 
     def __hash__(self) -> int:
-        return id(self)
+        return hash(self._mcpgate_value())
 
     def __eq__(self, other: object) -> Any:
         return True if other is self else self._mcpgate_value() == value_of(other)
@@ -114,6 +120,25 @@ def value_of(value: Any) -> Any:
     return value._mcpgate_value() if type(value) is Pending else value
 
 
+def values_of(container: Any) -> Any:
+    """A list, tuple or dict with the values in place of the calls that it holds."""
+    if type(container) is dict:
+        return {key: value_of(value) for key, value in container.items()}
+    return type(container)([value_of(value) for value in container])
+
+
+async def wait_for_value(value: Any) -> Any:
+    """`value_of` for code that may await."""
+    return await value if type(value) is Pending else value
+
+
+async def wait_for_values(container: Any) -> Any:
+    """`values_of` for code that may await."""
+    for value in container.values() if type(container) is dict else container:
+        await wait_for_value(value)
+    return values_of(container)
+
+
 def pump(timeout_s: float | None) -> bool:
     """Wait for answers, hand them to whoever waits, say whether any came."""
     frame = wit_world.poll(-1 if timeout_s is None else max(0, int(timeout_s * 1000 + 0.999)))
@@ -134,15 +159,20 @@ def pump(timeout_s: float | None) -> bool:
 def drain() -> list[str]:
     """Let calls that were started and never awaited come to their end; what failed among them."""
     failed = []
-    left = list(_waiting.values())
-    for pending in left:
-        if pending._observed:
-            continue
+    for pending in list(_unseen.values()):
         try:
             pending._mcpgate_value()
         except Exception as error:
             failed.append(f"a call that was never awaited failed: {error}")
     return failed
+
+
+def forget() -> None:
+    """The execution ends: the host drops what is still on its way, so a session must not wait for it later."""
+    for pending in _waiting.values():
+        pending._finish('-{"message":"the execution that made this call ended before its answer came"}')
+    _waiting.clear()
+    _unseen.clear()
 
 
 class Tool:
@@ -160,7 +190,7 @@ class Tool:
         if asyncio._get_running_loop() is None:
             return wire.decode(wit_world.call(name, arguments))
         _next_id += 1
-        pending = _waiting[_next_id] = Pending(_next_id)
+        pending = _waiting[_next_id] = _unseen[_next_id] = Pending(_next_id)
         wit_world.submit(_next_id, name, arguments)
         return pending
 

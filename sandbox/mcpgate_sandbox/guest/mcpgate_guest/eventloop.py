@@ -4,6 +4,7 @@ tool calls. Thread-free and socket-free."""
 import asyncio
 import asyncio.tasks
 import selectors
+import sys
 import time
 from asyncio import base_events
 from typing import Any
@@ -37,6 +38,12 @@ class Loop(base_events.BaseEventLoop):
     def create_task(self, coro: Any, **options: Any) -> Any:
         return super().create_task(_awaitable(coro), **options)
 
+    def default_exception_handler(self, context: dict[str, Any]) -> None:
+        # The standard one logs a traceback through this package; the model needs one line.
+        error = context.get("exception")
+        if isinstance(error, Exception):
+            print(f"a task that was never awaited failed: {type(error).__name__}: {error}", file=sys.stderr)
+
     def close(self) -> None:
         if not self.is_closed():
             super().close()
@@ -63,6 +70,7 @@ _std_ensure_future = asyncio.ensure_future
 _std_wait = asyncio.wait
 _std_wait_for = asyncio.wait_for
 _std_as_completed = asyncio.as_completed
+_std_gather = asyncio.gather
 _std_iscoroutine = asyncio.iscoroutine
 
 
@@ -80,6 +88,11 @@ def wait_for(fut: Any, timeout: float | None) -> Any:
 
 def as_completed(fs: Any, **options: Any) -> Any:
     return _std_as_completed([ensure_future(f) for f in fs], **options)
+
+
+def gather(*things: Any, **options: Any) -> Any:
+    # It keeps its arguments in a dict, and a call's hash is its value's.
+    return _std_gather(*[ensure_future(t) if type(t) is Pending else t for t in things], **options)
 
 
 def run(main: Any, *, debug: bool | None = None, loop_factory: Any = None) -> Any:
@@ -133,6 +146,7 @@ def install() -> None:
         module.wait = wait
         module.wait_for = wait_for
         module.as_completed = as_completed
+        module.gather = gather
     asyncio.tasks._ensure_future = ensure_future
     asyncio.run = asyncio.runners.run = run
     asyncio.new_event_loop = asyncio.events.new_event_loop = Loop

@@ -19,13 +19,6 @@ from mcpgate_guest.errors import ArgumentError, ToolError
 eventloop.install()
 
 
-class Returned(BaseException):
-    """A top-level `return`. Not an Exception, so that `except Exception` lets it pass."""
-
-    def __init__(self, value: Any = None) -> None:
-        self.value = value
-
-
 class _Stream:
     """stdout or stderr: the first writes go out at once, so that a killed program still shows them;
     later ones in blocks."""
@@ -95,8 +88,10 @@ def _prepare() -> None:
     builtins.input = _no_input
     builtins.ToolError, builtins.ArgumentError = ToolError, ArgumentError
     builtins.load = _load
-    setattr(builtins, rewrite.RETURN, Returned)
     setattr(builtins, rewrite.VALUE, calls.value_of)
+    setattr(builtins, rewrite.VALUES, calls.values_of)
+    setattr(builtins, rewrite.WAIT, calls.wait_for_value)
+    setattr(builtins, rewrite.WAIT_ALL, calls.wait_for_values)
     setattr(builtins, rewrite.BLEND, _blend)
     _namespace.update(__name__="__main__", __builtins__=builtins, asyncio=asyncio, json=json)
 
@@ -125,16 +120,16 @@ def run(code: str, opts_json: str) -> str:
     servers = frozenset(opts.get("servers", ()))
     for name in servers:
         _namespace[name] = calls.Server(name)
-    _namespace.pop(rewrite.RESULT, None)
     linecache.cache[rewrite.FILENAME] = (len(code), None, [line + "\n" for line in code.splitlines()], rewrite.FILENAME)
     try:
-        result = _execute(rewrite.compile_program(code, servers))
+        result = _execute(rewrite.compile_program(code, servers), _namespace)
         result = calls.value_of(result)
         for failure in calls.drain():
             print(failure, file=_stderr)
         outcome = "{}" if result is None else '{"result":' + wire.encode_result(result) + "}"
     except BaseException as error:
         outcome = json.dumps({"error": _report(error, code)})
+    calls.forget()
     try:
         _stdout.flush()
         _stderr.flush()
@@ -143,15 +138,11 @@ def run(code: str, opts_json: str) -> str:
     return outcome
 
 
-def _execute(code: types.CodeType) -> Any:
-    try:
-        if code.co_flags & inspect.CO_COROUTINE:
-            eventloop.run_in_fresh_loop(types.FunctionType(code, _namespace)())
-        else:
-            exec(code, _namespace)
-    except Returned as returned:
-        return returned.value
-    return _namespace.get(rewrite.RESULT)
+def _execute(code: types.CodeType, namespace: dict[str, Any]) -> Any:
+    program = types.FunctionType(code, namespace)
+    if code.co_flags & inspect.CO_COROUTINE:
+        return eventloop.run_in_fresh_loop(program())
+    return program()
 
 
 def _report(error: BaseException, code: str) -> dict[str, Any]:
@@ -180,7 +171,7 @@ def _report(error: BaseException, code: str) -> dict[str, Any]:
     if isinstance(error, BaseExceptionGroup):
         lines += [f"  - {type(e).__name__}: {_text(e)}" for e in error.exceptions[:10]]
     cause = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
-    if cause is not None and not isinstance(cause, (Returned, asyncio.CancelledError)):
+    if cause is not None and not isinstance(cause, asyncio.CancelledError):
         lines.append(f"(while handling {type(cause).__name__}: {_text(cause)[:300]})")
     report.update(line=frames[-1].lineno if frames else None, traceback="\n".join(lines))
     if isinstance(error, ToolError):

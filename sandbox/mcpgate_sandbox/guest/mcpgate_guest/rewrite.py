@@ -2,10 +2,15 @@
 expression, and one meaning for `x = files.read(…)` with and without `await`. Pure."""
 
 import ast
+import inspect
 import types
+from typing import Any
 
 FILENAME = "<code>"
-RESULT, RETURN, VALUE, BLEND = "__mcpgate_result__", "__mcpgate_return__", "__mcpgate_value__", "__mcpgate_blend__"
+VALUE, VALUES, WAIT, WAIT_ALL, BLEND = (
+    f"__mcpgate_{name}__" for name in ("value", "values", "wait", "wait_all", "blend")
+)
+"""What rewritten code calls: see calls.py, and program.py for the last."""
 
 _SINKS = frozenset(
     (
@@ -30,30 +35,73 @@ _BUILTINS_THAT_USE = frozenset(
 )
 
 
+_SCOPES = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda, ast.ClassDef, ast.GeneratorExp)
+_CONTAINERS = (ast.List, ast.Tuple, ast.Dict, ast.ListComp, ast.DictComp)
+
+
 def compile_program(source: str, servers: frozenset[str]) -> types.CodeType:
-    """Compile a program. Raises SyntaxError with the model's own line numbers."""
+    """Compile a program to a function without parameters, whose variables are globals and whose value is the
+    program's. A coroutine function if the program awaits. Raises SyntaxError with the model's own line numbers."""
     tree = ast.parse(source, FILENAME)
     nodes = list(ast.walk(tree))
-    if any(isinstance(n, (ast.Await, ast.AsyncFunctionDef, ast.AsyncFor, ast.AsyncWith)) for n in nodes):
-        _TakeValues(servers, _awaited_names(nodes)).visit(tree)
-    tree.body = _TopLevel(servers).rewrite(tree.body)
-    ast.fix_missing_locations(tree)
-    return compile(tree, FILENAME, "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT, dont_inherit=True)
+    waits = any(_waits(statement) for statement in tree.body)
+    if waits or any(isinstance(n, ast.AsyncFunctionDef) for n in nodes):
+        _TakeValues(servers, _awaited_names(nodes), waits).visit(tree)
+    body = _TopLevel(servers).rewrite(tree.body)
+    code = _compile_function(body, waits)
+    if names := {name for name in (*code.co_varnames, *code.co_cellvars) if name.isidentifier()}:
+        code = _compile_function([ast.Global(sorted(names)), *body], waits)
+    if code.co_flags & (inspect.CO_GENERATOR | inspect.CO_ASYNC_GENERATOR):
+        raise SyntaxError("'yield' outside function", (FILENAME, None, None, None))
+    # Without these flags locals() are the globals, as they are at the top of a module.
+    flags = code.co_flags & ~(inspect.CO_OPTIMIZED | inspect.CO_NEWLOCALS)
+    return code.replace(co_name="<module>", co_qualname="<module>", co_flags=flags)
+
+
+def _compile_function(body: list[ast.stmt], waits: bool) -> types.CodeType:
+    future = [s for s in body if isinstance(s, ast.ImportFrom) and s.module == "__future__"]
+    rest: list[ast.stmt] = [s for s in body if s not in future] or [ast.Pass()]
+    arguments = ast.arguments(posonlyargs=[], args=[], kwonlyargs=[], kw_defaults=[], defaults=[])
+    kind: Any = ast.AsyncFunctionDef if waits else ast.FunctionDef
+    function = kind(name="program", args=arguments, body=rest, decorator_list=[], type_params=[])
+    module = ast.fix_missing_locations(ast.Module([*future, function], []))
+    code = compile(module, FILENAME, "exec", dont_inherit=True)
+    return next(constant for constant in code.co_consts if isinstance(constant, types.CodeType))
+
+
+def _waits(node: ast.AST) -> bool:
+    """Whether this awaits, outside any function."""
+    if isinstance(node, (ast.Await, ast.AsyncFor, ast.AsyncWith)):
+        return True
+    if isinstance(node, ast.comprehension) and node.is_async:
+        return True
+    if isinstance(node, _SCOPES):
+        return False
+    return any(_waits(child) for child in ast.iter_child_nodes(node))
 
 
 def _awaited_names(nodes: list[ast.AST]) -> frozenset[str]:
+    """Names that may hold an awaitable which the code awaits later on."""
     names: set[str] = set()
     for node in nodes:
         if isinstance(node, ast.Await):
-            names.update(n.id for n in ast.walk(node.value) if isinstance(n, ast.Name))
+            names |= _names(node.value)
         elif isinstance(node, ast.Call) and _called(node) in _SINKS:
             for argument in (*node.args, *(k.value for k in node.keywords)):
-                names.update(n.id for n in ast.walk(argument) if isinstance(n, ast.Name))
+                names |= _names(argument)
         elif isinstance(node, (ast.Return, ast.Yield)) and isinstance(node.value, ast.Name):
             names.add(node.value.id)
-        elif isinstance(node, (ast.AsyncFor, ast.For)) and isinstance(node.iter, ast.Name):
-            names.add(node.iter.id)
+        elif isinstance(node, (ast.AsyncFor, ast.For)) and any(isinstance(n, ast.Await) for n in ast.walk(node)):
+            names |= _names(node.iter)
+        elif isinstance(node, (ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)) and any(
+            isinstance(n, ast.Await) for n in ast.walk(node)
+        ):
+            names |= {name for generator in node.generators for name in _names(generator.iter)}
     return frozenset(names)
+
+
+def _names(node: ast.AST) -> set[str]:
+    return {n.id for n in ast.walk(node) if isinstance(n, ast.Name)}
 
 
 def _called(call: ast.Call) -> str:
@@ -62,10 +110,11 @@ def _called(call: ast.Call) -> str:
 
 
 class _TakeValues(ast.NodeTransformer):
-    """Wraps tool calls that are plainly used as values, so that they are values and not awaitables."""
+    """Wraps tool calls that are plainly used as values, so that they are values and not awaitables. Where code
+    may await, the wrapper does too: other tasks go on meanwhile, and timeouts reach it."""
 
-    def __init__(self, servers: frozenset[str], awaited: frozenset[str]) -> None:
-        self.servers, self.awaited = servers, awaited
+    def __init__(self, servers: frozenset[str], awaited: frozenset[str], waits: bool) -> None:
+        self.servers, self.awaited, self.waits = servers, awaited, waits
 
     def _is_tool_call(self, node: ast.AST | None) -> bool:
         return (
@@ -75,41 +124,77 @@ class _TakeValues(ast.NodeTransformer):
             and node.func.value.id in self.servers
         )
 
+    def _holds_tool_calls(self, node: ast.AST) -> bool:
+        """Whether this builds a container out of tool calls; they all leave before the first is waited for."""
+        if isinstance(node, (ast.List, ast.Tuple, ast.Set)):
+            return any(self._is_tool_call(element) for element in node.elts)
+        if isinstance(node, ast.Dict):
+            return any(self._is_tool_call(value) for value in node.values)
+        if isinstance(node, (ast.ListComp, ast.SetComp)):
+            return self._is_tool_call(node.elt)
+        return isinstance(node, ast.DictComp) and self._is_tool_call(node.value)
+
     def _uses(self, parent: ast.AST, child: ast.AST) -> bool:
         if isinstance(parent, _USES):
             return True
+        if isinstance(parent, ast.Return):
+            return self.waits
         if isinstance(parent, ast.Assign):
             return all(self._keeps_value(t) for t in parent.targets)
         if isinstance(parent, (ast.AnnAssign, ast.NamedExpr)):
             return self._keeps_value(parent.target)
+        if isinstance(parent, ast.Dict):
+            return child in parent.keys
+        if isinstance(parent, ast.DictComp):
+            return child is parent.key
         if isinstance(parent, ast.Call) and child is not parent.func:
             name = _called(parent)
             return name in _BUILTINS_THAT_USE and not (name == "map" and parent.args[:1] == [child])
         return False
 
     def _keeps_value(self, target: ast.AST) -> bool:
-        return not (isinstance(target, ast.Name) and target.id in self.awaited)
+        return not (_names(target) & self.awaited)
 
     def generic_visit(self, node: ast.AST) -> ast.AST:
+        before = self.waits
         for field, old in ast.iter_fields(node):
+            if isinstance(node, _SCOPES):
+                self.waits = isinstance(node, ast.AsyncFunctionDef) and field == "body"
             if isinstance(old, list):
                 setattr(node, field, [self._child(node, item) for item in old])
             elif isinstance(old, ast.AST):
                 setattr(node, field, self._child(node, old))
+        self.waits = before
         return node
 
     def _child(self, parent: ast.AST, child: object) -> object:
         if not isinstance(child, ast.AST):
             return child
+        call = self._is_tool_call(child)
+        holds = self._holds_tool_calls(child)
+        uses = (call or holds) and self._uses(parent, child)
         self.visit(child)
-        if self._is_tool_call(child) and self._uses(parent, child):
-            wrapped = ast.Call(ast.Name(VALUE, ast.Load()), [child], [])
-            return ast.copy_location(wrapped, child)
+        if isinstance(child, (ast.Set, ast.SetComp)) and holds:
+            # Members of a set are hashed, which would wait for each before the next one leaves.
+            elements: Any = ast.List(child.elts, ast.Load()) if isinstance(child, ast.Set) else None
+            elements = elements or ast.ListComp(child.elt, child.generators)
+            if isinstance(parent, ast.Call) and _called(parent) in _SINKS:
+                return ast.copy_location(elements, child)
+            return ast.Call(ast.Name("set", ast.Load()), [self._wrap(elements, child, VALUES, WAIT_ALL)], [])
+        if uses and call:
+            return self._wrap(child, child, VALUE, WAIT)
+        if uses and isinstance(child, _CONTAINERS):
+            return self._wrap(child, child, VALUES, WAIT_ALL)
         return child
+
+    def _wrap(self, value: Any, at: ast.AST, plain: str, waiting: str) -> ast.expr:
+        wrapped = ast.Call(ast.Name(waiting if self.waits else plain, ast.Load()), [value], [])
+        return ast.copy_location(ast.Await(wrapped) if self.waits else wrapped, at)
 
 
 class _TopLevel:
-    """Rewrites statements outside any function: `return`, the final expression, imports over a server."""
+    """Rewrites statements outside any function: what a function's body may not hold, the final expression, imports
+    over a server."""
 
     def __init__(self, servers: frozenset[str]) -> None:
         self.servers = servers
@@ -117,7 +202,7 @@ class _TopLevel:
     def rewrite(self, body: list[ast.stmt]) -> list[ast.stmt]:
         if body and isinstance(body[-1], ast.Expr):
             last = body[-1]
-            body[-1] = ast.copy_location(ast.Assign([ast.Name(RESULT, ast.Store())], last.value), last)
+            body[-1] = ast.copy_location(ast.Return(last.value), last)
         return self._block(body)
 
     def _block(self, body: list[ast.stmt]) -> list[ast.stmt]:
@@ -126,22 +211,23 @@ class _TopLevel:
     def _statement(self, node: ast.stmt) -> list[ast.stmt]:
         if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
             return [node]
-        if isinstance(node, ast.Return):
-            value = node.value or ast.Constant(None)
-            call = ast.Call(ast.Name(RETURN, ast.Load()), [value], [])
-            return [ast.copy_location(ast.Raise(call), node)]
+        if isinstance(node, ast.Global):
+            return [ast.copy_location(ast.Pass(), node)]
+        if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
+            plain = ast.Assign([node.target], node.value) if node.value is not None else ast.Pass()
+            return [ast.copy_location(plain, node)]
+        if isinstance(node, ast.ImportFrom) and node.names[0].name == "*":
+            arguments = [ast.Constant(ast.unparse(node)), ast.Call(ast.Name("globals", ast.Load()), [], [])]
+            return [ast.copy_location(ast.Expr(ast.Call(ast.Name("exec", ast.Load()), arguments, [])), node)]
         if isinstance(node, ast.Import):
-            blended = [a.asname or a.name for a in node.names if (a.asname or a.name) in self.servers]
-            return [node, *(self._blend(name, node) for name in blended)]
+            bound = [a.asname or a.name.partition(".")[0] for a in node.names]
+            return [node, *(self._blend(name, node) for name in bound if name in self.servers)]
         for field in ("body", "orelse", "finalbody"):
             if isinstance(inner := getattr(node, field, None), list):
                 setattr(node, field, self._block(inner))
         if isinstance(node, (ast.Try, ast.TryStar)):
             for handler in node.handlers:
                 handler.body = self._block(handler.body)
-            if isinstance(node, ast.Try) and node.handlers:
-                leave = ast.ExceptHandler(ast.Name(RETURN, ast.Load()), None, [ast.Raise()])
-                node.handlers.insert(0, ast.copy_location(leave, node.handlers[0]))
         if isinstance(node, ast.Match):
             for case in node.cases:
                 case.body = self._block(case.body)

@@ -27,32 +27,29 @@ _ZONES: dict[str, bytes] = {}
 
 def import_all() -> None:
     """Import every standard module that can be imported, with its submodules. Build time only."""
-    for name in sorted(sys.stdlib_module_names):
-        if name in SKIPPED:
-            if not name.startswith("_"):
-                MISSING.append(name)
-            continue
-        try:
-            module = importlib.import_module(name)
-        except BaseException:
-            if not name.startswith("_"):
-                MISSING.append(name)
-            continue
-        if not name.startswith("_"):
-            AVAILABLE.append(name)
-        for info in pkgutil.iter_modules(getattr(module, "__path__", [])):
-            if info.name in {"__main__", "test", "tests", "idle_test"}:
-                continue
-            try:
-                importlib.import_module(f"{name}.{info.name}")
-            except BaseException:
-                continue
+    for name in sorted(sys.stdlib_module_names - SKIPPED):
+        _import_with_submodules(name)
     _load_zones()
     # The machine that built the component has no business in the guest.
     os.environ.clear()
     sys.argv[:] = ["code"]
     sys.path[:] = []
     sys.path_importer_cache.clear()
+    for name in sorted(sys.stdlib_module_names):
+        if not name.startswith("_"):
+            # Some of the skipped ones are there all the same: others need them, or they are built in.
+            there = name in sys.modules or name in sys.builtin_module_names
+            (AVAILABLE if there else MISSING).append(name)
+
+
+def _import_with_submodules(name: str) -> None:
+    try:
+        module = importlib.import_module(name)
+    except BaseException:
+        return
+    for info in pkgutil.iter_modules(getattr(module, "__path__", [])):
+        if info.name not in {"__main__", "test", "tests", "idle_test"}:
+            _import_with_submodules(f"{name}.{info.name}")
 
 
 def _load_zones() -> None:
