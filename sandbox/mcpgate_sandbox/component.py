@@ -107,7 +107,13 @@ def _compile(target: Path, progress: Callable[[str], None] | None) -> None:
         text=True,
     )
     errors: list[str] = []
-    reader = threading.Thread(target=lambda: errors.append(child.stderr.read() if child.stderr else ""), daemon=True)
+
+    def read_errors() -> None:
+        if child.stderr is not None:
+            with child.stderr:
+                errors.append(child.stderr.read())
+
+    reader = threading.Thread(target=read_errors, daemon=True)
     reader.start()
     try:
         while child.poll() is None:

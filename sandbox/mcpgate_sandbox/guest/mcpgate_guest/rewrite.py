@@ -26,14 +26,8 @@ _USES = (
 )  # fmt: skip
 """Parents that use a value at once."""
 
-_BUILTINS_THAT_USE = frozenset(
-    (
-        "len str int float bool list dict tuple set frozenset sorted reversed sum min max any all print repr "
-        "enumerate zip map filter isinstance range type iter next abs round dumps loads match search findall "
-        "sub split join"
-    ).split()
-)
-
+_EAGER = frozenset("join sum sorted list tuple set frozenset max min fsum mean median Counter".split())
+"""Callables that take all of an iterable at once: the calls of a generator expression may leave together."""
 
 _SCOPES = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda, ast.ClassDef, ast.GeneratorExp)
 _CONTAINERS = (ast.List, ast.Tuple, ast.Dict, ast.ListComp, ast.DictComp)
@@ -46,7 +40,7 @@ def compile_program(source: str, servers: frozenset[str]) -> types.CodeType:
     nodes = list(ast.walk(tree))
     waits = any(_waits(statement) for statement in tree.body)
     if waits or any(isinstance(n, ast.AsyncFunctionDef) for n in nodes):
-        _TakeValues(servers, _awaited_names(nodes), waits).visit(tree)
+        _TakeValues(servers, nodes, waits).visit(tree)
     body = _TopLevel(servers).rewrite(tree.body)
     code = _compile_function(body, waits)
     if names := {name for name in (*code.co_varnames, *code.co_cellvars) if name.isidentifier()}:
@@ -113,16 +107,36 @@ class _TakeValues(ast.NodeTransformer):
     """Wraps tool calls that are plainly used as values, so that they are values and not awaitables. Where code
     may await, the wrapper does too: other tasks go on meanwhile, and timeouts reach it."""
 
-    def __init__(self, servers: frozenset[str], awaited: frozenset[str], waits: bool) -> None:
-        self.servers, self.awaited, self.waits = servers, awaited, waits
+    def __init__(self, servers: frozenset[str], nodes: list[ast.AST], waits: bool) -> None:
+        self.servers, self.waits, self.keeps = servers, waits, False
+        self.awaited = _awaited_names(nodes)
+        self.calls_of = {k: n for n in nodes if isinstance(n, ast.Call) for k in n.keywords}
+        functions = [n for n in nodes if isinstance(n, (ast.FunctionDef, ast.AsyncFunctionDef))]
+        self.defined = frozenset(f.name for f in functions)
+        self.passing: frozenset[str] = frozenset()
+        """Plain functions of the code that hand a tool call's awaitable on."""
+        self.passing = frozenset(
+            f.name
+            for f in functions
+            if isinstance(f, ast.FunctionDef)
+            and any(isinstance(n, ast.Return) and self._is_tool_call(n.value) for n in ast.walk(f))
+        ) | {
+            target.id
+            for n in nodes
+            if isinstance(n, ast.Assign) and isinstance(n.value, ast.Lambda) and self._is_tool_call(n.value.body)
+            for target in n.targets
+            if isinstance(target, ast.Name)
+        }
 
     def _is_tool_call(self, node: ast.AST | None) -> bool:
-        return (
-            isinstance(node, ast.Call)
-            and isinstance(node.func, ast.Attribute)
-            and isinstance(node.func.value, ast.Name)
-            and node.func.value.id in self.servers
-        )
+        if not isinstance(node, ast.Call):
+            return False
+        function = node.func
+        if isinstance(function, ast.Subscript):
+            return isinstance(function.value, ast.Name) and function.value.id in self.servers
+        if isinstance(function, ast.Attribute) and isinstance(function.value, ast.Name):
+            return function.value.id in self.servers or function.attr in self.passing
+        return _called(node) in self.passing
 
     def _holds_tool_calls(self, node: ast.AST) -> bool:
         """Whether this builds a container out of tool calls; they all leave before the first is waited for."""
@@ -130,7 +144,7 @@ class _TakeValues(ast.NodeTransformer):
             return any(self._is_tool_call(element) for element in node.elts)
         if isinstance(node, ast.Dict):
             return any(self._is_tool_call(value) for value in node.values)
-        if isinstance(node, (ast.ListComp, ast.SetComp)):
+        if isinstance(node, (ast.ListComp, ast.SetComp, ast.GeneratorExp)):
             return self._is_tool_call(node.elt)
         return isinstance(node, ast.DictComp) and self._is_tool_call(node.value)
 
@@ -147,16 +161,23 @@ class _TakeValues(ast.NodeTransformer):
             return child in parent.keys
         if isinstance(parent, ast.DictComp):
             return child is parent.key
+        if isinstance(parent, ast.keyword):
+            return self._call_uses(self.calls_of[parent])
         if isinstance(parent, ast.Call) and child is not parent.func:
-            name = _called(parent)
-            return name in _BUILTINS_THAT_USE and not (name == "map" and parent.args[:1] == [child])
+            return self._call_uses(parent)
         return False
+
+    def _call_uses(self, call: ast.Call) -> bool:
+        # The code's own functions may await what they are given.
+        return not self.keeps and _called(call) not in _SINKS and _called(call) not in self.defined
 
     def _keeps_value(self, target: ast.AST) -> bool:
         return not (_names(target) & self.awaited)
 
     def generic_visit(self, node: ast.AST) -> ast.AST:
-        before = self.waits
+        before = self.waits, self.keeps
+        if isinstance(node, ast.Assign) and not all(self._keeps_value(target) for target in node.targets):
+            self.keeps = True
         for field, old in ast.iter_fields(node):
             if isinstance(node, _SCOPES):
                 self.waits = isinstance(node, ast.AsyncFunctionDef) and field == "body"
@@ -164,7 +185,7 @@ class _TakeValues(ast.NodeTransformer):
                 setattr(node, field, [self._child(node, item) for item in old])
             elif isinstance(old, ast.AST):
                 setattr(node, field, self._child(node, old))
-        self.waits = before
+        self.waits, self.keeps = before
         return node
 
     def _child(self, parent: ast.AST, child: object) -> object:
@@ -181,6 +202,10 @@ class _TakeValues(ast.NodeTransformer):
             if isinstance(parent, ast.Call) and _called(parent) in _SINKS:
                 return ast.copy_location(elements, child)
             return ast.Call(ast.Name("set", ast.Load()), [self._wrap(elements, child, VALUES, WAIT_ALL)], [])
+        if isinstance(child, ast.GeneratorExp):
+            if uses and isinstance(parent, ast.Call) and _called(parent) in _EAGER:
+                return self._wrap(ast.ListComp(child.elt, child.generators), child, VALUES, WAIT_ALL)
+            return child
         if uses and call:
             return self._wrap(child, child, VALUE, WAIT)
         if uses and isinstance(child, _CONTAINERS):

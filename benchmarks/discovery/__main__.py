@@ -1,0 +1,119 @@
+"""How often the right tool is among the first answers of a search, and how fast it is.
+
+    python -m benchmarks.servers install discovery && python -m benchmarks.servers capture discovery
+    python -m benchmarks.discovery [--misses]
+
+324 requests in natural language (requests.jsonl; README.md says how they were written) against the catalogues of
+30 real servers. Beside our search: plain BM25 over name and description (as FastMCP's Code Mode has it) and a
+substring search. Speed is measured on the same tools repeated to 7,500.
+"""
+
+import argparse
+import json
+import math
+import platform
+import statistics
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from datetime import date
+from pathlib import Path
+
+from benchmarks import servers
+from mcpgate.catalog.catalog import Catalog, ServerListing
+from mcpgate.catalog.search import SearchIndex
+from mcpgate.catalog.tools import Tool
+
+Search = Callable[[str, int], Sequence[Tool]]
+FULL_SIZE = 7_500
+
+
+def bm25(tools: Sequence[Tool]) -> Search:
+    """Okapi BM25 over the words of name and description, k1 = 1.5, b = 0.75; no stems, no typos."""
+    texts = [_plain_words(f"{tool.name} {tool.description}") for tool in tools]
+    counts = [Counter(words) for words in texts]
+    frequency = Counter(word for words in texts for word in set(words))
+    average = sum(map(len, texts)) / len(texts)
+
+    def search(query: str, limit: int) -> Sequence[Tool]:
+        def score(number: int) -> float:
+            total = 0.0
+            for word in _plain_words(query):
+                if seen := counts[number].get(word, 0):
+                    idf = math.log(1 + (len(tools) - frequency[word] + 0.5) / (frequency[word] + 0.5))
+                    total += idf * seen * 2.5 / (seen + 1.5 * (0.25 + 0.75 * len(texts[number]) / average))
+            return total
+
+        scored = sorted(((score(n), -n) for n in range(len(tools))), reverse=True)[:limit]
+        return [tools[-n] for value, n in scored if value > 0]
+
+    return search
+
+
+def substring(tools: Sequence[Tool]) -> Search:
+    """Tools that contain most of the request's words, anywhere."""
+    texts = [f"{tool.name} {tool.description}".lower() for tool in tools]
+
+    def search(query: str, limit: int) -> Sequence[Tool]:
+        words = [word for word in query.lower().split() if len(word) > 2]
+        scored = sorted(((sum(w in text for w in words), -n) for n, text in enumerate(texts)), reverse=True)[:limit]
+        return [tools[-n] for value, n in scored if value > 0]
+
+    return search
+
+
+def _plain_words(text: str) -> list[str]:
+    return "".join(c if c.isalnum() else " " for c in text.lower()).split()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--misses", action="store_true", help="print the requests that our first five answers miss")
+    arguments = parser.parse_args()
+    lines = Path(__file__).with_name("requests.jsonl").read_text(encoding="utf-8").splitlines()
+    requests = [json.loads(line) for line in lines if line.strip()]
+    chosen = servers.select(["discovery"])
+    catalog = Catalog.build([ServerListing(s.name, servers.load_tools(s.name)) for s in chosen])
+    ours = catalog.index
+    contestants: dict[str, Search] = {"mcpgate": ours.search, "BM25": bm25(catalog.tools), "substring": substring(catalog.tools)}
+    print(f"{len(requests)} requests, {len(catalog.tools):,} tools on {len(chosen)} servers; {date.today()},")
+    print(f"{platform.machine()}, Python {platform.python_version()}\n")
+    print("| search | recall@1 | recall@5 | recall@10 | ms a search, p50 |\n|---|--:|--:|--:|--:|")
+    for name, search in contestants.items():
+        found = {1: 0, 5: 0, 10: 0}
+        times = []
+        for request in requests:
+            right = set(request["tools"])
+            began = time.perf_counter()
+            answers = [f"{tool.server}.{tool.name}" for tool in search(request["request"], 10)]
+            times.append((time.perf_counter() - began) * 1000)
+            for cut in found:
+                found[cut] += bool(right & set(answers[:cut]))
+            if name == "mcpgate" and arguments.misses and not right & set(answers[:5]):
+                print(f"missed: {request['request']!r}\n  wanted {sorted(right)}\n  got    {answers[:5]}")
+        rates = " | ".join(f"{found[cut] / len(requests):.1%}" for cut in found)
+        print(f"| {name} | {rates} | {statistics.median(times):.2f} |")
+    _print_speed(catalog.tools, [request["request"] for request in requests])
+
+
+def _print_speed(tools: Sequence[Tool], queries: Sequence[str]) -> None:
+    many = [
+        Tool(f"{tool.server}{copy}", f"{tool.server_ident}{copy}", tool.name, tool.ident, tool.raw)
+        for copy in range(-(-FULL_SIZE // len(tools)))
+        for tool in tools
+    ][:FULL_SIZE]
+    began = time.perf_counter()
+    index = SearchIndex(many)
+    built = time.perf_counter() - began
+    times = []
+    for query in queries:
+        began = time.perf_counter()
+        index.search(query, 12)
+        times.append((time.perf_counter() - began) * 1000)
+    times.sort()
+    print(f"\n{FULL_SIZE:,} tools: index built in {built:.2f} s; a search takes {statistics.median(times):.1f} ms (p50),")
+    print(f"{times[int(len(times) * 0.99)]:.1f} ms (p99).")
+
+
+if __name__ == "__main__":
+    main()
