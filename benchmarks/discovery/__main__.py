@@ -75,7 +75,11 @@ def main() -> None:
     chosen = servers.select(["discovery"])
     catalog = Catalog.build([ServerListing(s.name, servers.load_tools(s.name)) for s in chosen])
     ours = catalog.index
-    contestants: dict[str, Search] = {"mcpgate": ours.search, "BM25": bm25(catalog.tools), "substring": substring(catalog.tools)}
+    contestants: dict[str, Search] = {
+        "mcpgate": ours.search,
+        "BM25": bm25(catalog.tools),
+        "substring": substring(catalog.tools),
+    }
     print(f"{len(requests)} requests, {len(catalog.tools):,} tools on {len(chosen)} servers; {date.today()},")
     print(f"{platform.machine()}, Python {platform.python_version()}\n")
     print("| search | recall@1 | recall@5 | recall@10 | ms a search, p50 |\n|---|--:|--:|--:|--:|")
@@ -111,7 +115,9 @@ def _print_speed(tools: Sequence[Tool], queries: Sequence[str]) -> None:
         index.search(query, 12)
         times.append((time.perf_counter() - began) * 1000)
     times.sort()
-    print(f"\n{FULL_SIZE:,} tools: index built in {built:.2f} s; a search takes {statistics.median(times):.1f} ms (p50),")
+    print(
+        f"\n{FULL_SIZE:,} tools: index built in {built:.2f} s; a search takes {statistics.median(times):.1f} ms (p50),"
+    )
     print(f"{times[int(len(times) * 0.99)]:.1f} ms (p99).")
 
 
