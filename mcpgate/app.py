@@ -92,5 +92,6 @@ def _engine(config: SandboxConfig) -> Engine:
         return engine
     except (ImportError, AttributeError, ValueError) as error:
         raise ConfigError(
-            f"sandbox.engine is {config.engine!r}; it must be 'wasm' or an import string 'package.module:Class' ({error})"
+            f"sandbox.engine is {config.engine!r}; it must be 'wasm' or an import string "
+            f"'package.module:Class' ({error})"
         ) from error

@@ -358,7 +358,7 @@ def _checked(name: str, arguments: dict[str, Any]) -> dict[str, Any]:
             value = [value]
         if isinstance(value, bool) or not isinstance(value, known[key]):
             raise InvalidRequest(f"{name}: {key} must be {known[key][0].__name__}, not {type(value).__name__}")
-        if key == "names" and not all(isinstance(item, str) for item in value):
+        if isinstance(value, list) and not all(isinstance(item, str) for item in value):
             raise InvalidRequest("describe_tools: names must be a list of strings")
         given[key] = value
     required = _REQUIRED.get(name)

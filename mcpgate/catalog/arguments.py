@@ -135,7 +135,8 @@ def _class_of(dialect: str) -> Any:
 
     base = getattr(jsonschema, dialect)
     keywords = ("type", "enum", "const", "pattern", "patternProperties")
-    return extend(base, {k: _lenient(base.VALIDATORS[k]) for k in keywords if k in base.VALIDATORS})
+    rules = {k: _lenient(base.VALIDATORS[k]) for k in keywords if k in base.VALIDATORS}
+    return extend(base, rules)  # type: ignore[no-untyped-call]
 
 
 Rule = Callable[[Any, Any, Any, Any], Iterator["ValidationError"] | None]

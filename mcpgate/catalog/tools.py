@@ -58,7 +58,7 @@ class Tool:
         inner = schema["properties"]["result"]
         if isinstance(inner, dict) and inner.get("type") == "string" and "enum" not in inner:
             return None
-        definitions = {k: schema[k] for k in ("$defs", "definitions") if k in schema}
+        definitions: dict[str, Any] = {k: schema[k] for k in ("$defs", "definitions") if k in schema}
         return {**inner, **definitions} if isinstance(inner, dict) else True
 
     @cached_property

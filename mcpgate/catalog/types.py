@@ -281,9 +281,9 @@ def comment(schema: Any, room: int = 240) -> str:
             parts.append(value if key == "format" else f"{key} {value}")
     for key, words in _LIMITS:
         value = schema.get(key)
-        if isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < 9e15:
-            if not (key.startswith("min") and value == 0 and key != "minimum"):
-                parts.append(words.format(value))
+        says_nothing = value == 0 and key in ("minLength", "minItems", "minProperties")
+        if isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < 9e15 and not says_nothing:
+            parts.append(words.format(value))
     if schema.get("uniqueItems") is True:
         parts.append("unique")
     items = schema.get("items")

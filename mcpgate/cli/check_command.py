@@ -103,7 +103,8 @@ def _print(report: dict[str, Any]) -> None:
     print(console.table(["", "what", "protocol", "tools", about, "seconds", "error"], rows, frozenset({3, 4, 5})))
     classic = sum(s["tokens"] for s in report["servers"])
     print(
-        f"\nEvery request of an agent would carry {classic:,} tokens of definitions; through mcpgate {report['meta_tool_tokens']:,}."
+        f"\nEvery request of an agent would carry {classic:,} tokens of definitions; "
+        f"through mcpgate {report['meta_tool_tokens']:,}."
     )
     for server in report["servers"]:
         for fault in server["schema_faults"][:5]:

@@ -29,10 +29,10 @@ TASK = (
     "time is it for them when it is 09:00 in New York?"
 )
 QUERY = "query a database; convert time between zones"
-CODE = '''\
-busiest = duck.execute_query(sql="""select person, count(*) n, max(minutes) longest
-    from incidents group by person order by n desc limit 3""")
-zones = {}
+SQL = "select person, count(*) n, max(minutes) longest from incidents group by person order by n desc limit 3"
+CODE = f'''\
+busiest = duck.execute_query(sql="{SQL}")
+zones = {{}}
 for line in staff.execute_query(query="select name, zone from staff").splitlines():
     if line.startswith("name:"): name = line.split(": ")[1]
     if line.startswith("zone:"): zones[name] = line.split(": ")[1]
@@ -40,7 +40,7 @@ async def local(person):
     t = await time.convert_time(source_timezone="America/New_York", time="09:00", target_timezone=zones[person])
     return t["target"]["datetime"][11:16]
 times = await asyncio.gather(*[local(person) for person, _, _ in busiest["rows"]])
-[{"person": p, "incidents": n, "longest": m, "local": t} for (p, n, m), t in zip(busiest["rows"], times)]
+[{{"person": p, "incidents": n, "longest": m, "local": t}} for (p, n, m), t in zip(busiest["rows"], times)]
 '''
 
 
@@ -107,8 +107,14 @@ async def _demo(folder: Path) -> None:
 
 def _prepare(folder: Path) -> Path:
     """Two databases and a configuration."""
-    people = {"ada": "Europe/London", "grace": "America/New_York", "linus": "Europe/Helsinki", "guido": "America/Los_Angeles",
-              "yukihiro": "Asia/Tokyo", "margaret": "America/Chicago"}  # fmt: skip
+    people = {
+        "ada": "Europe/London",
+        "grace": "America/New_York",
+        "linus": "Europe/Helsinki",
+        "guido": "America/Los_Angeles",
+        "yukihiro": "Asia/Tokyo",
+        "margaret": "America/Chicago",
+    }
     with sqlite3.connect(folder / "staff.db") as staff:
         staff.execute("create table staff (name text, zone text, phone text)")
         staff.executemany(
@@ -182,13 +188,7 @@ async def _classic(config: Path) -> Conversation:
         conversation = Conversation(_definitions([tool for view in pool.views() for tool in view.tools]))
         conversation.turns.append(("user", TASK))
         plan: list[tuple[str, str, dict[str, Any]]] = [
-            (
-                "duck",
-                "execute_query",
-                {
-                    "sql": "select person, count(*) n, max(minutes) longest from incidents group by person order by n desc limit 3"
-                },
-            ),
+            ("duck", "execute_query", {"sql": SQL}),
             ("staff", "execute_query", {"query": "select name, zone from staff"}),
         ]
         plan += [
@@ -242,10 +242,11 @@ def _print_costs(code_mode: Conversation, classic: Conversation, seconds: float)
     print(console.table(headers, rows, frozenset({1, 2, 3, 4})))
     before, after = sum(classic.input_tokens()), sum(code_mode.input_tokens())
     name = "o200k tokens" if tokens.is_exact() else "estimated tokens"
+    saved = console.styled(f"{1 - after / before:.0%} fewer input tokens", "green")
     print(
-        f"\n{console.styled(f'{1 - after / before:.0%} fewer input tokens', 'green')} ({name}), with three small servers; "
-        "with ten times the tools the definitions\nin the first row grow tenfold, in the second they stay as they are. Both rows were played by a script that knows "
-        "the\ndatabases, classic MCP with one call a request; no model was asked. "
-        f"Done in {seconds:.0f} s.\n\n"
+        f"\n{saved} ({name}), with three small servers;\n"
+        "with ten times the tools the definitions of the first row grow tenfold, those of the second stay.\n"
+        "Both rows were played by a script that knows the databases, the first with one call a request; no model\n"
+        f"was asked. Done in {seconds:.0f} s.\n\n"
         "Next: mcpgate import (takes over the servers of your agents), mcpgate check, mcpgate install CLIENT."
     )

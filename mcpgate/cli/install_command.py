@@ -42,6 +42,7 @@ def run(arguments: argparse.Namespace) -> int:
     if others:
         rest = console.styled(", ".join(others), "bold")
         print(
-            f"It still has servers of its own, which cost tokens on every turn: {rest}. Once mcpgate serves them, remove them there."
+            f"It still has servers of its own, which cost tokens on every turn: {rest}. "
+            "Once mcpgate serves them, remove them there."
         )
     return 0

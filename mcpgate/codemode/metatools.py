@@ -43,6 +43,7 @@ class MetaTools:
         self._runner, self._engine, self._pool = runner, engine, pool
         self._catalog, self._memory = catalog, memory
         self.code_mode, self.sandbox = code_mode, sandbox
+        self._indexed: tuple[Catalog, int, str] | None = None
 
     # --- definitions
 
@@ -86,11 +87,17 @@ class MetaTools:
 
     def _index(self) -> str:
         """The servers, and as many of their tools as fit `code_mode.index_tokens`."""
-        room = self.code_mode.index_tokens
-        servers = self._catalog().servers
+        catalog, room = self._catalog(), self.code_mode.index_tokens
+        if self._indexed is None or self._indexed[0] is not catalog or self._indexed[1] != room:
+            self._indexed = (catalog, room, self._make_index(catalog.servers, room))
+        return self._indexed[2]
+
+    def _make_index(self, servers: Sequence[Server], room: int) -> str:
         if room == 0 or not servers:
             return ""
-        shapes = [call_shape(tool, self._memory_free(tool), 120) for server in servers for tool in server.tools]
+        # Without learned shapes: they change while the catalog stays the same, and the text must not.
+        few = sum(len(server.tools) for server in servers) <= room // 8
+        shapes = [call_shape(tool, None, 120) for server in servers for tool in server.tools] if few else []
         names = [f"{s.ident}: {', '.join(t.ident for t in s.tools)}" if s.tools else s.ident for s in servers]
         counts = [f"{s.ident} ({len(s.tools)})" if s.tools else s.ident for s in servers]
         complete = all(server.tools for server in servers)
@@ -101,10 +108,6 @@ class MetaTools:
             if len(text) < room * 8 and estimate(text) <= room:
                 return text
         return ""
-
-    def _memory_free(self, tool: Tool) -> None:
-        # Learned shapes change while the catalog stays the same: they have no place in a byte-stable text.
-        return None
 
     # --- list_tools
 
@@ -244,9 +247,9 @@ class MetaTools:
         try:
             tool = catalog.get_tool(topic)
         except UnknownTool as error:
+            known = ", ".join(server.ident for server in catalog.servers[:20])
             raise NotFound(
-                f'no page {topic!r}; topics are "sandbox", a server ({", ".join(s.ident for s in catalog.servers[:20])}), '
-                f"or server.tool. {error.message}"
+                f'no page {topic!r}; topics are "sandbox", a server ({known}), or server.tool. {error.message}'
             ) from None
         return docs.tool_page(tool, self._memory.observed(tool))
 

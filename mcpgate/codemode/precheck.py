@@ -96,9 +96,8 @@ def _in_server(server: Server, node: ast.Attribute, call: ast.Call | None, is_mo
         close = server.accepted.get(near[0]) if near else None
         hint = f"did you mean {' or '.join(near)}?" if near else f'list_tools(server="{server.ident}") shows its tools'
         yield Fault(node.lineno, f"{server.ident} has no tool {node.attr!r}; {hint}", close)
-    elif call is not None:
-        if messages := list(_in_call(tool, call)):
-            yield Fault(node.lineno, f"{tool.qualified}: {'; '.join(messages)}", tool)
+    elif call is not None and (messages := list(_in_call(tool, call))):
+        yield Fault(node.lineno, f"{tool.qualified}: {'; '.join(messages)}", tool)
 
 
 def _in_call(tool: Tool, call: ast.Call) -> Iterator[str]:

@@ -14,6 +14,7 @@ from mcpgate.codemode.bridge import Bridge
 from mcpgate.codemode.handles import HandleStore
 from mcpgate.errors import InvalidRequest, McpgateError, Unavailable
 from mcpgate.governance.records import Caller
+from mcpgate.tokens import estimate
 from mcpgate.upstream.connection import OnProgress
 from mcpgate.upstream.pool import UpstreamPool
 from mcpgate_sandbox.engine import Engine, Execution, Limits, Outcome
@@ -101,7 +102,7 @@ class Runner:
         if stdout:
             shaped = results.shape(stdout, room)
             parts.append(shaped.text + self._kept_note(caller, stdout, shaped.shortened))
-            room = max(max_tokens - results.estimate(parts[0]), max_tokens // 2)
+            room = max(max_tokens - estimate(parts[0]), max_tokens // 2)
         if has_result:
             shaped = results.shape(result, room)
             parts.append(shaped.text + self._kept_note(caller, result, shaped.shortened))
@@ -126,7 +127,7 @@ class Runner:
         ids = [_handle_id(item) for item in found]
         if not ids or not all(ids):
             return _named_handles(result), []
-        blocks = []
+        blocks: list[dict[str, Any]] = []
         for id in ids:
             try:
                 kept = self._handles.get(caller.id, str(id))
@@ -138,8 +139,9 @@ class Runner:
                 blocks.append({"type": kept.kind, "data": kept.data, "mimeType": kept.mime_type})
             else:
                 uri = kept.uri or f"mcpgate://handles/{kept.id}"
-                resource = {"uri": uri, "mimeType": kept.mime_type, "blob": kept.data}
-                blocks.append({"type": "resource", "resource": resource})
+                blocks.append(
+                    {"type": "resource", "resource": {"uri": uri, "mimeType": kept.mime_type, "blob": kept.data}}
+                )
         return None, blocks
 
     def _explain(self, outcome: Outcome, catalog: Catalog) -> str:

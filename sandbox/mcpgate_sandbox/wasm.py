@@ -122,10 +122,8 @@ class WasmEngine:
                 self._sessions.put(session, guest)
             else:
                 # Nobody reads the outcome of a cancelled execution: the session's next one says what happened.
-                cancelled = isinstance(outcome.error, Cancelled)
-                self._sessions.drop(
-                    session, "the earlier one ended when its execution was cancelled" if cancelled else ""
-                )
+                cancelled = "the earlier one ended when its execution was cancelled"
+                self._sessions.drop(session, cancelled if isinstance(outcome.error, Cancelled) else "")
                 notes = [*notes, f"session {session.rpartition('/')[2]!r} ended with this: its variables are gone"]
         return _with_notes(outcome, notes)
 
@@ -616,7 +614,7 @@ def _explain(trap: Exception, limits: Limits) -> SandboxError:
         return LimitReached("stack", "the execution was ended: recursion too deep for the interpreter's stack")
     return LimitReached(
         "memory_mib",
-        f"the interpreter gave up, most likely out of memory (limit {limits.memory_mib} MiB); everything it held is lost",
+        f"the interpreter gave up, most likely out of memory (limit {limits.memory_mib} MiB); what it held is lost",
     )
 
 
@@ -728,10 +726,14 @@ class _Here(threading.local):
 _here = _Here()
 
 
+def _pointer(data: bytes) -> Any:
+    return ctypes.cast(ctypes.c_char_p(data), ctypes.POINTER(ctypes.c_uint8))
+
+
 def _set_string(value: Any, text: str) -> None:
     data = text.encode("utf-8", "replace")
     value.kind = _STRING
-    ffi.wasm_byte_vec_new(ctypes.byref(value.of.string), len(data), ctypes.cast(data, ctypes.POINTER(ctypes.c_uint8)))
+    ffi.wasm_byte_vec_new(ctypes.byref(value.of.string), len(data), _pointer(data))
 
 
 def _get_string(value: Any) -> str:
@@ -814,7 +816,7 @@ def _set_record(value: Any, *, seconds: int, nanoseconds: int) -> None:
     ):
         entry = value.of.record.data[index]
         data = name.encode()
-        ffi.wasm_byte_vec_new(ctypes.byref(entry.name), len(data), ctypes.cast(data, ctypes.POINTER(ctypes.c_uint8)))
+        ffi.wasm_byte_vec_new(ctypes.byref(entry.name), len(data), _pointer(data))
         entry.val.kind = kind
         setattr(entry.val.of, field, number)
 
@@ -837,7 +839,7 @@ _TICK_CALLBACK = ctypes.CFUNCTYPE(
 )
 
 
-@_TICK_CALLBACK
+@_TICK_CALLBACK  # type: ignore[untyped-decorator]
 def _on_tick(_context: Any, _data: Any, delta: Any, kind: Any) -> int:
     try:
         guest = _here.guest
@@ -850,7 +852,7 @@ def _on_tick(_context: Any, _data: Any, delta: Any, kind: Any) -> int:
         return _new_error(str(error))
 
 
-_no_finalizer = ctypes.cast(None, ctypes.CFUNCTYPE(None, ctypes.c_void_p))
+_no_finalizer = ctypes.CFUNCTYPE(None, ctypes.c_void_p)()
 
 _FUNCTIONS = {
     "submit": _host_function(_submit),

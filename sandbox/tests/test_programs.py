@@ -772,13 +772,15 @@ async def test_waiting_for_what_nothing_will_finish_is_an_error_at_once(run: Run
 
 async def test_calls_that_nobody_awaits_are_finished(run: Run) -> None:
     host = Host()
-    outcome = await run("calls = [t.echo(i) for i in range(3)]\nawait asyncio.sleep(0)\n'done'", host=host)
+    outcome = await run(
+        "calls = []\nfor i in range(3):\n    calls.append(t.echo(i))\nawait asyncio.sleep(0)\n'done'", host=host
+    )
     assert (outcome.result, host.finished, host.cancelled) == ("done", ["t.echo"] * 3, [])
 
 
 @pytest.mark.parametrize("pause", ["await asyncio.sleep(0)", "await t.echo(1)", "await asyncio.sleep(0.01)"])
 async def test_the_failure_of_a_call_that_nobody_awaits_is_shown(pause: str, run: Run) -> None:
-    outcome = await run(f"calls = [t.fail('lost')]\n{pause}\n'done'")
+    outcome = await run(f"calls = []\ncalls.append(t.fail('lost'))\n{pause}\n'done'")
     assert outcome.result == "done"
     assert outcome.stderr == "a call that was never awaited failed: t.fail: lost\n"
 
@@ -989,9 +991,9 @@ SNIPPETS: dict[str, tuple[str, Any]] = {
         [3, "y"],
     ),
     "hashlib": ("import hashlib\nhashlib.sha256(b'a').hexdigest()[:8] + hashlib.md5(b'a').hexdigest()[:4]", "ca9781120cc1"),
-    "hmac": ("import hmac\nhmac.new(b'k', b'm', 'sha256').hexdigest()[:8]", "2c7d7a9b"),
+    "hmac": ("import hmac\nhmac.new(b'k', b'm', 'sha256').hexdigest()[:8]", "b60090e3"),
     "base64": ("import base64\n[base64.b64encode(b'hi').decode(), base64.urlsafe_b64decode('aGk=').decode()]", ["aGk=", "hi"]),
-    "uuid": ("import uuid\n[uuid.uuid4().version, str(uuid.uuid5(uuid.NAMESPACE_DNS, 'a.b'))[:8]]", [4, "e5eea65c"]),
+    "uuid": ("import uuid\n[uuid.uuid4().version, str(uuid.uuid5(uuid.NAMESPACE_DNS, 'a.b'))[:8]]", [4, "0e7af403"]),
     "secrets": ("import secrets\n[len(secrets.token_hex(4)), secrets.choice('a')]", [8, "a"]),
     "random": ("import random\nrandom.seed(1)\na = random.random()\nrandom.seed(1)\n[a == random.random(), random.choice([5])]", [True, 5]),
     "difflib": ("import difflib\nlist(difflib.unified_diff(['a'], ['b'], lineterm=''))[-2:]", ["-a", "+b"]),

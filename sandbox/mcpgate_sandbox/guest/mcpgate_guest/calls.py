@@ -6,6 +6,7 @@ when it returns, and what it returns is a `Pending`: await it, gather it, or jus
 
 import asyncio
 import difflib
+import functools
 import operator
 import types
 from typing import Any
@@ -106,7 +107,7 @@ for _name in (
 ).split():
     _forward(f"__{_name}__", getattr(operator, f"__{_name}__"))
 for _name in "add sub mul truediv floordiv mod pow lshift rshift and or xor matmul".split():
-    _forward(f"__r{_name}__", lambda a, b, f=getattr(operator, f"__{_name}__"): f(b, a))
+    _forward(f"__r{_name}__", functools.partial(lambda f, a, b: f(b, a), getattr(operator, f"__{_name}__")))
 for _name, _function in {
     "len": len, "iter": iter, "next": next, "bool": bool, "str": str, "repr": repr, "format": format,
     "int": int, "float": float, "complex": complex, "bytes": bytes, "reversed": reversed,

@@ -1,0 +1,175 @@
+"""The commands as a person or a script runs them: a process, its output, its exit code."""
+
+import asyncio
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.conftest import raw, serve_command
+
+Mcpgate = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture
+def mcpgate(tmp_path: Path) -> Mcpgate:
+    def run(*arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "mcpgate", *arguments]
+        return subprocess.run(command, input=stdin, capture_output=True, text=True, timeout=120)
+
+    return run
+
+
+@pytest.fixture
+def config(config_file: Callable[..., Path]) -> str:
+    return str(config_file({"raw": raw()}))
+
+
+def test_check_shows_every_server_and_part_and_exits_0(mcpgate: Mcpgate, config: str) -> None:
+    done = mcpgate("check", "-c", config)
+    assert done.returncode == 0, done.stderr
+    assert "ok  raw" in done.stdout and "2025-11-25" in done.stdout and "ok  sandbox (wasm)" in done.stdout
+    assert "\x1b[" not in done.stdout  # no colours where there is no terminal
+
+
+def test_check_exits_1_and_says_why_when_a_server_fails(mcpgate: Mcpgate, config_file: Callable[..., Path]) -> None:
+    servers = {"good": raw(), "bad": raw("--exit", "3"), "broken-schemas": raw("--bad-schemas")}
+    done = mcpgate("check", "--format", "json", "-c", str(config_file(servers)))
+    report = json.loads(done.stdout)
+    states = {row["server"]: row for row in report["servers"]}
+    assert done.returncode == 1 and not report["ok"]
+    assert states["good"]["ok"] and not states["bad"]["ok"] and "code 3" in states["bad"]["error"]
+    assert any("bad_type" in fault for fault in states["broken-schemas"]["schema_faults"])
+
+
+def test_tools_describe_and_docs_show_what_a_model_would_see(mcpgate: Mcpgate, config: str) -> None:
+    assert "raw.add(a: int, b: int)" in mcpgate("tools", "add", "numbers", "-c", config).stdout
+    assert "21 tools" in mcpgate("tools", "-c", config).stdout
+    found = json.loads(mcpgate("tools", "add", "--format", "json", "-c", config).stdout)
+    assert found[0]["name"] == "raw.add"
+    assert "def add(" in mcpgate("describe", "raw.add", "-c", config).stdout
+    wrong = mcpgate("describe", "raw.nope", "-c", config)
+    assert wrong.returncode == 1 and "there is no tool" in wrong.stderr and wrong.stdout == ""
+    assert "CPython" in mcpgate("docs", "sandbox", "-c", config).stdout
+
+
+def test_run_executes_a_file_or_stdin_and_its_exit_code_says_how_it_went(
+    mcpgate: Mcpgate, config: str, tmp_path: Path
+) -> None:
+    program = tmp_path / "program.py"
+    program.write_text("print('to stdout')\nraw.add(a=40, b=2)")
+    done = mcpgate("run", str(program), "-c", config)
+    assert (done.returncode, done.stdout) == (0, 'to stdout\n{"sum":42}\n')
+    failed = mcpgate("run", "-", "-c", config, stdin="1/0")
+    assert failed.returncode == 1 and "ZeroDivisionError" in failed.stderr and failed.stdout == ""
+    outcome = json.loads(mcpgate("run", "-", "--format", "json", "-c", config, stdin="raw.add(a=1, b=1)").stdout)
+    assert outcome["ok"] and outcome["result"] == {"sum": 2} and outcome["tool_calls"] == 1
+    image = mcpgate("run", "-", "--save", str(tmp_path), "-c", config, stdin="raw.picture()")
+    assert image.returncode == 0 and (tmp_path / "mcpgate-1.png").read_bytes() == b"hello"
+    assert mcpgate("run", str(tmp_path / "absent.py"), "-c", config).returncode == 2
+
+
+def test_wrong_usage_and_configuration_exit_2_with_the_remedy(mcpgate: Mcpgate, tmp_path: Path) -> None:
+    assert mcpgate("serv").returncode == 2
+    absent = mcpgate("check", "-c", str(tmp_path / "absent.yaml"))
+    assert absent.returncode == 2 and "mcpgate import" in absent.stderr
+    bad = tmp_path / "bad.yaml"
+    bad.write_text("mcpServers: {x: {comand: ls}}")
+    done = mcpgate("check", "-c", str(bad))
+    assert done.returncode == 2 and "did you mean `command`?" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_sandbox_test_tries_what_the_sandbox_promises(mcpgate: Mcpgate) -> None:
+    done = mcpgate("sandbox", "test")
+    assert done.returncode == 0 and done.stdout.count("ok  ") == 8
+
+
+def test_a_command_whose_reader_left_does_not_complain(config: str) -> None:
+    command = [sys.executable, "-m", "mcpgate", "docs", "sandbox", "-c", config]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout is not None and process.stderr is not None
+    process.stdout.close()
+    errors = process.stderr.read()
+    process.stderr.close()
+    assert process.wait(60) == 0 and errors == ""
+
+
+def test_version_and_help_are_quick_and_complete(mcpgate: Mcpgate) -> None:
+    shown = mcpgate("--help").stdout
+    for command in ("demo", "serve", "check", "tools", "describe", "run", "import", "install"):
+        assert f"\n    {command} " in shown
+    assert mcpgate("--version").stdout.startswith("mcpgate ")
+
+
+@pytest.mark.anyio
+async def test_an_edit_of_the_configuration_takes_effect_without_a_restart_and_a_bad_one_does_not(
+    config_file: Callable[..., Path], tmp_path: Path
+) -> None:
+    path = config_file({"raw": raw()})
+    process = await asyncio.create_subprocess_exec(
+        *serve_command(path, "--stdio"),
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    assert process.stdin and process.stdout and process.stderr
+    number = 0
+
+    async def run(code: str) -> str:
+        nonlocal number
+        number += 1
+        params = {"name": "execute_code", "arguments": {"code": code}}
+        message = {"jsonrpc": "2.0", "id": number, "method": "tools/call", "params": params}
+        assert process.stdin and process.stdout
+        process.stdin.write(json.dumps(message).encode() + b"\n")
+        while True:
+            answer: Any = json.loads(await process.stdout.readline())
+            if answer.get("id") == number:
+                return str(answer["result"]["content"][0]["text"])
+
+    async with asyncio.timeout(60):
+        assert await run("raw.echo(text='before')") == "before"
+        path.write_text("mcpServers: {raw: {comand: typo}}")
+        async for line in process.stderr:
+            if b"refused" in line:
+                assert b"did you mean `command`" in line
+                break
+        assert await run("raw.echo(text='old state goes on')") == "old state goes on"
+        path.write_text(yaml.safe_dump({"mcpServers": {"raw": raw(), "more": raw()}}))
+        async for line in process.stderr:
+            if b"configuration reloaded" in line:
+                break
+        assert await run("more.echo(text='after')") == "after"
+        process.stdin.close()
+        await process.wait()
+
+
+def test_several_workers_share_one_port(config: str, tmp_path: Path) -> None:
+    import socket
+    import urllib.request
+
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = [sys.executable, "-m", "mcpgate", "serve", "-c", config, "--port", str(port), "--workers", "2"]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        deadline = time.monotonic() + 30
+        while time.monotonic() < deadline:
+            try:
+                with urllib.request.urlopen(f"http://127.0.0.1:{port}/healthz", timeout=5) as response:
+                    assert json.load(response) == {"status": "ok"}
+                    break
+            except OSError:
+                time.sleep(0.1)
+        else:
+            pytest.fail("no worker answered")
+    finally:
+        process.terminate()
+        assert process.wait(30) == 0

@@ -1,0 +1,70 @@
+"""The documentation is true: its commands exist, its example is valid and complete, its claims are bounded."""
+
+import re
+from pathlib import Path
+
+import yaml
+from pydantic import BaseModel
+
+from mcpgate import errors
+from mcpgate.cli.main import COMMANDS
+from mcpgate.config import Config, ToolFilter, UpstreamConfig, parse_config
+
+ROOT = Path(__file__).resolve().parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+EXAMPLE = (ROOT / "servers.example.yaml").read_text(encoding="utf-8")
+
+
+def test_the_example_is_valid() -> None:
+    config = parse_config(EXAMPLE, "servers.example.yaml", {})
+    assert set(config.mcpServers) == {"files", "docs"}
+
+
+def test_the_example_shows_every_setting() -> None:
+    def keys(model: type[BaseModel]) -> set[str]:
+        return set(model.model_fields)
+
+    written = set(re.findall(r"[A-Za-z_]\w*(?=:)", EXAMPLE))
+    sections = [f.annotation for f in Config.model_fields.values()]
+    models = [m for m in sections if isinstance(m, type) and issubclass(m, BaseModel)]
+    wanted = set().union(keys(Config), keys(UpstreamConfig), keys(ToolFilter), *map(keys, models))
+    assert wanted - written == set()
+
+
+def test_the_examples_defaults_are_the_defaults() -> None:
+    data = yaml.safe_load(EXAMPLE)
+    plain = Config()
+    for section in ("code_mode", "sandbox", "server", "telemetry"):
+        for key, value in data[section].items():
+            default = getattr(getattr(plain, section), key)
+            if default is not None:
+                assert value == (list(default) if isinstance(default, tuple) else default), f"{section}.{key}"
+
+
+def test_the_readme_has_exactly_two_set_up_commands_each_on_one_line() -> None:
+    set_ups = [line for line in README.splitlines() if line.startswith("python3 -m venv")]
+    assert len(set_ups) == 2
+    assert set_ups[0].endswith("mcpgate demo") and set_ups[1].endswith("-m pytest")
+    assert "pip install mcpgate" not in README
+
+
+def test_every_command_in_the_readme_exists() -> None:
+    for command in re.findall(r"(?:^|`)mcpgate (\w+)", README, re.MULTILINE):
+        assert command in COMMANDS, command
+
+
+def test_every_path_in_the_readme_exists() -> None:
+    for path in re.findall(r"\]\(([^)#]+)\)", README):
+        assert path.startswith("http") or (ROOT / path).exists(), path
+
+
+def test_every_error_is_in_the_drawn_tree_with_its_code_and_status() -> None:
+    drawing = errors.__doc__ or ""
+    for kind in vars(errors).values():
+        if isinstance(kind, type) and issubclass(kind, errors.McpgateError) and kind is not errors.McpgateError:
+            assert re.search(rf"{kind.__name__}\s+\({kind.code}, {kind.http_status}\)", drawing), kind.__name__
+
+
+def test_the_lock_names_versions_and_no_registry() -> None:
+    lock = (ROOT / "requirements.lock").read_text()
+    assert "mcp==" in lock and "://" not in lock and "@ file" not in lock
