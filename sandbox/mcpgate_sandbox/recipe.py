@@ -36,7 +36,7 @@ def build(output: Path = OUTPUT) -> Path:
         # into the snapshot. `-I` and VIRTUAL_ENV=<empty folder> keep its site-packages out.
         done = subprocess.run(
             [
-                *(sys.executable, "-I", "-c", "from componentize_py import script; script()"),
+                *(sys.executable, "-I", "-c", _BUILDER, str(_folder_of("componentize_py"))),
                 *("-d", str(work / "guest" / "world.wit"), "-w", "codemode"),
                 *("componentize", "-p", str(work / "guest"), "guest_main", "-o", str(work / "guest.wasm")),
             ],
@@ -64,6 +64,17 @@ def is_stale(output: Path = OUTPUT) -> bool:
         return True
     built = output.stat().st_mtime
     return any(path.stat().st_mtime > built for path in GUEST.rglob("*") if path.suffix in (".py", ".wit"))
+
+
+# The builder is found by its folder: an isolated build environment keeps its packages on PYTHONPATH, which the
+# builder itself must not see.
+_BUILDER = "import sys; sys.path.insert(0, sys.argv.pop(1)); from componentize_py import script; script()"
+
+
+def _folder_of(package: str) -> Path:
+    spec = importlib.util.find_spec(package)
+    assert spec is not None and spec.origin is not None
+    return Path(spec.origin).parent.parent
 
 
 def _zones() -> dict[str, bytes]:
