@@ -20,11 +20,19 @@ _CLIENT = {"name": "mcpgate", "version": __version__}
 _MAX_PAGES = 1000
 log = logging.getLogger("mcpgate.upstream")
 
+_SESSION_LOST = ("session terminated", "session not found")
+"""What the SDKs' client and servers say of an unknown session."""
+
 OnProgress = Callable[[dict[str, Any]], None]
 
 
 class RpcError(UpstreamError):
     """The upstream answered a request with a JSON-RPC error."""
+
+    @property
+    def session_lost(self) -> bool:
+        """Whether it only says that the server no longer knows our session: the request was not looked at."""
+        return self.rpc_code in (-32600, -32001) and self.message.lower() in _SESSION_LOST
 
     def __init__(self, rpc_code: int, message: str, data: Any = None) -> None:
         super().__init__(message, rpc_code=rpc_code, data=data)
@@ -206,6 +214,7 @@ class Connection:
         """Agree on a protocol revision. `initialize` goes first: every server seen in the field answers it at
         once, while servers that ignore unknown methods would let a modern probe wait for its timeout; a
         modern-only server refuses it with an error, and is then asked the modern way."""
+        self._modern = False
         try:
             result = await self.request(
                 "initialize",

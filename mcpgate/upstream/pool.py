@@ -103,8 +103,13 @@ class Upstream:
         connection = connection or self._live() or await self.connected()
         try:
             return await connection.request(method, params, timeout_s=self.config.timeout_s, on_progress=on_progress)
-        except RpcError:
-            raise
+        except RpcError as error:
+            if not error.session_lost:
+                raise
+            # A remote server that was restarted: nothing has happened yet, so a fresh session may ask again.
+            connection.on_close("the server no longer knows the session")
+            fresh = await self.connected()
+            return await fresh.request(method, params, timeout_s=self.config.timeout_s, on_progress=on_progress)
         except UpstreamError as error:
             raise type(error)(f"upstream {self.name!r}: {error.message}") from error
 

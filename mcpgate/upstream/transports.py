@@ -317,7 +317,7 @@ reaper = _Reaper()
 async def open_http(name: str, config: UpstreamConfig, inbox: Inbox, kind: str) -> AsyncIterator[Transport]:
     """Streamable HTTP (`kind` 'http') or the legacy SSE transport ('sse'), over the SDK's clients.
     Raises UpstreamError; an HTTP status of the server is in its message."""
-    from mcpgate.upstream import sdk  # imports the SDK: 1.1 s that only remote upstreams should cost
+    from mcpgate.upstream import remote  # imports the SDK: 1.1 s that only remote upstreams should cost
 
-    async with sdk.open_streams(name, config, inbox, kind) as transport:
+    async with remote.open_streams(name, config, inbox, kind) as transport:
         yield transport

@@ -161,6 +161,8 @@ def _make_private(folder: Path) -> None:
             raise PermissionError("belongs to another user")
         if status.st_mode & 0o022:
             folder.chmod(0o700)
+            for planted in folder.glob("guest-*"):  # until now, anybody could have put it there
+                planted.unlink()
     probe = folder / f".probe-{os.getpid()}-{threading.get_ident()}"
     probe.touch()
     probe.unlink()

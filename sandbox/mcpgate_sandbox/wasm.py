@@ -671,12 +671,12 @@ def _parse_json(text: str) -> Any:
 
 def _parse_arguments(text: str) -> tuple[list[Any], dict[str, Any]]:
     try:
-        positional, named = _parse_json(text)
+        match _parse_json(text):
+            case [list() as positional, dict() as named]:
+                return positional, named
     except (ValueError, RecursionError) as error:
         raise ToolFailed(f"the arguments are not JSON: {error}", kind="arguments") from None
-    if not isinstance(positional, list) or not isinstance(named, dict):
-        raise ToolFailed("the arguments have the wrong form", kind="arguments")
-    return positional, named
+    raise ToolFailed("the arguments have the wrong form", kind="arguments")
 
 
 def _parse_outcome(text: str, limits: Limits) -> tuple[Any, SandboxError | None]:

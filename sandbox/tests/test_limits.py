@@ -50,15 +50,13 @@ BURNERS = {
         "import sqlite3\nsqlite3.connect(':memory:').execute("
         "'with recursive n(x) as (select 1 union all select x + 1 from n) select count(*) from n').fetchone()"
     ),
-    "a hash flood": "import hashlib\nhashlib.pbkdf2_hmac('sha256', b'p', b's', 10**9)",
+    "hashing": "import hashlib\nwhile True:\n    hashlib.sha256(bytes(10**7))",
     "a trace function": "import sys\ndef spin(*_):\n    while True:\n        pass\nsys.settrace(spin)\n(lambda: 1)()",
     "an import hook": (
         "import sys\nclass F:\n    def find_spec(self, *a):\n        while True:\n            pass\n"
         "sys.meta_path.insert(0, F())\nimport nothing_here"
     ),
-    "a deep comprehension": "[0 for a in range(10**6) for b in range(10**6)]".replace("[0", "any(0").replace(
-        "6)]", "6))"
-    ),
+    "a nested comprehension": "any(0 for a in range(10**6) for b in range(10**6))",
     "compile": "compile('+'.join(['1'] * 10_000_000), '', 'eval')",
 }
 

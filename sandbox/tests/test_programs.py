@@ -248,12 +248,12 @@ caught = []
 try:
     async with asyncio.TaskGroup() as group:
         group.create_task(t.fail("a"))
-        group.create_task(t.fail("b"))
+        group.create_task(t.never())
 except* ToolError as errors:
     caught = [e.message for e in errors.exceptions]
-sorted(caught)
+caught
 """
-    assert await value(code) == ["a", "b"]
+    assert await value(code) == ["a"]
 
 
 async def test_a_defect_of_the_host_is_a_tool_error_for_the_guest(run: Run) -> None:
@@ -387,16 +387,25 @@ await asyncio.gather(*[get(i) for i in range(12)])
 
 async def test_answers_come_in_the_order_in_which_tools_answer(value: Value) -> None:
     gates = {name: asyncio.Event() for name in "abc"}
-    follows = {"a": "", "b": "c", "c": "a"}
 
     async def step(name: str) -> str:
-        if follows[name]:
-            await gates[follows[name]].wait()
-        gates[name].set()
+        await gates[name].wait()
         return name
 
-    code = "[await done for done in asyncio.as_completed([t.step(name) for name in 'abc'])]"
-    assert await value(code, {"t.step": step}, limits=SHORT) == ["a", "c", "b"]
+    async def let_go(name: str) -> None:
+        gates[name].set()
+
+    code = """
+order = []
+calls = [t.step(name) for name in "abc"]
+await t.let_go("b")
+for done in asyncio.as_completed(calls):
+    order.append(await done)
+    if len(order) < 3:
+        await t.let_go({"b": "c", "c": "a"}[order[-1]])
+order
+"""
+    assert await value(code, {"t.step": step, "t.let_go": let_go}, limits=SHORT) == ["b", "c", "a"]
 
 
 async def test_wait_returns_at_the_first_answer(run: Run) -> None:
@@ -1035,6 +1044,13 @@ SNIPPETS: dict[str, tuple[str, Any]] = {
     "bytes": ("b'\\x01\\x02'.hex() + bytes([65]).decode() + int.from_bytes(b'\\x01\\x00').__str__()", "0102A256"),
     "struct": ("import struct\nstruct.unpack('<HI', struct.pack('<HI', 1, 2))", [1, 2]),
     "pickle": ("import pickle\npickle.loads(pickle.dumps({'a': (1, 2)}))", {"a": [1, 2]}),
+    "pickle of one's own class": (
+        "import pickle\nclass P:\n    x = 5\npickle.loads(pickle.dumps(P())).x",
+        5,
+    ),
+    "the main module": ("import __main__\nx = 4\n__main__.x", 4),
+    "variables by name": ("x = 4\n[locals() is globals(), locals()['x'], 'x' in dir(), 'x' in vars()]", [True, 4, True, True]),
+    "annotations": ("from __future__ import annotations\nx: int = 5\ny: str\ndef f(a: nothing) -> None: ...\nx", 5),
     "copy": ("import copy\na = [[1]]\nb = copy.deepcopy(a)\nb[0].append(2)\n[a, b]", [[[1]], [[1, 2]]]),
     "pprint": ("import pprint\npprint.pformat({'b': 1, 'a': 2})", "{'a': 2, 'b': 1}"),
     "logging": ("import logging, io\nf = io.StringIO()\nlogging.basicConfig(stream=f)\nlogging.warning('w')\nf.getvalue()", "WARNING:root:w\n"),

@@ -61,7 +61,8 @@ class _Stream:
         raise OSError("this stream has no file descriptor")
 
 
-_namespace: dict[str, Any] = {}
+_main = types.ModuleType("__main__")
+_namespace: dict[str, Any] = _main.__dict__
 _stdout, _stderr = _Stream(1), _Stream(2)
 _warm = False
 
@@ -84,10 +85,11 @@ def _prepare() -> None:
     global _warm
     _warm = True
     random.seed(int.from_bytes(random.SystemRandom().randbytes(16)))
-    sys.stdout, sys.stderr = _stdout, _stderr
+    sys.stdout, sys.stderr, sys.argv = _stdout, _stderr, ["code"]
     builtins.input = _no_input
     builtins.ToolError, builtins.ArgumentError = ToolError, ArgumentError
     builtins.load = _load
+    sys.modules["__main__"] = _main  # pickle looks for the code's classes there
     setattr(builtins, rewrite.VALUE, calls.value_of)
     setattr(builtins, rewrite.VALUES, calls.values_of)
     setattr(builtins, rewrite.WAIT, calls.wait_for_value)

@@ -46,7 +46,8 @@ def compile_program(source: str, servers: frozenset[str]) -> types.CodeType:
     if names := {name for name in (*code.co_varnames, *code.co_cellvars) if name.isidentifier()}:
         code = _compile_function([ast.Global(sorted(names)), *body], waits)
     if code.co_flags & (inspect.CO_GENERATOR | inspect.CO_ASYNC_GENERATOR):
-        raise SyntaxError("'yield' outside function", (FILENAME, None, None, None))
+        line = next((s.lineno for s in body if any(isinstance(n, (ast.Yield, ast.YieldFrom)) for n in ast.walk(s))), 1)
+        raise SyntaxError("'yield' outside function", (FILENAME, line, 1, None))
     # Without these flags locals() are the globals, as they are at the top of a module.
     flags = code.co_flags & ~(inspect.CO_OPTIMIZED | inspect.CO_NEWLOCALS)
     return code.replace(co_name="<module>", co_qualname="<module>", co_flags=flags)

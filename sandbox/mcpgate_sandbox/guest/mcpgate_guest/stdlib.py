@@ -32,7 +32,6 @@ def import_all() -> None:
     _load_zones()
     # The machine that built the component has no business in the guest.
     os.environ.clear()
-    sys.argv[:] = ["code"]
     sys.path[:] = []
     sys.path_importer_cache.clear()
     for name in sorted(sys.stdlib_module_names):

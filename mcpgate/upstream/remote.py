@@ -1,5 +1,6 @@
-"""HTTP and SSE upstreams over the MCP SDK's client transports. Raw messages: the SDK's typed results would
-drop unknown fields and refuse unknown content types. Imported only when the configuration has a `url`."""
+"""Remote upstreams: streamable HTTP over the MCP SDK's client transport, and SSE. Raw messages: the SDK's typed
+results would drop unknown fields and refuse unknown content types. Imported only when the configuration has a
+`url`, for importing the SDK takes a second."""
 
 import logging
 from collections.abc import AsyncIterator, Mapping
@@ -9,14 +10,13 @@ from typing import Any
 import anyio
 import httpx2
 import orjson
-from mcp.client.sse import sse_client
 from mcp.client.streamable_http import streamable_http_client
 from mcp.shared.message import ClientMessageMetadata, SessionMessage
 from mcp_types import jsonrpc_message_adapter
 
 from mcpgate.config import UpstreamConfig
 from mcpgate.errors import UpstreamError
-from mcpgate.upstream.transports import Inbox, Message, Transport
+from mcpgate.upstream.transports import Inbox, Message, Transport, deliver
 
 log = logging.getLogger("mcpgate.upstream")
 _MIB = 1024 * 1024
@@ -29,31 +29,21 @@ async def open_streams(name: str, config: UpstreamConfig, inbox: Inbox, kind: st
     try:
         async with AsyncExitStack() as stack:
             status = _LastStatus()
-            if kind == "sse":
-
-                def client(headers: Any = None, timeout: Any = None, auth: Any = None) -> httpx2.AsyncClient:
-                    return httpx2.AsyncClient(headers=headers, timeout=timeout, auth=auth, event_hooks=status.hooks())
-
-                streams = sse_client(
-                    config.url,
+            http = await stack.enter_async_context(
+                httpx2.AsyncClient(
                     headers=config.headers,
-                    timeout=config.connect_timeout_s,
-                    sse_read_timeout=86_400,
-                    httpx_client_factory=client,
+                    timeout=httpx2.Timeout(config.connect_timeout_s, read=None),
+                    limits=httpx2.Limits(max_connections=None, max_keepalive_connections=32),
+                    event_hooks=status.hooks(),
                 )
-            else:
-                http = await stack.enter_async_context(
-                    httpx2.AsyncClient(
-                        headers=config.headers,
-                        timeout=httpx2.Timeout(config.connect_timeout_s, read=None),
-                        limits=httpx2.Limits(max_connections=None, max_keepalive_connections=32),
-                        event_hooks=status.hooks(),
-                    )
-                )
-                # The default of 1 MiB an event fails ordinary large results.
-                streams = streamable_http_client(
-                    config.url, http_client=http, max_sse_event_size=config.max_message_mib * _MIB
-                )
+            )
+            if kind == "sse":
+                yield await stack.enter_async_context(_sse(config, http, inbox))
+                return
+            # The default of 1 MiB an event fails ordinary large results.
+            streams = streamable_http_client(
+                config.url, http_client=http, max_sse_event_size=config.max_message_mib * _MIB
+            )
             read, write, *_ = await stack.enter_async_context(streams)
             group = await stack.enter_async_context(anyio.create_task_group())
             transport = _SdkTransport(write, status)
@@ -75,6 +65,51 @@ async def open_streams(name: str, config: UpstreamConfig, inbox: Inbox, kind: st
         raise _unwrap(group_error) from group_error
     except httpx2.HTTPError as error:
         raise UpstreamError(_say(error)) from error
+
+
+@asynccontextmanager
+async def _sse(config: UpstreamConfig, http: httpx2.AsyncClient, inbox: Inbox) -> AsyncIterator[Transport]:
+    """The legacy SSE transport. Our own, for the SDK's takes no more than 1 MiB an event."""
+    assert config.url is not None
+    async with http.stream("GET", config.url, headers={"accept": "text/event-stream"}) as response:
+        response.raise_for_status()
+        events = aiter(httpx2.EventSource(response, max_event_size=config.max_message_mib * _MIB))
+        with anyio.fail_after(config.connect_timeout_s):
+            first = await anext(events, None)
+        if first is None or first.event != "endpoint":
+            raise UpstreamError("this is not an SSE server: it did not begin with its endpoint")
+        endpoint = httpx2.URL(config.url).join(first.data)
+        if (endpoint.host, endpoint.port) != ((here := httpx2.URL(config.url)).host, here.port):
+            raise UpstreamError(f"the server names an endpoint of another origin: {endpoint}")
+
+        async def pump() -> None:
+            try:
+                async for event in events:
+                    if event.event == "message" and event.data:
+                        deliver(event.data.encode(), inbox)
+                inbox.on_close("the server closed the connection")
+            except httpx2.HTTPError as error:
+                inbox.on_close(_say(error))
+
+        async with anyio.create_task_group() as group:
+            group.start_soon(pump)
+            try:
+                yield _SseTransport(http, endpoint)
+            finally:
+                group.cancel_scope.cancel()
+
+
+class _SseTransport:
+    def __init__(self, http: httpx2.AsyncClient, endpoint: httpx2.URL) -> None:
+        self._http, self._endpoint = http, endpoint
+
+    async def send(self, message: Message, headers: Mapping[str, str] | None = None) -> None:
+        fields = {"content-type": "application/json", **(headers or {})}
+        try:
+            response = await self._http.post(self._endpoint, content=orjson.dumps(message), headers=fields)
+            response.raise_for_status()
+        except httpx2.HTTPError as error:
+            raise UpstreamError(_say(error)) from error
 
 
 class _LastStatus:
