@@ -409,7 +409,7 @@ class _Exchange:
         self.path: str = scope["path"].removeprefix(scope.get("root_path", ""))
         self.headers = {k.decode("latin-1"): v.decode("latin-1") for k, v in scope["headers"]}
         self.cors: str | None = None
-        self._ended = False
+        self._id = secrets.token_hex(8)
 
     async def json(self) -> Any:
         """The body, decoded. Raises _Refused."""
@@ -477,9 +477,11 @@ class _Exchange:
         await self._send({"type": "http.response.start", "status": status, "headers": wire})
 
     def _extra(self) -> dict[str, str]:
+        own = {"x-request-id": self._id}
         if self.cors is None:
-            return {}
+            return own
         return {
+            **own,
             "access-control-allow-origin": self.cors,
             "access-control-allow-headers": "*, authorization, content-type, mcp-session-id, mcp-protocol-version",
             "access-control-allow-methods": "GET, POST, DELETE, OPTIONS",

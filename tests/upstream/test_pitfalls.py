@@ -1,13 +1,26 @@
-"""The seventeen pitfalls that were met with the SDK, each against a real server process. Numbers are those of
-the project's notes; where the pitfall is on the side that agents see, the test is in flows/test_faces.py."""
+"""The seventeen pitfalls that were met with the SDK, each against a real server process.
+
+1 quadratic reads                here              10 environment of children      here
+2 1 MiB an SSE event             test_remote.py    11 noise on stdout              here
+3 one bad tool kills the list    here              12 tools after `initialized`    here
+4 a hidden tools/list            here              13 a cache of responses         here
+5 a hidden list handler          here              14 progress lost over HTTP      flows/test_faces.py
+6 ten seconds of probing         here              15 hanging up cancels           flows/test_faces.py
+7 scopes left by another task    here              16 duplicate names              here
+8 a child that dies              here              17 changes told in both eras    flows/test_faces.py
+9 a child that hangs             here
+"""
 
 import asyncio
 import json
 import time
 from pathlib import Path
+from typing import Any
 
+import httpx2
 import pytest
 
+from mcpgate.api.http import HttpFace
 from mcpgate.errors import UpstreamError, UpstreamTimeout
 from mcpgate.governance.records import LOCAL
 from tests.conftest import gateway, raw, until
@@ -154,3 +167,41 @@ async def test_3_unknown_fields_and_content_types_reach_code_and_nothing_is_lost
         assert result["vendorField"] == {"kept": True} and result["content"][0] == {"type": "hologram", "beam": [1]}
         answer = await opened.metatools.execute_code(LOCAL, "raw.strange()[0]['beam']")
         assert answer.text == "[1]"
+
+
+async def test_5_a_call_over_http_does_not_list_the_tools_first() -> None:
+    async with gateway({"raw": raw(expose="both")}) as opened:
+        lists = 0
+        list_tools = opened.tool_list
+
+        def counted() -> Any:
+            nonlocal lists
+            lists += 1
+            return list_tools()
+
+        opened.tool_list = counted  # type: ignore[method-assign]
+        transport = httpx2.ASGITransport(app=HttpFace(opened))
+        async with httpx2.AsyncClient(transport=transport, base_url="http://127.0.0.1") as http:
+            meta = {
+                "io.modelcontextprotocol/protocolVersion": "2026-07-28",
+                "io.modelcontextprotocol/clientCapabilities": {},
+            }
+            for _ in range(5):
+                params = {"name": "raw__add", "arguments": {"a": 1, "b": 2}, "_meta": meta}
+                body = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": params}
+                headers = {"mcp-protocol-version": "2026-07-28", "mcp-method": "tools/call", "mcp-name": "raw__add"}
+                answer = await http.post("/mcp", json=body, headers=headers)
+                assert answer.json()["result"]["structuredContent"] == {"sum": 3}
+        assert lists == 0
+
+
+async def test_13_no_answer_is_ever_taken_from_a_cache() -> None:
+    async with gateway({"raw": raw()}) as opened:
+        counts = [(await opened.metatools.execute_code(LOCAL, "raw.count()")).text for _ in range(3)]
+        assert counts == ["1", "2", "3"]
+
+
+async def test_16_tools_of_the_same_name_on_several_servers_stay_apart() -> None:
+    async with gateway({"one": raw(), "two": raw()}) as opened:
+        code = "one.echo(text='a'); one.echo(text='b'); two.echo(text='c')\n[one.count(), two.count()]"
+        assert (await opened.metatools.execute_code(LOCAL, code)).text == '["3","2"]'

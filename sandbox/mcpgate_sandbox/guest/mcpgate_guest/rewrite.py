@@ -30,6 +30,7 @@ _EAGER = frozenset("join sum sorted list tuple set frozenset max min fsum mean m
 """Callables that take all of an iterable at once: the calls of a generator expression may leave together."""
 
 _SCOPES = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda, ast.ClassDef, ast.GeneratorExp)
+_LEAVES = frozenset((ast.Name, ast.Constant, ast.Load, ast.Store, ast.arg, ast.alias, ast.Pass))
 _CONTAINERS = (ast.List, ast.Tuple, ast.Dict, ast.ListComp, ast.DictComp)
 
 
@@ -38,13 +39,14 @@ def compile_program(source: str, servers: frozenset[str]) -> types.CodeType:
     program's. A coroutine function if the program awaits. Raises SyntaxError with the model's own line numbers."""
     tree = ast.parse(source, FILENAME)
     nodes = list(ast.walk(tree))
-    waits = any(_waits(statement) for statement in tree.body)
-    if waits or any(isinstance(n, ast.AsyncFunctionDef) for n in nodes):
-        _TakeValues(servers, nodes, waits).visit(tree)
+    bound: set[str] = set()
+    waits = _survey(tree, bound)
+    if (waits or any(isinstance(n, ast.AsyncFunctionDef) for n in nodes)) and any(
+        isinstance(n, ast.Name) and n.id in servers for n in nodes
+    ):
+        _TakeValues(servers, nodes, waits).generic_visit(tree)
     body = _TopLevel(servers).rewrite(tree.body)
-    code = _compile_function(body, waits)
-    if names := {name for name in (*code.co_varnames, *code.co_cellvars) if name.isidentifier()}:
-        code = _compile_function([ast.Global(sorted(names)), *body], waits)
+    code = _compile_function([ast.Global(sorted(bound)), *body] if bound else body, waits)
     if code.co_flags & (inspect.CO_GENERATOR | inspect.CO_ASYNC_GENERATOR):
         line = next((s.lineno for s in body if any(isinstance(n, (ast.Yield, ast.YieldFrom)) for n in ast.walk(s))), 1)
         raise SyntaxError("'yield' outside function", (FILENAME, line, 1, None))
@@ -64,15 +66,33 @@ def _compile_function(body: list[ast.stmt], waits: bool) -> types.CodeType:
     return next(constant for constant in code.co_consts if isinstance(constant, types.CodeType))
 
 
-def _waits(node: ast.AST) -> bool:
-    """Whether this awaits, outside any function."""
-    if isinstance(node, (ast.Await, ast.AsyncFor, ast.AsyncWith)):
-        return True
-    if isinstance(node, ast.comprehension) and node.is_async:
-        return True
-    if isinstance(node, _SCOPES):
-        return False
-    return any(_waits(child) for child in ast.iter_child_nodes(node))
+def _survey(node: ast.AST, bound: set[str]) -> bool:
+    """Whether this awaits, outside any function; adds the names to `bound` that it binds there."""
+    waits = False
+    for child in ast.iter_child_nodes(node):
+        kind = type(child)
+        if kind is ast.Name:
+            if type(child.ctx) is not ast.Load:
+                bound.add(child.id)
+            continue
+        if kind in (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef):
+            bound.add(child.name)
+            continue
+        if kind is ast.Lambda:
+            continue
+        if kind is ast.alias:
+            bound.add(child.asname or child.name.partition(".")[0])
+        elif kind in (ast.ExceptHandler, ast.MatchAs, ast.MatchStar) and child.name:
+            bound.add(child.name)
+        elif kind is ast.MatchMapping and child.rest:
+            bound.add(child.rest)
+        inner = _survey(child, bound)
+        if kind in (ast.Await, ast.AsyncFor, ast.AsyncWith) or (kind is ast.comprehension and child.is_async):
+            waits = True
+        elif kind is not ast.GeneratorExp:
+            waits = waits or inner
+    bound.discard("*")
+    return waits
 
 
 def _awaited_names(nodes: list[ast.AST]) -> frozenset[str]:
@@ -111,16 +131,16 @@ class _TakeValues(ast.NodeTransformer):
     def __init__(self, servers: frozenset[str], nodes: list[ast.AST], waits: bool) -> None:
         self.servers, self.waits, self.keeps = servers, waits, False
         self.awaited = _awaited_names(nodes)
-        self.calls_of = {k: n for n in nodes if isinstance(n, ast.Call) for k in n.keywords}
-        functions = [n for n in nodes if isinstance(n, (ast.FunctionDef, ast.AsyncFunctionDef))]
-        self.defined = frozenset(f.name for f in functions)
         self.passing: frozenset[str] = frozenset()
         """Plain functions of the code that hand a tool call's awaitable on."""
+        self.calls_of = {k: n for n in nodes if isinstance(n, ast.Call) for k in n.keywords}
+        functions = [n for n in nodes if isinstance(n, (ast.FunctionDef, ast.AsyncFunctionDef))]
+        returned = {n for n in nodes if isinstance(n, ast.Return) and self._is_tool_call(n.value)}
+        self.defined = frozenset(f.name for f in functions)
         self.passing = frozenset(
             f.name
             for f in functions
-            if isinstance(f, ast.FunctionDef)
-            and any(isinstance(n, ast.Return) and self._is_tool_call(n.value) for n in ast.walk(f))
+            if returned and isinstance(f, ast.FunctionDef) and not returned.isdisjoint(ast.walk(f))
         ) | {
             target.id
             for n in nodes
@@ -177,10 +197,11 @@ class _TakeValues(ast.NodeTransformer):
 
     def generic_visit(self, node: ast.AST) -> ast.AST:
         before = self.waits, self.keeps
+        scope = isinstance(node, _SCOPES)
         if isinstance(node, ast.Assign) and not all(self._keeps_value(target) for target in node.targets):
             self.keeps = True
         for field, old in ast.iter_fields(node):
-            if isinstance(node, _SCOPES):
+            if scope:
                 self.waits = isinstance(node, ast.AsyncFunctionDef) and field == "body"
             if isinstance(old, list):
                 setattr(node, field, [self._child(node, item) for item in old])
@@ -190,12 +211,12 @@ class _TakeValues(ast.NodeTransformer):
         return node
 
     def _child(self, parent: ast.AST, child: object) -> object:
-        if not isinstance(child, ast.AST):
+        if type(child) in _LEAVES or not isinstance(child, ast.AST):
             return child
         call = self._is_tool_call(child)
         holds = self._holds_tool_calls(child)
         uses = (call or holds) and self._uses(parent, child)
-        self.visit(child)
+        self.generic_visit(child)
         if isinstance(child, (ast.Set, ast.SetComp)) and holds:
             # Members of a set are hashed, which would wait for each before the next one leaves.
             elements: Any = ast.List(child.elts, ast.Load()) if isinstance(child, ast.Set) else None

@@ -30,6 +30,7 @@ def import_all() -> None:
     for name in sorted(sys.stdlib_module_names - SKIPPED):
         _import_with_submodules(name)
     _load_zones()
+    _explain_network()
     # The machine that built the component has no business in the guest.
     os.environ.clear()
     sys.path[:] = []
@@ -49,6 +50,18 @@ def _import_with_submodules(name: str) -> None:
     for info in pkgutil.iter_modules(getattr(module, "__path__", [])):
         if info.name not in {"__main__", "test", "tests", "idle_test"}:
             _import_with_submodules(f"{name}.{info.name}")
+
+
+def _explain_network() -> None:
+    """Without this the first use of a socket would be a trap, which ends the execution without a word about why."""
+    import socket
+
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError("the sandbox has no network; call the tools of the servers instead")
+
+    socket.socket.__init__ = refuse  # type: ignore[method-assign]
+    for name in "getaddrinfo gethostbyname gethostbyname_ex gethostbyaddr getnameinfo create_connection".split():
+        setattr(socket, name, refuse)
 
 
 def _load_zones() -> None:
