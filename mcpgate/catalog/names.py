@@ -37,14 +37,13 @@ def server_identifiers(names: Iterable[str]) -> dict[str, str]:
 def to_identifier(name: str) -> str:
     """The name with everything else than letters, digits and `_` made `_`; keywords get a `_` behind."""
     # NFKC: Python reads identifiers so; `ﬁle` in code arrives as `file`.
-    text = re.sub(r"\W", "_", unicodedata.normalize("NFKC", name.strip())).strip("_") or "x"
-    text = re.sub(r"__+", "_", text)
-    if text[0].isdigit():
-        text = f"n{text}"
-    if not text.isidentifier():
+    text = re.sub(r"\W", "_", unicodedata.normalize("NFKC", name))
+    if not f"x{text}".isidentifier():
         text = re.sub(r"[^A-Za-z0-9_]", "_", text)
-        text = text if text.isidentifier() else f"x{text}"
-    return f"{text}_" if keyword.iskeyword(text) or (keyword.issoftkeyword(text) and text == "_") else text
+    text = re.sub(r"__+", "_", text).strip("_") or "x"
+    if not text.isidentifier():
+        text = f"n{text}" if text[0].isdigit() else f"x{text}"
+    return f"{text}_" if keyword.iskeyword(text) else text
 
 
 def _is_free(name: str, taken: frozenset[str]) -> bool:

@@ -612,6 +612,11 @@ def _explain(trap: Exception, limits: Limits) -> SandboxError:
         return LimitReached("protocol", f"the execution was ended: {text}")
     if "call stack exhausted" in text:
         return LimitReached("stack", "the execution was ended: recursion too deep for the interpreter's stack")
+    # The interpreter's last words go to stderr, mostly because memory ran out; all else is the code's own doing.
+    if (reached := re.search(r"unknown import: `wasi:([^`@]+)", text)) and reached[1] != "cli/stderr":
+        return LimitReached(
+            "protocol", f"the execution was ended: it reached for {reached[1]}, which the sandbox does not have"
+        )
     return LimitReached(
         "memory_mib",
         f"the interpreter gave up, most likely out of memory (limit {limits.memory_mib} MiB); what it held is lost",

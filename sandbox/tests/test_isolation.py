@@ -81,6 +81,27 @@ async def test_there_is_no_way_out_by(code: str, run: Run) -> None:
     assert (await run("1 + 1")).result == 2
 
 
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import urllib.request\nurllib.request.urlopen('http://example.com/')",
+        "import http.client\nhttp.client.HTTPConnection('example.com').request('GET', '/')",
+        "import socket\nsocket.socket()",
+        "await asyncio.open_connection('example.com', 80)",
+    ],
+)
+async def test_code_that_wants_the_network_hears_that_there_is_none(code: str, run: Run) -> None:
+    error = (await run(code)).error
+    assert isinstance(error, CodeFailed) and "the sandbox has no network" in error.message
+
+
+@pytest.mark.parametrize("code", ["import os\nos._exit(0)", "import os\nos.write(1, b'x')", "import os\nos.read(0, 1)"])
+async def test_reaching_for_what_is_not_there_says_what_it_was(code: str, run: Run) -> None:
+    error = (await run(code)).error
+    assert isinstance(error, LimitReached) and error.limit == "protocol"
+    assert "it reached for cli/" in error.message
+
+
 async def test_the_hosts_environment_arguments_and_folder_are_unknown(value: Value) -> None:
     os.environ["MCPGATE_TEST_SECRET"] = "s3cret"
     try:

@@ -1067,6 +1067,7 @@ SNIPPETS: dict[str, tuple[str, Any]] = {
     "main guard": ("def main():\n    return 5\nif __name__ == '__main__':\n    print(main())", None),
     "async main": ("async def main():\n    return await t.add(1, 2)\nasyncio.run(main())", 3),
     "to_thread": ("await asyncio.to_thread(lambda x: x + 1, 2)", 3),
+    "run_in_executor": ("await asyncio.get_running_loop().run_in_executor(None, lambda x: x + 1, 2)", 3),
     "asyncio queue": (
         "q = asyncio.Queue()\nasync def produce():\n    for i in range(3):\n        await q.put(i)\n    await q.put(None)\n"
         "async def consume():\n    r = []\n    while (x := await q.get()) is not None:\n        r.append(x)\n    return r\n"

@@ -38,6 +38,15 @@ class Loop(base_events.BaseEventLoop):
     def create_task(self, coro: Any, **options: Any) -> Any:
         return super().create_task(_awaitable(coro), **options)
 
+    def run_in_executor(self, executor: Any, func: Any, *args: Any) -> Any:
+        # There are no threads: the function runs here and now.
+        future = self.create_future()
+        try:
+            future.set_result(func(*args))
+        except Exception as error:
+            future.set_exception(error)
+        return future
+
     def default_exception_handler(self, context: dict[str, Any]) -> None:
         # The standard one logs a traceback through this package; the model needs one line.
         error = context.get("exception")
