@@ -26,13 +26,13 @@ def build(config: Config) -> tuple[Gateway, SqliteStore]:
 
 @asynccontextmanager
 async def running(
-    config: Config, progress: Callable[[str], None] | None = None, hold_s: float = 0.0
+    config: Config, progress: Callable[[str], None] | None = None, hold_s: float = 0.0, with_engine: bool = True
 ) -> AsyncIterator[Gateway]:
     """A gateway from start to end: everything it started is gone when the block is left."""
     gateway, store = build(config)
     flusher: asyncio.Task[None] | None = None
     try:
-        await gateway.start(progress, hold_s)
+        await gateway.start(progress, hold_s, with_engine)
         flusher = asyncio.create_task(_flush_now_and_then(gateway))
         yield gateway
     finally:

@@ -9,7 +9,7 @@ from typing import Any
 from mcpgate import tokens
 from mcpgate.catalog.arguments import schema_fault
 from mcpgate.cli import console
-from mcpgate.cli.opened import add_config, add_format, run_with_app
+from mcpgate.cli.opened import add_config, add_format, run_with_gateway
 from mcpgate.codemode.gateway import Gateway
 from mcpgate.governance.records import LOCAL
 
@@ -20,7 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    report = run_with_app(arguments, _examine)
+    report = run_with_gateway(arguments, _examine, with_engine=True)
     failed = any(not row["ok"] for row in (*report["servers"], *report["parts"]))
     if arguments.format == "json":
         console.show({"ok": not failed, **report})

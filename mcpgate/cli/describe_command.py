@@ -3,7 +3,7 @@
 import argparse
 
 from mcpgate.cli import console
-from mcpgate.cli.opened import add_config, add_format, run_with_app
+from mcpgate.cli.opened import add_config, add_format, run_with_gateway
 from mcpgate.codemode.gateway import Gateway
 
 
@@ -21,4 +21,4 @@ def run(arguments: argparse.Namespace) -> int:
             console.show([gateway.catalog.get_tool(name).raw for name in arguments.names])
         return 0
 
-    return run_with_app(arguments, work)
+    return run_with_gateway(arguments, work)

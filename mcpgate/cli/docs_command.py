@@ -2,7 +2,7 @@
 
 import argparse
 
-from mcpgate.cli.opened import add_config, run_with_app
+from mcpgate.cli.opened import add_config, run_with_gateway
 from mcpgate.codemode.gateway import Gateway
 
 
@@ -16,4 +16,4 @@ def run(arguments: argparse.Namespace) -> int:
         print(await gateway.metatools.read_docs(" ".join(arguments.topic)))
         return 0
 
-    return run_with_app(arguments, work)
+    return run_with_gateway(arguments, work)

@@ -26,13 +26,13 @@ def add_format(parser: argparse.ArgumentParser) -> None:
 
 
 @asynccontextmanager
-async def opened(arguments: argparse.Namespace, wait: bool = True) -> AsyncIterator[Gateway]:
+async def opened(arguments: argparse.Namespace, wait: bool, with_engine: bool) -> AsyncIterator[Gateway]:
     """The gateway of the command's configuration, with every upstream connected or failed if `wait`."""
     config = load_config(find_config(arguments.config))
     logging.getLogger("mcpgate").setLevel(logging.ERROR)
     status = Status()
     try:
-        async with running(config, status) as gateway:
+        async with running(config, status, with_engine=with_engine) as gateway:
             if wait:
                 waiting = asyncio.ensure_future(gateway.pool.settled(timeout_s=300))
                 while not waiting.done():
@@ -46,11 +46,17 @@ async def opened(arguments: argparse.Namespace, wait: bool = True) -> AsyncItera
         status.clear()
 
 
-def run_with_app(arguments: argparse.Namespace, work: Callable[[Gateway], Awaitable[T]], wait: bool = True) -> T:
+def run_with_gateway(
+    arguments: argparse.Namespace,
+    work: Callable[[Gateway], Awaitable[T]],
+    *,
+    wait: bool = True,
+    with_engine: bool = False,
+) -> T:
     """Run `work` against a gateway that lives as long as it."""
 
     async def main() -> T:
-        async with opened(arguments, wait) as gateway:
+        async with opened(arguments, wait, with_engine) as gateway:
             return await work(gateway)
 
     return asyncio.run(main())

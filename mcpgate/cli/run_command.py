@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from mcpgate.cli import console
-from mcpgate.cli.opened import add_config, add_format, run_with_app
+from mcpgate.cli.opened import add_config, add_format, run_with_gateway
 from mcpgate.codemode.gateway import Gateway
 from mcpgate.errors import ConfigError
 from mcpgate.governance.records import LOCAL
@@ -58,7 +58,7 @@ def run(arguments: argparse.Namespace) -> int:
         return 1 if answer.is_error else 0
 
     # Only the servers that the code names are waited for, by the runner itself.
-    return run_with_app(arguments, work, wait=False)
+    return run_with_gateway(arguments, work, wait=False, with_engine=True)
 
 
 def _save(block: dict[str, object], number: int, folder: Path) -> str:

@@ -3,7 +3,7 @@
 import argparse
 
 from mcpgate.cli import console
-from mcpgate.cli.opened import add_config, add_format, run_with_app
+from mcpgate.cli.opened import add_config, add_format, run_with_gateway
 from mcpgate.codemode.gateway import Gateway
 
 
@@ -32,4 +32,4 @@ def run(arguments: argparse.Namespace) -> int:
         )
         return 0
 
-    return run_with_app(arguments, work)
+    return run_with_gateway(arguments, work)

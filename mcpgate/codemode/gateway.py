@@ -41,6 +41,7 @@ class Gateway:
         self._shown = b""
         self._rebuild_due = False
         self._going = False
+        self._with_engine = True
         self._progress: Callable[[str], None] | None = None
         bridge = Bridge(self.pool, lambda: self.catalog, self.memory, self.handles)
         runner = Runner(engine, bridge, self.pool, lambda: self.catalog, self.memory, self.handles)
@@ -60,10 +61,12 @@ class Gateway:
 
         return unsubscribe
 
-    async def start(self, progress: Callable[[str], None] | None = None, hold_s: float = 0.0) -> None:
+    async def start(
+        self, progress: Callable[[str], None] | None = None, hold_s: float = 0.0, with_engine: bool = True
+    ) -> None:
         """Begin to connect and to get the sandbox ready; returns at once. With `hold_s` the beginning waits for
-        `go()`, at most so long."""
-        self._progress = progress
+        `go()`, at most so long. Without `with_engine` the sandbox gets ready when code is first run."""
+        self._progress, self._with_engine = progress, with_engine
         await self.pool.apply(self.config.mcpServers)
         self._rebuild()
         asyncio.get_running_loop().call_later(hold_s, self.go) if hold_s else self.go()
@@ -72,7 +75,8 @@ class Gateway:
         """End the wait of `start`; does nothing after the first time."""
         if not self._going:
             self._going = True
-            self.engine.start(self._progress)
+            if self._with_engine:
+                self.engine.start(self._progress)
             self.pool.go()
 
     async def reload(self, config: Config) -> None:
