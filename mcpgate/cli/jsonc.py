@@ -52,8 +52,9 @@ def _edited(text: str, path: list[str], value: Any) -> str | None:
             before = tokens[end - 1]
             comma = "" if before.group(0) in "{," else ","
             member = f"{json.dumps(path[depth - 1], ensure_ascii=False)}: {_written(value, unit, depth)}"
-            close = "" if "\n" in text[before.end() : tokens[end].start()] else f"\n{unit * (depth - 1)}"
-            return f"{text[: before.end()]}{comma}\n{unit * depth}{member}{close}{text[before.end() :]}"
+            gap = text[before.end() : tokens[end].start()].rstrip()  # comments behind the last member
+            rest = text[tokens[end].start() :]
+            return f"{text[: before.end()]}{comma}{gap}\n{unit * depth}{member}\n{unit * (depth - 1)}{rest}"
         if depth == len(path):
             start, stop = tokens[found].start(), tokens[_end_of(tokens, found)].end()
             return text[:start] + _written(value, unit, depth) + text[stop:]

@@ -181,27 +181,28 @@ class _Workers:
     """Threads with a stack that is big enough for a guest; made on demand, kept."""
 
     def __init__(self, limit: int) -> None:
-        self._limit, self._threads, self._idle = limit, 0, 0
-        self._lock = threading.Lock()
-        self._queue: queue.SimpleQueue[tuple[Future[Any], Callable[[], Any]] | None] = queue.SimpleQueue()
+        self._limit, self._threads, self._waiting = limit, 0, 0
+        self._changed = threading.Condition()
+        self._items: deque[tuple[Future[Any], Callable[[], Any]]] = deque()
+        self._closed = False
 
     def submit(self, function: Callable[[], Any]) -> "Future[Any]":
         future: Future[Any] = Future()
-        with self._lock:
-            if self._idle > 0:
-                self._idle -= 1
-            elif self._threads < self._limit:
+        with self._changed:
+            self._items.append((future, function))
+            if len(self._items) > self._waiting and self._threads < self._limit:
                 self._threads += 1
                 before = threading.stack_size(artefact.THREAD_STACK)
                 try:
                     threading.Thread(target=self._serve, name="mcpgate-guest", daemon=True).start()
                 finally:
                     threading.stack_size(before)
-        self._queue.put((future, function))
+            else:
+                self._changed.notify()
         return future
 
     def _serve(self) -> None:
-        while (item := self._queue.get()) is not None:
+        while (item := self._next()) is not None:
             future, function = item
             if future.set_running_or_notify_cancel():
                 try:
@@ -209,13 +210,19 @@ class _Workers:
                 except BaseException as error:
                     future.set_exception(error)
             del item, future, function
-            with self._lock:
-                if self._queue.empty():
-                    self._idle += 1
+
+    def _next(self) -> tuple[Future[Any], Callable[[], Any]] | None:
+        with self._changed:
+            self._waiting += 1
+            while not self._items and not self._closed:
+                self._changed.wait()
+            self._waiting -= 1
+            return self._items.popleft() if self._items else None
 
     def close(self) -> None:
-        for _ in range(self._threads):
-            self._queue.put(None)
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
 
 
 class _Sessions:

@@ -1,0 +1,184 @@
+"""What is learned, over the real store in a real file."""
+
+import logging
+import os
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mcpgate.catalog.memory import Memory
+from mcpgate.stores.sqlite import SqliteStore
+from tests.catalog.schemas import tool
+
+TOOL = tool({}, "query")
+TEXT = {"type": "string"}
+
+
+@contextmanager
+def memory(path: Path | None) -> Iterator[Memory]:
+    """One run of a gateway."""
+    store = SqliteStore(path)
+    opened = Memory(store)
+    opened.place(TOOL.server, ["prog", "--flag"])
+    yield opened
+    opened.flush()
+    store.close()
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    return tmp_path / "kept" / "mcpgate.sqlite3"
+
+
+def test_shapes_and_catalogs_are_kept_over_restarts(file: Path) -> None:
+    with memory(file) as first:
+        assert first.observed(TOOL) is None and first.recall_tools("srv") == []
+        first.learn(TOOL, "text")
+        first.remember_tools("srv", [TOOL.raw])
+    with memory(file) as second:
+        assert second.observed(TOOL) == TEXT
+        assert second.recall_tools("srv") == [TOOL.raw]
+
+
+def test_what_is_learned_later_is_merged_with_what_was_kept(file: Path) -> None:
+    with memory(file) as first:
+        first.learn(TOOL, {"id": 1, "name": "x"})
+    with memory(file) as second:
+        second.learn(TOOL, {"id": 2})
+    with memory(file) as third:
+        assert (third.observed(TOOL) or {})["required"] == ["id"]
+
+
+def test_no_value_reaches_the_file_only_types_and_keys(file: Path) -> None:
+    result: dict[str, Any] = {"password": "hunter2", "rows": [{"mail": "ada@example.com"}], "pin": 271828}
+    with memory(file) as opened:
+        opened.learn(TOOL, result)
+        opened.learn(TOOL, {"ada@example.com": {"hunter2 x": 1}})
+    written = b"".join(path.read_bytes() for path in file.parent.iterdir())
+    assert b"password" in written and b"rows" in written
+    assert b"hunter2" not in written and b"ada@" not in written and b"271828" not in written
+
+
+def test_a_declared_output_is_not_learned(file: Path) -> None:
+    declared = tool({}, "declared", output={"type": "object", "properties": {"a": {}, "b": {}}})
+    with memory(file) as opened:
+        opened.learn(declared, "text")
+        assert opened.observed(declared) is None
+
+
+def test_another_program_under_the_same_name_has_its_own_shapes_and_tools(file: Path) -> None:
+    with memory(file) as opened:
+        opened.learn(TOOL, "text")
+        opened.remember_tools("srv", [TOOL.raw])
+        opened.place("srv", ["another"])
+        assert opened.observed(TOOL) is None and opened.recall_tools("srv") == []
+        opened.place("srv", ["prog", "--flag"])
+        assert opened.observed(TOOL) == TEXT
+
+
+def test_rare_news_is_still_learned_after_many_results_alike(file: Path) -> None:
+    with memory(file) as opened:
+        for _ in range(200):
+            opened.learn(TOOL, "text")
+        for _ in range(30):
+            opened.learn(TOOL, None)
+        assert {"type": "null"} in (opened.observed(TOOL) or {})["anyOf"]
+
+
+def test_a_file_that_is_no_database_is_survived_and_left_alone(file: Path, caplog: pytest.LogCaptureFixture) -> None:
+    file.parent.mkdir()
+    file.write_bytes(b"not a database" * 1000)
+    with memory(file) as opened:
+        opened.learn(TOOL, "text")
+        assert opened.observed(TOOL) == TEXT
+    assert "cannot be used" in caplog.text and str(file) in caplog.text
+    assert file.read_bytes() == b"not a database" * 1000
+
+
+def test_damaged_pages_are_survived(file: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with memory(file) as first:
+        for number in range(300):
+            first.learn(tool({}, f"tool_{number}"), {f"key_{number}": "x"})
+    damaged = bytearray(file.read_bytes())
+    damaged[4096:] = b"\xff" * (len(damaged) - 4096)
+    file.write_bytes(damaged)
+    with memory(file) as second:
+        assert second.observed(tool({}, "tool_1")) is None
+        second.learn(TOOL, "text")
+        assert second.observed(TOOL) == TEXT
+    assert "cannot" in caplog.text
+
+
+@pytest.mark.parametrize("value", [b"{", b"", b"[1]", b"null", b"\xff"])
+def test_a_damaged_entry_is_forgotten_and_the_rest_kept(file: Path, value: bytes) -> None:
+    with memory(file) as first:
+        first.learn(TOOL, "text")
+        first.remember_tools("srv", [TOOL.raw])
+        first.learn(tool({}, "other"), "text")
+    database = sqlite3.connect(file)
+    with database:
+        database.execute("UPDATE kept SET value = ? WHERE key NOT LIKE '%/other'", (value,))
+    database.close()
+    with memory(file) as second:
+        assert second.observed(TOOL) is None and second.recall_tools("srv") == []
+        assert second.observed(tool({}, "other")) == TEXT
+
+
+def test_a_file_of_a_newer_version_is_not_touched(file: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with memory(file):
+        pass
+    database = sqlite3.connect(file)
+    database.execute("PRAGMA user_version = 99")
+    database.close()
+    with memory(file) as opened:
+        opened.learn(TOOL, "text")
+    assert "newer mcpgate" in caplog.text
+    database = sqlite3.connect(file)
+    assert database.execute("SELECT count(*) FROM kept").fetchone() == (0,)
+    database.close()
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="nothing is read-only to root")
+def test_a_read_only_file_is_survived(file: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with memory(file):
+        pass
+    for path in file.parent.iterdir():
+        path.chmod(0o400)
+    with memory(file) as opened:
+        opened.learn(TOOL, "text")
+        assert opened.observed(TOOL) == TEXT
+    assert "cannot" in caplog.text
+
+
+def test_a_folder_that_cannot_be_made_is_survived(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "taken").write_text("a file, not a folder")
+    with memory(tmp_path / "taken" / "mcpgate.sqlite3") as opened:
+        opened.learn(TOOL, "text")
+        assert opened.observed(TOOL) == TEXT
+    assert "cannot be used" in caplog.text
+
+
+def test_two_processes_share_one_file(file: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.WARNING)
+    with memory(file) as one, memory(file) as two:
+        one.learn(TOOL, "text")
+        two.learn(tool({}, "other"), 1)
+        one.flush()
+        two.flush()
+    with memory(file) as later:
+        assert later.observed(TOOL) == TEXT
+        assert later.observed(tool({}, "other")) == {"type": "integer"}
+    assert caplog.text == ""
+
+
+def test_the_probe_says_whether_the_store_works(file: Path) -> None:
+    with memory(file) as opened:
+        assert opened.probe() == ""
+    store = SqliteStore(file)
+    broken = Memory(store)
+    store.close()
+    assert "could not be read back" in broken.probe()

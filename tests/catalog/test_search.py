@@ -1,0 +1,115 @@
+import time
+
+import pytest
+
+from mcpgate.catalog.catalog import Catalog, ServerListing
+from mcpgate.catalog.search import SearchIndex, stem, words
+from tests.catalog.schemas import captured_catalogs, captured_tools
+
+_TOOLS = {
+    "files": {
+        "read_text_file": "Read the complete contents of a file as text.",
+        "write_file": "Create a new file or completely overwrite an existing file.",
+        "list_directory": "List all files and directories in a path.",
+        "delete_file": "Delete a file for good.",
+    },
+    "github": {
+        "create_issue": "Open a new issue in a GitHub repository.",
+        "list_issues": "List issues in a repository, filtered by state and labels.",
+        "merge_pull_request": "Merge a pull request.",
+        "searchCode": "Search for code across repositories.",
+    },
+    "mail": {"send_message": "Send an email to one or more recipients.", "list_threads": "List mail threads."},
+}
+CATALOG = Catalog.build(
+    [
+        ServerListing(server, [{"name": name, "description": text, "inputSchema": {}} for name, text in tools.items()])
+        for server, tools in _TOOLS.items()
+    ]
+)
+
+
+def best(query: str, server: str | None = None) -> str:
+    found = CATALOG.index.search(query, 5, server)
+    return found[0].qualified if found else ""
+
+
+@pytest.mark.parametrize(
+    ("query", "expected"),
+    [
+        ("create_issue", "github.create_issue"),
+        ("search code", "github.searchCode"),
+        ("searchcode", "github.searchCode"),
+        ("open a new github issue", "github.create_issue"),
+        ("listing of the issues", "github.list_issues"),
+        ("remove a document", "files.delete_file"),
+        ("what is in this folder", "files.list_directory"),
+        ("write an email", "mail.send_message"),
+        ("merge PR", "github.merge_pull_request"),
+        ("mrege pul reqest", "github.merge_pull_request"),
+        ("directry", "files.list_directory"),
+    ],
+)
+def test_a_request_finds_its_tool_by_name_synonym_word_form_or_in_spite_of_typing_errors(
+    query: str, expected: str
+) -> None:
+    assert best(query) == expected
+
+
+def test_the_exact_name_comes_first_however_often_others_use_its_words() -> None:
+    tools = [{"name": f"read_file_{i}", "description": "read file " * 20, "inputSchema": {}} for i in range(30)]
+    tools.append({"name": "read_file", "description": "", "inputSchema": {}})
+    index = Catalog.build([ServerListing("s", tools)]).index
+    assert [tool.name for tool in index.search("read file", 1)] == ["read_file"]
+
+
+def test_a_search_can_be_kept_to_one_server() -> None:
+    assert {tool.server for tool in CATALOG.index.search("list", 10, "mail")} == {"mail"}
+
+
+def test_a_search_gives_no_more_than_asked_for() -> None:
+    assert len(CATALOG.index.search("list file issue message", 2)) == 2
+
+
+@pytest.mark.parametrize("query", ["", "   ", "the of and", "zzqqxx", "§$%"])
+def test_a_request_that_says_nothing_finds_nothing(query: str) -> None:
+    assert CATALOG.index.search(query, 5) == []
+
+
+def test_an_empty_catalog_finds_nothing() -> None:
+    assert SearchIndex([]).search("anything", 5) == []
+
+
+def test_the_same_request_has_the_same_answer() -> None:
+    once = [tool.qualified for tool in CATALOG.index.search("list files and issues", 10)]
+    assert [tool.qualified for tool in SearchIndex(CATALOG.tools).search("list files and issues", 10)] == once
+
+
+def test_a_parameters_name_is_found() -> None:
+    schema = {"type": "object", "properties": {"wavelength_nm": {"type": "number"}}}
+    tools = [{"name": "measure", "inputSchema": schema}, {"name": "other", "inputSchema": {}}]
+    found = Catalog.build([ServerListing("s", tools)]).index.search("wavelength", 5)
+    assert [tool.name for tool in found] == ["measure"]
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [("files", "file"), ("queries", "query"), ("running", "run"), ("searches", "search"), ("deleted", "delete")],
+)
+def test_forms_of_a_word_have_one_stem(one: str, other: str) -> None:
+    assert stem(one) == stem(other)
+
+
+def test_words_are_split_at_case_and_underscores_and_common_ones_left_out() -> None:
+    assert words("getUserID for the HTTPServer_v2") == words("get user id http server v2")
+
+
+@pytest.mark.skipif(not captured_catalogs().is_dir(), reason="no captured catalogues; benchmarks.servers captures them")
+def test_a_search_over_all_captured_tools_takes_milliseconds_and_every_tool_is_found_by_its_name() -> None:
+    tools = captured_tools()
+    index = SearchIndex(tools)
+    started = time.perf_counter()
+    wanted = tools[::20]
+    missed = [tool for tool in wanted if tool.name not in {t.name for t in index.search(tool.name, 12)}]
+    assert missed == []
+    assert (time.perf_counter() - started) / len(wanted) < 0.1
