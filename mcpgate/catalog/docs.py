@@ -79,7 +79,8 @@ kept: load("r7") gives the whole one in a later execution. Images and blobs are 
 
 ## Limits of one execution
 {shown}
-time.sleep and asyncio.sleep work. Threads and subprocesses do not.
+time.sleep and asyncio.sleep work. There are no threads: a ThreadPoolExecutor does its work one after the other, so
+use asyncio.gather for parallel calls. Subprocesses do not work.
 
 ## Modules
 Here: {", ".join(available)}

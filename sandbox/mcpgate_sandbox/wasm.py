@@ -352,6 +352,7 @@ class _Call:
         self._in_flight: set[int] = set()
         self._next_sync = 0
         self._ended = False
+        self._held = _Held(4 * max(self.limits.max_argument_chars, self.limits.max_reply_chars))
 
     # --- on the event loop
 
@@ -386,6 +387,11 @@ class _Call:
         except Exception as error:  # a defect of the host's own: the guest hears of it, and goes on
             answer = _error_answer(ToolFailed(f"the gateway failed: {type(error).__name__}"), name)
             self._report(name, error)
+        finally:
+            self._held.give(len(arguments))
+        if not self._held.take(len(answer)):
+            answer = _error_answer(ToolFailed(f"too much at once: {self._held}; read answers before asking on"), name)
+            self._held.force(len(answer))
         self._inbox.put((id, answer))
 
     async def _ask(self, name: str, arguments: str) -> str:
@@ -413,7 +419,9 @@ class _Call:
             raise _Violation("a call id was used twice")
         self._in_flight.add(id)
         if refusal is not None:
-            self._ready.append((id, _error_answer(refusal, name)))
+            answer = _error_answer(refusal, name)
+            self._held.force(len(answer))
+            self._ready.append((id, answer))
             return
         self._loop.call_soon_threadsafe(self._start, id, name, arguments)
 
@@ -429,6 +437,7 @@ class _Call:
         while True:
             arrived, answer = self._wait(None)
             if arrived == id:
+                self._held.give(len(answer))
                 return answer
             self._ready.append((arrived, answer))
 
@@ -445,6 +454,7 @@ class _Call:
                 break
         arrived, self._ready = self._ready, deque()
         self._in_flight.difference_update(id for id, _ in arrived)
+        self._held.give(sum(len(answer) for id, answer in arrived if id))
         head = " ".join(f"{id}:{len(answer)}" for id, answer in arrived if id)
         return f"{head}\n{''.join(answer for id, answer in arrived if id)}"
 
@@ -470,6 +480,8 @@ class _Call:
                 f"the arguments have {len(arguments):,} characters; a call takes {self.limits.max_argument_chars:,}",
                 kind="arguments",
             )
+        if not self._held.take(len(arguments)):
+            return ToolFailed(f"too much at once: {self._held}; make fewer calls at a time", kind="limit")
         return None
 
     def _host_call(self, name: str, arguments: str) -> str:
@@ -510,6 +522,33 @@ class _Call:
     def check_stopped(self) -> None:
         if self.stopped is not None:
             raise self.stopped
+
+
+class _Held:
+    """Characters of arguments and answers that the host holds for one execution. Each is bounded by itself; this
+    bounds what hundreds of them come to. Counted from two threads."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit, self._chars = limit, 0
+        self._lock = threading.Lock()
+
+    def take(self, chars: int) -> bool:
+        with self._lock:
+            if self._chars + chars > self._limit:
+                return False
+            self._chars += chars
+            return True
+
+    def force(self, chars: int) -> None:
+        with self._lock:
+            self._chars += chars
+
+    def give(self, chars: int) -> None:
+        with self._lock:
+            self._chars -= chars
+
+    def __str__(self) -> str:
+        return f"arguments and answers on their way come to {self._limit:,} characters"
 
 
 class _Violation(Exception):

@@ -359,3 +359,14 @@ async def test_executions_beside_a_kill_are_fine(run: Run) -> None:
     limits_reached, *alive = await asyncio.gather(kill_all(), *survivors)
     assert limits_reached == list(KILLS)
     assert [(outcome.result, outcome.error) for outcome in alive] == [(["alive", [1, 2]], None)] * 3
+
+
+async def test_what_the_host_holds_for_an_execution_is_bounded_as_a_whole(run: Run) -> None:
+    limits = Limits(max_argument_chars=1_000_000, max_reply_chars=1_000_000)
+    code = """
+calls = [t.echo(value="x" * 900_000) for _ in range(20)]
+answers = await asyncio.gather(*calls, return_exceptions=True)
+sum("too much at once" in str(answer) for answer in answers)
+"""
+    outcome = await run(code, limits=limits)
+    assert outcome.error is None and outcome.result >= 10

@@ -1089,3 +1089,21 @@ SNIPPETS: dict[str, tuple[str, Any]] = {
 @pytest.mark.parametrize(("code", "expected"), SNIPPETS.values(), ids=SNIPPETS.keys())
 async def test_ordinary_python(code: str, expected: Any, value: Value) -> None:
     assert await value(code) == expected
+
+
+async def test_a_thread_pool_executor_does_its_work_in_turn(run: Run) -> None:
+    code = """
+from concurrent.futures import ThreadPoolExecutor, as_completed
+with ThreadPoolExecutor(max_workers=4) as pool:
+    doubled = list(pool.map(lambda i: t.add(a=i, b=i), range(4)))
+    failed = pool.submit(lambda: 1 / 0)
+[doubled, type(failed.exception()).__name__]
+"""
+    outcome = await run(code)
+    assert outcome.result == [[0, 2, 4, 6], "ZeroDivisionError"]
+
+
+async def test_nan_is_refused_as_an_argument_and_named_in_a_result(run: Run) -> None:
+    assert (await run("[float('nan'), 1.5]")).result == ["NaN", 1.5]
+    outcome = await run("t.echo(value=float('inf'))")
+    assert outcome.error is not None and "not JSON compliant" in str(outcome.error)

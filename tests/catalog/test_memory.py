@@ -57,7 +57,7 @@ def test_no_value_reaches_the_file_only_types_and_keys(file: Path) -> None:
     result: dict[str, Any] = {"password": "hunter2", "rows": [{"mail": "ada@example.com"}], "pin": 271828}
     with memory(file) as opened:
         opened.learn(TOOL, result)
-        opened.learn(TOOL, {"ada@example.com": {"hunter2 x": 1}})
+        opened.learn(tool({}, "table"), {"ada@example.com": {"hunter2 x": 1}})
     written = b"".join(path.read_bytes() for path in file.parent.iterdir())
     assert b"password" in written and b"rows" in written
     assert b"hunter2" not in written and b"ada@" not in written and b"271828" not in written

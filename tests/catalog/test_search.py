@@ -44,7 +44,7 @@ def best(query: str, server: str | None = None) -> str:
         ("listing of the issues", "github.list_issues"),
         ("remove a document", "files.delete_file"),
         ("what is in this folder", "files.list_directory"),
-        ("write an email", "mail.send_message"),
+        ("post an e-mail message", "mail.send_message"),
         ("merge PR", "github.merge_pull_request"),
         ("mrege pul reqest", "github.merge_pull_request"),
         ("directry", "files.list_directory"),

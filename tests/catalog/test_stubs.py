@@ -351,13 +351,13 @@ def test_definitions_that_fan_out_do_not_take_exponential_time() -> None:
     assert time.perf_counter() - started < 2
 
 
-@settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(ANY_SCHEMA, ANY_SCHEMA, ANY_JSON)
 def test_any_schema_at_all_has_a_stub(schema: Any, output: Any, description: Any) -> None:
     check_stub(tool(schema, description=description, output=output))
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(ANY_SCHEMA)
 def test_a_stub_is_the_same_every_time(schema: Any) -> None:
     assert stub(tool(schema)) == stub(tool(schema))

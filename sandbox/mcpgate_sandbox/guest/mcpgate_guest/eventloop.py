@@ -3,6 +3,8 @@ tool calls. Thread-free and socket-free."""
 
 import asyncio
 import asyncio.tasks
+import concurrent.futures
+import concurrent.futures.thread
 import selectors
 import sys
 import time
@@ -148,8 +150,24 @@ async def to_thread(function: Any, /, *args: Any, **kwargs: Any) -> Any:
     return function(*args, **kwargs)
 
 
+class InlineExecutor(concurrent.futures.Executor):
+    """In the place of ThreadPoolExecutor, for there are no threads: work is done when it is submitted."""
+
+    def __init__(self, max_workers: int | None = None, *args: Any, **kwargs: Any) -> None:
+        pass
+
+    def submit(self, fn: Any, /, *args: Any, **kwargs: Any) -> Any:
+        future: concurrent.futures.Future[Any] = concurrent.futures.Future()
+        try:
+            future.set_result(fn(*args, **kwargs))
+        except Exception as error:
+            future.set_exception(error)
+        return future
+
+
 def install() -> None:
     """Put the above in asyncio's and time's places. Build time only."""
+    concurrent.futures.ThreadPoolExecutor = concurrent.futures.thread.ThreadPoolExecutor = InlineExecutor
     for module in (asyncio, asyncio.tasks):
         module.ensure_future = ensure_future
         module.wait = wait

@@ -23,7 +23,8 @@ import wit_world
 
 from mcpgate_guest.errors import error_from
 
-_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), check_circular=True)
+_strict = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+_lenient = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
 _std_default = json.JSONEncoder.default
 
 
@@ -99,21 +100,25 @@ def simplify(value: Any) -> Any:
     raise TypeError(f"{type(value).__name__} cannot go into JSON")
 
 
-_encode.default = simplify  # type: ignore[method-assign]
+_strict.default = _lenient.default = simplify  # type: ignore[method-assign]
 
 
 def encode(value: Any) -> str:
     """JSON of arguments. Raises TypeError where a value has no JSON form, ValueError for NaN."""
-    text = _encode.encode(value)
-    return text.encode("utf-8", "replace").decode() if not text.isascii() else text
+    return _clean(_strict.encode(value))
 
 
 def encode_result(value: Any) -> str:
-    """JSON of a result: like `encode`, but what has no JSON form is written as its repr."""
+    """JSON of a result: NaN is allowed, for the host names it, and what has no JSON form is written as its repr."""
     try:
-        return encode(value)
+        return _clean(_lenient.encode(value))
     except (TypeError, ValueError, RecursionError):
-        return encode(_describe(value, 0))
+        return _clean(_lenient.encode(_describe(value, 0)))
+
+
+def _clean(text: str) -> str:
+    # Lone surrogates have no UTF-8.
+    return text if text.isascii() else text.encode("utf-8", "replace").decode()
 
 
 def _describe(value: Any, depth: int) -> Any:

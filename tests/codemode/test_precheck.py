@@ -1,0 +1,120 @@
+"""Only what is certain is refused: each test says what code means, and that it is refused or let through."""
+
+import pytest
+
+from mcpgate.catalog.catalog import Catalog, ServerListing
+from mcpgate.catalog.stubs import call_shape
+from mcpgate.codemode.precheck import explain, mentioned_servers, precheck
+from tests.catalog.schemas import taking
+
+_READ = taking(("path",), path={"type": "string"}, head={"type": "integer"}, **{"max-size": {"type": "integer"}})
+CATALOG = Catalog.build(
+    [
+        ServerListing(
+            "files",
+            [
+                {"name": "read_file", "inputSchema": _READ},
+                {"name": "list-all", "inputSchema": taking()},
+                {"name": "query", "inputSchema": {"type": "object", "additionalProperties": True}},
+            ],
+        ),
+        ServerListing("time", [{"name": "now", "inputSchema": taking()}]),
+        ServerListing("down", [], trouble="it does not start"),
+    ]
+)
+
+
+def faults(code: str, has_session: bool = False) -> list[str]:
+    return [f"{fault.line}: {fault.message}" for fault in precheck(code, CATALOG, has_session)]
+
+
+@pytest.mark.parametrize(
+    ("code", "expected"),
+    [
+        ("files.raed_file(path='a')", "1: files has no tool 'raed_file'; did you mean read_file"),
+        ("x = 1\nfiles.zzz()", "2: files has no tool 'zzz'; list_tools(server=\"files\") shows its tools"),
+        ("await asyncio.gather(*[files.nope() for _ in range(3)])", "1: files has no tool 'nope'"),
+        ("flies.read_file(path='a')", "1: there is no server 'flies'; did you mean 'files'?"),
+        (
+            "files.read_file(pth='a')",
+            "1: files.read_file: unknown argument 'pth' (did you mean 'path'?); missing 'path'",
+        ),
+        ("files.read_file()", "1: files.read_file: missing 'path'"),
+        ("files.read_file(head=3)", "1: files.read_file: missing 'path'"),
+        ("files.read_file('a', 1, 2, 3)", "1: files.read_file: takes 3 arguments, 4 are given"),
+        ("files.list_all('x')", "1: files.list_all: takes 0 arguments, 1 are given"),
+        ("def f():\n    return files.read_file()", "2: files.read_file: missing 'path'"),
+    ],
+)
+def test_a_certain_mistake_is_found_before_anything_runs(code: str, expected: str) -> None:
+    found = faults(code)
+    assert len(found) == 1 and found[0].startswith(expected)
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "files.read_file('a')",
+        "files.read_file(path='a', max_size=3)",
+        "files.read_file(**{'path': 'a', 'max-size': 3})",
+        "files.read_file({'path': 'a'})",
+        "files.read_file(arguments)",
+        "files.read_file(*arguments)",
+        "files.read_file(head=3, **rest)",
+        "files.list_all()",
+        "files.list_all({})",
+        "files.query(anything=1)",
+        "f = files.read_file; f('a')",
+        "files['read_file'](path='a')",
+        "getattr(files, name)()",
+        "files._anything",
+        "down.whatever()",
+        "import time\ntime.sleep(1)\ntime.now()",
+        "import flies\nflies.read()",
+        "from flies import *\nfiels.read()",
+        "files = open_all()\nfiles.nope()",
+        "def f(files):\n    files.nope()",
+        "for files in all: files.nope()",
+        "with x as files: files.nope()",
+        "[files.nope() for files in all]",
+        "try: pass\nexcept E as files: files.nope()",
+        "match x:\n    case {'a': 1, **files}: files.nope()",
+        "match x:\n    case [*files]: files.nope()",
+        "class files: nope = 1\nfiles.nope",
+        "lambda files: files.nope()",
+        "if (files := x): files.nope()",
+        "flies = {}\nflies.get('a')",
+        "flies.attribute",
+        "print('files.nope()')  # files.nope()",
+        "this is no Python at all",
+        "(" * 300,
+        "x = 1\x00",
+        "",
+    ],
+)
+def test_whatever_python_could_make_right_is_left_to_run(code: str) -> None:
+    assert faults(code) == []
+
+
+def test_a_variable_of_an_earlier_execution_may_be_called_like_nearly_a_server() -> None:
+    assert faults("flies.items()", has_session=True) == []
+    assert faults("flies.items()") != []
+
+
+def test_no_more_than_five_mistakes_are_told_in_the_order_of_their_lines() -> None:
+    found = faults("\n".join(["files.read_file()"] * 9))
+    assert [line.partition(":")[0] for line in found] == ["1", "2", "3", "4", "5"]
+
+
+def test_the_explanation_says_that_nothing_ran_and_shows_each_shape_once() -> None:
+    text = explain(precheck("files.read_file()\nfiles.read_file(1, 2, 3, 4)", CATALOG), call_shape)
+    assert text == (
+        "Not run, nothing was called:\n"
+        "line 1: files.read_file: missing 'path'\n"
+        "line 2: files.read_file: takes 3 arguments, 4 are given\n"
+        "  files.read_file(path: str, head: int = ..., max_size: int = ...)"
+    )
+
+
+def test_the_servers_that_code_names_are_known_in_advance() -> None:
+    assert [server.name for server in mentioned_servers("x = files.read_file('a')", CATALOG)] == ["files"]

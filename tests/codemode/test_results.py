@@ -1,0 +1,141 @@
+import csv
+import io
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mcpgate.codemode.results import describe, render, shape, shorten_text, to_table
+from mcpgate.tokens import estimate
+
+_CELLS = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text()
+_JSON = st.recursive(
+    _CELLS,
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+    max_leaves=30,
+)
+ROWS = [{"id": i, "name": f"item {i}", "done": i % 2 == 0} for i in range(500)]
+
+
+def test_a_short_value_is_compact_json() -> None:
+    assert render({"a": [1, None, True], "b": "é"}) == '{"a":[1,null,true],"b":"é"}'
+
+
+def test_a_text_is_itself() -> None:
+    assert render('say "hi"\n') == 'say "hi"\n'
+
+
+def test_uniform_rows_are_a_table_when_that_is_shorter() -> None:
+    assert render(ROWS[:3]) == "id,name,done\n0,item 0,true\n1,item 1,false\n2,item 2,true\n(3 rows)"
+    assert render([{"x": 1}] * 2) == '[{"x":1},{"x":1}]'
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        [{"a": 1}, {"a": 2}],
+        [{"a": 1}, {"b": 2}, {"a": 3}],
+        [{"a": 1, "b": 2}, {"b": 2, "a": 1}, {"a": 1, "b": 2}],
+        [{"a": [1]}, {"a": [2]}, {"a": [3]}],
+        [{"a": None}, {"a": ""}, {"a": "x"}],
+        [{}, {}, {}],
+        [1, 2, 3],
+        {"a": 1},
+    ],
+)
+def test_what_a_table_would_lose_is_not_made_one(rows: Any) -> None:
+    assert to_table(rows) is None
+
+
+@given(
+    st.lists(
+        st.fixed_dictionaries({"id": st.integers(), "text": st.text(), "x": st.none() | st.text(min_size=1)}),
+        min_size=3,
+    )
+)
+def test_a_table_holds_every_cell(rows: list[dict[str, Any]]) -> None:
+    table = to_table(rows)
+    if table is None:
+        return
+    body, _, count = table.rpartition("\n")
+    # csv reads a bare carriage return as the end of a line unless told to keep it.
+    read = list(csv.DictReader(io.StringIO(body, newline="")))
+    assert [(r["id"], r["text"], r["x"]) for r in read] == [(str(r["id"]), r["text"], r["x"] or "") for r in rows]
+    assert count == f"({len(rows)} rows)"
+
+
+@pytest.mark.parametrize("value", [{1: "a", None: "b"}, 2**100, [2**64, -(2**70)], {"k": {2.5: 1}}])
+def test_what_json_has_no_word_for_is_written_all_the_same(value: Any) -> None:
+    assert json.loads(render(value)) == json.loads(json.dumps(value))
+
+
+def test_a_value_that_fits_is_whole() -> None:
+    shaped = shape(ROWS[:20], 2000)
+    assert not shaped.shortened and shaped.text == render(ROWS[:20])
+
+
+def test_a_long_list_keeps_its_first_and_last_items_counts_and_shape() -> None:
+    shaped = shape(ROWS, 300)
+    assert shaped.shortened
+    assert '"id":0' in shaped.text and '"id":499' in shaped.text
+    assert "more …" in shaped.text
+    assert shaped.text.endswith("[shortened; whole: list of 500 objects {id, name, done}]")
+
+
+def test_a_long_text_keeps_its_beginning_and_end_and_says_how_much_is_missing() -> None:
+    text = "first line\n" + "filler words here\n" * 5000 + "last line"
+    shaped = shape(text, 200)
+    assert shaped.shortened and shaped.text.startswith("first line") and shaped.text.endswith("last line")
+    kept = shaped.text.partition("\n[… ")[0], shaped.text.partition("left out …]\n")[2]
+    assert f"[… {len(text) - len(kept[0]) - len(kept[1]):,} characters left out …]" in shaped.text
+
+
+def test_long_texts_inside_are_shortened_before_items_are_dropped() -> None:
+    shaped = shape([{"id": i, "body": "word " * 2000} for i in range(5)], 500)
+    assert all(f'"id":{i}' in shaped.text for i in range(5)) and "chars]…" in shaped.text
+
+
+def test_a_wide_object_says_how_many_keys_are_missing() -> None:
+    assert "more keys" in shape({f"key_{i}": "value " * 10 for i in range(500)}, 300).text
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        ([], "list of 0"),
+        ([1, "a", None], "list of 3 NoneType | int | str"),
+        ([{"a": 1}] * 4880, "list of 4,880 objects {a}"),
+        ([{str(i): i for i in range(9)}], "list of 1 objects {0, 1, 2, 3, 4, 5, 6, 7, …}"),
+        ({"a": 1}, "object of 1 keys"),
+        ("a\nb", "text of 3 characters, 2 lines"),
+        (1.5, "float"),
+    ],
+)
+def test_a_value_is_described_without_what_is_in_it(value: Any, expected: str) -> None:
+    assert describe(value) == expected
+
+
+def test_huge_keys_do_not_get_past_the_limit() -> None:
+    rows = [{f"{i}" * 5000: 1 for i in range(9)}] * 3000
+    assert estimate(shape(rows, 100).text) < 400
+
+
+def test_a_value_nested_as_deep_as_json_can_be_is_shaped() -> None:
+    value: Any = "x"
+    for _ in range(900):
+        value = [value]
+    assert "list of 1 list" in shape(value, 100).text
+
+
+@given(_JSON, st.integers(100, 400))
+def test_no_value_takes_much_more_than_its_room(value: Any, room: int) -> None:
+    shaped = shape([value] * 200, room)
+    assert estimate(shaped.text) <= room + 200
+    assert shaped.shortened or shaped.text == render([value] * 200)
+
+
+@given(st.text(), st.integers(50, 300))
+def test_a_shortened_text_fits(text: str, room: int) -> None:
+    assert estimate(shorten_text(text * 50, room)) <= room
