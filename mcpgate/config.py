@@ -34,6 +34,10 @@ class _Model(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
+_CLIENTS_ONLY = frozenset(("autoApprove", "alwaysAllow", "trust", "gallery"))
+"""Keys of pasted entries that say how a client treats its user; they mean nothing here."""
+
+
 class ToolFilter(_Model):
     """Globs over original tool names, e.g. `read_*`. What is not allowed, or denied, does not exist."""
 
@@ -73,7 +77,7 @@ class UpstreamConfig(_Model):
     def _accept_spellings(cls, data: Any) -> Any:
         if not isinstance(data, dict):
             return data
-        data = dict(data)
+        data = {key: value for key, value in data.items() if key not in _CLIENTS_ONLY}
         for theirs, ours in (("serverUrl", "url"), ("httpUrl", "url"), ("transport", "type")):
             if theirs in data and ours not in data:
                 data[ours] = data.pop(theirs)
@@ -304,6 +308,8 @@ def _interpolate(node: Any, where: str, source: str, environ: Mapping[str, str])
 
         return _VARIABLE.sub(value, node)
     if isinstance(node, dict):
+        if node.get("disabled") is True and where.startswith("mcpServers."):
+            return node  # a server that is switched off needs no secrets
         return {k: _interpolate(v, f"{where}.{k}" if where else str(k), source, environ) for k, v in node.items()}
     if isinstance(node, list):
         return [_interpolate(v, f"{where}[{i}]", source, environ) for i, v in enumerate(node)]

@@ -72,7 +72,7 @@ def test_a_section_that_is_not_built_yet_is_refused_not_ignored(section: str) ->
         ("[1, 2]", "must be a mapping with keys such as `mcpServers`, not a list"),
         ("mcpServers: {a: {command: [", "not valid YAML"),
         ("a: &a\n  b: *a", "an alias stands inside what it names"),
-        ("[" * 5000, "nested too deeply"),
+        ("[" * 1500, "nested too deeply"),
         ("1: 2", "Keys should be strings"),
     ],
 )
@@ -200,7 +200,7 @@ def test_a_child_gets_a_minimal_environment_and_never_the_gateways_secrets() -> 
 def test_settings_cannot_be_changed_after_they_were_read() -> None:
     config = parse_config("")
     with pytest.raises(ValueError, match="frozen"):
-        config.sandbox.cpu_s = 1.0  # type: ignore[misc]
+        config.sandbox.cpu_s = 1.0
 
 
 def test_the_file_is_the_given_one_else_the_variables_else_the_folders_else_the_users(
@@ -229,3 +229,13 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     for name in ("binary.yaml", "missing.yaml", "."):
         with pytest.raises(ConfigError, match="cannot be read"):
             load_config(tmp_path / name)
+
+
+def test_keys_that_only_concern_a_client_may_stay_in_a_pasted_entry() -> None:
+    text = "mcpServers: {x: {command: ls, autoApprove: [a], alwaysAllow: [], trust: true}}"
+    assert parse_config(text, "f", {}).mcpServers["x"].command == "ls"
+
+
+def test_a_disabled_server_needs_no_secrets() -> None:
+    text = 'mcpServers: {x: {url: "https://x.example", disabled: true, headers: {A: "${NOT_SET}"}}}'
+    assert parse_config(text, "f", {}).mcpServers["x"].disabled

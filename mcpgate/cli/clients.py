@@ -98,8 +98,8 @@ def read_file(path: Path) -> dict[str, Any]:
 
 _TAKEN = {
     "command": "command", "args": "args", "env": "env", "cwd": "cwd", "url": "url", "serverUrl": "url",
-    "httpUrl": "url", "headers": "headers", "http_headers": "headers", "type": "type", "disabled": "disabled",
-    "description": "description",
+    "httpUrl": "url", "headers": "headers", "http_headers": "headers", "type": "type", "transport": "type",
+    "disabled": "disabled", "description": "description",
 }  # fmt: skip
 """A client's key → ours."""
 _TRANSLATED = frozenset(

@@ -28,6 +28,8 @@ def with_member(text: str, path: list[str], value: Any) -> str:
         node = node.setdefault(key, {}) if isinstance(node, dict) else None
     if not isinstance(node, dict):
         raise ValueError(f"`{'.'.join(path[:-1]) or 'the file'}` is not an object")
+    if path[-1] in node and node[path[-1]] == value:
+        return text
     node[path[-1]] = value
     edited = _edited(text, path, value)
     # Whatever a text may hold, what comes out means what it should.

@@ -34,7 +34,12 @@ class SqliteStore:
         if path is not None:
             try:
                 path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-                return _migrated(sqlite3.connect(path, timeout=5, check_same_thread=False))
+                db = sqlite3.connect(path, timeout=5, check_same_thread=False)
+                try:
+                    return _migrated(db)
+                except sqlite3.Error:
+                    db.close()
+                    raise
             except (OSError, sqlite3.Error) as error:
                 log.warning("%s cannot be used (%s); what is learned will be forgotten at the end", path, error)
         return _migrated(sqlite3.connect(":memory:", check_same_thread=False))

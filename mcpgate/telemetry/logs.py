@@ -7,7 +7,7 @@ import sys
 _SECRETS = re.compile(
     r"(?i)((?:(?:api[-_]?key|token|secret|password|authorization)[\"']?\s*[=:]\s*[\"']?)?(?:bearer|basic)\s+"
     r"|(?:api[-_]?key|token|secret|password|authorization)[\"']?\s*[=:]\s*[\"']?)([^\s\"',;}]{6,})"
-    r"|\b(mg-[A-Za-z0-9_-]{8,}|sk-[A-Za-z0-9_-]{16,}|gh[pousr]_[A-Za-z0-9]{20,})"
+    r"|(?<=://)([^/@\s:]+:[^/@\s]+)(?=@)|\b(mg-[A-Za-z0-9_-]{8,}|sk-[A-Za-z0-9_-]{16,}|gh[pousr]_[A-Za-z0-9]{20,})"
 )
 
 

@@ -94,7 +94,7 @@ def test_a_long_text_keeps_its_beginning_and_end_and_says_how_much_is_missing() 
 
 def test_long_texts_inside_are_shortened_before_items_are_dropped() -> None:
     shaped = shape([{"id": i, "body": "word " * 2000} for i in range(5)], 500)
-    assert all(f'"id":{i}' in shaped.text for i in range(5)) and "chars]…" in shaped.text
+    assert all(f'\n{i},"word' in shaped.text for i in range(5)) and "chars]…" in shaped.text
 
 
 def test_a_wide_object_says_how_many_keys_are_missing() -> None:
@@ -136,6 +136,6 @@ def test_no_value_takes_much_more_than_its_room(value: Any, room: int) -> None:
     assert shaped.shortened or shaped.text == render([value] * 200)
 
 
-@given(st.text(), st.integers(50, 300))
+@given(st.text(), st.integers(100, 300))
 def test_a_shortened_text_fits(text: str, room: int) -> None:
     assert estimate(shorten_text(text * 50, room)) <= room

@@ -47,3 +47,7 @@ def test_records_go_to_stderr_only_and_masked(capsys: pytest.CaptureFixture[str]
     out, err = capsys.readouterr()
     assert out == ""
     assert "password=********" in err and "quiet" not in err and err.count("\n") == 1
+
+
+def test_the_password_in_an_address_is_masked() -> None:
+    assert "hunter22" not in mask("cannot connect to https://ada:hunter22@example.com/mcp")

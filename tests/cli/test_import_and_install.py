@@ -1,0 +1,552 @@
+"""`mcpgate import` and `mcpgate install` on the real files of each agent, in a home of the test's own."""
+
+import json
+import stat
+import tomllib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from mcpgate.cli import clients, jsonc
+from mcpgate.cli.main import main
+from mcpgate.config import load_config
+from mcpgate.errors import ConfigError
+
+_CLAUDE_CODE = """{
+  "numStartups": 41,
+  "mcpServers": {
+    "git": {"type": "stdio", "command": "uvx", "args": ["mcp-server-git"], "env": {"TOKEN": "s3cretvalue"}},
+    "docs": {"type": "http", "url": "https://docs.test/mcp", "headers": {"Authorization": "Bearer ${DOCS_TOKEN}"}}
+  },
+  "projects": {
+    "HERE": {"mcpServers": {"local": {"command": "node", "args": ["server.js"]}}, "history": ["é 😀"]},
+    "/elsewhere": {"mcpServers": {"not_here": {"command": "no"}}}
+  }
+}"""
+_CLAUDE_DESKTOP = (
+    '{"globalShortcut": "", "mcpServers": {"files": {"command": "npx", "args": ["-y", "files", "/data"]}}}'
+)
+_CURSOR = """{
+\t"mcpServers": {
+\t\t"linear": {"url": "https://mcp.linear.app/sse", "transport": "sse", "headers": {}},
+\t\t"env": {"command": "uvx", "args": ["x"], "env": {"KEY": "${env:KEY}"}, "envFile": ".env"}
+\t}
+}"""
+_VSCODE = """// my servers
+{
+    /* asked for once */
+    "inputs": [{"id": "api-key", "type": "promptString", "password": true,},],
+    "servers": {
+        // the "important" one: https://x.test/a//b
+        "search": {
+            "type": "stdio",
+            "command": "${userHome}/bin/search",
+            "args": ["--root", "${workspaceFolder}", "// no comment", "/* nor this */", ",]"],
+            "env": {"API_KEY": "${input:api-key}"}, // trailing
+        }, // and the last
+    },
+}
+"""
+_CODEX = """# my settings
+model = "gpt-5"   # the good one
+
+[mcp_servers.git]
+command = "uvx"
+args = ["mcp-server-git"]
+startup_timeout_sec = 20
+tool_timeout_sec = 90
+enabled_tools = ["git_log", "git_status"]
+
+[mcp_servers.git.env]
+LEVEL = "debug"
+
+[mcp_servers.remote]
+url = "https://r.test/mcp"
+bearer_token_env_var = "R_TOKEN"
+enabled = false
+
+[tui]
+theme = "dark"
+"""
+_GEMINI = """{
+  "theme": "Dark",
+  "mcpServers": {
+    "gh": {"httpUrl": "https://gh.test/mcp", "includeTools": ["list_*"], "excludeTools": ["delete"], "trust": true},
+    "old": {"url": "https://old.test/sse", "type": "sse"}
+  }
+}"""
+
+
+@dataclass(frozen=True)
+class Machine:
+    """A user's folders, with nothing in them yet."""
+
+    home: Path
+    here: Path
+
+    def file(self, client: str, project: bool = False) -> Path:
+        return clients.clients()[client].files[1 if project else 0]
+
+    def write(self, client: str, text: str, project: bool = False) -> Path:
+        path = self.file(client, project)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text.replace("HERE", str(self.here)), encoding="utf-8")
+        return path
+
+    def everything(self) -> dict[str, bytes]:
+        return {str(path): path.read_bytes() for path in self.home.rglob("*") if path.is_file()}
+
+    @property
+    def ours(self) -> Path:
+        return self.home / ".config" / "mcpgate" / "mcpgate.yaml"
+
+    def servers(self) -> dict[str, Any]:
+        """What our file says now, which must be valid."""
+        environ = {name: "x" for name in ("DOCS_TOKEN", "KEY", "API_KEY", "R_TOKEN")} | {"HOME": str(self.home)}
+        load_config(self.ours, environ)
+        read: dict[str, Any] = yaml.safe_load(self.ours.read_text(encoding="utf-8"))["mcpServers"]
+        return read
+
+    def backups(self) -> list[Path]:
+        return sorted(self.home.rglob("*.bak"))
+
+
+@pytest.fixture
+def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Machine:
+    here = tmp_path / "work"
+    here.mkdir()
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / ".config"))
+    for name in ("CODEX_HOME", "MCPGATE_CONFIG"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.chdir(here)
+    return Machine(tmp_path, here)
+
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str]) -> Run:
+    """A command's exit code, output and errors."""
+
+    def command(*arguments: str) -> tuple[int, str, str]:
+        with pytest.raises(SystemExit) as ended:
+            main(list(arguments))
+        captured = capsys.readouterr()
+        assert isinstance(ended.value.code, int)
+        return ended.value.code, captured.out, captured.err
+
+    return command
+
+
+@pytest.mark.parametrize(
+    ("client", "text", "expected"),
+    [
+        (
+            "claude-code",
+            _CLAUDE_CODE,
+            {
+                "git": {"command": "uvx", "args": ["mcp-server-git"], "env": {"TOKEN": "s3cretvalue"}},
+                "docs": {
+                    "url": "https://docs.test/mcp",
+                    "headers": {"Authorization": "Bearer ${DOCS_TOKEN}"},
+                    "type": "http",
+                },
+                "local": {"command": "node", "args": ["server.js"]},
+            },
+        ),
+        ("claude-desktop", _CLAUDE_DESKTOP, {"files": {"command": "npx", "args": ["-y", "files", "/data"]}}),
+        (
+            "cursor",
+            _CURSOR,
+            {
+                "linear": {"url": "https://mcp.linear.app/sse", "type": "sse"},
+                "env": {"command": "uvx", "args": ["x"], "env": {"KEY": "${env:KEY}"}},
+            },
+        ),
+        (
+            "vscode",
+            _VSCODE,
+            {
+                "search": {
+                    "command": "${HOME}/bin/search",
+                    "args": ["--root", "HERE", "// no comment", "/* nor this */", ",]"],
+                    "env": {"API_KEY": "${API_KEY}"},
+                }
+            },
+        ),
+        (
+            "codex",
+            _CODEX,
+            {
+                "git": {
+                    "command": "uvx",
+                    "args": ["mcp-server-git"],
+                    "env": {"LEVEL": "debug"},
+                    "timeout_s": 90,
+                    "tools": {"allow": ["git_log", "git_status"]},
+                },
+                "remote": {
+                    "url": "https://r.test/mcp",
+                    "disabled": True,
+                    "headers": {"Authorization": "Bearer ${R_TOKEN}"},
+                },
+            },
+        ),
+        (
+            "gemini",
+            _GEMINI,
+            {
+                "gh": {"url": "https://gh.test/mcp", "tools": {"allow": ["list_*"], "deny": ["delete"]}},
+                "old": {"url": "https://old.test/sse", "type": "sse"},
+            },
+        ),
+    ],
+)
+def test_an_agents_servers_are_taken_over_and_its_file_is_left_alone(
+    client: str, text: str, expected: dict[str, Any], machine: Machine, run: Run
+) -> None:
+    path = machine.write(client, text)
+    before = path.read_bytes()
+    code, out, _ = run("import", client)
+    assert code == 0 and f"{len(expected)} servers in {machine.ours}" in out
+    wanted = json.loads(json.dumps(expected).replace("HERE", str(machine.here)))
+    assert machine.servers() == wanted
+    assert path.read_bytes() == before
+
+
+def test_what_could_not_be_taken_over_is_said(machine: Machine, run: Run) -> None:
+    machine.write("vscode", _VSCODE)
+    machine.write("cursor", _CURSOR)
+    machine.write("codex", _CODEX)
+    _, out, _ = run("import")
+    assert "the prompted input 'api-key' became the environment variable API_KEY" in out
+    assert "taken over; without envFile" in out
+    assert "taken over; without startup_timeout_sec" in out
+
+
+def test_all_agents_files_are_found_and_merged(machine: Machine, run: Run) -> None:
+    for client, text in (("claude-code", _CLAUDE_CODE), ("vscode", _VSCODE), ("codex", _CODEX), ("gemini", _GEMINI)):
+        machine.write(client, text)
+    machine.write("claude-code", '{"mcpServers": {"team": {"command": "team"}}}', project=True)
+    code, out, _ = run("import", "--format", "json")
+    assert code == 0
+    servers = machine.servers()
+    assert {"git", "docs", "local", "team", "search", "gh", "old", "remote", "git-2"} == servers.keys()
+    assert servers["git-2"]["timeout_s"] == 90
+    assert {"from": "codex", "server": "git"}.items() <= next(
+        r for r in json.loads(out)["servers"] if "git-2" in r["what"]
+    ).items()
+
+
+def test_importing_again_changes_nothing_and_makes_no_backup(machine: Machine, run: Run) -> None:
+    machine.write("claude-code", _CLAUDE_CODE)
+    machine.write("codex", _CODEX)
+    run("import")
+    before = machine.everything()
+    code, out, _ = run("import")
+    assert code == 0 and out.count("already there") == 5
+    assert machine.everything() == before
+
+
+def test_what_our_file_already_says_stays_and_the_file_before_is_kept(machine: Machine, run: Run) -> None:
+    machine.ours.parent.mkdir(parents=True)
+    machine.ours.write_text("# mine\nserver: {port: 9000}\nmcpServers: {own: {command: own, timeout_s: 5}}\n")
+    before = machine.ours.read_bytes()
+    machine.write("claude-desktop", _CLAUDE_DESKTOP)
+    run("import")
+    assert machine.servers().keys() == {"own", "files"} and machine.servers()["own"]["timeout_s"] == 5
+    assert load_config(machine.ours).server.port == 9000
+    assert [path.read_bytes() for path in machine.backups()] == [before]
+
+
+def test_a_file_with_nothing_new_keeps_its_comments(machine: Machine, run: Run) -> None:
+    machine.ours.parent.mkdir(parents=True)
+    machine.ours.write_text('# mine\nmcpServers: {files: {command: npx, args: ["-y", files, /data]}}  # the files\n')
+    machine.write("claude-desktop", _CLAUDE_DESKTOP)
+    before = machine.everything()
+    assert run("import")[0] == 0
+    assert machine.everything() == before
+
+
+def test_mcpgate_itself_is_never_put_behind_itself(machine: Machine, run: Run) -> None:
+    machine.write("claude-desktop", _CLAUDE_DESKTOP)
+    run("import")
+    run("install", "claude-desktop")
+    run("install", "codex")
+    _, out, _ = run("import")
+    assert out.count("left out: it is mcpgate itself") == 2
+    assert machine.servers().keys() == {"files"}
+    for command in (["python", "-m", "mcpgate", "serve"], ["uvx", "mcpgate"], ["/usr/bin/mcpgate.exe"]):
+        assert clients.is_mcpgate({"command": command[0], "args": command[1:]})
+    assert not clients.is_mcpgate({"command": "npx", "args": ["mcpgate-like"]})
+
+
+def test_a_new_configuration_is_readable_by_its_owner_only(machine: Machine, run: Run) -> None:
+    machine.write("claude-code", _CLAUDE_CODE)
+    run("import")
+    assert stat.S_IMODE(machine.ours.stat().st_mode) == 0o600
+    machine.ours.chmod(0o640)
+    machine.write("claude-desktop", _CLAUDE_DESKTOP)
+    run("import")
+    assert stat.S_IMODE(machine.ours.stat().st_mode) == 0o640
+
+
+def test_print_shows_the_configuration_and_writes_nothing(machine: Machine, run: Run) -> None:
+    machine.write("claude-desktop", _CLAUDE_DESKTOP)
+    before = machine.everything()
+    code, out, _ = run("import", "--print")
+    assert code == 0
+    assert yaml.safe_load(out) == {"mcpServers": {"files": {"command": "npx", "args": ["-y", "files", "/data"]}}}
+    assert machine.everything() == before
+
+
+def test_a_configuration_in_json_stays_json(machine: Machine, run: Run) -> None:
+    machine.write("claude-desktop", _CLAUDE_DESKTOP)
+    assert run("import", "-o", "mcpgate.json")[0] == 0
+    assert json.loads((machine.here / "mcpgate.json").read_text()).keys() == {"mcpServers"}
+
+
+def test_an_entry_that_makes_no_sense_is_left_out_with_its_reason_and_without_its_secrets(
+    machine: Machine, run: Run
+) -> None:
+    broken = {
+        "nothing": {"env": {"TOKEN": "s3cretvalue"}},
+        "badurl": {"url": "ftp://x"},
+        "badargs": {"command": "x", "args": 5},
+        "good": {"command": "x"},
+        "no entry": "x",
+    }
+    machine.write("cursor", json.dumps({"mcpServers": broken}))
+    code, out, _ = run("import", "cursor")
+    assert code == 0 and "s3cret" not in out
+    assert "left out: needs either `command`" in out and "left out: url is 'ftp://x'" in out
+    assert "left out: args: Input should be a valid tuple" in out
+    assert machine.servers() == {"good": {"command": "x"}}
+
+
+def test_an_agents_file_that_cannot_be_read_does_not_stop_the_others_unless_it_was_asked_for(
+    machine: Machine, run: Run
+) -> None:
+    machine.write("cursor", "{ broken")
+    machine.write("claude-desktop", _CLAUDE_DESKTOP)
+    code, out, _ = run("import")
+    assert code == 0 and "cannot be read" in out and machine.servers().keys() == {"files"}
+    code, _, err = run("import", "cursor")
+    assert code == 2 and "cannot be read" in err
+
+
+def test_any_file_can_be_imported_by_its_path(machine: Machine, run: Run) -> None:
+    (machine.here / "settings.json").write_text('{"mcp": {"servers": {"a": {"command": "x"}}}}')
+    assert run("import", "settings.json")[0] == 0
+    assert machine.servers() == {"a": {"command": "x"}}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ((), "no agent configuration was found"),
+        (("gemini",), "Gemini CLI has no configuration here; looked at"),
+        (("nonsense",), "'nonsense' is neither a file nor one of claude-code, claude-desktop"),
+    ],
+)
+def test_nothing_to_import_exits_2_and_says_where_it_looked(
+    arguments: tuple[str, ...], said: str, machine: Machine, run: Run
+) -> None:
+    code, _, err = run("import", *arguments)
+    assert code == 2 and said in err
+    assert not machine.ours.exists()
+
+
+def test_a_file_that_is_not_ours_is_not_overwritten(machine: Machine, run: Run) -> None:
+    machine.write("claude-desktop", _CLAUDE_DESKTOP)
+    (machine.here / "notes.txt").write_text("- just\n- a list\n")
+    code, _, err = run("import", "-o", "notes.txt")
+    assert code == 2 and "left alone" in err
+    assert (machine.here / "notes.txt").read_text() == "- just\n- a list\n"
+
+
+@pytest.fixture
+def configured(machine: Machine) -> Path:
+    path = machine.here / "mcpgate.yaml"
+    path.write_text("mcpServers: {files: {command: npx}}\n")
+    return path
+
+
+_FILES = {
+    "claude-code": _CLAUDE_CODE,
+    "claude-desktop": _CLAUDE_DESKTOP,
+    "cursor": _CURSOR,
+    "vscode": _VSCODE,
+    "codex": _CODEX,
+    "gemini": _GEMINI,
+}
+
+
+def entry_in(path: Path, client: str) -> dict[str, Any]:
+    found: dict[str, Any] = clients.read_file(path)[clients.clients()[client].key]["mcpgate"]
+    return found
+
+
+@pytest.mark.parametrize("client", _FILES)
+def test_mcpgate_is_registered_and_nothing_in_the_agents_file_is_lost(
+    client: str, machine: Machine, configured: Path, run: Run
+) -> None:
+    path = machine.write(client, _FILES[client])
+    path.chmod(0o644)
+    text, data = path.read_text(encoding="utf-8"), clients.read_file(path)
+    code, out, _ = run("install", client)
+    assert code == 0 and str(path) in out and "It still has servers of its own" in out
+    assert entry_in(path, client)["args"][-4:] == ["serve", "--stdio", "-c", str(configured)]
+    after = clients.read_file(path)
+    after[clients.clients()[client].key].pop("mcpgate")
+    assert after == data
+    assert [backup.read_text(encoding="utf-8") for backup in machine.backups()] == [text]
+    assert stat.S_IMODE(path.stat().st_mode) == 0o644
+
+
+@pytest.mark.parametrize("client", _FILES)
+def test_every_line_and_comment_of_the_agents_file_stays_as_it_was(
+    client: str, machine: Machine, configured: Path, run: Run
+) -> None:
+    path = machine.write(client, _FILES[client])
+    lines = [
+        line.rstrip().rstrip(",") for line in path.read_text(encoding="utf-8").splitlines() if "mcpServers" not in line
+    ]
+    run("install", client)
+    written = iter([line.rstrip().rstrip(",") for line in path.read_text(encoding="utf-8").splitlines()])
+    if client != "claude-desktop":  # all in one line, which gets longer
+        assert [line for line in lines if line not in written] == []
+
+
+@pytest.mark.parametrize("client", _FILES)
+def test_registering_again_changes_nothing_and_makes_no_backup(
+    client: str, machine: Machine, configured: Path, run: Run
+) -> None:
+    machine.write(client, _FILES[client])
+    run("install", client)
+    before = machine.everything()
+    assert run("install", client)[0] == 0
+    assert machine.everything() == before
+
+
+@pytest.mark.parametrize("client", _FILES)
+def test_an_agent_without_a_file_gets_one_that_only_its_owner_reads(
+    client: str, machine: Machine, configured: Path, run: Run
+) -> None:
+    path = machine.file(client)
+    code, out, _ = run("install", client)
+    assert code == 0 and "as it was" not in out
+    assert entry_in(path, client)["args"][-1] == str(configured)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert machine.backups() == []
+
+
+@pytest.mark.parametrize("client", ["claude-code", "vscode"])
+def test_clients_that_want_a_type_get_one(client: str, machine: Machine, configured: Path, run: Run) -> None:
+    run("install", client)
+    assert entry_in(machine.file(client), client)["type"] == "stdio"
+
+
+@pytest.mark.parametrize("client", _FILES)
+def test_print_shows_the_entry_and_writes_no_file(client: str, machine: Machine, configured: Path, run: Run) -> None:
+    machine.write(client, _FILES[client])
+    before = machine.everything()
+    code, out, _ = run("install", client, "--print")
+    assert code == 0 and machine.everything() == before
+    heading, _, body = out.partition("\n")
+    assert str(machine.file(client)) in heading
+    shown = tomllib.loads(body) if client == "codex" else json.loads(body)
+    assert list(shown) == [clients.clients()[client].key]
+    assert list(next(iter(shown.values()))) == ["mcpgate"]
+
+
+def test_a_changed_configuration_path_replaces_the_entry(machine: Machine, configured: Path, run: Run) -> None:
+    path = machine.write("vscode", _VSCODE)
+    run("install", "vscode")
+    other = machine.here / "other.yaml"
+    other.write_text("mcpServers: {}\n")
+    run("install", "vscode", "-c", str(other))
+    assert entry_in(path, "vscode")["args"][-1] == str(other)
+    assert path.read_text().count('"mcpgate":') == 1
+    assert "// and the last" in path.read_text()
+
+
+def test_the_projects_file_can_be_chosen_where_there_is_one(machine: Machine, configured: Path, run: Run) -> None:
+    assert run("install", "claude-code", "--project", "--name", "gate")[0] == 0
+    assert json.loads((machine.here / ".mcp.json").read_text())["mcpServers"].keys() == {"gate"}
+    assert not machine.file("claude-code").exists()
+    code, _, err = run("install", "claude-desktop", "--project")
+    assert code == 2 and "no per-project configuration" in err
+
+
+def test_a_link_of_a_dotfile_manager_stays_a_link(machine: Machine, configured: Path, run: Run) -> None:
+    real = machine.home / "dotfiles.json"
+    real.write_text("{}")
+    machine.file("claude-code").symlink_to(real)
+    run("install", "claude-code")
+    assert machine.file("claude-code").is_symlink()
+    assert json.loads(real.read_text())["mcpServers"].keys() == {"mcpgate"}
+
+
+@pytest.mark.parametrize(
+    ("client", "text"),
+    [
+        ("cursor", "{ broken"),
+        ("cursor", '{"mcpServers": []}'),
+        ("cursor", "[]"),
+        ("cursor", '{"mcpServers": 3}'),
+        ("codex", "= broken"),
+        ("codex", "mcp_servers = 3"),
+    ],
+)
+def test_an_agents_file_that_is_not_understood_is_left_alone(
+    client: str, text: str, machine: Machine, configured: Path, run: Run
+) -> None:
+    machine.write(client, text)
+    before = machine.everything()
+    code, _, err = run("install", client)
+    assert code == 2 and str(machine.file(client)) in err
+    assert machine.everything() == before
+
+
+def test_a_configuration_that_would_not_start_is_not_registered(machine: Machine, configured: Path, run: Run) -> None:
+    configured.write_text("mcpServer: {}\n")
+    code, _, err = run("install", "cursor")
+    assert code == 2 and "did you mean `mcpServers`?" in err
+    configured.unlink()
+    code, _, err = run("install", "cursor")
+    assert code == 2 and "no configuration found" in err
+    assert not machine.file("cursor").exists()
+
+
+def test_an_unknown_agent_exits_2_and_names_those_it_knows(machine: Machine, configured: Path, run: Run) -> None:
+    code, _, err = run("install", "emacs")
+    assert code == 2 and "claude-code" in err and "gemini" in err
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("", '{\n  "s": {\n    "m": 1\n  }\n}'),
+        ("{}", '{\n  "s": {\n    "m": 1\n  }\n}'),
+        ('{"a": 1}', '{"a": 1,\n  "s": {\n    "m": 1\n  }\n}'),
+        ('{\n  "a": 1 // last\n}', '{\n  "a": 1, // last\n  "s": {\n    "m": 1\n  }\n}'),
+        ('{\n  "s": {"m": {"old": [1]}} /* here */\n}', '{\n  "s": {"m": 1} /* here */\n}'),
+        ('{\n\t"s": {\n\t\t"x": 2,\n\t},\n}', '{\n\t"s": {\n\t\t"x": 2,\n\t\t"m": 1\n\t},\n}'),
+        ('{"x": {"s": {"m": 5}}, "s": {"m": 2}}', '{"x": {"s": {"m": 5}}, "s": {"m": 1}}'),
+    ],
+)
+def test_a_member_is_written_into_json_and_the_rest_of_the_text_stays(text: str, expected: str) -> None:
+    assert jsonc.with_member(text, ["s", "m"], 1) == expected
+
+
+def test_no_file_is_half_read(machine: Machine) -> None:
+    path = machine.write("cursor", '{"a": "b')
+    with pytest.raises(ConfigError, match="cannot be read"):
+        clients.read_servers(path)
