@@ -66,8 +66,11 @@ async def watch(gateway: Gateway, path: Path) -> None:
         except ConfigError as error:
             log.error("the edited configuration is refused, the old one goes on: %s", error.message)
             continue
-        await gateway.reload(config)
-        log.info("configuration reloaded")
+        try:
+            await gateway.reload(config)
+            log.info("configuration reloaded")
+        except Exception:
+            log.exception("the edited configuration could not be taken over")
 
 
 def _store_path(url: str | None) -> Path:

@@ -68,7 +68,7 @@ class UpstreamConfig(_Model):
     max_concurrency: int = Field(default=16, ge=1, le=10_000)
     """Calls in flight at once; further ones wait for their turn."""
     max_message_mib: int = Field(default=64, ge=1, le=1024)
-    """A longer message of the upstream is refused without being read into memory whole."""
+    """A longer message of the upstream is refused; over stdio without being read into memory whole."""
     description: str | None = None
     """What the server is for, shown in lists; default: the server's own title or instructions."""
 
@@ -232,7 +232,7 @@ def parse_config(text: str, source: str = "config", environ: Mapping[str, str] =
         data = _parse(text)
     except _Twice as error:
         raise ConfigError(f"{source}: {error}") from None
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError) as error:
         raise ConfigError(f"{source}: not valid YAML: {error}") from error
     except RecursionError:
         raise ConfigError(f"{source}: nested too deeply") from None

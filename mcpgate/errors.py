@@ -34,20 +34,12 @@ class InvalidRequest(McpgateError):
     code, http_status = "invalid_request", 400
 
 
-class NotAllowed(McpgateError):
-    code, http_status = "not_allowed", 403
-
-
 class UnknownTool(McpgateError):
     code, http_status = "unknown_tool", 404
 
 
 class NotFound(McpgateError):
     code, http_status = "not_found", 404
-
-
-class TooLarge(McpgateError):
-    code, http_status = "too_large", 413
 
 
 class UpstreamError(McpgateError):

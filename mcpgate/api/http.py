@@ -6,6 +6,8 @@ A request is answered with plain JSON unless something has to be told before the
 """
 
 import asyncio
+import base64
+import binascii
 import ipaddress
 import logging
 import secrets
@@ -17,7 +19,10 @@ from urllib.parse import parse_qs, urlsplit
 
 import orjson
 
+from mcpgate import jsontext
 from mcpgate.api.mcp import (
+    HANDSHAKE_VERSIONS,
+    INTERNAL_ERROR,
     INVALID_PARAMS,
     INVALID_REQUEST,
     META,
@@ -32,7 +37,6 @@ from mcpgate.api.mcp import (
     protocol_of,
     unsupported,
 )
-from mcpgate.api.stdio import encode
 from mcpgate.codemode.gateway import Gateway
 
 Scope = Mapping[str, Any]
@@ -51,6 +55,11 @@ _STATUS = {
 """HTTP status of a modern answer by its JSON-RPC error code, as the 2026-07-28 transport wants; else 200."""
 _PING_S = 15.0
 _MAX_SESSIONS = 10_000
+_MAX_BATCH = 1000
+_MAX_UNREAD = 1000
+"""Notifications that wait for a client that does not read; further ones are dropped, answers never."""
+_SHUTDOWN_S = 4.0
+"""How long requests under way may go on when the server stops."""
 _SESSION_IDLE_S = 1800.0
 _NAMED = {"tools/call": "name", "prompts/get": "name", "resources/read": "uri"}
 log = logging.getLogger("mcpgate.http")
@@ -59,8 +68,10 @@ log = logging.getLogger("mcpgate.http")
 class HttpFace:
     """The ASGI application."""
 
-    def __init__(self, gateway: Gateway) -> None:
-        self._gateway = gateway
+    def __init__(self, gateway: Gateway, host: str = "127.0.0.1", sessions: bool = True) -> None:
+        """`host`: the address listened on, which is a name that clients may use. `sessions`: False where several
+        processes share the port, so that no request depends on an earlier one."""
+        self._gateway, self._host, self._with_sessions = gateway, host, sessions
         self._face = McpFace(gateway)
         self._sessions = _Sessions(self._face)
         self._limit = gateway.config.server.max_body_mib * 1024 * 1024
@@ -109,11 +120,13 @@ class HttpFace:
         rebinding a name (and no gateway should be reached by a name it does not have)."""
         server = self._gateway.config.server
         host = http.headers.get("host", "")
-        name = (urlsplit(f"//{host}").hostname or "").lower()
+        name = _hostname(f"//{host}")
         allowed = {h.lower() for h in server.allowed_hosts}
+        anywhere = server.trust_network and self._host in ("0.0.0.0", "::")
         if not (
-            _is_loopback(name)
-            or name == server.host.lower()
+            anywhere
+            or _is_loopback(name)
+            or name == self._host.lower()
             or name in allowed
             or host.lower() in allowed
             or "*" in allowed
@@ -122,7 +135,7 @@ class HttpFace:
         origin = http.headers.get("origin")
         if origin is None:
             return
-        origin_name = (urlsplit(origin).hostname or "").lower()
+        origin_name = _hostname(origin)
         if not (_is_loopback(origin_name) or origin in server.allowed_origins or "*" in server.allowed_origins):
             raise _Refused(403, "not_allowed", f"origin {origin!r} is not allowed; add it to server.allowed_origins")
         http.cors = origin
@@ -159,7 +172,15 @@ class HttpFace:
             session.close()
 
     async def _post_legacy(self, http: "_Exchange", message: Any) -> None:
-        id = http.headers.get("mcp-session-id")
+        version = http.headers.get("mcp-protocol-version")
+        if version is not None and version not in HANDSHAKE_VERSIONS:
+            known = [*HANDSHAKE_VERSIONS, *MODERN_VERSIONS]
+            fault = RpcFault(
+                UNSUPPORTED_VERSION, "Unsupported protocol version", {"supported": known, "requested": version}
+            )
+            await http.rpc(fault.to_wire(None), 400)
+            return
+        id = http.headers.get("mcp-session-id") if self._with_sessions else None
         session = self._sessions.find(id) if id else None
         if id and session is None:
             fault = RpcFault(INVALID_REQUEST, "this session has ended or never was; send initialize again")
@@ -177,7 +198,7 @@ class HttpFace:
             await http.respond(202, b"")
             return
         headers = {}
-        if message.get("method") == "initialize":
+        if message.get("method") == "initialize" and self._with_sessions:
             new_id, session = self._sessions.new()
             headers["mcp-session-id"] = new_id
         # Without a session a request still gets its answer; it only cannot be cancelled by another message.
@@ -186,11 +207,15 @@ class HttpFace:
     async def _legacy_batch(self, http: "_Exchange", session: Session, messages: list[Any]) -> None:
         answers: list[Message] = []
         tasks = []
-        for message in messages[:1000]:
-            if isinstance(message, dict) and "id" in message and "method" in message:
-                tasks.append(session.start(message, lambda m: answers.append(m) if "method" not in m else None))
-            else:
+        if not messages or len(messages) > _MAX_BATCH:
+            fault = RpcFault(INVALID_REQUEST, f"a batch holds 1 to {_MAX_BATCH} messages, not {len(messages)}")
+            await http.rpc(fault.to_wire(None), 400)
+            return
+        for message in messages:
+            if isinstance(message, dict) and "id" not in message and "method" in message:
                 session.receive(message)
+            else:
+                tasks.append(session.start(message, lambda m: answers.append(m) if "method" not in m else None))
         waiting = [task for task in tasks if task is not None]
         if waiting:
             await asyncio.wait(waiting)
@@ -208,45 +233,66 @@ class HttpFace:
         outbox: asyncio.Queue[Message] = asyncio.Queue()
         task = session.start(message, outbox.put_nowait)
         gone = asyncio.ensure_future(http.disconnected())
-        closing = asyncio.ensure_future(self.closing.wait())
-        streams = "text/event-stream" in http.headers.get("accept", "") or "*/*" in http.headers.get("accept", "")
+        closing = asyncio.ensure_future(self._end_of_grace(message.get("method") == "subscriptions/listen"))
+        accept = http.headers.get("accept", "")
+        streams = "text/event-stream" in accept or "*/*" in accept
         streaming = False
+
+        async def write(sent: Message) -> bool:
+            """Whether that was the answer."""
+            nonlocal streaming
+            last = "method" not in sent
+            if last and not streaming:
+                await http.rpc(sent, _STATUS.get(sent.get("error", {}).get("code"), 200) if modern else 200, headers)
+                return True
+            if streams:
+                if not streaming:
+                    streaming = True
+                    await http.start_stream(headers)
+                await http.event(sent, last)
+            return last
+
         try:
             while True:
                 item = asyncio.ensure_future(outbox.get())
-                await asyncio.wait((item, gone, closing), timeout=_PING_S, return_when=asyncio.FIRST_COMPLETED)
+                waiting = {item, gone, closing, *([task] if task is not None and not task.done() else [])}
+                await asyncio.wait(waiting, timeout=_PING_S, return_when=asyncio.FIRST_COMPLETED)
                 if item.done():
-                    sent = item.result()
-                    last = "method" not in sent
-                    if last and not streaming:
-                        code = sent.get("error", {}).get("code")
-                        await http.rpc(sent, _STATUS.get(code, 200) if modern else 200, headers)
-                        return
-                    if not streaming and streams:
-                        streaming = True
-                        await http.start_stream(headers)
-                    if streaming:
-                        await http.event(sent, last)
-                    if last:
+                    if await write(item.result()):
                         return
                     continue
                 item.cancel()
-                if gone.done() or closing.done():
-                    if task is not None and (modern or closing.done()):
+                if gone.done():
+                    if task is not None and modern:
                         task.cancel()  # of the handshake era only notifications/cancelled cancels
+                    return
+                if closing.done():
+                    if task is not None:
+                        task.cancel()
+                    data = {"code": "unavailable"}
+                    fault = RpcFault(INTERNAL_ERROR, "the gateway is shutting down", data).to_wire(message.get("id"))
+                    await http.event(fault, last=True) if streaming else await http.rpc(fault, 503)
+                    return
+                if task is None or task.done():
+                    while not outbox.empty():
+                        if await write(outbox.get_nowait()):
+                            return
+                    # Cancelled by another message: the protocol wants no answer, HTTP wants an end.
+                    await http.end_stream() if streaming else await http.respond(202, b"")
                     return
                 if streams:
                     if not streaming:
                         streaming = True
                         await http.start_stream(headers)
                     await http.ping()
-                if task is not None and task.done() and outbox.empty():
-                    # Cancelled by another message: the protocol wants no answer, HTTP wants an end.
-                    await http.end_stream() if streaming else await http.respond(202, b"")
-                    return
         finally:
             gone.cancel()
             closing.cancel()
+
+    async def _end_of_grace(self, at_once: bool) -> None:
+        await self.closing.wait()
+        if not at_once:
+            await asyncio.sleep(_SHUTDOWN_S)
 
     async def _standing_stream(self, http: "_Exchange") -> None:
         """GET /mcp of the handshake era: what the server tells of its own accord."""
@@ -256,9 +302,11 @@ class HttpFace:
         session = self._sessions.find(id)
         if session is None:
             raise _Refused(404 if id else 400, "not_found", "GET needs the mcp-session-id of a live session")
-        await self._stream(http, self._sessions.outbox(id))
+        await self._stream(http, id)
 
-    async def _stream(self, http: "_Exchange", outbox: "asyncio.Queue[Message]") -> None:
+    async def _stream(self, http: "_Exchange", id: str) -> None:
+        """What comes for a session, until one side ends; as long as it is open the session does not expire."""
+        outbox = self._sessions.outbox(id)
         await http.start_stream()
         gone = asyncio.ensure_future(http.disconnected())
         closing = asyncio.ensure_future(self.closing.wait())
@@ -270,6 +318,7 @@ class HttpFace:
                     await http.event(item.result())
                 else:
                     item.cancel()
+                    self._sessions.find(id)
                     await http.ping()
             await http.end_stream()
         finally:
@@ -279,13 +328,15 @@ class HttpFace:
     # --- the legacy SSE transport
 
     async def _sse(self, http: "_Exchange") -> None:
+        if not self._with_sessions:
+            raise _Refused(404, "not_found", "several workers share this port; the SSE transport needs --workers 1")
         id, session = self._sessions.new()
         outbox = self._sessions.outbox(id)
-        session.send = outbox.put_nowait
+        session.send = lambda message: _offer(outbox, message)
         root = http.scope.get("root_path", "")
         try:
             outbox.put_nowait({"endpoint": f"{root}/messages?session_id={id}"})
-            await self._stream(http, outbox)
+            await self._stream(http, id)
         finally:
             self._sessions.drop(id)
 
@@ -314,7 +365,7 @@ class _Sessions:
     def new(self) -> tuple[str, Session]:
         self._expire()
         id = secrets.token_urlsafe(24)
-        outbox: asyncio.Queue[Message] = asyncio.Queue(1000)
+        outbox: asyncio.Queue[Message] = asyncio.Queue()
         session = Session(self._face, lambda _: None, announce=lambda m: _offer(outbox, m))
         self._table[id] = (session, outbox, time.monotonic())
         return id, session
@@ -346,8 +397,8 @@ class _Sessions:
 
 
 def _offer(outbox: "asyncio.Queue[Message]", message: Message) -> None:
-    """Queue a change notification for a client that may never fetch it."""
-    if not outbox.full():
+    """Queue a message for a client that may not be reading."""
+    if "method" not in message or outbox.qsize() < _MAX_UNREAD:
         outbox.put_nowait(message)
 
 
@@ -371,14 +422,18 @@ def _modern_fault(message: Message, version: str | None, http: "_Exchange") -> R
 
 def _decoded(value: str | None) -> str | None:
     if value is not None and value.startswith("=?base64?") and value.endswith("?="):
-        import base64
-        import binascii
-
         try:
             return base64.b64decode(value[9:-2], validate=True).decode()
         except (binascii.Error, UnicodeDecodeError):
             return None
     return value
+
+
+def _hostname(address: str) -> str:
+    try:
+        return (urlsplit(address).hostname or "").lower()
+    except ValueError:
+        return ""
 
 
 def _is_loopback(name: str) -> bool:
@@ -425,10 +480,10 @@ class _Exchange:
             if not event.get("more_body"):
                 break
         try:
-            return orjson.loads(b"".join(chunks))
-        except orjson.JSONDecodeError as error:
+            return jsontext.loads(b"".join(chunks))
+        except ValueError as error:
             fault = _Refused(400, "invalid_request", "")
-            fault.body = encode(RpcFault(PARSE_ERROR, f"Parse error: {error}").to_wire(None))
+            fault.body = jsontext.dumps(RpcFault(PARSE_ERROR, f"Parse error: {error}").to_wire(None))
             raise fault from None
 
     async def disconnected(self) -> None:
@@ -449,7 +504,7 @@ class _Exchange:
             await self.start_stream(headers)
             await self.event(message, last=True)
             return
-        await self.respond(status, encode(message), headers)
+        await self.respond(status, jsontext.dumps(message), headers)
 
     async def start_stream(self, headers: Mapping[str, str] | None = None) -> None:
         fields = {
@@ -463,7 +518,7 @@ class _Exchange:
         if "endpoint" in message and "jsonrpc" not in message:
             data = f"event: endpoint\r\ndata: {message['endpoint']}\r\n\r\n".encode()
         else:
-            data = b"event: message\r\ndata: " + encode(message) + b"\r\n\r\n"
+            data = b"event: message\r\ndata: " + jsontext.dumps(message) + b"\r\n\r\n"
         await self._send({"type": "http.response.body", "body": data, "more_body": not last})
 
     async def ping(self) -> None:

@@ -190,7 +190,11 @@ class McpFace:
         upstream = self.gateway.pool.get(tool.server)
         on_progress = _Progress(request).direct if request.progress_token is not None else None
         theirs = request.params.get("_meta")
-        kept = {k: v for k, v in theirs.items() if k != "progressToken" and not k.startswith(META)} if theirs else None
+        kept = (
+            {k: v for k, v in theirs.items() if k != "progressToken" and not k.startswith(META)}
+            if isinstance(theirs, dict)
+            else None
+        )
         try:
             result = await upstream.call(tool.name, arguments, on_progress=on_progress, meta=kept)
         except RpcError as error:

@@ -1,15 +1,13 @@
 """One MCP client on stdin and stdout. Everything else that would print goes to stderr."""
 
 import asyncio
-import json
 import os
 import queue
 import select
 import threading
 from typing import Any
 
-import orjson
-
+from mcpgate import jsontext
 from mcpgate.api.mcp import INVALID_REQUEST, PARSE_ERROR, McpFace, RpcFault, Session
 from mcpgate.codemode.gateway import Gateway
 
@@ -78,8 +76,8 @@ class _Lines:
         if not line:
             return
         try:
-            message = orjson.loads(line)
-        except orjson.JSONDecodeError as error:
+            message = jsontext.loads(line)
+        except ValueError as error:
             self._session.send(RpcFault(PARSE_ERROR, f"Parse error: {error}").to_wire(None))
             return
         self._session.receive(message)
@@ -103,7 +101,7 @@ class _Writer:
         self._thread.start()
 
     def send(self, message: dict[str, Any]) -> None:
-        data = encode(message) + b"\n"
+        data = jsontext.dumps(message) + b"\n"
         with self._lock:
             # A pipe that select() calls writable takes PIPE_BUF bytes without blocking.
             if self._behind == 0 and len(data) <= select.PIPE_BUF and select.select((), (self._descriptor,), (), 0)[1]:
@@ -129,11 +127,3 @@ class _Writer:
     def close(self) -> None:
         self._queue.put(None)
         self._thread.join(2)
-
-
-def encode(message: dict[str, Any]) -> bytes:
-    """JSON of a message."""
-    try:
-        return orjson.dumps(message, option=orjson.OPT_NON_STR_KEYS)
-    except TypeError:
-        return json.dumps(message, default=str).encode("utf-8", "replace")

@@ -1,6 +1,5 @@
 """Every tool known now, as one immutable snapshot that is swapped whole when an upstream changes."""
 
-import difflib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -136,5 +135,8 @@ class Catalog:
 
 def nearest(word: str, candidates: Iterable[str], limit: int = 3) -> list[str]:
     """The most similar candidates, best first, if any is similar at all."""
+    from rapidfuzz import fuzz, process  # as in search.py
+
     table = {candidate.lower(): candidate for candidate in candidates}
-    return [table[found] for found in difflib.get_close_matches(word.lower(), table, limit, 0.6)]
+    found = process.extract(word.lower()[:200], table.keys(), scorer=fuzz.ratio, limit=limit, score_cutoff=60)
+    return [table[name] for name, _, _ in found]

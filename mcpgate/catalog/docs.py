@@ -3,7 +3,7 @@
 from typing import Any
 
 from mcpgate.catalog.catalog import Catalog, Server
-from mcpgate.catalog.stubs import stub, summary
+from mcpgate.catalog.stubs import stub
 from mcpgate.catalog.tools import Tool
 
 
@@ -98,6 +98,3 @@ def _prompt(prompt: dict[str, Any]) -> str:
     names = [str(a.get("name")) for a in arguments if isinstance(a, dict)] if isinstance(arguments, list) else []
     about = " ".join(str(prompt.get("description") or "").split())[:160]
     return f"- {prompt.get('name')}({', '.join(names)}): {about}"
-
-
-__all__ = ["index_page", "sandbox_page", "server_page", "summary", "tool_page"]

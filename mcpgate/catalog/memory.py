@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 import orjson
 
+from mcpgate import jsontext
 from mcpgate.catalog.shapes import Shape, merge, shape_of
 from mcpgate.catalog.tools import Tool
 
@@ -61,7 +62,7 @@ class Memory:
         self._places[server] = hashlib.sha256("\0".join(address).encode()).hexdigest()[:16]
 
     def remember_tools(self, server: str, tools: Sequence[dict[str, Any]]) -> None:
-        value = orjson.dumps(list(tools))
+        value = jsontext.dumps(list(tools))
         key = self._place_key(server)
         if self._catalogs.get(key) != value:
             self._catalogs[key] = value
@@ -94,6 +95,6 @@ class Memory:
 def _parsed(value: bytes) -> Any:
     """What was kept; None where the file was damaged."""
     try:
-        return orjson.loads(value)
-    except orjson.JSONDecodeError:
+        return jsontext.loads(value)
+    except ValueError:
         return None

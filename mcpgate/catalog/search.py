@@ -18,6 +18,7 @@ _NAME, _SERVER, _PARAMETER, _FIRST, _REST = 1.3, 2.5, 0.3, 1.0, 0.45
 """Weights of a word in the name, the server's name, a parameter's name, the first sentence, the rest; found by
 random search on every second request of benchmarks/discovery, and they hold on the others."""
 _SYNONYM = 0.55
+_MAX_QUERY_WORDS = 32
 _MAX_WORDS = 160
 """Words of one description that count; some servers ship whole manuals."""
 
@@ -105,7 +106,7 @@ class SearchIndex:
 
     def search(self, query: str, limit: int, server: str | None = None) -> list[Tool]:
         """The best matches, best first; at most `limit`. An empty list when no word of the query is known."""
-        wanted = list(dict.fromkeys(words(query)))
+        wanted = list(dict.fromkeys(words(query)))[:_MAX_QUERY_WORDS]
         if not wanted:
             return []
         scores: dict[int, float] = defaultdict(float)

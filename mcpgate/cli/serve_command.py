@@ -5,9 +5,14 @@ import asyncio
 import contextlib
 import ipaddress
 import logging
+import os
 import signal
+import socket
 import subprocess
 import sys
+import threading
+import time
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 from mcpgate.api import stdio
@@ -18,6 +23,8 @@ from mcpgate.config import Config, find_config, load_config
 from mcpgate.errors import ConfigError
 from mcpgate.telemetry import logs
 
+_EARLY_S = 5.0
+"""A worker that ends within this time has not really started."""
 _HOLD_S = 0.3
 """How long starting the upstreams may wait for the client's first tools/list to be answered."""
 log = logging.getLogger("mcpgate.serve")
@@ -29,7 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     way.add_argument("--host", help="address to listen on (default: server.host, 127.0.0.1)")
     parser.add_argument("--port", type=int, help="port to listen on (default: server.port, 8080)")
     parser.add_argument("--workers", type=int, default=1, help="processes that share the port (default: 1)")
-    parser.add_argument("--reuse-port", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
     add_config(parser)
 
 
@@ -50,7 +57,7 @@ def run(arguments: argparse.Namespace) -> int:
         )
     if arguments.workers > 1:
         return _supervise(arguments.workers, path, host, port)
-    return asyncio.run(_serve_http(config, path, host, port, arguments.reuse_port))
+    return asyncio.run(_serve_http(config, path, host, port, arguments.worker))
 
 
 async def _serve_stdio(config: Config, path: Path) -> int:
@@ -63,13 +70,13 @@ async def _serve_stdio(config: Config, path: Path) -> int:
     return 0
 
 
-async def _serve_http(config: Config, path: Path, host: str, port: int, reuse_port: bool) -> int:
+async def _serve_http(config: Config, path: Path, host: str, port: int, is_worker: bool) -> int:
     import uvicorn
 
     from mcpgate.api.http import HttpFace
 
     async with running(config, _log_progress) as gateway, _watching(gateway, path):
-        face = HttpFace(gateway)
+        face = HttpFace(gateway, host, sessions=not is_worker)
         server = uvicorn.Server(
             uvicorn.Config(
                 face,
@@ -83,7 +90,7 @@ async def _serve_http(config: Config, path: Path, host: str, port: int, reuse_po
                 server_header=False,
             )
         )
-        listener = _listen(host, port, reuse_port)
+        listener = _listen(host, port, is_worker)
         host_shown = f"[{host}]" if ":" in host else host
         log.info("listening on http://%s:%d/mcp (streamable HTTP) and /sse", host_shown, listener.getsockname()[1])
 
@@ -91,6 +98,9 @@ async def _serve_http(config: Config, path: Path, host: str, port: int, reuse_po
             while not server.should_exit:
                 await asyncio.sleep(0.1)
             face.closing.set()
+
+        if is_worker:
+            _end_with_parent(asyncio.get_running_loop(), lambda: setattr(server, "should_exit", True))
 
         ender = asyncio.create_task(end_streams())
         try:
@@ -100,9 +110,7 @@ async def _serve_http(config: Config, path: Path, host: str, port: int, reuse_po
     return 0
 
 
-def _listen(host: str, port: int, reuse_port: bool):  # type: ignore[no-untyped-def]
-    import socket
-
+def _listen(host: str, port: int, reuse_port: bool) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -120,12 +128,10 @@ def _listen(host: str, port: int, reuse_port: bool):  # type: ignore[no-untyped-
 
 
 def _supervise(workers: int, path: Path, host: str, port: int) -> int:
-    """Worker processes that share one port; one that dies is replaced. Each has its own upstreams, sessions
-    and handles."""
+    """Worker processes that share one port; one that dies is replaced. Each has its own upstreams, sandbox sessions
+    and handles, and none outlives this process: their stdin is a pipe that ends with it."""
     if port == 0:
         raise ConfigError("--workers needs a fixed --port")
-    import time
-
     command = [
         sys.executable,
         "-m",
@@ -137,33 +143,53 @@ def _supervise(workers: int, path: Path, host: str, port: int) -> int:
         host,
         "--port",
         str(port),
-        "--reuse-port",
+        "--worker",
     ]
-    children = [subprocess.Popen(command) for _ in range(workers)]
-    stopping = False
+
+    def start() -> tuple[subprocess.Popen[bytes], float]:
+        return subprocess.Popen(command, stdin=subprocess.PIPE), time.monotonic()
+
+    children = [start() for _ in range(workers)]
+    stopping, early_deaths = False, 0
 
     def stop(number: int, _frame: object) -> None:
         nonlocal stopping
         stopping = True
-        for child in children:
+        for child, _ in children:
             child.send_signal(number)
 
     signal.signal(signal.SIGTERM, stop)
     signal.signal(signal.SIGINT, stop)
     while not stopping:
         time.sleep(0.2)
-        for index, child in enumerate(children):
-            if child.poll() is not None and not stopping:
-                log.error("worker %d ended with code %s; starting another", child.pid, child.returncode)
-                time.sleep(1)
-                children[index] = subprocess.Popen(command)
-    for child in children:
+        for index, (child, began) in enumerate(children):
+            if child.poll() is None or stopping:
+                continue
+            early_deaths = early_deaths + 1 if time.monotonic() - began < _EARLY_S else 0
+            if early_deaths > 2 * workers:
+                stop(signal.SIGTERM, None)
+                raise ConfigError(f"the workers end as soon as they start (exit code {child.returncode}); see the log")
+            log.error("worker %d ended with code %s; starting another", child.pid, child.returncode)
+            children[index] = start()
+    for child, _ in children:
         child.wait()
     return 0
 
 
+def _end_with_parent(loop: asyncio.AbstractEventLoop, end: Callable[[], None]) -> None:
+    """Call `end` when the supervisor, which holds the other end of our stdin, is gone."""
+
+    def wait() -> None:
+        while os.read(0, 1024):
+            pass
+        with contextlib.suppress(RuntimeError):
+            loop.call_soon_threadsafe(end)
+
+    threading.Thread(target=wait, daemon=True).start()
+
+
 @contextlib.asynccontextmanager
-async def _watching(gateway: Gateway, path: Path):  # type: ignore[no-untyped-def]
+async def _watching(gateway: Gateway, path: Path) -> AsyncIterator[None]:
     task = asyncio.create_task(watch(gateway, path.resolve()))
     try:
         yield

@@ -5,11 +5,10 @@ import asyncio
 import contextlib
 import logging
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
-import orjson
-
+from mcpgate import jsontext
 from mcpgate.catalog.catalog import Catalog, ServerListing
 from mcpgate.catalog.memory import Memory
 from mcpgate.catalog.tools import Tool
@@ -23,6 +22,18 @@ from mcpgate_sandbox.engine import Engine
 
 log = logging.getLogger("mcpgate.gateway")
 _MIB = 1024 * 1024
+
+
+_FIXED = (
+    *("server.host", "server.port", "server.max_body_mib", "storage.url", "sandbox.engine", "sandbox.warm"),
+    *("sandbox.max_executions", "sandbox.max_sessions", "sandbox.session_idle_s"),
+)
+"""Settings that a running gateway cannot change."""
+
+
+def _setting(config: Config, name: str) -> object:
+    section, _, key = name.partition(".")
+    return getattr(getattr(config, section), key)
 
 
 class Gateway:
@@ -81,11 +92,11 @@ class Gateway:
 
     async def reload(self, config: Config) -> None:
         """Take over an edited configuration. Calls under way on servers that stay are not touched."""
-        fixed = [n for n in ("server", "storage") if getattr(config, n) != getattr(self.config, n)]
-        if config.sandbox.engine != self.config.sandbox.engine:
-            fixed.append("sandbox.engine")
+        fixed = [name for name in _FIXED if _setting(config, name) != _setting(self.config, name)]
         if fixed:
             log.warning("changes of %s take effect at the next start", ", ".join(fixed))
+        logging.getLogger("mcpgate").setLevel(config.telemetry.log_level.upper())
+        self.handles.resize(config.code_mode.max_handles, config.code_mode.max_handle_mib * _MIB)
         self.config = config
         self.metatools.code_mode, self.metatools.sandbox = config.code_mode, config.sandbox
         await self.pool.apply(config.mcpServers)
@@ -102,15 +113,15 @@ class Gateway:
 
     def _rebuild(self) -> None:
         self._rebuild_due = False
-        views = self.pool.views()
+        views = [view for view in self.pool.views() if view.state != "disabled"]
         for view in views:
             if view.state == "ready":
                 self.memory.place(view.name, _address(view.config))
                 self.memory.remember_tools(view.name, view.tools)
         self.catalog = Catalog.build([_listing(v) for v in views if v.config.expose in ("code", "both")], self.catalog)
         direct = Catalog.build([_listing(v) for v in views if v.config.expose in ("direct", "both")])
-        self.direct = {_direct_name(tool): tool for tool in direct.tools}
-        shown_now = orjson.dumps(self.tool_list())
+        self.direct = direct_names(direct.tools)
+        shown_now = jsontext.dumps(self.tool_list())
         if shown_now != self._shown:
             first, self._shown = not self._shown, shown_now
             if not first:
@@ -127,8 +138,7 @@ class Gateway:
 
 
 def _listing(view: UpstreamView) -> ServerListing:
-    tools = () if view.config.expose == "hidden" else view.tools
-    return ServerListing(view.name, tools, _about(view), _trouble(view))
+    return ServerListing(view.name, view.tools, _about(view), _trouble(view))
 
 
 def _about(view: UpstreamView) -> str:
@@ -146,8 +156,6 @@ def _about(view: UpstreamView) -> str:
 def _trouble(view: UpstreamView) -> str:
     if view.state == "ready":
         return ""
-    if view.state == "disabled":
-        return "disabled in the configuration"
     if view.state == "connecting" and not view.reason:
         return "still starting"
     return f"not connected: {view.reason}"
@@ -157,14 +165,17 @@ def _address(config: UpstreamConfig) -> list[str]:
     return [config.url] if config.url else [config.command or "", *config.args]
 
 
-_WIRE_NAME = re.compile(r"[A-Za-z0-9_-]+")
-
-
-def _direct_name(tool: Tool) -> str:
-    """server__tool; clients take letters, digits, `_` and `-` only."""
-    server = tool.server if _WIRE_NAME.fullmatch(tool.server) else tool.server_ident
-    name = tool.name if _WIRE_NAME.fullmatch(tool.name) else tool.ident
-    return f"{server}__{name}"
+def direct_names(tools: Sequence[Tool]) -> dict[str, Tool]:
+    """server__tool → tool. Clients take 64 letters, digits, `_` and `-`; what clashes after that is numbered."""
+    named: dict[str, Tool] = {}
+    for tool in sorted(tools, key=lambda tool: (tool.server, tool.name)):
+        base = re.sub(r"[^A-Za-z0-9_-]", "_", f"{tool.server}__{tool.name}")[:64]
+        name, number = base, 1
+        while name in named:
+            number += 1
+            name = f"{base[:60]}_{number}"
+        named[name] = tool
+    return named
 
 
 def shown(name: str, tool: Tool) -> dict[str, Any]:

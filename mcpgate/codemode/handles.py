@@ -1,6 +1,7 @@
 """Values that stay on the gateway while the model holds their names: images, blobs, long results.
 Each caller has its own; nobody can name another's."""
 
+import threading
 from collections import OrderedDict
 from dataclasses import dataclass
 from typing import Any
@@ -29,7 +30,13 @@ class HandleStore:
     def __init__(self, max_handles: int, max_bytes: int) -> None:
         self._max_handles, self._max_bytes = max_handles, max_bytes
         self._callers: dict[str, OrderedDict[str, Kept]] = {}
+        self._sizes: dict[str, int] = {}
         self._next: dict[str, int] = {}
+        self._lock = threading.Lock()
+        """Values are kept on the event loop and loaded in guests' threads."""
+
+    def resize(self, max_handles: int, max_bytes: int) -> None:
+        self._max_handles, self._max_bytes = max_handles, max_bytes
 
     def keep_value(self, caller: str, value: Any) -> Kept:
         size = len(value if isinstance(value, str) else to_json(value))
@@ -42,15 +49,15 @@ class HandleStore:
 
     def get(self, caller: str, id: str) -> Kept:
         """Raises NotFound, which says what is there."""
-        table = self._callers.get(caller, OrderedDict())
-        kept = table.get(id)
-        if kept is None:
+        with self._lock:
+            table = self._callers.get(caller, OrderedDict())
+            if (kept := table.get(id)) is not None:
+                table.move_to_end(id)
+                return kept
             number = id[1:] if id[:1] == "r" else ""
             gone = number.isdecimal() and 0 < int(number) <= self._next.get(caller, 0)
             there = f"; kept: {', '.join(list(table)[-10:])}" if table else ""
             raise NotFound(f"handle {id!r} " + ("was dropped to make room" if gone else "does not exist") + there)
-        table.move_to_end(id)
-        return kept
 
     def _keep(
         self,
@@ -62,12 +69,13 @@ class HandleStore:
         data: str | None = None,
         uri: str | None = None,
     ) -> Kept:
-        number = self._next[caller] = self._next.get(caller, 0) + 1
-        kept = Kept(f"r{number}", kind, mime_type, size, value, data, uri)
-        table = self._callers.setdefault(caller, OrderedDict())
-        table[kept.id] = kept
-        while len(table) > self._max_handles or sum(k.size for k in table.values()) > self._max_bytes:
-            if len(table) == 1:
-                break
-            table.popitem(last=False)
-        return kept
+        with self._lock:
+            number = self._next[caller] = self._next.get(caller, 0) + 1
+            kept = Kept(f"r{number}", kind, mime_type, size, value, data, uri)
+            table = self._callers.setdefault(caller, OrderedDict())
+            table[kept.id] = kept
+            total = self._sizes.get(caller, 0) + size
+            while len(table) > 1 and (len(table) > self._max_handles or total > self._max_bytes):
+                total -= table.popitem(last=False)[1].size
+            self._sizes[caller] = total
+            return kept

@@ -23,6 +23,7 @@ from mcpgate_sandbox.engine import Engine, Limits
 from mcpgate_sandbox.errors import SandboxUnavailable
 
 META_TOOLS = ("list_tools", "describe_tools", "read_docs", "execute_code")
+_MAX_NAMES = 50
 _GRACE_S = 3.0
 """How long a first question waits for servers that are just starting."""
 
@@ -210,6 +211,8 @@ class MetaTools:
         Raises InvalidRequest, UnknownTool."""
         if not names:
             raise InvalidRequest('names is empty; give names as server.tool, e.g. ["files.read_text_file"]')
+        if len(names) > _MAX_NAMES:
+            raise InvalidRequest(f"describe_tools takes {_MAX_NAMES} names at a time, not {len(names)}")
         await self._grace()
         catalog = self._catalog()
         stubs: list[str] = []

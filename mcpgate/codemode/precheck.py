@@ -5,6 +5,7 @@ Only what is certain is reported; whatever Python could make right at run time i
 import ast
 import builtins
 import difflib
+import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -12,6 +13,7 @@ from mcpgate.catalog.catalog import Catalog, Server, nearest
 from mcpgate.catalog.tools import Tool
 
 _MAX_FAULTS = 5
+_MAX_CHARS = 50_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,13 +29,15 @@ class Fault:
 def precheck(code: str, catalog: Catalog, has_session: bool = False) -> list[Fault]:
     """The certain mistakes in a program. Empty where the code cannot be parsed here: the guest's newer Python
     may read it, or will say what is wrong."""
+    if len(code) > _MAX_CHARS:
+        return []  # parsing it here would hold everybody up; the guest parses it in its own time
     try:
         tree = ast.parse(code)
         names = _Names(tree)
-        faults = list(_faults(tree, names, catalog, has_session))
+        faults = list(itertools.islice(_faults(tree, names, catalog, has_session), _MAX_FAULTS))
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return []
-    return sorted(faults, key=lambda fault: fault.line)[:_MAX_FAULTS]
+    return sorted(faults, key=lambda fault: fault.line)
 
 
 def mentioned_servers(code: str, catalog: Catalog) -> list[Server]:

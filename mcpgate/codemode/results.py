@@ -3,12 +3,11 @@ is shorter; what is too long is shortened by meaning and says so."""
 
 import csv
 import io
-import json
+import re
 from dataclasses import dataclass
 from typing import Any
 
-import orjson
-
+from mcpgate import jsontext
 from mcpgate.tokens import estimate
 
 _CHARS_A_TOKEN = 6
@@ -52,9 +51,9 @@ def render(value: Any) -> str:
 
 def to_json(value: Any) -> str:
     try:
-        return orjson.dumps(value, option=orjson.OPT_NON_STR_KEYS).decode()
-    except TypeError:  # integers over 64 bits
-        return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace").decode()
+        return jsontext.dumps(value).decode()
+    except ValueError:
+        return "(nested too deeply to be shown)"
 
 
 def to_table(value: Any) -> str | None:
@@ -65,14 +64,22 @@ def to_table(value: Any) -> str | None:
     if any(list(row) != columns for row in value) or not all(isinstance(c, str) for c in columns):
         return None
     cells = [cell for row in value for cell in row.values()]
-    if any(isinstance(cell, (dict, list)) for cell in cells) or (None in cells and "" in cells):
-        return None  # an empty cell must not mean both
+    if not all(_is_plain(cell) for cell in cells):
+        return None
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow(columns)
     for row in value:
         writer.writerow([_cell(cell) for cell in row.values()])
     return f"{buffer.getvalue()}({len(value)} rows)"
+
+
+def _is_plain(cell: Any) -> bool:
+    """Whether a cell reads back as what it is: the text "1" would look like the number."""
+    if not isinstance(cell, str):
+        return not isinstance(cell, (dict, list))
+    text = cell.strip().lower()
+    return bool(text) and text not in ("true", "false") and not re.fullmatch(r"[-+]?[\d.]+(e[-+]?\d+)?", text)
 
 
 def _cell(cell: Any) -> Any:

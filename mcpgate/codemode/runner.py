@@ -81,7 +81,11 @@ class Runner:
             outcome = await self._engine.run(execution)
         except SandboxUnavailable as error:
             raise Unavailable(f"no code can run: {error}") from error
-        return self._answer(caller, outcome, catalog, max_result_tokens)
+        try:
+            return self._answer(caller, outcome, catalog, max_result_tokens)
+        except RecursionError:
+            shown = dataclasses.replace(outcome, result="(the result is nested too deeply to be shown)")
+            return self._answer(caller, shown, catalog, max_result_tokens)
 
     async def _wait_for_servers(self, code: str) -> None:
         """A server that is just starting is waited for if the code names it; others are not."""

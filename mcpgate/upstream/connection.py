@@ -4,6 +4,7 @@ It does not start, restart or share anything: see pool.py.
 """
 
 import asyncio
+import base64
 import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ MODERN_VERSION = "2026-07-28"
 _META = "io.modelcontextprotocol/"
 _CLIENT = {"name": "mcpgate", "version": __version__}
 _MAX_PAGES = 1000
+_LISTEN_AGAIN_S = 2.0
 log = logging.getLogger("mcpgate.upstream")
 
 _SESSION_LOST = ("session terminated", "session not found")
@@ -125,10 +127,13 @@ class Connection:
         waiting = self._waiting.get(token) if isinstance(token, int) else None
         if waiting is None:
             return
-        if waiting.timeout is not None:
-            waiting.timeout.reschedule(asyncio.get_running_loop().time() + waiting.timeout_s)
-        if waiting.on_progress is not None:
-            waiting.on_progress(params)
+        try:
+            if waiting.timeout is not None:
+                waiting.timeout.reschedule(asyncio.get_running_loop().time() + waiting.timeout_s)
+            if waiting.on_progress is not None:
+                waiting.on_progress(params)
+        except Exception as error:  # the timeout is just expiring, or the listener failed: the call goes on
+            log.debug("%s: progress was not passed on: %r", self._name, error)
 
     def _fail(self, id: int, error: Exception) -> None:
         waiting = self._waiting.pop(id, None)
@@ -243,10 +248,15 @@ class Connection:
 
     async def _listen_for_changes(self) -> None:
         kinds = {"toolsListChanged": True, "resourcesListChanged": True, "promptsListChanged": True}
-        try:
-            await self.request("subscriptions/listen", {"notifications": kinds}, timeout_s=10**9)
-        except UpstreamError as error:
-            log.debug("%s: no change notifications: %s", self._name, error)
+        while not self.closed.done():
+            try:
+                await self.request("subscriptions/listen", {"notifications": kinds}, timeout_s=10**9)
+            except RpcError as error:
+                log.debug("%s: no change notifications: %s", self._name, error)
+                return
+            except UpstreamError:
+                pass  # the stream broke; the connection may still be there
+            await asyncio.sleep(_LISTEN_AGAIN_S)
 
     async def list_all(self, what: str, timeout_s: float) -> list[dict[str, Any]]:
         """Every item of `tools`, `resources`, `resourceTemplates` or `prompts`, through all pages."""
@@ -287,8 +297,6 @@ def _facts(result: dict[str, Any], protocol: str, info: Any) -> ServerFacts:
 def _header_value(text: str) -> str:
     if text.isascii() and text.isprintable() and text == text.strip() and not text.startswith("=?base64?"):
         return text
-    import base64
-
     return f"=?base64?{base64.b64encode(text.encode()).decode()}?="
 
 

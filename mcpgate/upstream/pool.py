@@ -4,14 +4,15 @@ reconnects. What the tools look like is the catalog's affair; who may call them 
 
 import asyncio
 import contextlib
+import dataclasses
 import fnmatch
 import logging
 import random
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Literal
 
+from mcpgate import jsontext
 from mcpgate.config import UpstreamConfig
 from mcpgate.errors import NotFound, UpstreamError
 from mcpgate.upstream.connection import Connection, OnProgress, RpcError, ServerFacts
@@ -20,13 +21,15 @@ from mcpgate.upstream.transports import open_http, open_stdio
 State = Literal["connecting", "ready", "failed", "disabled"]
 _FIRST_BACKOFF_S = 0.5
 _LONGEST_BACKOFF_S = 60.0
+_RETRY_EVERY_S = 0.5
+"""A call may cut a backoff short, but not try more often than this."""
 _DEBOUNCE_S = 0.15
 _RELIST_EVERY_S = 1.0
 """A server that changes its tools all the time is listed at most this often."""
 log = logging.getLogger("mcpgate.upstream")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclasses.dataclass(frozen=True, slots=True)
 class UpstreamView:
     """What is known of one upstream at one moment."""
 
@@ -68,6 +71,7 @@ class Upstream:
         self._task: asyncio.Task[None] | None = None
         self._sse_only = False
         self._failed_attempts = 0
+        self._failed_at = -_RETRY_EVERY_S
 
     def start(self) -> None:
         if self._task is None and not self.config.disabled:
@@ -122,6 +126,9 @@ class Upstream:
         Raises UpstreamError with the reason."""
         if self.config.disabled:
             raise UpstreamError(f"upstream {self.name!r} is disabled in the configuration")
+        if self.view.state == "failed" and time.monotonic() - self._failed_at < _RETRY_EVERY_S:
+            # A loop of calls must not start a broken server a hundred times a second.
+            raise UpstreamError(f"upstream {self.name!r} is not connected: {self.view.reason}")
         failed_before = self._failed_attempts
         self._wake.set()
         try:
@@ -155,10 +162,12 @@ class Upstream:
             except UpstreamError as error:
                 reason = error.message
                 self._failed_attempts += 1
+                self._failed_at = time.monotonic()
             except Exception as error:
                 log.exception("%s: unexpected failure", self.name)
                 reason = f"{type(error).__name__}: {error}"
                 self._failed_attempts += 1
+                self._failed_at = time.monotonic()
             failures = 1 if time.monotonic() - began > _LONGEST_BACKOFF_S else failures + 1
             delay = min(_LONGEST_BACKOFF_S, _FIRST_BACKOFF_S * 2 ** (failures - 1)) * random.uniform(0.8, 1.2)
             log.warning("%s: %s; next try in %.1f s", self.name, reason, delay)
@@ -174,6 +183,7 @@ class Upstream:
         connection = Connection(self.name, self._on_list_changed)
         budget = self.config.connect_timeout_s
         async with contextlib.AsyncExitStack() as stack:
+            stack.callback(connection.stop)
             try:
                 async with asyncio.timeout(budget):
                     facts = await self._open(connection, stack)
@@ -187,7 +197,6 @@ class Upstream:
                 await self._follow_changes(connection)
             finally:
                 self._connection = None
-                connection.stop()
 
     async def _open(self, connection: Connection, stack: contextlib.AsyncExitStack) -> ServerFacts:
         config = self.config
@@ -243,8 +252,18 @@ class Upstream:
             seen.add(name)
             allowed = any(fnmatch.fnmatchcase(name, glob) for glob in self.config.tools.allow)
             if allowed and not any(fnmatch.fnmatchcase(name, glob) for glob in self.config.tools.deny):
-                chosen.append(tool)
+                chosen.append(self._writable(tool))
         return tuple(chosen)
+
+    def _writable(self, tool: dict[str, Any]) -> dict[str, Any]:
+        """The tool, without schemas that no JSON writer takes (nested hundreds deep): one such tool must not keep
+        the others from being shown."""
+        try:
+            jsontext.dumps(tool)
+            return tool
+        except ValueError as error:
+            log.warning("%s: the schemas of %r are left out: %s", self.name, tool["name"], error)
+            return {"name": tool["name"], "description": str(tool.get("description") or "")}
 
     async def _follow_changes(self, connection: Connection) -> None:
         self._relist.clear()
@@ -263,6 +282,8 @@ class Upstream:
                 tools = await self._list_tools(connection)
             except UpstreamError as error:
                 log.warning("%s: its changed tools could not be listed: %s", self.name, error)
+                self._relist.set()
+                await asyncio.sleep(_RELIST_EVERY_S)
                 continue
             if tools != self.view.tools:
                 self._set("ready", tools=tools)
@@ -273,9 +294,7 @@ class Upstream:
             self._relist.set()
 
     def _set(self, state: State, **changes: Any) -> None:
-        from dataclasses import replace
-
-        self.view = replace(self.view, state=state, **{"retry_at": None, **changes})
+        self.view = dataclasses.replace(self.view, state=state, **{"retry_at": None, **changes})
         self._changed.set()
         self._on_change()
 

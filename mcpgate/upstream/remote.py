@@ -9,14 +9,13 @@ from typing import Any
 
 import anyio
 import httpx2
-import orjson
 from mcp.client.streamable_http import streamable_http_client
 from mcp.shared.message import ClientMessageMetadata, SessionMessage
 from mcp_types import jsonrpc_message_adapter
 
 from mcpgate.config import UpstreamConfig
 from mcpgate.errors import UpstreamError
-from mcpgate.upstream.transports import Inbox, Message, Transport, deliver
+from mcpgate.upstream.transports import Inbox, Message, Transport, deliver, encode
 
 log = logging.getLogger("mcpgate.upstream")
 _MIB = 1024 * 1024
@@ -79,7 +78,8 @@ async def _sse(config: UpstreamConfig, http: httpx2.AsyncClient, inbox: Inbox) -
         if first is None or first.event != "endpoint":
             raise UpstreamError("this is not an SSE server: it did not begin with its endpoint")
         endpoint = httpx2.URL(config.url).join(first.data)
-        if (endpoint.host, endpoint.port) != ((here := httpx2.URL(config.url)).host, here.port):
+        here = httpx2.URL(config.url)
+        if (endpoint.scheme, endpoint.host, endpoint.port) != (here.scheme, here.host, here.port):
             raise UpstreamError(f"the server names an endpoint of another origin: {endpoint}")
 
         async def pump() -> None:
@@ -106,7 +106,7 @@ class _SseTransport:
     async def send(self, message: Message, headers: Mapping[str, str] | None = None) -> None:
         fields = {"content-type": "application/json", **(headers or {})}
         try:
-            response = await self._http.post(self._endpoint, content=orjson.dumps(message), headers=fields)
+            response = await self._http.post(self._endpoint, content=encode(message), headers=fields)
             response.raise_for_status()
         except httpx2.HTTPError as error:
             raise UpstreamError(_say(error)) from error
@@ -131,7 +131,7 @@ class _SdkTransport:
         self._write, self.status = write, status
 
     async def send(self, message: Message, headers: Mapping[str, str] | None = None) -> None:
-        wire = jsonrpc_message_adapter.validate_json(orjson.dumps(message), by_name=False)
+        wire = jsonrpc_message_adapter.validate_json(encode(message), by_name=False)
         metadata = ClientMessageMetadata(headers=dict(headers)) if headers else None
         try:
             await self._write.send(SessionMessage(wire, metadata))

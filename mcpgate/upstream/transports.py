@@ -5,6 +5,8 @@ reads large messages in linear time (benchmarks/upstream_calls.py). HTTP and SSE
 """
 
 import asyncio
+import atexit
+import contextlib
 import logging
 import os
 import re
@@ -20,8 +22,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
-import orjson
-
+from mcpgate import jsontext
 from mcpgate.config import UpstreamConfig, child_environment
 from mcpgate.errors import UpstreamError
 
@@ -107,7 +108,7 @@ class _StdioProtocol(asyncio.SubprocessProtocol):
     async def send(self, message: Message, headers: Mapping[str, str] | None = None) -> None:
         if self._ended or self._stdin.is_closing():
             raise UpstreamError(self.describe_end())
-        self._stdin.write(orjson.dumps(message, option=orjson.OPT_NON_STR_KEYS) + b"\n")
+        self._stdin.write(encode(message) + b"\n")
         if not self._writable.is_set():
             await self._writable.wait()
 
@@ -144,7 +145,7 @@ class _StdioProtocol(asyncio.SubprocessProtocol):
         self._chunks, self._size, self._head, self._tail = [], 0, b"", b""
         if size > self._limit:
             reason = f"an answer of {size / _MIB:,.0f} MiB is over the limit (max_message_mib={self._limit // _MIB})"
-            self._inbox.on_unreadable(find_id(head, tail), reason)
+            report_unreadable(self._inbox, head, tail, reason)
             return
         line = b"".join(chunks).strip()
         if not line:
@@ -174,7 +175,7 @@ class _StdioProtocol(asyncio.SubprocessProtocol):
         if code is None:
             said = "closed its output"
         elif code < 0:
-            said = f"was killed by {signal.Signals(-code).name}"
+            said = f"was killed by {_SIGNALS.get(-code, f'signal {-code}')}"
         else:
             said = f"exited with code {code}"
         last = self._stderr.last()
@@ -204,31 +205,45 @@ class _StdioProtocol(asyncio.SubprocessProtocol):
 def deliver(line: bytes, inbox: Inbox) -> None:
     """Parse one message and hand it on; what cannot be parsed fails the call it answers, and only that."""
     try:
-        message = orjson.loads(line)
-    except orjson.JSONDecodeError as error:
-        try:
-            message = orjson.loads(line.decode("utf-8", "replace").encode("utf-8", "replace"))
-        except (orjson.JSONDecodeError, ValueError):
-            if b'"jsonrpc"' not in line[:4096] and b'"jsonrpc"' not in line[-4096:]:
-                log.debug("not JSON-RPC on stdout: %s", line[:200].decode("utf-8", "replace"))
-                return
-            inbox.on_unreadable(find_id(line[:4096], line[-4096:]), f"its answer is not valid JSON: {error}")
+        message = jsontext.loads(line, "replace")
+    except ValueError as error:
+        if b'"jsonrpc"' not in line[:4096] and b'"jsonrpc"' not in line[-4096:]:
+            log.debug("not JSON-RPC on stdout: %s", line[:200].decode("utf-8", "replace"))
             return
+        report_unreadable(inbox, line[:4096], line[-4096:], f"its answer is not valid JSON: {error}")
+        return
     for one in message if isinstance(message, list) else (message,):
         if isinstance(one, dict):
             inbox.on_message(one)
 
 
-_ID = re.compile(rb'"id"\s*:\s*(\d+)')
+_ID_FIRST = re.compile(rb'\s*\{\s*(?:"jsonrpc"\s*:\s*"2\.0"\s*,\s*)?"id"\s*:\s*(\d+)')
+_ID_LAST = re.compile(rb'"id"\s*:\s*(\d+)\s*(?:,\s*"jsonrpc"\s*:\s*"2\.0"\s*)?\}\s*$')
+_SIGNALS = {number.value: number.name for number in signal.Signals}
 
 
 def find_id(head: bytes, tail: bytes) -> int | None:
-    """The id of a message that is too long or too broken to parse. SDKs write it first or last."""
-    first = _ID.search(head[:200])
-    if first:
-        return int(first.group(1))
-    last = _ID.findall(tail[-200:])
-    return int(last[-1]) if last else None
+    """The id of a message that is too long or too broken to parse. SDKs write it first or last; an id further
+    inside belongs to something else."""
+    found = _ID_FIRST.match(head) or _ID_LAST.search(tail[-200:])
+    return int(found.group(1)) if found else None
+
+
+def report_unreadable(inbox: Inbox, head: bytes, tail: bytes, reason: str) -> None:
+    """Fail the call that a message answers; a notification that cannot be read answers none."""
+    id = find_id(head, tail)
+    if id is None and b'"method"' in head[:300]:
+        log.debug("a notification could not be read: %s", reason)
+    else:
+        inbox.on_unreadable(id, reason)
+
+
+def encode(message: Message) -> bytes:
+    """Raises UpstreamError for arguments that have no JSON form."""
+    try:
+        return jsontext.dumps(message)
+    except ValueError as error:
+        raise UpstreamError(f"the message cannot be written as JSON: {error}") from None
 
 
 class _Stderr:
@@ -289,12 +304,21 @@ class _Reaper:
     def forget(self, group: int) -> None:
         self._tell(f"-{group}\n")
 
+    def _end(self) -> None:
+        """At exit: the end of file lets it see to what is left, and go."""
+        if self._process is not None and self._process.stdin is not None:
+            self._process.stdin.close()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(3)
+
     def _tell(self, line: str) -> None:
         if sys.platform == "win32":
             return
         with self._lock:
             try:
                 if self._process is None or self._process.poll() is not None:
+                    if self._process is None:
+                        atexit.register(self._end)
                     self._process = subprocess.Popen(
                         [sys.executable, "-I", "-S", str(Path(__file__).with_name("reaper.py"))],
                         stdin=subprocess.PIPE,

@@ -8,6 +8,7 @@ whatever a guest sends is checked here before it is believed.
 
 import asyncio
 import ctypes
+import dataclasses
 import json
 import os
 import queue
@@ -60,6 +61,7 @@ class WasmEngine:
         self._warm_target = warm if warm is not None else min(8, 2 * (os.cpu_count() or 1))
         self._workers = _Workers(max_executions)
         self._sessions = _Sessions(max_sessions, session_idle_s)
+        self._turns = _Turns()
         self._pool: queue.SimpleQueue[_Guest] = queue.SimpleQueue()
         self._wanted = threading.Semaphore(0)
         self._closed = threading.Event()
@@ -92,8 +94,18 @@ class WasmEngine:
             limit = execution.limits.max_source_chars
             return Outcome(error=LimitReached("max_source_chars", f"the code is longer than {limit:,} characters"))
         loop = asyncio.get_running_loop()
+        turn = None
+        if execution.session is not None:
+            try:
+                turn = await self._turns.next(execution.session, execution.limits.timeout_s)
+            except TimeoutError:
+                waited = f"timeout: the session's other executions took longer than {execution.limits.timeout_s:g} s"
+                return Outcome(error=LimitReached("timeout_s", waited))
         call = _Call(execution, loop)
         future = self._workers.submit(lambda: self._run_in_thread(execution, call))
+        if turn is not None:
+            # Cancelled or not, the turn ends when the thread has let go of the session's guest.
+            future.add_done_callback(lambda _: loop.call_soon_threadsafe(_end, turn))
         try:
             return await asyncio.wrap_future(future)
         except asyncio.CancelledError:
@@ -113,19 +125,18 @@ class WasmEngine:
         session = execution.session
         if session is None:
             return self._take().run(execution, call)
-        with self._sessions.lock(session):
-            guest, notes = self._sessions.get(session)
-            if guest is None:
-                guest = self._take()
-            outcome = guest.run(execution, call)
-            if guest.usable:
-                self._sessions.put(session, guest)
-            else:
-                # Nobody reads the outcome of a cancelled execution: the session's next one says what happened.
-                cancelled = "the earlier one ended when its execution was cancelled"
-                self._sessions.drop(session, cancelled if isinstance(outcome.error, Cancelled) else "")
-                notes = [*notes, f"session {session.rpartition('/')[2]!r} ended with this: its variables are gone"]
-        return _with_notes(outcome, notes)
+        guest, notes = self._sessions.get(session)
+        if guest is None:
+            guest = self._take()
+        outcome = guest.run(execution, call)
+        if guest.usable:
+            self._sessions.put(session, guest)
+        else:
+            # Nobody reads the outcome of a cancelled execution: the session's next one says what happened.
+            cancelled = "the earlier one ended when its execution was cancelled"
+            self._sessions.drop(session, cancelled if isinstance(outcome.error, Cancelled) else "")
+            notes = [*notes, f"session {session.rpartition('/')[2]!r} ended with this: its variables are gone"]
+        return dataclasses.replace(outcome, notes=tuple(notes)) if notes else outcome
 
     def _take(self) -> "_Guest":
         if self._pool.qsize() <= self._warm_target // 2:
@@ -156,12 +167,6 @@ class WasmEngine:
                 self._pool.put(self._workers.submit(lambda: _Guest(self._loaded.result())).result())
             except Exception:  # out of memory or of address space: executions make their own, or say so
                 time.sleep(0.1)
-
-
-def _with_notes(outcome: Outcome, notes: list[str]) -> Outcome:
-    import dataclasses
-
-    return dataclasses.replace(outcome, notes=tuple(notes)) if notes else outcome
 
 
 def _copy(source: "Future[Any]") -> "Future[Any]":
@@ -232,11 +237,7 @@ class _Sessions:
         self._limit, self._idle_s = limit, idle_s
         self._lock = threading.Lock()
         self._guests: OrderedDict[str, tuple[_Guest, float]] = OrderedDict()
-        self._busy: dict[str, list[Any]] = {}
         self._ended: OrderedDict[str, str] = OrderedDict()
-
-    def lock(self, session: str) -> "_SessionLock":
-        return _SessionLock(self, session)
 
     def get(self, session: str) -> tuple["_Guest | None", list[str]]:
         """The session's guest, if it still lives, and what to tell the model if it does not."""
@@ -273,25 +274,38 @@ class _Sessions:
             self._ended.popitem(last=False)
 
 
-class _SessionLock:
-    """One execution of a session at a time."""
+class _Turns:
+    """One execution of a session at a time, in the order they came. Waiting is done on the event loop, for a thread
+    that waits is one that other executions lack."""
 
-    def __init__(self, sessions: _Sessions, session: str) -> None:
-        self._sessions, self._session = sessions, session
+    def __init__(self) -> None:
+        self._last: dict[str, asyncio.Future[None]] = {}
 
-    def __enter__(self) -> None:
-        with self._sessions._lock:
-            entry = self._sessions._busy.setdefault(self._session, [threading.Lock(), 0])
-            entry[1] += 1
-        entry[0].acquire()
+    async def next(self, session: str, timeout_s: float) -> "asyncio.Future[None]":
+        """Wait for the session's earlier executions; the caller ends its own turn by resolving what it gets.
+        Raises TimeoutError."""
+        before = self._last.get(session)
+        mine: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._last[session] = mine
+        mine.add_done_callback(lambda _: self._forget(session, mine))
+        if before is not None:
+            try:
+                async with asyncio.timeout(timeout_s):
+                    await asyncio.shield(before)
+            except BaseException:
+                # Out of the queue: whoever waits for us waits for those before us.
+                before.add_done_callback(lambda _: _end(mine))
+                raise
+        return mine
 
-    def __exit__(self, *_: object) -> None:
-        with self._sessions._lock:
-            entry = self._sessions._busy[self._session]
-            entry[0].release()
-            entry[1] -= 1
-            if entry[1] == 0:
-                del self._sessions._busy[self._session]
+    def _forget(self, session: str, turn: "asyncio.Future[None]") -> None:
+        if self._last.get(session) is turn:
+            del self._last[session]
+
+
+def _end(turn: "asyncio.Future[None]") -> None:
+    if not turn.done():
+        turn.set_result(None)
 
 
 class _Runtime:

@@ -428,3 +428,23 @@ async def test_an_engine_serves_one_event_loop_after_another(engine: WasmEngine)
         return asyncio.run(go()).result
 
     assert await asyncio.gather(*[asyncio.to_thread(in_a_loop_of_its_own) for _ in range(3)]) == [3, 3, 3]
+
+
+async def test_executions_that_wait_for_their_sessions_turn_hold_nobody_else_up(engine: WasmEngine) -> None:
+    released = asyncio.Event()
+
+    async def hold(*_: object) -> str:
+        await released.wait()
+        return "released"
+
+    def execution(code: str, session: str | None) -> Execution:
+        return Execution(code, ("t",), hold, lambda *_: {"hold": "hold"}, Limits(timeout_s=30), session)
+
+    waiting = [asyncio.create_task(engine.run(execution("t.hold()", "busy"))) for _ in range(80)]
+    await asyncio.sleep(0)
+    assert (await asyncio.wait_for(engine.run(execution("1 + 1", None)), 10)).result == 2
+    for task in waiting[1:]:
+        task.cancel()
+    released.set()
+    assert (await waiting[0]).result == "released"
+    assert (await asyncio.wait_for(engine.run(execution("'next'", "busy")), 10)).result == "next"

@@ -2,13 +2,16 @@
 
 import asyncio
 import json
+import socket
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import yaml
 
@@ -150,26 +153,46 @@ async def test_an_edit_of_the_configuration_takes_effect_without_a_restart_and_a
         await process.wait()
 
 
-def test_several_workers_share_one_port(config: str, tmp_path: Path) -> None:
-    import socket
-    import urllib.request
-
+def test_several_workers_share_one_port_and_none_outlives_the_supervisor(config: str) -> None:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     command = [sys.executable, "-m", "mcpgate", "serve", "-c", config, "--port", str(port), "--workers", "2"]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
-        deadline = time.monotonic() + 30
-        while time.monotonic() < deadline:
+        wait_for(lambda: len(psutil.Process(process.pid).children()) == 2)
+        workers = psutil.Process(process.pid).children()
+
+        def ask(method: str) -> Any:
+            message = {"jsonrpc": "2.0", "id": 1, "method": method, "params": {}}
+            request = urllib.request.Request(
+                f"http://127.0.0.1:{port}/mcp", json.dumps(message).encode(), {"content-type": "application/json"}
+            )
+            with urllib.request.urlopen(request, timeout=10) as response:
+                # No session: a client's next request may reach the other worker.
+                assert response.headers["mcp-session-id"] is None
+                return json.load(response)
+
+        def answers() -> bool:
             try:
-                with urllib.request.urlopen(f"http://127.0.0.1:{port}/healthz", timeout=5) as response:
-                    assert json.load(response) == {"status": "ok"}
-                    break
+                return bool(ask("ping"))
             except OSError:
-                time.sleep(0.1)
-        else:
-            pytest.fail("no worker answered")
+                return False
+
+        wait_for(answers)
+        for _ in range(20):
+            assert ask("initialize")["result"]["protocolVersion"] and len(ask("tools/list")["result"]["tools"]) == 4
+        process.kill()
+        process.wait(10)
+        wait_for(lambda: not any(worker.is_running() and worker.status() != "zombie" for worker in workers))
     finally:
-        process.terminate()
-        assert process.wait(30) == 0
+        if process.poll() is None:
+            process.kill()
+            process.wait(10)
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 40
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import signal
 import subprocess
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -342,3 +343,39 @@ def test_answers_are_written_out_although_stdin_was_closed_meanwhile(config_file
     answers = [json.loads(line) for line in done.stdout.splitlines()]
     assert [answer["id"] for answer in answers] == [1, 2]
     assert answers[1]["result"]["content"][0]["text"] == '{"sum":42}'
+
+
+async def test_nonsense_in_headers_and_versions_is_refused_and_never_a_crash(
+    config_file: Callable[..., Path], tmp_path: Path
+) -> None:
+    ping = {"jsonrpc": "2.0", "id": 1, "method": "ping"}
+    async with http_gateway(config_file({}), tmp_path / "stderr") as address, httpx2.AsyncClient() as http:
+        for headers in ({"host": "["}, {"origin": "http://["}):
+            assert (await http.post(f"{address}/mcp", json=ping, headers=headers)).status_code in (403, 421)
+        unknown = await http.post(f"{address}/mcp", json=ping, headers={"mcp-protocol-version": "1999-01-01"})
+        assert unknown.status_code == 400 and "2025-11-25" in unknown.json()["error"]["data"]["supported"]
+        assert (await http.post(f"{address}/mcp", json=[])).status_code == 400
+        batch = await http.post(f"{address}/mcp", json=[ping, {"nonsense": True}, {**ping, "id": 2}])
+        assert sorted(str(answer["id"]) for answer in batch.json()) == ["1", "2", "None"]
+
+
+async def test_requests_under_way_get_their_answer_when_the_server_is_stopped(
+    config_file: Callable[..., Path], tmp_path: Path
+) -> None:
+    body = {"name": "execute_code", "arguments": {"code": "import time\nraw.count()\ntime.sleep(1.5)\n'done'"}}
+    call = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": body}
+    log = tmp_path / "stderr"
+    with log.open("w") as stderr:
+        command = serve_command(config_file({"raw": raw()}), "--port", "0")
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=stderr)
+    await until(lambda: "listening on" in log.read_text())
+    address = log.read_text().split("listening on ")[1].split("/mcp")[0]
+    async with httpx2.AsyncClient(timeout=30) as http:
+        asked = asyncio.create_task(http.post(f"{address}/mcp", json=call))
+        await until(lambda: "ready" in log.read_text())
+        await asyncio.sleep(0.5)
+        process.terminate()
+        answer = await asked
+    assert answer.status_code == 200 and answer.json()["result"]["content"][0]["text"] == "done"
+    # uvicorn hands the signal on once it has shut down in order.
+    assert await asyncio.to_thread(process.wait, 20) in (0, -signal.SIGTERM)

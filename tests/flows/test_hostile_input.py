@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from mcpgate.codemode.gateway import Gateway
+from mcpgate.errors import InvalidRequest
 from mcpgate.governance.records import LOCAL
 from tests.conftest import gateway, raw, until
 
@@ -112,3 +113,17 @@ async def test_code_that_is_nonsense_gets_an_error_of_its_own(opened: Gateway) -
     ):
         assert said in await run(opened, code), code
     assert await fine(opened)
+
+
+async def test_text_cut_inside_an_emoji_and_numbers_beyond_64_bits_pass(opened: Gateway) -> None:
+    assert await run(opened, "raw.echo(text='a' + chr(0xD83D))") in ("a?", "a\ufffd")
+    assert "is not of type" in await run(opened, "raw.echo(text=2**70)")
+    assert await run(opened, "raw.add(a=2**70, b=1)['sum'] == 2**70 + 1") == "true"
+
+
+async def test_absurdly_long_questions_do_not_hold_others_up(opened: Gateway) -> None:
+    async with asyncio.timeout(10):
+        await opened.metatools.list_tools(query="nonsense words " * 5000)
+        assert await run(opened, "x = 0\n" + "x += 1\n" * 20_000 + "x") == "20000"
+        with pytest.raises(InvalidRequest, match="50 names at a time"):
+            await opened.metatools.describe_tools([f"raw.nope{i}" for i in range(5000)])

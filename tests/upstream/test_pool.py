@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -42,16 +43,46 @@ async def test_a_broken_server_is_reconnected_when_it_recovers(tmp_path: Path) -
         await until(lambda: opened.pool.views()[0].state == "ready")
 
 
-async def test_a_call_does_not_wait_for_a_backoff_to_end(tmp_path: Path) -> None:
-    script = tmp_path / "server.py"
-    script.write_text("import sys; sys.exit(5)")
+async def test_calls_cut_a_backoff_short_but_do_not_start_a_broken_server_without_end(tmp_path: Path) -> None:
+    script, starts = tmp_path / "server.py", tmp_path / "starts"
+    script.write_text(f"open({str(starts)!r}, 'a').write('x'); import sys; sys.exit(5)")
     async with gateway({"raw": {"command": sys.executable, "args": [str(script)]}}) as opened:
-        for _ in range(3):
+        began = time.monotonic()
+        for _ in range(50):
             with pytest.raises(UpstreamError, match="not connected.*code 5"):
                 await opened.pool.get("raw").call("echo", {"text": "x"})
+        assert len(starts.read_text()) <= 3 + (time.monotonic() - began) / 0.4
         script.write_text(Path(raw()["args"][0]).read_text())
-        result = await opened.pool.get("raw").call("echo", {"text": "back"})
+        async with asyncio.timeout(10):
+            while True:
+                with contextlib.suppress(UpstreamError):
+                    result = await opened.pool.get("raw").call("echo", {"text": "back"})
+                    break
+                await asyncio.sleep(0.05)
         assert result["content"][0]["text"] == "back"
+
+
+async def test_a_death_by_any_signal_is_told_and_mended(tmp_path: Path) -> None:
+    pids = tmp_path / "pids"
+    async with gateway({"raw": raw("--pid-file", str(pids))}) as opened:
+        call = asyncio.create_task(opened.pool.get("raw").call("hang", {}))
+        await until(lambda: pids.exists() and pids.read_text())
+        os.kill(int(pids.read_text()), signal.SIGRTMIN + 3)
+        with pytest.raises(UpstreamError, match="was killed by signal"):
+            await call
+        assert (await opened.pool.get("raw").call("echo", {"text": "x"}))["content"][0]["text"] == "x"
+
+
+async def test_one_server_with_absurd_schemas_does_not_hide_another(tmp_path: Path) -> None:
+    schema = '{"a":' * 600 + "1" + "}" * 600
+    script = tmp_path / "server.py"
+    source = Path(raw()["args"][0]).read_text()
+    script.write_text(
+        source.replace('"description": "Say it back.",', f'"description": "Say it back.", "x": json.loads({schema!r}),')
+    )
+    async with gateway({"absurd": {"command": sys.executable, "args": [str(script)]}, "good": raw()}) as opened:
+        assert {server.name: bool(server.tools) for server in opened.catalog.servers} == {"absurd": True, "good": True}
+        assert (await opened.metatools.execute_code(LOCAL, "good.add(a=1, b=1)['sum']")).text == "2"
 
 
 async def test_no_more_calls_than_max_concurrency_are_in_flight_at_once() -> None:
