@@ -364,16 +364,15 @@ async def test_requests_under_way_get_their_answer_when_the_server_is_stopped(
 ) -> None:
     body = {"name": "execute_code", "arguments": {"code": "import time\nraw.count()\ntime.sleep(1.5)\n'done'"}}
     call = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": body}
-    log = tmp_path / "stderr"
+    log, methods = tmp_path / "stderr", tmp_path / "methods"
     with log.open("w") as stderr:
-        command = serve_command(config_file({"raw": raw()}), "--port", "0")
+        command = serve_command(config_file({"raw": raw("--log", str(methods))}), "--port", "0")
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=stderr)
     await until(lambda: "listening on" in log.read_text())
     address = log.read_text().split("listening on ")[1].split("/mcp")[0]
     async with httpx2.AsyncClient(timeout=30) as http:
         asked = asyncio.create_task(http.post(f"{address}/mcp", json=call))
-        await until(lambda: "ready" in log.read_text())
-        await asyncio.sleep(0.5)
+        await until(lambda: methods.exists() and "tools/call" in methods.read_text())
         process.terminate()
         answer = await asked
     assert answer.status_code == 200 and answer.json()["result"]["content"][0]["text"] == "done"
