@@ -5,6 +5,7 @@ misspelt limit is never a limit that does not hold.
 """
 
 import difflib
+import ipaddress
 import json
 import os
 import re
@@ -207,6 +208,16 @@ def find_config(path: str | None, environ: Mapping[str, str] = os.environ) -> Pa
         f"no configuration found: looked for {FILE_NAMES[0]} in {' and '.join(str(f) for f in folders)}. "
         "Give one with -c FILE, or let `mcpgate import` write it from the agents you already use."
     )
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches a host by this name or address."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def user_config_folder() -> Path:

@@ -90,7 +90,23 @@ class Contestant:
 # No gateway
 
 
-class _Direct:
+class _NoGateway:
+    """What only a gateway has is not there."""
+
+    def search(self) -> str | None:
+        return None
+
+    def describe(self) -> str | None:
+        return None
+
+    def cpu_s(self) -> float | None:
+        return None
+
+    def peak_rss_mib(self) -> tuple[float, float] | None:
+        return None
+
+
+class _Direct(_NoGateway):
     """The lean client at the upstreams themselves. All three start at once, as in an agent without a gateway."""
 
     def __init__(self, clients: Mapping[str, StdioClient]) -> None:
@@ -114,18 +130,6 @@ class _Direct:
         seconds = time.perf_counter() - began
         return _sum_up([text_of(result) for result in results], seconds, task, base)
 
-    def search(self) -> str | None:
-        return None
-
-    def describe(self) -> str | None:
-        return None
-
-    def cpu_s(self) -> float | None:
-        return None
-
-    def peak_rss_mib(self) -> tuple[float, float] | None:
-        return None
-
 
 @contextmanager
 def _open_direct() -> Iterator[Session]:
@@ -137,7 +141,7 @@ def _open_direct() -> Iterator[Session]:
         yield _Direct(clients)
 
 
-class _Sdk:
+class _Sdk(_NoGateway):
     """The official SDK's client at the upstream itself: what an ordinary client adds. Timed inside its event loop."""
 
     listed_after_s: float | None = None
@@ -170,18 +174,6 @@ class _Sdk:
                 for arguments in task.arguments(base):
                     await call(dict(arguments))
             return time.perf_counter() - began, texts
-
-    def search(self) -> str | None:
-        return None
-
-    def describe(self) -> str | None:
-        return None
-
-    def cpu_s(self) -> float | None:
-        return None
-
-    def peak_rss_mib(self) -> tuple[float, float] | None:
-        return None
 
 
 @contextmanager

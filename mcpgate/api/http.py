@@ -8,7 +8,6 @@ A request is answered with plain JSON unless something has to be told before the
 import asyncio
 import base64
 import binascii
-import ipaddress
 import logging
 import secrets
 import time
@@ -38,6 +37,7 @@ from mcpgate.api.mcp import (
     unsupported,
 )
 from mcpgate.codemode.gateway import Gateway
+from mcpgate.config import is_loopback
 
 Scope = Mapping[str, Any]
 Receive = Callable[[], Awaitable[Mapping[str, Any]]]
@@ -125,7 +125,7 @@ class HttpFace:
         anywhere = server.trust_network and self._host in ("0.0.0.0", "::")
         if not (
             anywhere
-            or _is_loopback(name)
+            or _is_local(name)
             or name == self._host.lower()
             or name in allowed
             or host.lower() in allowed
@@ -136,7 +136,7 @@ class HttpFace:
         if origin is None:
             return
         origin_name = _hostname(origin)
-        if not (_is_loopback(origin_name) or origin in server.allowed_origins or "*" in server.allowed_origins):
+        if not (_is_local(origin_name) or origin in server.allowed_origins or "*" in server.allowed_origins):
             raise _Refused(403, "not_allowed", f"origin {origin!r} is not allowed; add it to server.allowed_origins")
         http.cors = origin
 
@@ -219,7 +219,7 @@ class HttpFace:
         waiting = [task for task in tasks if task is not None]
         if waiting:
             await asyncio.wait(waiting)
-        await http.respond(200, orjson.dumps(answers)) if answers else await http.respond(202, b"")
+        await http.respond(200, jsontext.dumps(answers)) if answers else await http.respond(202, b"")
 
     async def _exchange(
         self,
@@ -436,13 +436,8 @@ def _hostname(address: str) -> str:
         return ""
 
 
-def _is_loopback(name: str) -> bool:
-    if name in ("localhost", "") or name.endswith(".localhost"):
-        return name != ""
-    try:
-        return ipaddress.ip_address(name).is_loopback
-    except ValueError:
-        return False
+def _is_local(name: str) -> bool:
+    return is_loopback(name) or name.endswith(".localhost")
 
 
 class _Refused(Exception):

@@ -3,7 +3,6 @@
 import argparse
 import asyncio
 import contextlib
-import ipaddress
 import logging
 import os
 import signal
@@ -19,7 +18,7 @@ from mcpgate.api import stdio
 from mcpgate.app import running, watch
 from mcpgate.cli.opened import add_config
 from mcpgate.codemode.gateway import Gateway
-from mcpgate.config import Config, find_config, load_config
+from mcpgate.config import Config, find_config, is_loopback, load_config
 from mcpgate.errors import ConfigError
 from mcpgate.telemetry import logs
 
@@ -50,7 +49,7 @@ def run(arguments: argparse.Namespace) -> int:
         return asyncio.run(_serve_stdio(config, path))
     host = arguments.host or config.server.host
     port = config.server.port if arguments.port is None else arguments.port
-    if not _is_loopback(host) and not config.server.trust_network:
+    if not is_loopback(host) and not config.server.trust_network:
         raise ConfigError(
             f"refusing to listen on {host}: this version has no keys, so whoever reaches the port could call every "
             "tool. Listen on 127.0.0.1 behind a proxy that checks callers, or set server.trust_network: true"
@@ -92,7 +91,8 @@ async def _serve_http(config: Config, path: Path, host: str, port: int, is_worke
         )
         listener = _listen(host, port, is_worker)
         host_shown = f"[{host}]" if ":" in host else host
-        log.info("listening on http://%s:%d/mcp (streamable HTTP) and /sse", host_shown, listener.getsockname()[1])
+        ways = "/mcp (streamable HTTP)" if is_worker else "/mcp (streamable HTTP) and /sse"
+        log.info("listening on http://%s:%d%s", host_shown, listener.getsockname()[1], ways)
 
         async def end_streams() -> None:
             while not server.should_exit:
@@ -201,12 +201,3 @@ async def _watching(gateway: Gateway, path: Path) -> AsyncIterator[None]:
 
 def _log_progress(text: str) -> None:
     logging.getLogger("mcpgate.sandbox").info("%s", text)
-
-
-def _is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False

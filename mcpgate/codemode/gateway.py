@@ -51,6 +51,7 @@ class Gateway:
         self._listeners: list[Callable[[], None]] = []
         self._shown = b""
         self._rebuild_due = False
+        self._remembered: dict[str, Sequence[dict[str, Any]]] = {}
         self._going = False
         self._with_engine = True
         self._progress: Callable[[str], None] | None = None
@@ -115,8 +116,8 @@ class Gateway:
         self._rebuild_due = False
         views = [view for view in self.pool.views() if view.state != "disabled"]
         for view in views:
-            if view.state == "ready":
-                self.memory.place(view.name, _address(view.config))
+            if view.state == "ready" and self._remembered.get(view.name) is not view.tools:
+                self._remembered[view.name] = view.tools
                 self.memory.remember_tools(view.name, view.tools)
         self.catalog = Catalog.build([_listing(v) for v in views if v.config.expose in ("code", "both")], self.catalog)
         direct = Catalog.build([_listing(v) for v in views if v.config.expose in ("direct", "both")])
@@ -129,6 +130,8 @@ class Gateway:
                     listener()
 
     def _recall(self, name: str, config: UpstreamConfig) -> list[dict[str, Any]]:
+        # Asked once for every upstream that is new or changed, before anything is remembered of it.
+        self._remembered.pop(name, None)
         self.memory.place(name, _address(config))
         return self.memory.recall_tools(name)
 

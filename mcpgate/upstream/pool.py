@@ -42,8 +42,6 @@ class UpstreamView:
     tools: tuple[dict[str, Any], ...] = ()
     """As the server sent them, allowed ones only; of the last connection while it is away."""
     connect_s: float | None = None
-    retry_at: float | None = None
-    """Monotonic clock."""
 
 
 class Upstream:
@@ -172,7 +170,7 @@ class Upstream:
             delay = min(_LONGEST_BACKOFF_S, _FIRST_BACKOFF_S * 2 ** (failures - 1)) * random.uniform(0.8, 1.2)
             log.warning("%s: %s; next try in %.1f s", self.name, reason, delay)
             self._connection = None
-            self._set("failed", reason=reason, retry_at=time.monotonic() + delay)
+            self._set("failed", reason=reason)
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(delay):
                     await self._wake.wait()
@@ -294,7 +292,7 @@ class Upstream:
             self._relist.set()
 
     def _set(self, state: State, **changes: Any) -> None:
-        self.view = dataclasses.replace(self.view, state=state, **{"retry_at": None, **changes})
+        self.view = dataclasses.replace(self.view, state=state, **changes)
         self._changed.set()
         self._on_change()
 
