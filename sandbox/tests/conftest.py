@@ -6,7 +6,7 @@ from typing import Any, Protocol
 
 import pytest
 
-from mcpgate_sandbox.engine import Execution, Limits, Outcome
+from mcpgate_sandbox.engine import Engine, Execution, Limits, Outcome
 from mcpgate_sandbox.errors import ToolFailed
 from mcpgate_sandbox.wasm import WasmEngine
 
@@ -111,6 +111,13 @@ def engine() -> Iterator[WasmEngine]:
     asyncio.run(engine.ready())
     yield engine
     asyncio.run(engine.aclose())
+
+
+@pytest.fixture(scope="session", params=["wasm"])
+def any_engine(request: pytest.FixtureRequest) -> Iterator[Engine]:
+    """Each engine in turn, for what must hold on all of them."""
+    if request.param == "wasm":
+        yield request.getfixturevalue("engine")
 
 
 @pytest.fixture
