@@ -28,6 +28,12 @@ _LATER = {
 }
 """Sections of the public contract that this version does not build yet: refused, never silently ignored."""
 
+LIMITS = (
+    *("timeout_s", "tool_wait_s", "cpu_s", "memory_mib", "max_tool_calls", "max_parallel_calls", "max_output_chars"),
+    *("max_result_chars", "max_source_chars", "max_argument_chars", "max_reply_chars", "max_depth"),
+)
+"""Settings of the sandbox that bound one execution."""
+
 PositiveSeconds = Annotated[float, Field(gt=0, le=86_400)]
 
 
@@ -126,19 +132,38 @@ class CodeModeConfig(_Model):
 
 class SandboxConfig(_Model):
     engine: str = "wasm"
-    """`wasm`, or an import string `package.module:Class`."""
+    """`wasm`, `restricted`, or an import string `package.module:Class`."""
+    isolation: Literal["none", "process"] = "none"
+    """process: each Wasm guest in a locked-down child process of its own, for gateways that serve strangers."""
+    allow_unlocked: bool = False
+    """Let child processes run code where the kernel cannot filter their system calls."""
     timeout_s: PositiveSeconds = 60.0
+    tool_wait_s: PositiveSeconds = 300.0
     cpu_s: PositiveSeconds = 10.0
     memory_mib: int = Field(default=256, ge=96, le=4096)
     max_tool_calls: int = Field(default=500, ge=0, le=1_000_000)
     max_parallel_calls: int = Field(default=32, ge=1, le=10_000)
     max_output_chars: int = Field(default=200_000, ge=1_000, le=100_000_000)
+    max_result_chars: int = Field(default=16_000_000, ge=1_000, le=500_000_000)
+    max_source_chars: int = Field(default=1_000_000, ge=1_000, le=100_000_000)
+    max_argument_chars: int = Field(default=16_000_000, ge=1_000, le=500_000_000)
+    max_reply_chars: int = Field(default=32_000_000, ge=1_000, le=500_000_000)
+    max_depth: int = Field(default=200, ge=5, le=500)
     warm: int | None = Field(default=None, ge=0, le=256)
     """Interpreters kept ready; default: two a core, at most 8."""
     max_executions: int = Field(default=32, ge=1, le=1024)
     """Executions at once; further ones wait."""
-    max_sessions: int = Field(default=64, ge=1, le=10_000)
+    max_sessions: int = Field(default=8, ge=1, le=10_000)
+    """Live sessions of one caller; the least recently used makes room."""
+    max_session_mib: int = Field(default=2048, ge=96, le=1_048_576)
+    """Memory of one caller's live sessions, each counted with `memory_mib`."""
+    max_sessions_in_all: int = Field(default=64, ge=1, le=10_000)
     session_idle_s: PositiveSeconds = 1800.0
+    """Sessions, and handles, that nobody used for so long are gone."""
+
+    def limits(self) -> dict[str, Any]:
+        """The limits of one execution, by their names in the sandbox's `Limits`."""
+        return {name: getattr(self, name) for name in LIMITS}
 
 
 class StorageConfig(_Model):

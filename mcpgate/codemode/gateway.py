@@ -26,7 +26,8 @@ _MIB = 1024 * 1024
 
 _FIXED = (
     *("server.host", "server.port", "server.max_body_mib", "storage.url", "sandbox.engine", "sandbox.warm"),
-    *("sandbox.max_executions", "sandbox.max_sessions", "sandbox.session_idle_s"),
+    *("sandbox.isolation", "sandbox.allow_unlocked", "sandbox.max_executions", "sandbox.max_sessions"),
+    *("sandbox.max_session_mib", "sandbox.max_sessions_in_all", "sandbox.session_idle_s"),
 )
 """Settings that a running gateway cannot change."""
 

@@ -15,7 +15,7 @@ from mcpgate.codemode import results
 from mcpgate.codemode.runner import Answer, Runner
 from mcpgate.config import CodeModeConfig, SandboxConfig
 from mcpgate.errors import InvalidRequest, McpgateError, NotFound, Unavailable, UnknownTool
-from mcpgate.governance.records import Caller
+from mcpgate.governance.records import LOCAL, Caller
 from mcpgate.tokens import estimate
 from mcpgate.upstream.connection import OnProgress
 from mcpgate.upstream.pool import UpstreamPool
@@ -261,12 +261,7 @@ class MetaTools:
             available, missing = await self._engine.modules()
         except SandboxUnavailable as error:
             raise Unavailable(f"no code can run: {error}") from error
-        limits = {
-            field.name: getattr(self.limits(), field.name)
-            for field in dataclasses.fields(Limits)
-            if field.name in SandboxConfig.model_fields
-        }
-        return docs.sandbox_page(available, missing, limits)
+        return docs.sandbox_page(self._engine.name, available, missing, self.sandbox.limits())
 
     async def _server_page(self, server: Server) -> str:
         upstream = self._pool.get(server.name)
@@ -317,16 +312,20 @@ class MetaTools:
         on_progress: OnProgress | None = None,
     ) -> Answer:
         """Run code. Raises InvalidRequest, Unavailable."""
-        limits = self.limits()
+        limits = self.limits(caller)
         if timeout_s is not None:
             if not timeout_s > 0:
                 raise InvalidRequest(f"timeout_s must be more than 0, not {timeout_s:g}")
-            limits = dataclasses.replace(limits, timeout_s=min(timeout_s, limits.timeout_s))
+            limits = dataclasses.replace(
+                limits,
+                timeout_s=min(timeout_s, limits.timeout_s),
+                tool_wait_s=min(timeout_s, limits.tool_wait_s),
+            )
         return await self._runner.run(caller, code, limits, self.code_mode.max_result_tokens, session, on_progress)
 
-    def limits(self) -> Limits:
-        names = {field.name for field in dataclasses.fields(Limits)} & set(SandboxConfig.model_fields)
-        return Limits(**{name: getattr(self.sandbox, name) for name in names})
+    def limits(self, caller: Caller = LOCAL) -> Limits:
+        """What an execution of this caller may use: the settings, with the caller's own in their places."""
+        return Limits(**{**self.sandbox.limits(), **caller.limits})
 
     async def _grace(self) -> None:
         """Wait a moment for servers that have nothing to show yet."""

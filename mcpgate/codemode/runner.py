@@ -75,7 +75,8 @@ class Runner:
             ),
             host_call=lambda name, arguments: self._bridge.host_call(caller, name, arguments),
             limits=limits,
-            session=f"{caller.id}/{session}" if session else None,
+            session=session,
+            owner=caller.id,
         )
         try:
             outcome = await self._engine.run(execution)

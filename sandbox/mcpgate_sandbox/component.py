@@ -46,6 +46,16 @@ def new_engine() -> Engine:
 def load(engine: Engine, progress: Callable[[str], None] | None = None) -> Component:
     """The compiled component. Compiles in a child process when the cache has none (10–60 s, once; in a
     child because it needs half a gigabyte that would never come back). Raises SandboxUnavailable."""
+    return _find(engine, progress)[0]
+
+
+def prepare(progress: Callable[[str], None] | None = None) -> Path:
+    """Compile the component if need be, and say in which cache folder it lies, for `MCPGATE_CACHE_DIR` of a child
+    process. Raises SandboxUnavailable."""
+    return _find(new_engine(), progress)[1]
+
+
+def _find(engine: Engine, progress: Callable[[str], None] | None) -> tuple[Component, Path]:
     if not COMPONENT.exists():
         raise SandboxUnavailable(
             f"the sandbox component {COMPONENT.name} is not built; run `mcpgate sandbox build` "
@@ -56,7 +66,7 @@ def load(engine: Engine, progress: Callable[[str], None] | None = None) -> Compo
     for folder in _cache_folders():
         try:
             _make_private(folder)
-            return _load_from(folder, digest, engine, progress)
+            return _load_from(folder, digest, engine, progress), folder
         except (OSError, wasmtime.WasmtimeError) as error:
             tried.append(f"{folder}: {error}")
     raise SandboxUnavailable("the sandbox could not be compiled; tried " + "; ".join(tried))

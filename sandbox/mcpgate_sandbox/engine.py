@@ -4,7 +4,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from mcpgate_sandbox.errors import Cancelled, CodeFailed, LimitReached
+from mcpgate_sandbox.errors import Cancelled, CodeFailed, Crashed, LimitReached
 
 
 @dataclass(frozen=True, slots=True)
@@ -12,11 +12,13 @@ class Limits:
     """What one execution may use. Enforced by the host, whatever the guest does."""
 
     timeout_s: float = 60.0
-    """Wall seconds, waiting for tools included."""
+    """Wall seconds of the code itself, its sleeping included; waiting for tools is counted apart."""
+    tool_wait_s: float = 300.0
+    """Seconds that the code spends waiting for tools, all waits together."""
     cpu_s: float = 10.0
-    """CPU seconds of the thread that runs the guest; waiting costs none."""
+    """CPU seconds of what runs the guest; waiting costs none."""
     memory_mib: int = 256
-    """The guest's whole linear memory, of which the bare interpreter takes about 45."""
+    """All the memory of the guest, of which the bare interpreter takes about 45."""
     max_tool_calls: int = 500
     max_parallel_calls: int = 32
     """Calls in flight at once; further ones wait for their turn."""
@@ -29,6 +31,8 @@ class Limits:
     """JSON of one call's arguments."""
     max_reply_chars: int = 32_000_000
     """JSON of one call's answer, as the guest gets it."""
+    max_depth: int = 200
+    """How deeply lists and objects may nest in arguments, answers and results."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +68,9 @@ class Execution:
     host_call: HostCall
     limits: Limits = field(default_factory=Limits)
     session: str | None = None
-    """Executions with the same session share variables; None starts from nothing."""
+    """Executions of one owner with the same session share variables; None starts from nothing."""
+    owner: str = ""
+    """Whose sessions these are: nobody else's executions reach them, and they are bounded for each owner."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,18 +81,22 @@ class Outcome:
     """JSON-like; handles appear as {"$handle": {"id": …}}. None also where there was none."""
     stdout: str = ""
     stderr: str = ""
-    error: CodeFailed | LimitReached | Cancelled | None = None
+    error: CodeFailed | LimitReached | Cancelled | Crashed | None = None
     tool_calls: int = 0
     cpu_s: float = 0.0
     wall_s: float = 0.0
+    """From start to end, `tool_wait_s` included."""
+    tool_wait_s: float = 0.0
+    """Seconds spent waiting for tools."""
     notes: Sequence[str] = ()
     """Things the model should know, e.g. that its session was lost."""
 
 
 class Engine(Protocol):
-    """Runs code. Implementations: wasm.py."""
+    """Runs code. Implementations: wasm.py, isolated.py, restricted.py."""
 
     name: str
+    """`wasm` or `restricted`: what the code finds itself in."""
 
     def start(self, progress: Callable[[str], None] | None = None) -> None:
         """Begin to get ready in the background; returns at once. `progress` hears of long work."""
@@ -102,6 +112,10 @@ class Engine(Protocol):
 
     async def modules(self) -> tuple[list[str], list[str]]:
         """Standard modules the guest has, and those it lacks."""
+        ...
+
+    async def locks(self) -> list[str]:
+        """What stands between the guest and this machine, in words, as it was really put in place."""
         ...
 
     async def aclose(self) -> None: ...

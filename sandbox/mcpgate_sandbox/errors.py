@@ -4,9 +4,10 @@
      ├── CodeFailed          theirs: the code raised, or did not compile
      ├── LimitReached        theirs: the code was ended because it used too much
      ├── Cancelled           nobody's: the caller went away
+     ├── Crashed             ours: the interpreter itself died under the code
      └── SandboxUnavailable  ours: no engine, no component, or the engine itself broke
 
-The first three are values of `Outcome.error`; only the last is raised.
+All but the last are values of `Outcome.error`; the last is raised.
 """
 
 from dataclasses import dataclass
@@ -53,6 +54,20 @@ class Cancelled(SandboxError):
 
     def __str__(self) -> str:
         return "the execution was cancelled"
+
+
+@dataclass
+class Crashed(SandboxError):
+    """The interpreter died: not at a limit, and not by an exception that the code raised."""
+
+    how: str
+    """What was seen of it, e.g. "signal 11"."""
+
+    def __str__(self) -> str:
+        return (
+            f"the sandbox's interpreter died ({self.how}); that is the sandbox's failure and not an error of the code. "
+            "Running it once more may work; if not, do the same in smaller steps"
+        )
 
 
 class SandboxUnavailable(SandboxError):

@@ -113,11 +113,23 @@ def engine() -> Iterator[WasmEngine]:
     asyncio.run(engine.aclose())
 
 
-@pytest.fixture(scope="session", params=["wasm"])
+@pytest.fixture(scope="session", params=["wasm", "restricted"])
 def any_engine(request: pytest.FixtureRequest) -> Iterator[Engine]:
     """Each engine in turn, for what must hold on all of them."""
     if request.param == "wasm":
         yield request.getfixturevalue("engine")
+    else:
+        yield request.getfixturevalue(request.param)
+
+
+@pytest.fixture(scope="session")
+def restricted() -> Iterator[Engine]:
+    from mcpgate_sandbox.restricted import RestrictedEngine
+
+    engine = RestrictedEngine(warm=2)
+    asyncio.run(engine.ready())
+    yield engine
+    asyncio.run(engine.aclose())
 
 
 @pytest.fixture

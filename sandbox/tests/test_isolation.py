@@ -9,6 +9,7 @@ import pytest
 
 from mcpgate_sandbox.engine import Execution, Limits
 from mcpgate_sandbox.errors import CodeFailed, LimitReached
+from mcpgate_sandbox.sessions import SessionLimits
 from mcpgate_sandbox.wasm import WasmEngine
 from sandbox.tests.conftest import Host, Run
 
@@ -221,23 +222,23 @@ async def test_executions_of_one_session_run_one_after_the_other(run: Run) -> No
 
 
 async def test_a_session_that_was_killed_says_so_and_starts_anew(run: Run) -> None:
-    await run("x = 1", session="caller/killed")
-    killed = await run("while True:\n    pass", session="caller/killed", limits=Limits(cpu_s=0.1))
+    await run("x = 1", session="killed")
+    killed = await run("while True:\n    pass", session="killed", limits=Limits(cpu_s=0.1))
     assert isinstance(killed.error, LimitReached)
     assert killed.notes == ("session 'killed' ended with this: its variables are gone",)
-    after = await run("globals().get('x')", session="caller/killed")
+    after = await run("globals().get('x')", session="killed")
     assert (after.result, after.notes) == (None, ())
 
 
 async def test_a_session_whose_execution_was_cancelled_says_so_next_time(engine: WasmEngine, run: Run) -> None:
-    await run("x = 1", session="caller/gone")
+    await run("x = 1", session="gone")
     host = Host()
-    task = asyncio.create_task(run("t.never()", host=host, session="caller/gone"))
+    task = asyncio.create_task(run("t.never()", host=host, session="gone"))
     await host.never_called.wait()
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
-    after = await run("globals().get('x')", session="caller/gone")
+    after = await run("globals().get('x')", session="gone")
     assert after.result is None
     assert after.notes == ("session 'gone' is new: the earlier one ended when its execution was cancelled",)
 
@@ -284,12 +285,12 @@ async def test_a_deadlock_is_noticed_in_a_session_too(run: Run) -> None:
 
 
 async def test_the_least_recently_used_session_makes_room_and_says_so(run: Run) -> None:
-    engine = WasmEngine(warm=0, max_sessions=2)
+    engine = WasmEngine(warm=0, sessions=SessionLimits(per_owner=2))
     try:
         for name in ("a", "b", "a", "c"):
-            await run(f"x = {name!r}", session=f"caller/{name}", on=engine)
-        kept = await run("x", session="caller/a", on=engine)
-        lost = await run("globals().get('x')", session="caller/b", on=engine)
+            await run(f"x = {name!r}", session=name, on=engine)
+        kept = await run("x", session="a", on=engine)
+        lost = await run("globals().get('x')", session="b", on=engine)
         assert (kept.result, kept.notes) == ("a", ())
         assert (lost.result, lost.notes) == (None, ("session 'b' is new: the earlier one made room for others",))
     finally:
@@ -297,10 +298,10 @@ async def test_the_least_recently_used_session_makes_room_and_says_so(run: Run) 
 
 
 async def test_an_idle_session_ends_and_says_so(run: Run) -> None:
-    engine = WasmEngine(warm=0, session_idle_s=0)
+    engine = WasmEngine(warm=0, sessions=SessionLimits(idle_s=0))
     try:
-        await run("x = 1", session="caller/idle", on=engine)
-        outcome = await run("globals().get('x')", session="caller/idle", on=engine)
+        await run("x = 1", session="idle", on=engine)
+        outcome = await run("globals().get('x')", session="idle", on=engine)
         assert outcome.result is None
         assert outcome.notes == ("session 'idle' is new: the earlier one was idle for more than 0 s",)
     finally:

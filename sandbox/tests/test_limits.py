@@ -77,13 +77,25 @@ async def test_cpu_time_ends_at_its_limit(code: str, run: Run) -> None:
 async def test_waiting_ends_at_the_time_limit(code: str, run: Run) -> None:
     host = Host()
     async with asyncio.timeout(KILLED_WITHIN_S):
-        outcome = await run(f"print('before')\n{code}", host=host, limits=Limits(timeout_s=0.2))
-    assert isinstance(outcome.error, LimitReached) and outcome.error.limit == "timeout_s"
+        outcome = await run(f"print('before')\n{code}", host=host, limits=Limits(timeout_s=0.2, tool_wait_s=0.2))
+    limit = "tool_wait_s" if "never" in code else "timeout_s"
+    assert isinstance(outcome.error, LimitReached) and outcome.error.limit == limit
     assert "0.2 s" in outcome.error.message
     assert outcome.stdout == "before\n"
     async with asyncio.timeout(KILLED_WITHIN_S):
         await host.idle.wait() if host.calls else None
     assert host.cancelled == (["t.never"] if "never" in code else [])
+
+
+async def test_waiting_for_tools_is_counted_apart(run: Run) -> None:
+    limits = Limits(timeout_s=0.15, tool_wait_s=20)
+    outcome = await run("t.slow()\nt.slow()\n'done'", {"t.slow": _slow}, limits=limits)
+    assert (outcome.result, outcome.error) == ("done", None)
+    assert outcome.tool_wait_s >= 0.2 and outcome.wall_s >= outcome.tool_wait_s
+
+
+async def _slow() -> None:
+    await asyncio.sleep(0.1)
 
 
 async def test_waiting_costs_no_cpu_time(run: Run) -> None:
@@ -102,7 +114,7 @@ async def test_every_call_in_flight_is_cancelled_at_the_end(run: Run) -> None:
     host = Host()
     async with asyncio.timeout(KILLED_WITHIN_S):
         outcome = await run(
-            "await asyncio.gather(*[t.never() for _ in range(5)])", host=host, limits=Limits(timeout_s=0.3)
+            "await asyncio.gather(*[t.never() for _ in range(5)])", host=host, limits=Limits(tool_wait_s=0.3)
         )
         assert isinstance(outcome.error, LimitReached)
         await host.idle.wait()
@@ -318,14 +330,15 @@ async def test_a_deeply_nested_result_is_shown_to_a_depth_or_refused(depth: int,
     if outcome.error is None:
         assert isinstance(outcome.result, list)
     else:
-        assert isinstance(outcome.error, LimitReached) and outcome.error.limit == "protocol"
+        assert isinstance(outcome.error, LimitReached) and outcome.error.limit == "max_depth"
 
 
 # --- a killed guest harms nobody
 
 KILLS = {
     "cpu_s": ("while True:\n    pass", LITTLE_CPU),
-    "timeout_s": ("t.never()", Limits(timeout_s=0.1)),
+    "timeout_s": ("import time\ntime.sleep(9)", Limits(timeout_s=0.1)),
+    "tool_wait_s": ("t.never()", Limits(tool_wait_s=0.1)),
     "memory_mib": ("x = []\nwhile True:\n    x.append('a' * 10**6 + str(len(x)))", Limits(memory_mib=64)),
     "max_output_chars": ("while True:\n    print('x' * 1000)", Limits(max_output_chars=1_000)),
 }

@@ -77,7 +77,7 @@ def _awaitable(thing: Any) -> Any:
     return _already(thing)
 
 
-_std_ensure_future = asyncio.ensure_future
+_std_ensure_future = getattr(asyncio.tasks, "_ensure_future", asyncio.ensure_future)  # the former up to Python 3.13
 _std_wait = asyncio.wait
 _std_wait_for = asyncio.wait_for
 _std_as_completed = asyncio.as_completed
@@ -111,13 +111,16 @@ def run(main: Any, *, debug: bool | None = None, loop_factory: Any = None) -> An
     outer = asyncio._get_running_loop()
     if outer is None:
         return run_in_fresh_loop(_awaitable(main))
-    task = asyncio.tasks._swap_current_task(outer, None)
+    task = asyncio.current_task(outer)
+    if task is not None:
+        asyncio.tasks._leave_task(outer, task)
     asyncio._set_running_loop(None)
     try:
         return run_in_fresh_loop(_awaitable(main))
     finally:
         asyncio._set_running_loop(outer)
-        asyncio.tasks._swap_current_task(outer, task)
+        if task is not None:
+            asyncio.tasks._enter_task(outer, task)
 
 
 def run_in_fresh_loop(main: Any) -> Any:

@@ -63,8 +63,25 @@ class _Stream:
 
 _main = types.ModuleType("__main__")
 _namespace: dict[str, Any] = _main.__dict__
-_stdout, _stderr = _Stream(1), _Stream(2)
+stdout, stderr = _Stream(1), _Stream(2)
 _warm = False
+
+
+class Dialect:
+    """What a program finds: plain Python. The restricted engine has another one."""
+
+    builtins: dict[str, Any] = builtins.__dict__
+    globals: dict[str, Any] = {"asyncio": asyncio, "json": json}
+
+    def compile(self, code: str, servers: frozenset[str]) -> types.CodeType:
+        return rewrite.compile_program(code, servers)
+
+    def modules(self) -> tuple[list[str], list[str]]:
+        """Names of the standard modules that there are, and of those that there are not."""
+        return stdlib.AVAILABLE, stdlib.MISSING
+
+
+dialect = Dialect()
 
 
 def _no_input(prompt: object = "") -> str:
@@ -81,21 +98,26 @@ def _blend(name: str, module: Any) -> Any:
 
 
 def _prepare() -> None:
-    # First run of this instance: the snapshot froze the generators' seeds.
+    # First run of this instance: what it was copied from froze the generators' seeds.
     global _warm
     _warm = True
-    random.seed(int.from_bytes(random.SystemRandom().randbytes(16)))
-    sys.stdout, sys.stderr, sys.argv = _stdout, _stderr, ["code"]
-    builtins.input = _no_input
-    builtins.ToolError, builtins.ArgumentError = ToolError, ArgumentError
-    builtins.load = _load
+    random.seed(int.from_bytes(random.SystemRandom().randbytes(16), "big"))
+    sys.stdout, sys.stderr, sys.argv = stdout, stderr, ["code"]
     sys.modules["__main__"] = _main  # pickle looks for the code's classes there
-    setattr(builtins, rewrite.VALUE, calls.value_of)
-    setattr(builtins, rewrite.VALUES, calls.values_of)
-    setattr(builtins, rewrite.WAIT, calls.wait_for_value)
-    setattr(builtins, rewrite.WAIT_ALL, calls.wait_for_values)
-    setattr(builtins, rewrite.BLEND, _blend)
-    _namespace.update(__name__="__main__", __builtins__=builtins, asyncio=asyncio, json=json)
+    dialect.builtins.update(
+        {
+            "input": _no_input,
+            "ToolError": ToolError,
+            "ArgumentError": ArgumentError,
+            "load": _load,
+            rewrite.VALUE: calls.value_of,
+            rewrite.VALUES: calls.values_of,
+            rewrite.WAIT: calls.wait_for_value,
+            rewrite.WAIT_ALL: calls.wait_for_values,
+            rewrite.BLEND: _blend,
+        }
+    )
+    _namespace.update(dialect.globals, __name__="__main__", __builtins__=dialect.builtins)
 
 
 def _rehearse() -> None:
@@ -105,7 +127,8 @@ def _rehearse() -> None:
     # of the time of some.
     server = calls.Server("server")
     server.__dict__["_tools"] = wire.decode('+{"tool":"tool"}')
-    exec(rewrite.compile_program("server.tool", frozenset({"server"})), {"__builtins__": builtins, "server": server})
+    program = dialect.compile("server.tool", frozenset({"server"}))
+    exec(program, {"__builtins__": dialect.builtins, "server": server})
     wire.encode([(), {"a": 1}])
     wire.encode_result("x")
 
@@ -118,23 +141,24 @@ def run(code: str, opts_json: str) -> str:
         _rehearse()
         return "{}"
     if opts.get("stdlib"):
-        return json.dumps({"result": {"available": stdlib.AVAILABLE, "missing": stdlib.MISSING}})
+        available, missing = dialect.modules()
+        return json.dumps({"result": {"available": available, "missing": missing}})
     servers = frozenset(opts.get("servers", ()))
     for name in servers:
         _namespace[name] = calls.Server(name)
     linecache.cache[rewrite.FILENAME] = (len(code), None, [line + "\n" for line in code.splitlines()], rewrite.FILENAME)
     try:
-        result = _execute(rewrite.compile_program(code, servers), _namespace)
+        result = _execute(dialect.compile(code, servers), _namespace)
         result = calls.value_of(result)
         for failure in calls.drain():
-            print(failure, file=_stderr)
+            print(failure, file=stderr)
         outcome = "{}" if result is None else '{"result":' + wire.encode_result(result) + "}"
     except BaseException as error:
         outcome = json.dumps({"error": _report(error, code)})
     calls.forget()
     try:
-        _stdout.flush()
-        _stderr.flush()
+        stdout.flush()
+        stderr.flush()
     except Exception:
         pass
     return outcome

@@ -4,6 +4,7 @@ expression, and one meaning for `x = files.read(…)` with and without `await`. 
 import ast
 import inspect
 import types
+from collections.abc import Callable
 from typing import Any
 
 FILENAME = "<code>"
@@ -34,9 +35,13 @@ _LEAVES = frozenset((ast.Name, ast.Constant, ast.Load, ast.Store, ast.arg, ast.a
 _CONTAINERS = (ast.List, ast.Tuple, ast.Dict, ast.ListComp, ast.DictComp)
 
 
-def compile_program(source: str, servers: frozenset[str]) -> types.CodeType:
+Restrict = Callable[[ast.stmt], ast.stmt]
+
+
+def compile_program(source: str, servers: frozenset[str], restrict: Restrict | None = None) -> types.CodeType:
     """Compile a program to a function without parameters, whose variables are globals and whose value is the
-    program's. A coroutine function if the program awaits. Raises SyntaxError with the model's own line numbers."""
+    program's. A coroutine function if the program awaits. `restrict` has the last word on each statement. Raises
+    SyntaxError with the model's own line numbers."""
     tree = ast.parse(source, FILENAME)
     nodes = list(ast.walk(tree))
     bound: set[str] = set()
@@ -46,6 +51,8 @@ def compile_program(source: str, servers: frozenset[str]) -> types.CodeType:
     ):
         _TakeValues(servers, nodes, waits).generic_visit(tree)
     body = _TopLevel(servers).rewrite(tree.body)
+    if restrict is not None:
+        body = [restrict(statement) for statement in body]
     code = _compile_function([ast.Global(sorted(bound)), *body] if bound else body, waits)
     if code.co_flags & (inspect.CO_GENERATOR | inspect.CO_ASYNC_GENERATOR):
         line = next((s.lineno for s in body if any(isinstance(n, (ast.Yield, ast.YieldFrom)) for n in ast.walk(s))), 1)
@@ -122,6 +129,10 @@ def _names(node: ast.AST) -> set[str]:
 def _called(call: ast.Call) -> str:
     function = call.func
     return function.attr if isinstance(function, ast.Attribute) else getattr(function, "id", "")
+
+
+class Inserted(ast.Name):
+    """A name that this module put into the tree, and not the model."""
 
 
 class _TakeValues(ast.NodeTransformer):
@@ -235,7 +246,7 @@ class _TakeValues(ast.NodeTransformer):
         return child
 
     def _wrap(self, value: Any, at: ast.AST, plain: str, waiting: str) -> ast.expr:
-        wrapped = ast.Call(ast.Name(waiting if self.waits else plain, ast.Load()), [value], [])
+        wrapped = ast.Call(Inserted(waiting if self.waits else plain, ast.Load()), [value], [])
         return ast.copy_location(ast.Await(wrapped) if self.waits else wrapped, at)
 
 
@@ -282,5 +293,5 @@ class _TopLevel:
 
     def _blend(self, name: str, at: ast.stmt) -> ast.stmt:
         # `import time` must not take the tools of a server called `time` away.
-        call = ast.Call(ast.Name(BLEND, ast.Load()), [ast.Constant(name), ast.Name(name, ast.Load())], [])
+        call = ast.Call(Inserted(BLEND, ast.Load()), [ast.Constant(name), ast.Name(name, ast.Load())], [])
         return ast.copy_location(ast.Assign([ast.Name(name, ast.Store())], call), at)

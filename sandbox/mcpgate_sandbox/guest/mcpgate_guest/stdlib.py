@@ -29,7 +29,9 @@ def import_all() -> None:
     """Import every standard module that can be imported, with its submodules. Build time only."""
     for name in sorted(sys.stdlib_module_names - SKIPPED):
         _import_with_submodules(name)
-    _load_zones()
+    import zone_data  # type: ignore[import-not-found]  # written by recipe.py
+
+    use_zones(zone_data.ZONES)
     _explain_network()
     # The machine that built the component has no business in the guest.
     os.environ.clear()
@@ -64,13 +66,12 @@ def _explain_network() -> None:
         setattr(socket, name, refuse)
 
 
-def _load_zones() -> None:
+def use_zones(zones: dict[str, bytes]) -> None:
+    """Give `zoneinfo` its data, by name of the zone: there are no files to read it from."""
     import zoneinfo
     from zoneinfo import _common
 
-    import zone_data  # type: ignore[import-not-found]  # written by recipe.py
-
-    _ZONES.update(zone_data.ZONES)
+    _ZONES.update(zones)
 
     def load_tzdata(key: str) -> io.BytesIO:
         try:

@@ -1,0 +1,291 @@
+"""Guests in child processes, seen from the host: starting them, serving what they ask, ending them. What comes out of
+a child is as hostile as what comes out of Wasm."""
+
+import json
+import os
+import select
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from mcpgate_sandbox import frames
+from mcpgate_sandbox.child import NUMBER
+from mcpgate_sandbox.engine import Outcome
+from mcpgate_sandbox.errors import Crashed, LimitReached, SandboxError, SandboxUnavailable
+from mcpgate_sandbox.host import Call, Violation
+from mcpgate_sandbox.locks import SYSTEM_CALL_FILTER
+from mcpgate_sandbox.sessions import MIB
+
+_START_S = 60.0
+"""How long the process that children come from may take to load what they share."""
+_CHILD_S = 20.0
+"""How long a child may take until it is locked."""
+
+
+class Nursery:
+    """Where children come from: one process that has everything loaded and forks. Started anew when it died."""
+
+    def __init__(self, kind: str, environment: dict[str, str], allow_unlocked: bool) -> None:
+        """`kind`: `wasm` or `restricted`, see child.py. Raises SandboxUnavailable."""
+        self._kind, self._environment = kind, environment
+        self._lock = threading.Lock()
+        self._process: subprocess.Popen[bytes] | None = None
+        self._control: socket.socket | None = None
+        with self._lock:
+            self._start()
+        first = self.new_guest(warm=True)
+        self._locks = first.locks
+        first.close()
+        if SYSTEM_CALL_FILTER not in self._locks and not allow_unlocked:
+            self.close()
+            raise SandboxUnavailable(
+                "the kernel of this machine cannot filter the system calls of a child process, which is what holds "
+                f"its code (active: {', '.join(self._locks)}); set sandbox.allow_unlocked: true to run code all the same"
+            )
+
+    def new_guest(self, warm: bool) -> "Child":
+        """A fresh child, locked and waiting for its first execution."""
+        ours, theirs = socket.socketpair()
+        with self._lock:
+            try:
+                pid = self._fork(theirs)
+            except OSError:
+                self._stop()
+                self._start()
+                pid = self._fork(theirs)
+            finally:
+                theirs.close()
+        return Child(self, pid, ours)
+
+    def modules(self) -> tuple[list[str], list[str]]:
+        child = self.new_guest(warm=True)
+        try:
+            found = child.ask('{"stdlib":true}')["result"]
+            return found["available"], found["missing"]
+        finally:
+            child.close()
+
+    def locks(self) -> list[str]:
+        return [f"a child process for each guest: {lock}" for lock in self._locks]
+
+    def collect(self, pid: int) -> None:
+        """A child that was killed is done with."""
+        with self._lock:
+            if self._control is not None:
+                try:
+                    self._control.sendall(b"d" + NUMBER.pack(pid))
+                except OSError:
+                    pass  # the nursery died, and its children with it
+
+    def close(self) -> None:
+        with self._lock:
+            self._stop()
+
+    def _fork(self, theirs: socket.socket) -> int:
+        if self._control is None:
+            raise OSError("the process that children come from has ended")
+        socket.send_fds(self._control, [b"f" + NUMBER.pack(0)], [theirs.fileno()])
+        answer = self._control.recv(NUMBER.size)
+        if len(answer) != NUMBER.size:
+            raise OSError("the process that children come from has ended")
+        (pid,) = NUMBER.unpack(answer)
+        return int(pid)
+
+    def _start(self) -> None:
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        guest = str(Path(__file__).with_name("guest"))
+        paths = json.dumps([path for path in [*sys.path, guest] if path])
+        program = str(Path(__file__).with_name("child.py"))
+        with theirs:
+            self._process = subprocess.Popen(
+                [sys.executable, "-I", "-S", program, self._kind, str(theirs.fileno()), paths],
+                pass_fds=(theirs.fileno(),),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                env=self._environment,
+                cwd="/",
+                start_new_session=True,  # a Ctrl-C at a terminal is the gateway's business
+            )
+        ours.settimeout(_START_S)
+        try:
+            said = ours.recv(5000)
+        except OSError as error:
+            said = f"!{error}".encode()
+        if said != b"+":
+            ours.close()
+            self._stop()
+            reason = said[1:].decode(errors="replace") or "it ended at once"
+            raise SandboxUnavailable(f"the process that runs code cannot start: {reason}")
+        self._control = ours
+
+    def _stop(self) -> None:
+        if self._control is not None:
+            self._control.close()
+            self._control = None
+        if self._process is not None:
+            try:
+                self._process.wait(2)  # it kills its children when the gateway hangs up
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+                self._process.wait()
+            self._process = None
+
+
+class Child:
+    """One guest in a process of its own."""
+
+    def __init__(self, nursery: Nursery, pid: int, connection: socket.socket) -> None:
+        self._nursery, self._pid, self._connection = nursery, pid, connection
+        self._alive = True
+        self._lock = threading.Lock()
+        self._buffer = bytearray()
+        self._poller = select.poll()
+        self._poller.register(connection, select.POLLIN)
+        try:
+            self._deadline = time.monotonic() + _CHILD_S
+            kind, payload = self._receive(None, MIB)
+            if kind != b"w":
+                raise SandboxUnavailable(f"a child process could not start: {str(payload, 'utf-8', 'replace')[:500]}")
+            self.locks: list[str] = json.loads(bytes(payload))
+        except (Crashed, Violation, ValueError) as error:
+            self.close()
+            raise SandboxUnavailable(f"a child process could not start: {error}") from error
+
+    @property
+    def usable(self) -> bool:
+        # Between executions a child says nothing: what can be read is its end.
+        return self._alive and not self._poller.poll(0)
+
+    def run(self, call: Call) -> Outcome:
+        execution, limits = call.execution, call.limits
+        options = {"servers": list(execution.servers), "memory_mib": limits.memory_mib}
+        call.on_stop = self._kill
+        call.begin(self._cpu_s)
+        most = 4 * max(limits.max_argument_chars, limits.max_result_chars, limits.max_output_chars) + MIB
+        try:
+            call.check_stopped()
+            self._send(call, frames.frame(b"x", *frames.pair(execution.code, orjson.dumps(options).decode())))
+            while True:
+                kind, payload = self._receive(call, most)
+                if kind == b"r":
+                    return call.finished(str(payload, "utf-8", "replace"))
+                if kind == b"f":
+                    raise _failure(payload)
+                self._serve(call, kind, payload)
+        except SandboxError as error:
+            self._kill()
+            return call.failed(call.stopped or error)
+        except (Violation, ValueError, struct.error) as error:
+            self._kill()
+            return call.failed(LimitReached("protocol", f"the execution was ended: {error}"))
+        finally:
+            call.on_stop = None
+
+    def ask(self, options: str) -> Any:
+        """Have the guest answer about itself."""
+        self._deadline = time.monotonic() + _CHILD_S
+        self._connection.sendall(frames.frame(b"x", *frames.pair("", options)))
+        return orjson.loads(self._receive(None, MIB)[1])
+
+    def close(self) -> None:
+        self._kill()
+        self._connection.close()
+        self._nursery.collect(self._pid)
+
+    def _serve(self, call: Call, kind: bytes, payload: memoryview) -> None:
+        if kind == b"e" and len(payload) >= 1:
+            call.emit(payload[0], str(payload[1:], "utf-8", "replace"))
+        elif kind == b"c":
+            self._send(call, frames.frame(b"a", call.call(*frames.split(payload)).encode("utf-8", "replace")))
+        elif kind == b"s":
+            (id,) = frames.ID.unpack_from(payload)
+            call.submit(id, *frames.split(payload[frames.ID.size :]))
+        elif kind == b"p":
+            (timeout_ms,) = frames.MILLISECONDS.unpack(payload)
+            self._send(call, frames.frame(b"a", call.poll(timeout_ms).encode("utf-8", "replace")))
+        else:
+            raise Violation("a frame of an unknown kind")
+
+    def _receive(self, call: Call | None, most: int) -> tuple[bytes, memoryview]:
+        self._fill(call, frames.HEAD.size)
+        kind, size = frames.HEAD.unpack_from(self._buffer)
+        if size > most:
+            raise Violation(f"a frame of {size:,} bytes")
+        self._fill(call, frames.HEAD.size + size)
+        payload = memoryview(bytes(self._buffer[frames.HEAD.size : frames.HEAD.size + size]))
+        del self._buffer[: frames.HEAD.size + size]
+        return kind, payload
+
+    def _fill(self, call: Call | None, size: int) -> None:
+        while len(self._buffer) < size:
+            self._await(call, select.POLLIN)
+            try:
+                part = self._connection.recv(min(MIB, max(65536, size - len(self._buffer))))
+            except OSError:
+                part = b""
+            if not part:
+                if call is not None:
+                    call.check_stopped()
+                raise Crashed("its process ended")
+            self._buffer += part
+
+    def _send(self, call: Call, data: bytes) -> None:
+        rest = memoryview(data)
+        while rest:
+            try:
+                rest = rest[self._connection.send(rest, socket.MSG_DONTWAIT) :]
+            except BlockingIOError:
+                self._await(call, select.POLLOUT)
+            except OSError:
+                call.check_stopped()
+                raise Crashed("its process ended") from None
+
+    def _await(self, call: Call | None, event: int) -> None:
+        """Wait until the child can be read or written. A busy child needs no ticks: no limit of time is reached
+        before the time that is left is over."""
+        self._poller.modify(self._connection, event)
+        try:
+            while True:
+                left = self._deadline - time.monotonic() if call is None else call.time_left()
+                if self._poller.poll(max(0, int(left * 1000) + 1)):
+                    return
+                if call is not None:
+                    call.tick()
+                elif time.monotonic() > self._deadline:
+                    raise Crashed("it did not answer")
+        finally:
+            self._poller.modify(self._connection, select.POLLIN)
+
+    def _cpu_s(self) -> float:
+        try:
+            # The clock of another process: CPUCLOCK_SCHED of linux/posix-timers.h.
+            return time.clock_gettime(~self._pid << 3 | 2)
+        except OSError:
+            return 0.0
+
+    def _kill(self) -> None:
+        # Until `collect` the number cannot pass to another process.
+        with self._lock:
+            if self._alive:
+                self._alive = False
+                try:
+                    os.kill(self._pid, signal.SIGKILL)
+                except ProcessLookupError:
+                    pass
+
+
+def _failure(payload: memoryview) -> SandboxError:
+    try:
+        limit, text = json.loads(bytes(payload))
+    except (ValueError, TypeError):
+        return Crashed(str(payload, "utf-8", "replace")[:300])
+    return LimitReached(str(limit)[:40], str(text)) if limit else Crashed(str(text))

@@ -1,0 +1,249 @@
+"""What looks after restricted code while it runs: attribute access, class creation, and stand-ins for the builtins
+that would reach too far. A guard trusts types only, for whatever else an object says of itself may be a lie."""
+
+import asyncio
+import builtins
+import string
+import types
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import _string
+from RestrictedPython.transformer import INSPECT_ATTRIBUTES
+
+from mcpgate_sandbox.restriction import policy
+
+_guest_made: set[type] = set()
+"""Classes that the code itself defined."""
+
+_UNREACHABLE = (
+    *(types.ModuleType, types.FrameType, types.CodeType, types.TracebackType, types.CellType),
+    *(asyncio.Future, asyncio.AbstractEventLoop, asyncio.Handle),
+)
+"""Never a value of restricted code, however it is come by."""
+_WITHOUT_TYPE = (
+    *_UNREACHABLE,
+    *(types.FunctionType, types.MethodType, types.BuiltinFunctionType, types.GeneratorType, types.CoroutineType),
+    *(types.AsyncGeneratorType, types.MethodWrapperType, types.WrapperDescriptorType, types.MethodDescriptorType),
+    *(types.ClassMethodDescriptorType, types.GetSetDescriptorType, types.MemberDescriptorType),
+)
+"""Values whose type is given as a name only: calling it would make another one."""
+
+
+def own(cls: type) -> type:
+    """Count a class as the code's own: its underscored attributes may be read, its attributes written."""
+    _guest_made.add(cls)
+    return cls
+
+
+def _is_own(thing: object) -> bool:
+    kind = type(thing)
+    if kind in _guest_made:
+        return True
+    return isinstance(thing, type) and issubclass(kind, type) and thing in _guest_made
+
+
+def _check_name(thing: object, name: object) -> str:
+    """The name of an attribute that may be looked up. Raises AttributeError, TypeError."""
+    if type(name) is not str:
+        raise TypeError("attribute name must be string")
+    if name.startswith("_") and not _may_read(thing, name):
+        raise AttributeError(f"the attribute {name!r} is not available in the restricted engine")
+    if name in INSPECT_ATTRIBUTES:
+        raise AttributeError(f"the attribute {name!r} is not available in the restricted engine")
+    return name
+
+
+def _may_read(thing: object, name: str) -> bool:
+    if name in policy.READABLE:
+        return True
+    if name.startswith("__") and name.endswith("__"):
+        return name == "__dict__" and type(thing) in _guest_made
+    if name in policy.UNDERSCORED and isinstance(thing, (tuple, type)):
+        return True
+    if not _is_own(thing):
+        return False
+    # What a class of ours brings along stays private, also for classes that inherit from it.
+    lineage = (thing if isinstance(thing, type) else type(thing)).__mro__
+    return not any(name in vars(cls) for cls in lineage if cls not in _guest_made)
+
+
+def _checked(value: Any) -> Any:
+    """A value that came out of an attribute."""
+    if isinstance(value, _UNREACHABLE):
+        raise AttributeError("this attribute is not available in the restricted engine")
+    kind = type(value)
+    if kind is types.BuiltinMethodType and isinstance(value.__self__, str):
+        if value.__name__ == "format":
+            return _SafeFormat(value.__self__).format
+        if value.__name__ == "format_map":
+            return _SafeFormat(value.__self__).format_map
+    elif value is str.format:
+        return lambda template, /, *args, **kwargs: _SafeFormat(_text(template)).format(*args, **kwargs)
+    elif value is str.format_map:
+        return lambda template, /, mapping: _SafeFormat(_text(template)).format_map(mapping)
+    return type_ if value is type else value
+
+
+def getattr_(thing: Any, name: Any, *default: Any) -> Any:
+    """getattr(), for code."""
+    checked = _check_name(thing, name)
+    if checked == "__class__":
+        return type_(thing)
+    return _checked(getattr(thing, checked, *default))
+
+
+def hasattr_(thing: Any, name: str) -> bool:
+    try:
+        getattr_(thing, name)
+    except AttributeError:
+        return False
+    return True
+
+
+def write_(thing: Any, name: str) -> Any:
+    """The object whose attribute `name` is about to be written. Raises TypeError if it is not the code's own."""
+    if type(name) is not str or (name.startswith("_") and not _may_read(thing, name)) or name.endswith("__"):
+        raise AttributeError(f"the attribute {name!r} cannot be changed in the restricted engine")
+    if _is_own(thing) or type(thing) is types.SimpleNamespace:
+        return thing
+    if type(thing) is types.FunctionType and thing.__code__.co_filename == "<code>":
+        return thing
+    if isinstance(thing, BaseException) and not name.startswith("_"):
+        return thing
+    raise TypeError(f"attributes of {type(thing).__name__!r} cannot be changed in the restricted engine")
+
+
+def setattr_(thing: Any, name: str, value: Any) -> None:
+    setattr(write_(thing, name), name, value)
+
+
+def delattr_(thing: Any, name: str) -> None:
+    delattr(write_(thing, name), name)
+
+
+def dir_(thing: Any) -> list[str]:
+    return [name for name in dir(thing) if not name.startswith("_") and name not in INSPECT_ATTRIBUTES]
+
+
+def vars_(thing: Any) -> dict[str, Any]:
+    if type(thing) not in _guest_made and type(thing) is not types.SimpleNamespace:
+        raise TypeError("vars() takes an instance of one of the code's own classes here")
+    return dict(vars(thing))
+
+
+class _AnyType(type):
+    def __instancecheck__(cls, thing: object) -> bool:
+        return isinstance(thing, type)
+
+    def __subclasscheck__(cls, kind: type) -> bool:
+        return kind is cls or issubclass(kind, type)
+
+    def __repr__(cls) -> str:
+        return "<class 'type'>"
+
+
+class type_(metaclass=_AnyType):
+    """type() with one argument, for code: the types of functions, frames and the like are names only."""
+
+    def __new__(cls, thing: Any) -> Any:  # type: ignore[misc]  # it is no constructor, as type() is none
+        kind = type(thing)
+        if issubclass(kind, type):
+            return type_
+        return _NamedOnly(kind.__name__) if isinstance(thing, _WITHOUT_TYPE) else kind
+
+
+class _NamedOnly:
+    __slots__ = ("__name__",)
+
+    def __init__(self, name: str) -> None:
+        self.__name__ = name
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _NamedOnly) and other.__name__ == self.__name__
+
+    def __hash__(self) -> int:
+        return hash(self.__name__)
+
+    def __repr__(self) -> str:
+        return f"<class {self.__name__!r}>"
+
+
+def build_class(function: Any, name: str, *bases: Any, **keywords: Any) -> Any:
+    """`__build_class__`, for code."""
+    if any(base is type_ for base in bases):
+        raise TypeError("metaclasses are not available in the restricted engine")
+    made = builtins.__build_class__(function, name, *bases, **keywords)  # type: ignore[attr-defined]
+    if isinstance(made, type):
+        if issubclass(made, str) and hasattr(made, "__match_args__"):
+            raise TypeError("a class that inherits from str cannot have fields for patterns here")
+        own(made)
+    return made
+
+
+class _SafeFormat:
+    """str.format whose fields look attributes up as code does."""
+
+    def __init__(self, template: str) -> None:
+        self._template = template
+
+    def format(self, /, *args: Any, **kwargs: Any) -> str:
+        return _Formatter().vformat(self._template, args, kwargs)
+
+    def format_map(self, mapping: Mapping[str, Any]) -> str:
+        return _Formatter().vformat(self._template, (), mapping)
+
+
+class _Formatter(string.Formatter):
+    def get_field(self, field_name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+        first, rest = _string.formatter_field_name_split(field_name)
+        found = self.get_value(first, args, kwargs)
+        for is_attribute, key in rest:
+            found = getattr_(found, key) if is_attribute else found[key]
+        return found, first
+
+
+def _text(template: object) -> str:
+    if not isinstance(template, str):
+        raise TypeError("format() needs a str")
+    return template
+
+
+def attrgetter(*names: str) -> Callable[[Any], Any]:
+    """operator.attrgetter, for code."""
+
+    def walk(thing: Any, dotted: str) -> Any:
+        for name in dotted.split("."):
+            thing = getattr_(thing, name)
+        return thing
+
+    if not names or not all(type(name) is str for name in names):
+        raise TypeError("attribute name must be a string")
+    if len(names) == 1:
+        return lambda thing: walk(thing, names[0])
+    return lambda thing: tuple(walk(thing, name) for name in names)
+
+
+def methodcaller(name: str, /, *args: Any, **kwargs: Any) -> Callable[[Any], Any]:
+    """operator.methodcaller, for code."""
+    return lambda thing: getattr_(thing, name)(*args, **kwargs)
+
+
+def _no_files(*_: object, **__: object) -> Any:
+    raise PermissionError("there are no files in the sandbox; use a server's tools to read and write them")
+
+
+def restricted_builtins(import_: Callable[..., Any]) -> dict[str, Any]:
+    """The builtins of restricted code."""
+    found = {name: getattr(builtins, name) for name in policy.BUILTINS}
+    found |= {
+        name: value
+        for name, value in vars(builtins).items()
+        if isinstance(value, type) and issubclass(value, BaseException)
+    }
+    stand_ins: dict[str, Any] = {
+        **{"getattr": getattr_, "hasattr": hasattr_, "setattr": setattr_, "delattr": delattr_},
+        **{"dir": dir_, "vars": vars_, "type": type_, "open": _no_files},
+        **{"__import__": import_, "__build_class__": build_class, "_getattr_": getattr_, "_write_": write_},
+    }
+    return found | stand_ins

@@ -1,0 +1,103 @@
+"""Stand-ins for modules: objects that hold the listed names and nothing else. No real module is ever handed out."""
+
+import dataclasses
+import importlib
+import sys
+import types
+import zoneinfo
+from collections.abc import Sequence
+from typing import Any
+
+from mcpgate_guest import program, stdlib  # type: ignore[import-not-found]  # on the child's path only
+
+from mcpgate_sandbox.restriction import guards, policy, tasks
+
+
+class Module:
+    """A module as restricted code sees it. It has no `__name__`: with one, `from json import decoder` would look
+    the real `json.decoder` up in `sys.modules`."""
+
+    def __init__(self, about: str, names: dict[str, Any]) -> None:
+        self.__dict__.update(names)
+        self.__dict__["_about"] = about
+
+    def __getattr__(self, name: str) -> Any:
+        raise AttributeError(f"{self._about} has no attribute {name!r} in the restricted engine")
+
+    def __dir__(self) -> list[str]:
+        return sorted(name for name in self.__dict__ if not name.startswith("_"))
+
+    def __repr__(self) -> str:
+        return f"<module {self._about}>"
+
+
+_modules: dict[str, Module] = {}
+
+
+def load_all() -> None:
+    """Make every stand-in. In the process that children come from, before it forks."""
+    for name, listed in policy.MODULES.items():
+        module = importlib.import_module(name)
+        public = [n for n in dir(module) if not n.startswith("_")] if listed == "*" else listed.split()
+        names = {n: getattr(module, n) for n in public if hasattr(module, n)}
+        _modules[name] = Module(name, {n: v for n, v in names.items() if not isinstance(v, types.ModuleType)})
+    for name, module in _modules.items():  # submodules, as far as they are listed
+        parent, _, child = name.rpartition(".")
+        if parent:
+            setattr(_modules[parent], child, module)
+    vars(_modules["operator"]).update(attrgetter=guards.attrgetter, methodcaller=guards.methodcaller)
+    vars(_modules["dataclasses"]).update(dataclass=_dataclass)
+    _modules["asyncio"] = Module("asyncio", tasks.NAMES)
+    _modules["sys"] = Module("sys", _sys())
+    stdlib.use_zones(_zones())
+
+
+def get(name: str) -> Module:
+    return _modules[name]
+
+
+def available() -> tuple[list[str], list[str]]:
+    """Top-level modules that code can import, and those of the standard library that it cannot."""
+    here = sorted({name.partition(".")[0] for name in _modules})
+    return here, sorted(n for n in sys.stdlib_module_names if n not in here and not n.startswith("_"))
+
+
+def import_(name: str, globals: Any = None, locals: Any = None, fromlist: Sequence[str] = (), level: int = 0) -> Any:
+    """`__import__`, for code."""
+    if type(name) is not str or level or name not in _modules:
+        raise ModuleNotFoundError(f"no module named {name!r} in the restricted engine", name=str(name))
+    return _modules[name if fromlist else name.partition(".")[0]]
+
+
+def _dataclass(cls: Any = None, /, **options: Any) -> Any:
+    def make(cls: type) -> type:
+        if issubclass(cls, str):
+            raise TypeError("a class that inherits from str cannot be a dataclass in the restricted engine")
+        # With slots=True it is another class than the one that was written.
+        return guards.own(dataclasses.dataclass(**options)(cls))
+
+    return make if cls is None else make(cls)
+
+
+def _sys() -> dict[str, Any]:
+    names = ("byteorder", "float_info", "int_info", "maxsize", "maxunicode", "version", "version_info", "getsizeof")
+    return {
+        **{name: getattr(sys, name) for name in names},
+        **{"exit": sys.exit, "stdout": program.stdout, "stderr": program.stderr},
+    }
+
+
+def _zones() -> dict[str, bytes]:
+    """All time zones of this machine, for a child cannot read them."""
+    found: dict[str, bytes] = {}
+    for key in zoneinfo.available_timezones():
+        for root in zoneinfo.TZPATH:
+            try:
+                with open(f"{root}/{key}", "rb") as file:
+                    found[key] = file.read()
+                break
+            except OSError:
+                continue
+    return found
+
+
