@@ -6,11 +6,17 @@ from typing import Any
 
 import pytest
 
-from mcpgate_sandbox.engine import Limits
+from mcpgate_sandbox.engine import Engine, Limits
 from mcpgate_sandbox.errors import CodeFailed, LimitReached
 from sandbox.tests.conftest import Host, Run
 
 pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+def engine(any_engine: Engine) -> Engine:
+    """What stands here holds on every engine."""
+    return any_engine
 
 LITTLE_CPU = Limits(cpu_s=0.2, timeout_s=20)
 KILLED_WITHIN_S = 5

@@ -18,9 +18,6 @@ pytestmark = pytest.mark.anyio
 
 SNIPPETS = {file.stem: file.read_text(encoding="utf-8") for file in sorted(Path(__file__).parent.glob("snippets/*.py"))}
 
-NOT_RESTRICTED: frozenset[str] = frozenset()
-"""Those that the restricted engine refuses; six at most."""
-
 
 def expected(code: str, key: str) -> Any:
     """What the header says under `key`; an absent line stands for an empty text."""
@@ -32,16 +29,12 @@ def expected(code: str, key: str) -> Any:
 @pytest.mark.parametrize("name", SNIPPETS)
 async def test_an_ordinary_snippet_gives_its_result(name: str, any_engine: Engine, run: Run) -> None:
     outcome = await run(SNIPPETS[name], on=any_engine)
-    if any_engine.name == "restricted" and name in NOT_RESTRICTED:
-        assert outcome.error is not None, f"{name} runs: take it out of NOT_RESTRICTED"
-        return
     assert outcome.error is None, f"{outcome.error!r}\n{getattr(outcome.error, 'traceback', '')}"
     assert (outcome.result, outcome.stdout) == (expected(SNIPPETS[name], "result"), expected(SNIPPETS[name], "stdout"))
 
 
 def test_every_snippet_says_what_it_shows_and_gives() -> None:
     assert len(SNIPPETS) == 51
-    assert SNIPPETS.keys() >= NOT_RESTRICTED and len(NOT_RESTRICTED) <= 6
     for name, code in SNIPPETS.items():
         title, result, *_ = code.splitlines()
         assert title.startswith("# ") and len(title) > 5 and result.startswith("# result: "), name

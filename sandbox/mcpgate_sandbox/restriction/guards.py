@@ -3,10 +3,12 @@ that would reach too far. A guard trusts types only, for whatever else an object
 
 import asyncio
 import builtins
+import decimal
 import string
 import types
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
+from xml.etree import ElementTree
 
 import _string
 from RestrictedPython.transformer import INSPECT_ATTRIBUTES
@@ -28,6 +30,8 @@ _WITHOUT_TYPE = (
     *(types.ClassMethodDescriptorType, types.GetSetDescriptorType, types.MemberDescriptorType),
 )
 """Values whose type is given as a name only: calling it would make another one."""
+_WRITABLE = (types.SimpleNamespace, decimal.Context, ElementTree.Element)
+"""Types of the standard library whose attributes are there to be written."""
 
 
 def own(cls: type) -> type:
@@ -105,7 +109,7 @@ def write_(thing: Any, name: str) -> Any:
     """The object whose attribute `name` is about to be written. Raises TypeError if it is not the code's own."""
     if type(name) is not str or (name.startswith("_") and not _may_read(thing, name)) or name.endswith("__"):
         raise AttributeError(f"the attribute {name!r} cannot be changed in the restricted engine")
-    if _is_own(thing) or type(thing) is types.SimpleNamespace:
+    if _is_own(thing) or type(thing) in _WRITABLE:
         return thing
     if type(thing) is types.FunctionType and thing.__code__.co_filename == "<code>":
         return thing
@@ -233,8 +237,12 @@ def _no_files(*_: object, **__: object) -> Any:
     raise PermissionError("there are no files in the sandbox; use a server's tools to read and write them")
 
 
-def restricted_builtins(import_: Callable[..., Any]) -> dict[str, Any]:
-    """The builtins of restricted code."""
+def restricted_builtins(import_: Callable[..., Any], variables: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """The builtins of restricted code; `variables` gives its globals."""
+
+    def globals_() -> dict[str, Any]:
+        return {name: value for name, value in variables().items() if not name.startswith("_")}
+
     found = {name: getattr(builtins, name) for name in policy.BUILTINS}
     found |= {
         name: value
@@ -243,7 +251,7 @@ def restricted_builtins(import_: Callable[..., Any]) -> dict[str, Any]:
     }
     stand_ins: dict[str, Any] = {
         **{"getattr": getattr_, "hasattr": hasattr_, "setattr": setattr_, "delattr": delattr_},
-        **{"dir": dir_, "vars": vars_, "type": type_, "open": _no_files},
+        **{"dir": dir_, "vars": vars_, "type": type_, "open": _no_files, "globals": globals_},
         **{"__import__": import_, "__build_class__": build_class, "_getattr_": getattr_, "_write_": write_},
     }
     return found | stand_ins

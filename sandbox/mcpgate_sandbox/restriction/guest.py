@@ -17,12 +17,16 @@ from mcpgate_sandbox.restriction.transformer import restrict  # noqa: E402
 class _RestrictedDialect(program.Dialect):  # type: ignore[misc]
     def __init__(self) -> None:
         modules.load_all()
-        self.builtins = guards.restricted_builtins(modules.import_)
+        self.builtins = guards.restricted_builtins(modules.import_, program.variables)
         self.globals = {"asyncio": modules.get("asyncio"), "json": modules.get("json")}
 
     def compile(self, code: str, servers: frozenset[str]) -> types.CodeType:
         compiled: types.CodeType = rewrite.compile_program(code, servers, restrict)
         return compiled
+
+    def import_all(self, module: str, namespace: dict[str, Any]) -> None:
+        found = vars(modules.import_(module, fromlist=("*",)))
+        namespace.update({name: value for name, value in found.items() if not name.startswith("_")})
 
     def modules(self) -> tuple[list[str], list[str]]:
         return modules.available()

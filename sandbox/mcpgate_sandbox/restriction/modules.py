@@ -1,5 +1,6 @@
 """Stand-ins for modules: objects that hold the listed names and nothing else. No real module is ever handed out."""
 
+import codecs
 import dataclasses
 import importlib
 import sys
@@ -50,6 +51,10 @@ def load_all() -> None:
     _modules["asyncio"] = Module("asyncio", tasks.NAMES)
     _modules["sys"] = Module("sys", _sys())
     stdlib.use_zones(_zones())
+    for name in policy.INTERPRETERS_OWN:
+        importlib.import_module(name)
+    for name in policy.ENCODINGS.split():
+        codecs.lookup(name)
 
 
 def get(name: str) -> Module:
@@ -64,6 +69,8 @@ def available() -> tuple[list[str], list[str]]:
 
 def import_(name: str, globals: Any = None, locals: Any = None, fromlist: Sequence[str] = (), level: int = 0) -> Any:
     """`__import__`, for code."""
+    if type(name) is str and name in policy.INTERPRETERS_OWN:
+        return Module(name, {})
     if type(name) is not str or level or name not in _modules:
         raise ModuleNotFoundError(f"no module named {name!r} in the restricted engine", name=str(name))
     return _modules[name if fromlist else name.partition(".")[0]]
@@ -81,6 +88,7 @@ def _dataclass(cls: Any = None, /, **options: Any) -> Any:
 
 def _sys() -> dict[str, Any]:
     names = ("byteorder", "float_info", "int_info", "maxsize", "maxunicode", "version", "version_info", "getsizeof")
+    names += ("get_int_max_str_digits", "set_int_max_str_digits")
     return {
         **{name: getattr(sys, name) for name in names},
         **{"exit": sys.exit, "stdout": program.stdout, "stderr": program.stderr},

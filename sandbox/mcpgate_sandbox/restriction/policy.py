@@ -52,7 +52,10 @@ MODULES: dict[str, str] = {
     "Generator Hashable ItemsView Iterable Iterator KeysView Mapping MutableMapping MutableSequence MutableSet "
     "Reversible Sequence Set Sized ValuesView",
     "colorsys": "*",
-    "contextlib": "AsyncExitStack ExitStack aclosing asynccontextmanager closing contextmanager nullcontext suppress",
+    "concurrent": "futures",
+    "concurrent.futures": "ThreadPoolExecutor as_completed",
+    "contextlib": "AsyncExitStack ExitStack aclosing asynccontextmanager closing contextmanager nullcontext "
+    "redirect_stderr redirect_stdout suppress",
     "copy": "copy deepcopy",
     "csv": "DictReader DictWriter QUOTE_ALL QUOTE_MINIMAL QUOTE_NONE QUOTE_NONNUMERIC Error reader writer",
     "dataclasses": "FrozenInstanceError KW_ONLY MISSING asdict astuple dataclass field fields is_dataclass replace",
@@ -69,6 +72,7 @@ MODULES: dict[str, str] = {
     "heapq": "heapify heappop heappush heappushpop heapreplace merge nlargest nsmallest",
     "hmac": "compare_digest digest new",
     "html": "escape unescape",
+    "html.parser": "HTMLParser",
     "io": "BytesIO StringIO",
     "ipaddress": "AddressValueError IPv4Address IPv4Interface IPv4Network IPv6Address IPv6Interface IPv6Network "
     "ip_address ip_interface ip_network summarize_address_range collapse_addresses",
@@ -79,6 +83,7 @@ MODULES: dict[str, str] = {
     "numbers": "Complex Integral Number Rational Real",
     "operator": "abs add and_ concat contains countOf eq floordiv ge getitem gt iadd index indexOf inv invert is_ "
     "is_not itemgetter le lshift lt matmul mod mul ne neg not_ or_ pos pow rshift sub truediv truth xor",
+    "pathlib": "PurePath PurePosixPath PureWindowsPath",
     "pprint": "pformat pp pprint",
     "queue": "Empty Full",
     "quopri": "decodestring encodestring",
@@ -91,12 +96,14 @@ MODULES: dict[str, str] = {
     "statistics": "NormalDist StatisticsError correlation covariance fmean geometric_mean harmonic_mean "
     "linear_regression mean median median_grouped median_high median_low mode multimode pstdev pvariance quantiles "
     "stdev variance",
-    "string": "ascii_letters ascii_lowercase ascii_uppercase capwords digits hexdigits octdigits printable "
+    "string": "Template ascii_letters ascii_lowercase ascii_uppercase capwords digits hexdigits octdigits printable "
     "punctuation whitespace",
     "struct": "Struct calcsize error pack unpack unpack_from",
     "textwrap": "TextWrapper dedent fill indent shorten wrap",
     "time": "asctime ctime gmtime localtime mktime monotonic monotonic_ns perf_counter perf_counter_ns process_time "
     "sleep strftime strptime struct_time time time_ns",
+    "tomllib": "TOMLDecodeError loads",
+    "traceback": "format_exc print_exc",
     "types": "GenericAlias MappingProxyType NoneType SimpleNamespace",
     "typing": "Annotated Any AnyStr Awaitable Callable ClassVar Collection Coroutine DefaultDict Deque Dict Final "
     "FrozenSet Generator Generic Hashable Iterable Iterator List Literal Mapping MutableMapping NamedTuple NewType "
@@ -116,3 +123,10 @@ MODULES: dict[str, str] = {
 }
 """Modules, each with the names that code finds in its stand-in; `*` is every public name of a module that only
 computes. `asyncio` and `sys` have stand-ins of their own (tasks.py, modules.py)."""
+
+INTERPRETERS_OWN = frozenset({"_strptime"})
+"""Modules that C code imports on behalf of code: through the code's `__import__`, whose value it then ignores."""
+
+ENCODINGS = "ascii base64_codec charmap cp1250 cp1252 cp437 cp850 hex_codec idna iso8859_1 iso8859_15 latin_1 "
+ENCODINGS += "punycode raw_unicode_escape rot_13 unicode_escape utf_16 utf_16_be utf_16_le utf_32 utf_7 utf_8 utf_8_sig"
+"""Loaded beforehand, for a child cannot read their files."""

@@ -13,6 +13,7 @@ from RestrictedPython.transformer import INSPECT_ATTRIBUTES, RestrictingNodeTran
 
 from mcpgate_sandbox.restriction import policy
 
+_SPELLED = {"TryStar": "except*", "TypeAlias": "the type statement"}
 GETATTR, WRITE = "_getattr_", "_write_"
 
 
@@ -23,14 +24,14 @@ class Transformer(RestrictingNodeTransformer):
         super().__init__()
         self._classes: list[str] = []
         """Of the class bodies around, outermost first."""
-        self._functions_in_class = 0
 
     def error(self, node: ast.AST, info: str) -> None:
         line, column = getattr(node, "lineno", 1), getattr(node, "col_offset", 0) + 1
         raise SyntaxError(f"{info} (restricted engine)", (rewrite.FILENAME, line, column, None))
 
     def not_allowed(self, node: ast.AST) -> None:
-        self.error(node, f"{type(node).__name__} is not available here")
+        kind = type(node).__name__
+        self.error(node, f"{_SPELLED.get(kind, kind)} is not available here")
 
     # --- names
 
@@ -45,12 +46,14 @@ class Transformer(RestrictingNodeTransformer):
             self.error(node, f"the name {name!r} is reserved")
 
     def visit_Name(self, node: ast.Name) -> ast.AST:
-        if not isinstance(node, rewrite.Inserted):
-            reading_own_name = node.id == "__name__" and isinstance(node.ctx, ast.Load)
-            in_class_body = self._classes and node.id in policy.CLASS_ATTRIBUTES and isinstance(node.ctx, ast.Store)
-            if not reading_own_name and not in_class_body:
-                self.check_name(node, node.id)
+        reading_own_name = node.id == "__name__" and isinstance(node.ctx, ast.Load)
+        in_class_body = self._classes and node.id in policy.CLASS_ATTRIBUTES and isinstance(node.ctx, ast.Store)
+        if not reading_own_name and not in_class_body:
+            self.check_name(node, node.id)
         return node
+
+    def visit_Inserted(self, node: ast.Name) -> ast.AST:
+        return ast.copy_location(ast.Name(node.id, node.ctx), node)  # rewrite.py put it there, not the model
 
     def visit_Global(self, node: ast.Global) -> ast.AST:
         for name in node.names:
@@ -60,6 +63,16 @@ class Transformer(RestrictingNodeTransformer):
     def visit_Nonlocal(self, node: ast.Nonlocal) -> ast.AST:
         for name in node.names:
             self.check_name(node, name)
+        return node
+
+    def check_import_names(self, node: Any) -> ast.AST:
+        modules = [alias.name for alias in node.names] if isinstance(node, ast.Import) else [node.module or ""]
+        for module in modules:
+            if module.startswith("_") and module != "__future__":
+                self.error(node, f"there is no module {module!r} here")
+        for alias in node.names:
+            self.check_name(node, alias.name)
+            self.check_name(node, alias.asname)
         return node
 
     # --- attributes

@@ -76,6 +76,10 @@ class Dialect:
     def compile(self, code: str, servers: frozenset[str]) -> types.CodeType:
         return rewrite.compile_program(code, servers)
 
+    def import_all(self, module: str, namespace: dict[str, Any]) -> None:
+        """`from module import *`"""
+        exec(f"from {module} import *", namespace)
+
     def modules(self) -> tuple[list[str], list[str]]:
         """Names of the standard modules that there are, and of those that there are not."""
         return stdlib.AVAILABLE, stdlib.MISSING
@@ -97,6 +101,15 @@ def _blend(name: str, module: Any) -> Any:
     return calls.Server(name, module)
 
 
+def _import_all(module: str) -> None:
+    dialect.import_all(module, _namespace)
+
+
+def variables() -> dict[str, Any]:
+    """The program's global variables."""
+    return _namespace
+
+
 def _prepare() -> None:
     # First run of this instance: what it was copied from froze the generators' seeds.
     global _warm
@@ -115,6 +128,7 @@ def _prepare() -> None:
             rewrite.WAIT: calls.wait_for_value,
             rewrite.WAIT_ALL: calls.wait_for_values,
             rewrite.BLEND: _blend,
+            rewrite.IMPORT_ALL: _import_all,
         }
     )
     _namespace.update(dialect.globals, __name__="__main__", __builtins__=dialect.builtins)

@@ -8,10 +8,10 @@ from collections.abc import Callable
 from typing import Any
 
 FILENAME = "<code>"
-VALUE, VALUES, WAIT, WAIT_ALL, BLEND = (
-    f"__mcpgate_{name}__" for name in ("value", "values", "wait", "wait_all", "blend")
+VALUE, VALUES, WAIT, WAIT_ALL, BLEND, IMPORT_ALL = (
+    f"__mcpgate_{name}__" for name in ("value", "values", "wait", "wait_all", "blend", "import_all")
 )
-"""What rewritten code calls: see calls.py, and program.py for the last."""
+"""What rewritten code calls: see calls.py, and program.py for the last two."""
 
 _SINKS = frozenset(
     (
@@ -275,8 +275,8 @@ class _TopLevel:
             plain = ast.Assign([node.target], node.value) if node.value is not None else ast.Pass()
             return [ast.copy_location(plain, node)]
         if isinstance(node, ast.ImportFrom) and node.names[0].name == "*":
-            arguments = [ast.Constant(ast.unparse(node)), ast.Call(ast.Name("globals", ast.Load()), [], [])]
-            return [ast.copy_location(ast.Expr(ast.Call(ast.Name("exec", ast.Load()), arguments, [])), node)]
+            module = ast.Constant("." * node.level + (node.module or ""))
+            return [ast.copy_location(ast.Expr(ast.Call(Inserted(IMPORT_ALL, ast.Load()), [module], [])), node)]
         if isinstance(node, ast.Import):
             bound = [a.asname or a.name.partition(".")[0] for a in node.names]
             return [node, *(self._blend(name, node) for name in bound if name in self.servers)]
