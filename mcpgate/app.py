@@ -6,6 +6,7 @@ import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 from mcpgate.catalog.memory import Memory
 from mcpgate.codemode.gateway import Gateway
@@ -13,15 +14,23 @@ from mcpgate.config import Config, SandboxConfig, load_config, user_data_folder
 from mcpgate.errors import ConfigError
 from mcpgate.stores.sqlite import SqliteStore
 from mcpgate_sandbox.engine import Engine
+from mcpgate_sandbox.sessions import SessionLimits
 
 log = logging.getLogger("mcpgate.app")
 _FLUSH_EVERY_S = 5.0
+_ENGINES = {
+    ("wasm", "none"): "mcpgate_sandbox.wasm:WasmEngine",
+    ("wasm", "process"): "mcpgate_sandbox.isolated:IsolatedWasmEngine",
+    ("restricted", "none"): "mcpgate_sandbox.restricted:RestrictedEngine",
+    ("restricted", "process"): "mcpgate_sandbox.restricted:RestrictedEngine",
+}
+"""By `sandbox.engine` and `sandbox.isolation`. Restricted code never runs but in a process of its own."""
 
 
 def build(config: Config) -> tuple[Gateway, SqliteStore]:
     """Raises ConfigError."""
     store = SqliteStore(_store_path(config.storage.url))
-    return Gateway(config, _engine(config.sandbox), Memory(store)), store
+    return Gateway(config, make_engine(config.sandbox), Memory(store)), store
 
 
 @asynccontextmanager
@@ -79,22 +88,26 @@ def _store_path(url: str | None) -> Path:
     return Path(url.removeprefix("sqlite:///")).expanduser()
 
 
-def _engine(config: SandboxConfig) -> Engine:
-    if config.engine == "wasm":
-        from mcpgate_sandbox.wasm import WasmEngine
-
-        return WasmEngine(
-            warm=config.warm,
-            max_executions=config.max_executions,
-            max_sessions=config.max_sessions,
-            session_idle_s=config.session_idle_s,
-        )
-    module, _, name = config.engine.partition(":")
+def make_engine(config: SandboxConfig) -> Engine:
+    """The engine that the settings name. Raises ConfigError."""
+    options: dict[str, Any] = {
+        "warm": config.warm,
+        "max_executions": config.max_executions,
+        "sessions": SessionLimits(
+            config.max_sessions, config.max_session_mib, config.max_sessions_in_all, config.session_idle_s
+        ),
+    }
+    path = _ENGINES.get((config.engine, config.isolation))
+    if path is None:
+        path, options = config.engine, {}
+    elif path != _ENGINES["wasm", "none"]:
+        options["allow_unlocked"] = config.allow_unlocked
+    module, _, attribute = path.partition(":")
     try:
-        engine: Engine = getattr(importlib.import_module(module), name)()
+        engine: Engine = getattr(importlib.import_module(module), attribute)(**options)
         return engine
     except (ImportError, AttributeError, ValueError) as error:
         raise ConfigError(
-            f"sandbox.engine is {config.engine!r}; it must be 'wasm' or an import string "
+            f"sandbox.engine is {config.engine!r}; it must be 'wasm', 'restricted' or an import string "
             f"'package.module:Class' ({error})"
         ) from error

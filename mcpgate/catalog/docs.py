@@ -1,5 +1,6 @@
 """Long-form pages about servers and tools. Pure: what has to be fetched is given."""
 
+import platform
 from typing import Any
 
 from mcpgate.catalog.catalog import Catalog, Server
@@ -56,11 +57,22 @@ def index_page(catalog: Catalog) -> str:
     return "\n".join(lines)
 
 
-def sandbox_page(available: list[str], missing: list[str], limits: dict[str, object]) -> str:
+_ABOUT_ENGINES = {
+    "wasm": "CPython 3.14 in WebAssembly.",
+    "restricted": (
+        f"RestrictedPython on CPython {platform.python_version()}: only the names below can be imported from modules, "
+        "and of asyncio gather, tasks, timeouts, locks and queues. Not here: except*, metaclasses, exec, eval, "
+        "compile, locals(), special attributes such as __dict__ of what the code did not define itself, special methods beyond "
+        "operators, containers, iteration, calls, context managers and __init__."
+    ),
+}
+
+
+def sandbox_page(engine: str, available: list[str], missing: list[str], limits: dict[str, object]) -> str:
     """What code can use inside the sandbox; the lists are the guest's own."""
     shown = ", ".join(f"{name}={value}" for name, value in limits.items())
     return f"""# The sandbox
-CPython 3.14 in WebAssembly. Every execution starts fresh; session="name" keeps variables between executions.
+{_ABOUT_ENGINES.get(engine, "Python.")} Every execution starts fresh; session="name" keeps variables between executions.
 No files, no network, no processes, no environment: the servers' tools are the only way out.
 
 ## Tools
@@ -79,6 +91,7 @@ kept: load("r7") gives the whole one in a later execution. Images and blobs are 
 
 ## Limits of one execution
 {shown}
+timeout_s counts the code's own time, tool_wait_s its waiting for tools; execute_code(timeout_s=…) lowers both.
 time.sleep and asyncio.sleep work. There are no threads: a ThreadPoolExecutor does its work one after the other, so
 use asyncio.gather for parallel calls. Subprocesses do not work.
 

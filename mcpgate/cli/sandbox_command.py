@@ -6,19 +6,29 @@ import importlib.util
 from pathlib import Path
 from typing import Any
 
+from mcpgate.app import make_engine
 from mcpgate.cli import console
-from mcpgate.errors import ConfigError
+from mcpgate.config import SandboxConfig
+from mcpgate.errors import ConfigError, Unavailable
 from mcpgate_sandbox import component
-from mcpgate_sandbox.engine import Execution, Limits
-from mcpgate_sandbox.wasm import WasmEngine
+from mcpgate_sandbox.engine import Engine, Execution, Limits
+from mcpgate_sandbox.errors import SandboxUnavailable
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("action", choices=("build", "test"), help="build the Wasm component, or try what it promises")
+    parser.add_argument("--engine", choices=("wasm", "restricted"), default="wasm", help="the engine to test")
+    parser.add_argument("--isolation", choices=("none", "process"), default="none", help="test it in child processes")
+    parser.add_argument("--allow-unlocked", action="store_true", help="also where the kernel filters no system calls")
 
 
 def run(arguments: argparse.Namespace) -> int:
-    return _build() if arguments.action == "build" else asyncio.run(_test())
+    if arguments.action == "build":
+        return _build()
+    config = SandboxConfig(
+        engine=arguments.engine, isolation=arguments.isolation, allow_unlocked=arguments.allow_unlocked, warm=1
+    )
+    return asyncio.run(_test(make_engine(config)))
 
 
 def _build() -> int:
@@ -38,7 +48,7 @@ _PROMISES: list[tuple[str, str, Limits, Any]] = [
     ("runs code", "sum(range(10))", Limits(), lambda o: o.result == 45),
     ("has no files", "import os\nos.listdir('/')", Limits(), lambda o: o.error is not None),
     ("has no network", "import socket\nsocket.socket()", Limits(), lambda o: o.error is not None),
-    ("has no environment", "import os\nlen(os.environ)", Limits(), lambda o: o.result == 0),
+    ("has no environment", "import os\nlen(os.environ)", Limits(), lambda o: not o.result),
     ("starts no processes", "import subprocess\nsubprocess.run(['id'])", Limits(), lambda o: o.error is not None),
     (
         "ends endless loops",
@@ -56,15 +66,21 @@ _PROMISES: list[tuple[str, str, Limits, Any]] = [
 ]
 
 
-async def _test() -> int:
+async def _test(engine: Engine) -> int:
     async def no_tools(*_: object) -> None:
         raise AssertionError("no tools here")
 
-    engine = WasmEngine(warm=1)
     status = console.Status()
     engine.start(status)
-    await engine.ready()
-    status.clear()
+    try:
+        await engine.ready()
+    except SandboxUnavailable as error:
+        raise Unavailable(str(error)) from error
+    finally:
+        status.clear()
+    print(f"engine {engine.name}; between code and this machine:")
+    for lock in await engine.locks():
+        print(f"  - {lock}")
     failed = 0
     for promise, code, limits, holds in _PROMISES:
         outcome = await engine.run(Execution(code, (), no_tools, lambda *_: None, limits))

@@ -45,7 +45,9 @@ class Gateway:
         self.engine = engine
         self.memory = memory
         self.pool = UpstreamPool(held=True)
-        self.handles = HandleStore(config.code_mode.max_handles, config.code_mode.max_handle_mib * _MIB)
+        self.handles = HandleStore(
+            config.code_mode.max_handles, config.code_mode.max_handle_mib * _MIB, config.sandbox.session_idle_s
+        )
         self.catalog = Catalog()
         self.direct: dict[str, Tool] = {}
         """Tools that are shown as they are, by the name they are shown under."""

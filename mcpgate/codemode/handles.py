@@ -2,6 +2,7 @@
 Each caller has its own; nobody can name another's."""
 
 import threading
+import time
 from collections import OrderedDict
 from dataclasses import dataclass
 from typing import Any
@@ -25,11 +26,13 @@ class Kept:
 
 
 class HandleStore:
-    """Bounded in number and bytes over each caller; the least recently used goes first."""
+    """Bounded in number and bytes over each caller; the least recently used goes first, and what nobody used for
+    `idle_s` seconds."""
 
-    def __init__(self, max_handles: int, max_bytes: int) -> None:
-        self._max_handles, self._max_bytes = max_handles, max_bytes
+    def __init__(self, max_handles: int, max_bytes: int, idle_s: float = 1800.0) -> None:
+        self._max_handles, self._max_bytes, self._idle_s = max_handles, max_bytes, idle_s
         self._callers: dict[str, OrderedDict[str, Kept]] = {}
+        self._used: dict[tuple[str, str], float] = {}
         self._sizes: dict[str, int] = {}
         self._next: dict[str, int] = {}
         self._lock = threading.Lock()
@@ -50,14 +53,33 @@ class HandleStore:
     def get(self, caller: str, id: str) -> Kept:
         """Raises NotFound, which says what is there."""
         with self._lock:
+            self._expire()
             table = self._callers.get(caller, OrderedDict())
             if (kept := table.get(id)) is not None:
                 table.move_to_end(id)
+                self._used[caller, id] = time.monotonic()
                 return kept
             number = id[1:] if id[:1] == "r" else ""
             gone = number.isdecimal() and 0 < int(number) <= self._next.get(caller, 0)
             there = f"; kept: {', '.join(list(table)[-10:])}" if table else ""
-            raise NotFound(f"handle {id!r} " + ("was dropped to make room" if gone else "does not exist") + there)
+            raise NotFound(f"handle {id!r} " + (self._why_gone() if gone else "does not exist") + there)
+
+    def _why_gone(self) -> str:
+        return f"was dropped: handles make room for newer ones, and go when idle for {self._idle_s:g} s"
+
+    def _expire(self) -> None:
+        horizon = time.monotonic() - self._idle_s
+        for caller, table in list(self._callers.items()):
+            # The least recently used is the first one: what is behind one that stays, stays.
+            while table and self._used[caller, next(iter(table))] < horizon:
+                self._drop_oldest(caller, table)
+            if not table:
+                del self._callers[caller]
+
+    def _drop_oldest(self, caller: str, table: "OrderedDict[str, Kept]") -> None:
+        id, kept = table.popitem(last=False)
+        self._sizes[caller] -= kept.size
+        del self._used[caller, id]
 
     def _keep(
         self,
@@ -72,10 +94,11 @@ class HandleStore:
         with self._lock:
             number = self._next[caller] = self._next.get(caller, 0) + 1
             kept = Kept(f"r{number}", kind, mime_type, size, value, data, uri)
+            self._expire()
             table = self._callers.setdefault(caller, OrderedDict())
             table[kept.id] = kept
-            total = self._sizes.get(caller, 0) + size
-            while len(table) > 1 and (len(table) > self._max_handles or total > self._max_bytes):
-                total -= table.popitem(last=False)[1].size
-            self._sizes[caller] = total
+            self._used[caller, kept.id] = time.monotonic()
+            self._sizes[caller] = self._sizes.get(caller, 0) + size
+            while len(table) > 1 and (len(table) > self._max_handles or self._sizes[caller] > self._max_bytes):
+                self._drop_oldest(caller, table)
             return kept

@@ -47,8 +47,8 @@ class Nursery:
         if SYSTEM_CALL_FILTER not in self._locks and not allow_unlocked:
             self.close()
             raise SandboxUnavailable(
-                "the kernel of this machine cannot filter the system calls of a child process, which is what holds "
-                f"its code (active: {', '.join(self._locks)}); set sandbox.allow_unlocked: true to run code all the same"
+                "the kernel of this machine cannot filter the system calls of a child process, which is what holds its "
+                f"code (active: {', '.join(self._locks)}); set sandbox.allow_unlocked: true to run code all the same"
             )
 
     def new_guest(self, warm: bool) -> "Child":

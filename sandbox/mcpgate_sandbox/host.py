@@ -12,7 +12,7 @@ import re
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, Protocol
 
 import orjson
@@ -360,6 +360,7 @@ def _error_answer(error: ToolFailed, name: str) -> str:
 
 def _deeper_than(value: Any, levels: int) -> bool:
     """Whether lists and dicts nest more than so many levels deep. Looks at no level beyond."""
+    inner: Iterable[Any]
     if type(value) is dict:
         inner = value.values()
     elif type(value) is list or type(value) is tuple:
@@ -403,7 +404,9 @@ def _parse_outcome(text: str, limits: Limits) -> tuple[Any, SandboxError | None]
         return None, LimitReached(
             "max_result_chars", f"the result is longer than {limits.max_result_chars:,} characters; return less"
         )
-    too_deep = LimitReached("max_depth", f"the result is nested deeper than {limits.max_depth} levels; return it flatter")
+    too_deep = LimitReached(
+        "max_depth", f"the result is nested deeper than {limits.max_depth} levels; return it flatter"
+    )
     try:
         outcome = _parse_json(text)
     except RecursionError:

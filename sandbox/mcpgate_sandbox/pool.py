@@ -26,8 +26,10 @@ Progress = Callable[[str], None]
 class Guest(Protocol):
     """One live interpreter. Used by one thread at a time."""
 
-    usable: bool
-    """Whether another execution may be run in it."""
+    @property
+    def usable(self) -> bool:
+        """Whether another execution may be run in it."""
+        ...
 
     def run(self, call: Call) -> Outcome: ...
 

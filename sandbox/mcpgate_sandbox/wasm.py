@@ -49,9 +49,7 @@ class WasmEngine(PooledEngine):
         sessions: SessionLimits = SessionLimits(),  # noqa: B008  it is frozen
     ) -> None:
         """As PooledEngine."""
-        super().__init__(
-            warm=warm, max_executions=max_executions, sessions=sessions, stack_bytes=artefact.THREAD_STACK
-        )
+        super().__init__(warm=warm, max_executions=max_executions, sessions=sessions, stack_bytes=artefact.THREAD_STACK)
 
     def load(self, progress: Progress | None) -> "Runtime":
         return Runtime(progress)

@@ -18,6 +18,7 @@ def engine(any_engine: Engine) -> Engine:
     """What stands here holds on every engine."""
     return any_engine
 
+
 LITTLE_CPU = Limits(cpu_s=0.2, timeout_s=20)
 KILLED_WITHIN_S = 5
 

@@ -18,6 +18,7 @@ def engine(any_engine: Engine) -> Engine:
     """What stands here holds on every engine."""
     return any_engine
 
+
 Value = Callable[..., Awaitable[Any]]
 
 SHORT = Limits(timeout_s=5, cpu_s=5)

@@ -1,6 +1,7 @@
 """What looks after restricted code while it runs: attribute access, class creation, and stand-ins for the builtins
 that would reach too far. A guard trusts types only, for whatever else an object says of itself may be a lie."""
 
+import _string  # type: ignore[import-not-found]
 import asyncio
 import builtins
 import decimal
@@ -10,7 +11,6 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 from xml.etree import ElementTree
 
-import _string
 from RestrictedPython.transformer import INSPECT_ATTRIBUTES
 
 from mcpgate_sandbox.restriction import policy
@@ -150,7 +150,7 @@ class _AnyType(type):
 class type_(metaclass=_AnyType):
     """type() with one argument, for code: the types of functions, frames and the like are names only."""
 
-    def __new__(cls, thing: Any) -> Any:  # type: ignore[misc]  # it is no constructor, as type() is none
+    def __new__(cls, thing: Any) -> Any:  # it is no constructor, as type() is none
         kind = type(thing)
         if issubclass(kind, type):
             return type_
@@ -177,7 +177,7 @@ def build_class(function: Any, name: str, *bases: Any, **keywords: Any) -> Any:
     """`__build_class__`, for code."""
     if any(base is type_ for base in bases):
         raise TypeError("metaclasses are not available in the restricted engine")
-    made = builtins.__build_class__(function, name, *bases, **keywords)  # type: ignore[attr-defined]
+    made = builtins.__build_class__(function, name, *bases, **keywords)
     if isinstance(made, type):
         if issubclass(made, str) and hasattr(made, "__match_args__"):
             raise TypeError("a class that inherits from str cannot have fields for patterns here")

@@ -7,7 +7,7 @@ from typing import Any
 _border = types.ModuleType("wit_world")
 sys.modules["wit_world"] = _border  # what the guest package calls its host by
 
-from mcpgate_guest import program, rewrite  # type: ignore[import-not-found]  # noqa: E402  on the child's path only
+from mcpgate_guest import program, rewrite  # noqa: E402
 
 from mcpgate_sandbox.child import Connection  # noqa: E402
 from mcpgate_sandbox.restriction import guards, modules  # noqa: E402
@@ -43,5 +43,3 @@ def serve(connection: Connection) -> None:
     connection.lock_down()
     for code, options in connection.executions():
         connection.result(program.run(code, options))
-
-

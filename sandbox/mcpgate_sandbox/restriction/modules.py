@@ -9,7 +9,7 @@ import zoneinfo
 from collections.abc import Sequence
 from typing import Any
 
-from mcpgate_guest import program, stdlib  # type: ignore[import-not-found]  # on the child's path only
+from mcpgate_guest import program, stdlib
 
 from mcpgate_sandbox.restriction import guards, policy, tasks
 
@@ -42,10 +42,10 @@ def load_all() -> None:
         public = [n for n in dir(module) if not n.startswith("_")] if listed == "*" else listed.split()
         names = {n: getattr(module, n) for n in public if hasattr(module, n)}
         _modules[name] = Module(name, {n: v for n, v in names.items() if not isinstance(v, types.ModuleType)})
-    for name, module in _modules.items():  # submodules, as far as they are listed
+    for name, stand_in in _modules.items():  # submodules, as far as they are listed
         parent, _, child = name.rpartition(".")
         if parent:
-            setattr(_modules[parent], child, module)
+            setattr(_modules[parent], child, stand_in)
     vars(_modules["operator"]).update(attrgetter=guards.attrgetter, methodcaller=guards.methodcaller)
     vars(_modules["dataclasses"]).update(dataclass=_dataclass)
     _modules["asyncio"] = Module("asyncio", tasks.NAMES)
@@ -87,7 +87,16 @@ def _dataclass(cls: Any = None, /, **options: Any) -> Any:
 
 
 def _sys() -> dict[str, Any]:
-    names = ("byteorder", "float_info", "int_info", "maxsize", "maxunicode", "version", "version_info", "getsizeof")
+    names: tuple[str, ...] = (
+        "byteorder",
+        "float_info",
+        "int_info",
+        "maxsize",
+        "maxunicode",
+        "version",
+        "version_info",
+        "getsizeof",
+    )
     names += ("get_int_max_str_digits", "set_int_max_str_digits")
     return {
         **{name: getattr(sys, name) for name in names},
@@ -107,5 +116,3 @@ def _zones() -> dict[str, bytes]:
             except OSError:
                 continue
     return found
-
-

@@ -1,17 +1,15 @@
 """asyncio for restricted code: the same names, behind which no task, future or loop of asyncio can be touched."""
 
 import asyncio
-import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import Any
 
-_shown: "weakref.WeakKeyDictionary[asyncio.Future[Any], Task]" = weakref.WeakKeyDictionary()
-
 
 class Task:
-    """A task, or anything else that is awaited: what code may ask of it."""
+    """A task, or anything else that is awaited: what code may ask of it. Two that stand for the same are equal."""
 
-    __slots__ = ("__weakref__", "_future")
+    __slots__ = ("_future",)
+    _future: "asyncio.Future[Any]"
 
     def __init__(self) -> None:
         raise TypeError("use asyncio.create_task()")
@@ -41,15 +39,19 @@ class Task:
     def __await__(self) -> Any:
         return self._future.__await__()
 
+    def __eq__(self, other: object) -> bool:
+        return type(other) is Task and other._future is self._future
+
+    def __hash__(self) -> int:
+        return hash(self._future)
+
     def __repr__(self) -> str:
         return f"<task {self.get_name()}{' done' if self.done() else ''}>"
 
 
 def show(future: "asyncio.Future[Any]") -> Task:
-    task = _shown.get(future)
-    if task is None:
-        task = _shown[future] = object.__new__(Task)
-        task._future = future
+    task = object.__new__(Task)
+    task._future = future
     return task
 
 

@@ -8,7 +8,7 @@ read, every attribute that is read goes through `_getattr_`, every object whose 
 import ast
 from typing import Any
 
-from mcpgate_guest import rewrite  # type: ignore[import-not-found]  # on the child's path only
+from mcpgate_guest import rewrite
 from RestrictedPython.transformer import INSPECT_ATTRIBUTES, RestrictingNodeTransformer
 
 from mcpgate_sandbox.restriction import policy
@@ -100,8 +100,9 @@ class Transformer(RestrictingNodeTransformer):
 
     # --- what RestrictedPython wraps and this engine does not
 
-    def _contents(self, node: Any) -> Any:
-        return self.node_contents_visit(node)
+    def _contents(self, node: Any) -> ast.AST:
+        contents: ast.AST = self.node_contents_visit(node)
+        return contents
 
     visit_Subscript = visit_AugAssign = visit_Assign = visit_AnnAssign = _contents
     visit_For = visit_comprehension = visit_With = visit_withitem = _contents

@@ -70,8 +70,9 @@ _warm = False
 class Dialect:
     """What a program finds: plain Python. The restricted engine has another one."""
 
-    builtins: dict[str, Any] = builtins.__dict__
-    globals: dict[str, Any] = {"asyncio": asyncio, "json": json}
+    def __init__(self) -> None:
+        self.builtins: dict[str, Any] = builtins.__dict__
+        self.globals: dict[str, Any] = {"asyncio": asyncio, "json": json}
 
     def compile(self, code: str, servers: frozenset[str]) -> types.CodeType:
         return rewrite.compile_program(code, servers)
