@@ -132,7 +132,7 @@ NOT_RESTRICTED = {
     "test_ordinary_python": [
         *("except star", "sqlite3", "minidom", "zipfile", "configparser", "pickle", "pickle of one's own class"),
         *("the main module", "variables by name", "logging", "ast", "eval and exec", "email", "weakref and gc"),
-        *("run_in_executor", "type parameters"),
+        *("run_in_executor", "type parameters", "singledispatch"),
     ],
     "test_cpu_time_ends_at_its_limit": [
         *("__del__", "sqlite", "a trace function", "an import hook", "compile", "an exception handler of the loop"),

@@ -7,6 +7,7 @@ import builtins
 import decimal
 import string
 import types
+import typing
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 from xml.etree import ElementTree
@@ -15,7 +16,7 @@ from RestrictedPython.transformer import INSPECT_ATTRIBUTES
 
 from mcpgate_sandbox.restriction import policy
 
-_guest_made: set[type] = set()
+_own_classes: set[type] = set()
 """Classes that the code itself defined."""
 
 _UNREACHABLE = (
@@ -30,27 +31,36 @@ _WITHOUT_TYPE = (
     *(types.ClassMethodDescriptorType, types.GetSetDescriptorType, types.MemberDescriptorType),
 )
 """Values whose type is given as a name only: calling it would make another one."""
-_WRITABLE = (types.SimpleNamespace, decimal.Context, ElementTree.Element)
-"""Types of the standard library whose attributes are there to be written."""
 
 
 def own(cls: type) -> type:
-    """Count a class as the code's own: its underscored attributes may be read, its attributes written."""
-    _guest_made.add(cls)
+    """Count a class as the code's own: its underscored attributes may be read, its attributes written. Raises
+    TypeError."""
+    _own_classes.add(fields_checked(cls))
     return cls
 
 
 def _is_own(thing: object) -> bool:
     kind = type(thing)
-    if kind in _guest_made:
+    if kind in _own_classes:
         return True
-    return isinstance(thing, type) and issubclass(kind, type) and thing in _guest_made
+    return isinstance(thing, type) and issubclass(kind, type) and thing in _own_classes
+
+
+def is_own_class(cls: type) -> bool:
+    """Whether the code defined this class itself."""
+    return cls in _own_classes
+
+
+_BUILTIN_TYPES = frozenset(value for value in vars(builtins).values() if type(value) is type) - {type}
 
 
 def _check_name(thing: object, name: object) -> str:
     """The name of an attribute that may be looked up. Raises AttributeError, TypeError."""
     if type(name) is not str:
         raise TypeError("attribute name must be string")
+    if isinstance(thing, _UNREACHABLE):
+        raise AttributeError(f"nothing of a {type(thing).__name__} is available in the restricted engine")
     if name.startswith("_") and not _may_read(thing, name):
         raise AttributeError(f"the attribute {name!r} is not available in the restricted engine")
     if name in INSPECT_ATTRIBUTES:
@@ -59,17 +69,21 @@ def _check_name(thing: object, name: object) -> str:
 
 
 def _may_read(thing: object, name: str) -> bool:
+    if name in policy.DEFINABLE:
+        # A class of the library or of ours, handed a stranger as `self`, could do what code cannot.
+        mine = _is_own(thing) or type(thing) is super
+        return mine or type(thing) in _BUILTIN_TYPES or (isinstance(thing, type) and thing in _BUILTIN_TYPES)
     if name in policy.READABLE:
         return True
     if name.startswith("__") and name.endswith("__"):
-        return name == "__dict__" and type(thing) in _guest_made
+        return name == "__dict__" and type(thing) in _own_classes
     if name in policy.UNDERSCORED and isinstance(thing, (tuple, type)):
         return True
     if not _is_own(thing):
         return False
     # What a class of ours brings along stays private, also for classes that inherit from it.
     lineage = (thing if isinstance(thing, type) else type(thing)).__mro__
-    return not any(name in vars(cls) for cls in lineage if cls not in _guest_made)
+    return not any(name in vars(cls) for cls in lineage if cls not in _own_classes)
 
 
 def _checked(value: Any) -> Any:
@@ -131,7 +145,7 @@ def dir_(thing: Any) -> list[str]:
 
 
 def vars_(thing: Any) -> dict[str, Any]:
-    if type(thing) not in _guest_made and type(thing) is not types.SimpleNamespace:
+    if type(thing) not in _own_classes and type(thing) is not SimpleNamespace:
         raise TypeError("vars() takes an instance of one of the code's own classes here")
     return dict(vars(thing))
 
@@ -175,14 +189,46 @@ class _NamedOnly:
 
 def build_class(function: Any, name: str, *bases: Any, **keywords: Any) -> Any:
     """`__build_class__`, for code."""
-    if any(base is type_ for base in bases):
+    bases = tuple(typing.NamedTuple if base is named_tuple else base for base in bases)
+    if any(base is type_ or (isinstance(base, type) and issubclass(base, type)) for base in bases):
         raise TypeError("metaclasses are not available in the restricted engine")
     made = builtins.__build_class__(function, name, *bases, **keywords)
-    if isinstance(made, type):
-        if issubclass(made, str) and hasattr(made, "__match_args__"):
-            raise TypeError("a class that inherits from str cannot have fields for patterns here")
-        own(made)
-    return made
+    return own(made) if isinstance(made, type) else made
+
+
+def fields_checked(cls: type) -> type:
+    """A class whose fields patterns may look up. Raises TypeError for fields called like what guards look after:
+    a pattern finds them in whatever passes for an instance of the class."""
+    for name in getattr(cls, "__match_args__", ()):
+        if not isinstance(name, str) or name.startswith("_") or name in policy.NOT_IN_PATTERNS | INSPECT_ATTRIBUTES:
+            raise TypeError(f"a field cannot be called {name!r} in the restricted engine")
+    return cls
+
+
+class _NamedTuple:
+    """typing.NamedTuple, for code: as a base class or called."""
+
+    def __call__(self, typename: str, fields: Any = ()) -> type:
+        return fields_checked(typing.NamedTuple(typename, list(fields)))  # type: ignore[misc]
+
+    def __mro_entries__(self, bases: Any) -> Any:
+        raise TypeError("NamedTuple is a base of class statements only")
+
+
+named_tuple = _NamedTuple()
+
+
+class SimpleNamespace(types.SimpleNamespace):
+    """types.SimpleNamespace, without attributes that libraries would take for special ones."""
+
+    def __init__(self, /, **names: Any) -> None:
+        if special := [name for name in names if name.startswith("__")]:
+            raise TypeError(f"the name {special[0]!r} is reserved")
+        super().__init__(**names)
+
+
+_WRITABLE = (SimpleNamespace, decimal.Context, ElementTree.Element)
+"""Types of the standard library whose attributes are there to be written."""
 
 
 class _SafeFormat:
@@ -211,26 +257,6 @@ def _text(template: object) -> str:
     if not isinstance(template, str):
         raise TypeError("format() needs a str")
     return template
-
-
-def attrgetter(*names: str) -> Callable[[Any], Any]:
-    """operator.attrgetter, for code."""
-
-    def walk(thing: Any, dotted: str) -> Any:
-        for name in dotted.split("."):
-            thing = getattr_(thing, name)
-        return thing
-
-    if not names or not all(type(name) is str for name in names):
-        raise TypeError("attribute name must be a string")
-    if len(names) == 1:
-        return lambda thing: walk(thing, names[0])
-    return lambda thing: tuple(walk(thing, name) for name in names)
-
-
-def methodcaller(name: str, /, *args: Any, **kwargs: Any) -> Callable[[Any], Any]:
-    """operator.methodcaller, for code."""
-    return lambda thing: getattr_(thing, name)(*args, **kwargs)
 
 
 def _no_files(*_: object, **__: object) -> Any:

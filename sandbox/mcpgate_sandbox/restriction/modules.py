@@ -1,7 +1,6 @@
 """Stand-ins for modules: objects that hold the listed names and nothing else. No real module is ever handed out."""
 
 import codecs
-import dataclasses
 import importlib
 import sys
 import types
@@ -11,7 +10,7 @@ from typing import Any
 
 from mcpgate_guest import program, stdlib
 
-from mcpgate_sandbox.restriction import guards, policy, tasks
+from mcpgate_sandbox.restriction import guards, policy, standins, tasks
 
 
 class Module:
@@ -46,8 +45,13 @@ def load_all() -> None:
         parent, _, child = name.rpartition(".")
         if parent:
             setattr(_modules[parent], child, stand_in)
-    vars(_modules["operator"]).update(attrgetter=guards.attrgetter, methodcaller=guards.methodcaller)
-    vars(_modules["dataclasses"]).update(dataclass=_dataclass)
+    vars(_modules["operator"]).update(attrgetter=standins.attrgetter, methodcaller=standins.methodcaller)
+    vars(_modules["dataclasses"]).update(dataclass=standins.dataclass)
+    vars(_modules["collections"]).update(namedtuple=standins.namedtuple)
+    vars(_modules["functools"]).update(total_ordering=standins.total_ordering, wraps=standins.wraps)
+    vars(_modules["types"]).update(SimpleNamespace=guards.SimpleNamespace)
+    vars(_modules["typing"]).update(NamedTuple=guards.named_tuple)
+    _modules["copy"] = Module("copy", {"copy": standins.copy, "deepcopy": standins.deepcopy})
     _modules["asyncio"] = Module("asyncio", tasks.NAMES)
     _modules["sys"] = Module("sys", _sys())
     stdlib.use_zones(_zones())
@@ -73,17 +77,12 @@ def import_(name: str, globals: Any = None, locals: Any = None, fromlist: Sequen
         return Module(name, {})
     if type(name) is not str or level or name not in _modules:
         raise ModuleNotFoundError(f"no module named {name!r} in the restricted engine", name=str(name))
-    return _modules[name if fromlist else name.partition(".")[0]]
-
-
-def _dataclass(cls: Any = None, /, **options: Any) -> Any:
-    def make(cls: type) -> type:
-        if issubclass(cls, str):
-            raise TypeError("a class that inherits from str cannot be a dataclass in the restricted engine")
-        # With slots=True it is another class than the one that was written.
-        return guards.own(dataclasses.dataclass(**options)(cls))
-
-    return make if cls is None else make(cls)
+    module = _modules[name if fromlist else name.partition(".")[0]]
+    for wanted in fromlist or ():
+        if wanted != "*" and not hasattr(module, wanted):
+            here = ", ".join(dir(module)[:60])
+            raise ImportError(f"{name} has no {wanted!r} in the restricted engine; it has {here}", name=name)
+    return module
 
 
 def _sys() -> dict[str, Any]:

@@ -1,7 +1,8 @@
 """What restricted code may name, define and import: tables only. What is not listed does not exist."""
 
-RESERVED_ATTRIBUTES = frozenset({"format", "format_map"})
-"""Never looked up by the interpreter on its own (match patterns): the guards give safe ones instead."""
+NOT_IN_PATTERNS = frozenset({"format", "format_map", "obj"})
+"""Attributes that a match pattern may not look up, which the interpreter does without asking a guard: their values
+are for the guards to look at."""
 
 DEFINABLE = frozenset(
     f"__{name}__"
@@ -47,7 +48,7 @@ MODULES: dict[str, str] = {
     "calendar": "Calendar TextCalendar calendar day_abbr day_name firstweekday isleap leapdays month month_abbr "
     "month_name monthcalendar monthrange timegm weekday",
     "cmath": "*",
-    "collections": "ChainMap Counter OrderedDict UserDict UserList abc defaultdict deque namedtuple",
+    "collections": "ChainMap Counter OrderedDict UserDict UserList abc defaultdict deque",
     "collections.abc": "AsyncGenerator AsyncIterable AsyncIterator Awaitable Callable Collection Container Coroutine "
     "Generator Hashable ItemsView Iterable Iterator KeysView Mapping MutableMapping MutableSequence MutableSet "
     "Reversible Sequence Set Sized ValuesView",
@@ -56,17 +57,16 @@ MODULES: dict[str, str] = {
     "concurrent.futures": "ThreadPoolExecutor as_completed",
     "contextlib": "AsyncExitStack ExitStack aclosing asynccontextmanager closing contextmanager nullcontext "
     "redirect_stderr redirect_stdout suppress",
-    "copy": "copy deepcopy",
     "csv": "DictReader DictWriter QUOTE_ALL QUOTE_MINIMAL QUOTE_NONE QUOTE_NONNUMERIC Error reader writer",
-    "dataclasses": "FrozenInstanceError KW_ONLY MISSING asdict astuple dataclass field fields is_dataclass replace",
+    "dataclasses": "FrozenInstanceError KW_ONLY MISSING asdict astuple field fields is_dataclass replace",
     "datetime": "MAXYEAR MINYEAR UTC date datetime time timedelta timezone tzinfo",
     "decimal": "Context Decimal DecimalException DivisionByZero InvalidOperation Inexact ROUND_CEILING ROUND_DOWN "
     "ROUND_FLOOR ROUND_HALF_DOWN ROUND_HALF_EVEN ROUND_HALF_UP ROUND_UP Rounded getcontext localcontext",
     "difflib": "Differ SequenceMatcher context_diff get_close_matches ndiff unified_diff",
-    "enum": "Enum EnumMeta Flag IntEnum IntFlag StrEnum auto unique",
+    "enum": "Enum Flag IntEnum IntFlag StrEnum auto unique",
     "fnmatch": "filter fnmatch fnmatchcase translate",
     "fractions": "Fraction",
-    "functools": "cache cached_property cmp_to_key lru_cache partial reduce singledispatch total_ordering wraps",
+    "functools": "cache cached_property cmp_to_key lru_cache partial reduce",
     "graphlib": "CycleError TopologicalSorter",
     "hashlib": "blake2b blake2s md5 new sha1 sha224 sha256 sha384 sha3_256 sha3_512 sha512",
     "heapq": "heapify heappop heappush heappushpop heapreplace merge nlargest nsmallest",
@@ -104,9 +104,9 @@ MODULES: dict[str, str] = {
     "sleep strftime strptime struct_time time time_ns",
     "tomllib": "TOMLDecodeError loads",
     "traceback": "format_exc print_exc",
-    "types": "GenericAlias MappingProxyType NoneType SimpleNamespace",
+    "types": "GenericAlias MappingProxyType NoneType",
     "typing": "Annotated Any AnyStr Awaitable Callable ClassVar Collection Coroutine DefaultDict Deque Dict Final "
-    "FrozenSet Generator Generic Hashable Iterable Iterator List Literal Mapping MutableMapping NamedTuple NewType "
+    "FrozenSet Generator Generic Hashable Iterable Iterator List Literal Mapping MutableMapping NewType "
     "NoReturn Optional ParamSpec Protocol Self Sequence Set Tuple Type TypeAlias TypeVar TypedDict Union cast final "
     "overload runtime_checkable NotRequired Required TYPE_CHECKING",
     "unicodedata": "*",
@@ -122,7 +122,8 @@ MODULES: dict[str, str] = {
     "zoneinfo": "ZoneInfo ZoneInfoNotFoundError available_timezones",
 }
 """Modules, each with the names that code finds in its stand-in; `*` is every public name of a module that only
-computes. `asyncio` and `sys` have stand-ins of their own (tasks.py, modules.py)."""
+computes. `asyncio`, `sys` and some names that would reach too far have stand-ins of their own (tasks.py,
+modules.py)."""
 
 INTERPRETERS_OWN = frozenset({"_strptime"})
 """Modules that C code imports on behalf of code: through the code's `__import__`, whose value it then ignores."""

@@ -73,7 +73,8 @@ class Transformer(RestrictingNodeTransformer):
         for alias in node.names:
             self.check_name(node, alias.name)
             self.check_name(node, alias.asname)
-        return node
+        names: ast.AST = node
+        return names
 
     # --- attributes
 
@@ -92,7 +93,8 @@ class Transformer(RestrictingNodeTransformer):
         value: ast.expr = self.visit(node.value)
         if isinstance(node.ctx, ast.Load):
             read = ast.Call(ast.Name(GETATTR, ast.Load()), [value, ast.Constant(name)], [])
-            return ast.fix_missing_locations(ast.copy_location(read, node))
+            read = ast.copy_location(read, node)
+            return ast.fix_missing_locations(read)
         if name.startswith("__"):
             self.error(node, f"the attribute {name!r} cannot be changed here")
         checked = ast.copy_location(ast.Call(ast.Name(WRITE, ast.Load()), [value, ast.Constant(name)], []), node)
@@ -179,7 +181,7 @@ class Transformer(RestrictingNodeTransformer):
 
     def _check_raw_attribute(self, node: ast.AST, name: str) -> None:
         self.check_attribute(node, name)
-        if name.startswith("_") or name in policy.RESERVED_ATTRIBUTES:
+        if name.startswith("_") or name in policy.NOT_IN_PATTERNS:
             self.error(node, f"the attribute {name!r} is not available in a pattern")
 
 

@@ -125,7 +125,9 @@ class Arena:
 def heard(outcome: Outcome) -> str:
     """All that a guest let out."""
     error: Any = outcome.error
-    told = [error.type, error.message, error.traceback, str(error.name)] if isinstance(error, CodeFailed) else [str(error)]
+    told = (
+        [error.type, error.message, error.traceback, str(error.name)] if isinstance(error, CodeFailed) else [str(error)]
+    )
     return "\n".join([repr(outcome.result), outcome.stdout, outcome.stderr, *told, *outcome.notes])
 
 

@@ -1,22 +1,26 @@
 """The judge can see: the same programs, run in a plain Python, do harm, and the judge says so. A suite whose attacks
 could not harm anybody would prove nothing."""
 
+import concurrent.futures
 import importlib
+import os
 import pkgutil
 import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
 from sandbox.tests.escapes.conftest import Planted
 
 _PRELUDE = """
-import asyncio
 class t:
     @staticmethod
     def echo(value=None): return value
 """
+
+_WANTED = ("@SECRET@", "@MARKER@", "@PORT@", "PLANTED_SECRET")
+
+_LEAST_HARMFUL = 480
+"""How many of the programs must do harm: somewhat fewer than do, for Python versions differ in what they let pass."""
 
 
 def _programs() -> dict[str, str]:
@@ -30,17 +34,34 @@ def _programs() -> dict[str, str]:
     return found
 
 
-_WANTED = ("@SECRET@", "@MARKER@", "@PORT@", "PLANTED_SECRET")
+def _harm_of(code: str, folder: Path) -> list[str]:
+    """What the program does to things that were planted for it alone."""
+    folder.mkdir()
+    planted = Planted(folder)
+    # Loading asyncio takes longer than most programs.
+    prelude = ("import asyncio\n" if "asyncio" in code else "") + _PRELUDE
+    try:
+        done = subprocess.run(
+            [sys.executable, "-I", "-c", prelude + planted.put_into(code)],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=5,
+            cwd=folder,
+            env={**os.environ, "PLANTED_SECRET": planted.secret},
+        )
+        return planted.harm(done.stdout + done.stderr)
+    except subprocess.TimeoutExpired:
+        return []
+    finally:
+        planted.listener.close()
 
 
-def test_a_plain_python_is_harmed_by_these_programs(planted: Planted) -> None:
-    harmful = 0
-    for code in [code for code in _programs().values() if any(name in code for name in _WANTED)]:
-        try:
-            done = subprocess.run(
-                [sys.executable, "-I", "-c", _PRELUDE + planted.put_into(code)], capture_output=True, text=True, timeout=5
-            )
-        except subprocess.TimeoutExpired:
-            continue
-        harmful += bool(planted.harm(done.stdout + done.stderr))
-    assert harmful >= 1
+def test_a_plain_python_is_harmed_by_these_programs(tmp_path: Path) -> None:
+    programs = {name: code for name, code in _programs().items() if any(wanted in code for wanted in _WANTED)}
+    with concurrent.futures.ThreadPoolExecutor(4) as pool:
+        folders = [tmp_path / str(number) for number in range(len(programs))]
+        harm = dict(zip(programs, pool.map(_harm_of, programs.values(), folders), strict=True))
+    harmless = [name for name, done in harm.items() if not done]
+    assert len(harm) - len(harmless) >= _LEAST_HARMFUL, harmless
