@@ -70,6 +70,7 @@ class PooledEngine:
         self._sessions: Sessions[Guest] = Sessions(sessions)
         self._turns = Turns()
         self._pool: queue.SimpleQueue[Guest] = queue.SimpleQueue()
+        self._used: queue.SimpleQueue[Guest] = queue.SimpleQueue()
         self._wanted = threading.Semaphore(0)
         self._closed = threading.Event()
         self._loaded: Future[Source] = Future()
@@ -134,6 +135,7 @@ class PooledEngine:
         self._wanted.release()
         self._workers.close()
         self._sessions.close()
+        self._close_used()
         while True:
             try:
                 self._pool.get_nowait().close()
@@ -150,7 +152,7 @@ class PooledEngine:
             try:
                 return guest.run(call)
             finally:
-                guest.close()
+                self._discard(guest)
         key = (execution.owner, execution.session)
         kept, notes = self._sessions.take(key)
         guest = kept if kept is not None else self._take()
@@ -164,6 +166,20 @@ class PooledEngine:
             self._sessions.drop(key, cancelled if isinstance(outcome.error, Cancelled) else "")
             notes = [*notes, f"session {execution.session!r} ended with this: its variables are gone"]
         return dataclasses.replace(outcome, notes=tuple(notes)) if notes else outcome
+
+    def _discard(self, guest: Guest) -> None:
+        # Giving its memory back takes as long as a short program: once the answer is out, not before it.
+        if self._used.qsize() > self._warm_target:
+            guest.close()
+        else:
+            self._used.put(guest)
+
+    def _close_used(self) -> None:
+        while True:
+            try:
+                self._used.get_nowait().close()
+            except queue.Empty:
+                return
 
     def _take(self) -> Guest:
         if self._pool.qsize() <= self._warm_target // 2:
@@ -193,6 +209,7 @@ class PooledEngine:
             if not self._wanted.acquire(timeout=_EXPIRE_EVERY_S):
                 self._sessions.expire()
                 continue
+            self._close_used()
             if self._closed.is_set():
                 break
             if self._pool.qsize() >= self._warm_target:
