@@ -62,8 +62,8 @@ _ABOUT_ENGINES = {
     "restricted": (
         f"RestrictedPython on CPython {platform.python_version()}: only the names below can be imported from modules, "
         "and of asyncio gather, tasks, timeouts, locks and queues. Not here: except*, metaclasses, exec, eval, "
-        "compile, locals(), special attributes such as __dict__ of what the code did not define itself, special methods beyond "
-        "operators, containers, iteration, calls, context managers and __init__."
+        "compile, locals(), special attributes such as __dict__ of what the code did not define itself, special "
+        "methods beyond operators, containers, iteration, calls, context managers and __init__."
     ),
 }
 

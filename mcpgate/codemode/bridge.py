@@ -81,11 +81,10 @@ class Bridge:
 
     def _loaded(self, caller: Caller, value: Any) -> Any:
         """Handles in arguments, replaced by what they stand for."""
+        if isinstance(value, Handle):
+            kept = self._get(caller, value.id)
+            return kept.value if kept.data is None else kept.data
         if isinstance(value, dict):
-            inner = value.get("$handle") if len(value) == 1 else None
-            if isinstance(inner, dict) and isinstance(inner.get("id"), str):
-                kept = self._get(caller, inner["id"])
-                return kept.value if kept.data is None else kept.data
             return {k: self._loaded(caller, v) for k, v in value.items()}
         if isinstance(value, list):
             return [self._loaded(caller, v) for v in value]

@@ -17,7 +17,7 @@ from mcpgate.governance.records import Caller
 from mcpgate.tokens import estimate
 from mcpgate.upstream.connection import OnProgress
 from mcpgate.upstream.pool import UpstreamPool
-from mcpgate_sandbox.engine import Engine, Execution, Limits, Outcome
+from mcpgate_sandbox.engine import Engine, Execution, Handle, Limits, Outcome
 from mcpgate_sandbox.errors import CodeFailed, LimitReached, SandboxUnavailable
 
 _WAIT_FOR_START_S = 30.0
@@ -128,14 +128,14 @@ class Runner:
 
     def _take_blocks(self, caller: Caller, result: Any) -> tuple[Any, list[dict[str, Any]]]:
         """Handles that the code returned, as MCP content; the rest of the result."""
-        found = [result] if _handle_id(result) else result if isinstance(result, list) else []
-        ids = [_handle_id(item) for item in found]
-        if not ids or not all(ids):
+        found = result if isinstance(result, list) else [result]
+        handles = [item for item in found if isinstance(item, Handle)]
+        if not handles or len(handles) < len(found):
             return _named_handles(result), []
         blocks: list[dict[str, Any]] = []
-        for id in ids:
+        for handle in handles:
             try:
-                kept = self._handles.get(caller.id, str(id))
+                kept = self._handles.get(caller.id, handle.id)
             except McpgateError:
                 continue
             if kept.data is None:
@@ -181,17 +181,12 @@ class Runner:
         return ""
 
 
-def _handle_id(value: Any) -> str | None:
-    inner = value.get("$handle") if isinstance(value, dict) and len(value) == 1 else None
-    id = inner.get("id") if isinstance(inner, dict) else None
-    return id if isinstance(id, str) else None
-
-
 def _named_handles(value: Any) -> Any:
     """Handles inside a larger result, as a short word."""
+    if isinstance(value, Handle):
+        return f"<handle {value.id}>"
     if isinstance(value, dict):
-        id = _handle_id(value)
-        return f"<handle {id}>" if id else {k: _named_handles(v) for k, v in value.items()}
+        return {k: _named_handles(v) for k, v in value.items()}
     if isinstance(value, list):
         return [_named_handles(v) for v in value]
     return value

@@ -22,6 +22,8 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 NUMBER = struct.Struct("<q")
+_OUT_OF_MEMORY = b'["memory_mib", "the interpreter ran out of memory; what it held is lost"]'
+_OUT_OF_MEMORY = struct.pack("<cI", b"f", len(_OUT_OF_MEMORY)) + _OUT_OF_MEMORY
 _MIB = 1024 * 1024
 
 
@@ -64,6 +66,8 @@ def _fork(control: socket.socket, descriptor: int, serve: "Serve") -> int:
         connection = Connection(descriptor)
         try:
             serve(connection)
+        except MemoryError:
+            os.write(descriptor, _OUT_OF_MEMORY)  # made beforehand: there may be no room to make it now
         except BaseException as error:
             connection.failed("", f"{type(error).__name__}: {error}")
     finally:

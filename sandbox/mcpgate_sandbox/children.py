@@ -167,7 +167,7 @@ class Child:
 
     def run(self, call: Call) -> Outcome:
         execution, limits = call.execution, call.limits
-        options = {"servers": list(execution.servers), "memory_mib": limits.memory_mib}
+        options = {"servers": list(execution.servers), "mark": call.mark, "memory_mib": limits.memory_mib}
         call.on_stop = self._kill
         call.begin(self._cpu_s)
         most = 4 * max(limits.max_argument_chars, limits.max_result_chars, limits.max_output_chars) + MIB

@@ -40,10 +40,10 @@ class Handle:
     """Something that stays on the host while the guest holds its name."""
 
     id: str
-    kind: str
-    """'image', 'audio', 'blob' or 'value'."""
-    mime_type: str
-    size: int
+    kind: str = ""
+    """'image', 'audio', 'blob' or 'value'. Of one that comes from the guest only the id is known."""
+    mime_type: str = ""
+    size: int = 0
     """Bytes."""
     uri: str | None = None
 
@@ -78,7 +78,7 @@ class Outcome:
     """What came of an execution."""
 
     result: Any = None
-    """JSON-like; handles appear as {"$handle": {"id": …}}. None also where there was none."""
+    """JSON-like, with Handles in it. None also where there was none."""
     stdout: str = ""
     stderr: str = ""
     error: CodeFailed | LimitReached | Cancelled | Crashed | None = None

@@ -9,6 +9,7 @@ import asyncio
 import json
 import queue
 import re
+import secrets
 import threading
 import time
 from collections import deque
@@ -19,6 +20,14 @@ import orjson
 
 from mcpgate_sandbox.engine import Execution, Handle, Limits, Outcome
 from mcpgate_sandbox.errors import Cancelled, CodeFailed, Crashed, LimitReached, SandboxError, ToolFailed
+
+_MOST_ERROR_CHARS = 100_000
+"""Of an error's message, either way."""
+_MOST_REPORTS = 5
+"""Failures of the host itself that one execution may write into the log."""
+_MOST_REFUSALS = 1000
+"""Calls beyond their number that are answered with an error, before the execution ends."""
+_RESULT_HEAD = '{"result":'
 
 
 class Violation(Exception):
@@ -47,15 +56,22 @@ class Call:
         self.on_stop: Callable[[], None] | None = None
         """Called, on the event loop, when the execution is given up while its guest may be busy."""
         self.tool_calls = 0
+        self.mark = f"$handle:{secrets.token_hex(8)}"
+        """The key that stands for a handle on the way over the border: a new one for each execution, so that no
+        upstream can put a handle into its data."""
         self._loop = loop
         self._inbox: queue.SimpleQueue[tuple[int, str]] = queue.SimpleQueue()
         self._ready: deque[tuple[int, str]] = deque()
         self._tasks: dict[int, asyncio.Task[None]] = {}
         self._turns = asyncio.Semaphore(execution.limits.max_parallel_calls)
         self._in_flight: set[int] = set()
+        """Ids that the guest may not use again yet."""
+        self._awaited: set[int] = set()
+        """Those among them whose answer may still come: waiting is then waiting for tools."""
         self._next_sync = 0
         self._ended = False
         self._held = _Held(4 * max(self.limits.max_argument_chars, self.limits.max_reply_chars))
+        self._reported = 0
         self._output: tuple[list[str], list[str]] = ([], [])
         self._output_chars = 0
         self._tool_wait_s = 0.0
@@ -83,7 +99,12 @@ class Call:
             return
         task = self._loop.create_task(self._answer(id, name, arguments))
         self._tasks[id] = task
-        task.add_done_callback(lambda _: self._tasks.pop(id, None))
+
+        def done(_: object) -> None:
+            self._tasks.pop(id, None)
+            self._held.give(len(arguments))
+
+        task.add_done_callback(done)
 
     async def _answer(self, id: int, name: str, arguments: str) -> None:
         try:
@@ -92,22 +113,20 @@ class Call:
         except asyncio.CancelledError:
             if (task := asyncio.current_task()) is None or task.cancelling():
                 raise
-            answer = _error_answer(ToolFailed("the call was cancelled on its way"), name)
+            answer = self._error(ToolFailed("the call was cancelled on its way"), name)
         except ToolFailed as error:
-            answer = _error_answer(error, name)
+            answer = self._error(error, name)
         except Exception as error:  # a defect of the host's own: the guest hears of it, and goes on
-            answer = _error_answer(ToolFailed(f"the gateway failed: {type(error).__name__}"), name)
+            answer = self._error(ToolFailed(f"the gateway failed: {type(error).__name__}"), name)
             self._report(name, error)
-        finally:
-            self._held.give(len(arguments))
         if not self._held.take(len(answer)):
-            answer = _error_answer(ToolFailed(f"too much at once: {self._held}; read answers before asking on"), name)
+            answer = self._error(ToolFailed(f"too much at once: {self._held}; read answers before asking on"), name)
             self._held.force(len(answer))
         self._inbox.put((id, answer))
 
     async def _ask(self, name: str, arguments: str) -> str:
         server, _, tool = name.partition(".")
-        positional, named = _parse_arguments(arguments, self.limits.max_depth)
+        positional, named = self._parsed(arguments)
         value = await self.execution.call_tool(server, tool, positional, named)
         return self._checked(value)
 
@@ -115,7 +134,7 @@ class Call:
         depth = self.limits.max_depth
         if _deeper_than(value, depth):
             raise ToolFailed(f"the answer is nested deeper than the sandbox takes (max_depth={depth})")
-        answer = encode_answer(value)
+        answer = encode_answer(value, self.mark)
         if len(answer) > self.limits.max_reply_chars:
             raise ToolFailed(
                 f"the answer has {len(answer):,} characters, more than the sandbox takes "
@@ -123,7 +142,28 @@ class Call:
             )
         return answer
 
+    def _parsed(self, arguments: str) -> tuple[list[Any], dict[str, Any]]:
+        positional, named = _parse_arguments(arguments, self.limits.max_depth)
+        return _handles_in(positional, self.mark, arguments), _handles_in(named, self.mark, arguments)
+
+    def _error(self, error: ToolFailed, name: str) -> str:
+        """A failure as the guest gets it; what its `data` cannot be is left out."""
+        server, _, tool = name.partition(".")
+        fields = {"kind": error.kind, "message": str(error.message)[:_MOST_ERROR_CHARS]}
+        fields |= {"server": str(error.server or server), "tool": str(error.tool or tool)}
+        try:
+            if not _deeper_than(error.data, self.limits.max_depth):
+                answer = "-" + encode_answer({**fields, "data": error.data}, self.mark)[1:]
+                if len(answer) <= max(self.limits.max_reply_chars, 2 * _MOST_ERROR_CHARS):
+                    return answer
+        except (TypeError, ValueError, RecursionError):
+            pass
+        return "-" + encode_answer({**fields, "data": None}, self.mark)[1:]
+
     def _report(self, name: str, error: Exception) -> None:
+        self._reported += 1
+        if self._reported > _MOST_REPORTS:
+            return
         self._loop.call_exception_handler({"message": f"tool call {name} failed in the host", "exception": error})
 
     # --- in the guest's thread
@@ -165,10 +205,11 @@ class Call:
             raise Violation("a call id was used twice")
         self._in_flight.add(id)
         if refusal is not None:
-            answer = _error_answer(refusal, name)
+            answer = self._error(refusal, name)
             self._held.force(len(answer))
             self._ready.append((id, answer))
             return
+        self._awaited.add(id)
         self._loop.call_soon_threadsafe(self._start, id, name, arguments)
 
     def call(self, name: str, arguments: str) -> str:
@@ -176,15 +217,14 @@ class Call:
             return self._host_call(name, arguments)
         refusal = self._refusal(name, arguments)
         if refusal is not None:
-            return _error_answer(refusal, name)
+            return self._error(refusal, name)
         self._next_sync -= 1
         id = self._next_sync
-        self._in_flight.add(id)
+        self._awaited.add(id)
         self._loop.call_soon_threadsafe(self._start, id, name, arguments)
         while True:
             arrived, answer = self._wait(None)
             if arrived == id:
-                self._in_flight.discard(id)
                 self._held.give(len(answer))
                 return answer
             self._ready.append((arrived, answer))
@@ -198,6 +238,7 @@ class Call:
         while True:
             try:
                 self._ready.append(self._inbox.get_nowait())
+                self._awaited.discard(self._ready[-1][0])
             except queue.Empty:
                 break
         arrived, self._ready = self._ready, deque()
@@ -207,6 +248,8 @@ class Call:
         return f"{head}\n{''.join(answer for id, answer in arrived if id)}"
 
     def emit(self, fd: int, text: str) -> None:
+        if not text:
+            return
         limit = self.limits.max_output_chars
         room = limit - self._output_chars
         self._output[0 if fd == 1 else 1].append(text[:room])
@@ -218,11 +261,13 @@ class Call:
     def _wait(self, timeout_s: float | None) -> tuple[int, str]:
         """The next answer. Raises queue.Empty when `timeout_s` is over, and what ends the execution."""
         self.check_stopped()
-        for_tools = bool(self._in_flight)
+        for_tools = bool(self._awaited)
         left = self.limits.tool_wait_s - self._tool_wait_s if for_tools else self._own_time_left()
         began = time.monotonic()
         try:
-            return self._inbox.get(timeout=max(0.0, left if timeout_s is None else min(timeout_s, left)))
+            arrived = self._inbox.get(timeout=max(0.0, left if timeout_s is None else min(timeout_s, left)))
+            self._awaited.discard(arrived[0])
+            return arrived
         except queue.Empty:
             if time.monotonic() - began >= left and self.stopped is None:
                 waited = f"timeout: the execution waited longer than {self.limits.tool_wait_s:g} s for tools"
@@ -235,8 +280,10 @@ class Call:
 
     def _refusal(self, name: str, arguments: str) -> ToolFailed | None:
         self.tool_calls += 1
-        if self.tool_calls > self.limits.max_tool_calls:
-            count = self.limits.max_tool_calls
+        count = self.limits.max_tool_calls
+        if self.tool_calls > count + _MOST_REFUSALS:
+            raise LimitReached("max_tool_calls", f"the code went on calling tools after it had had its {count} calls")
+        if self.tool_calls > count:
             return ToolFailed(f"no more tool calls: this execution had its {count} (max_tool_calls)", kind="limit")
         if len(arguments) > self.limits.max_argument_chars:
             return ToolFailed(
@@ -252,16 +299,17 @@ class Call:
         if name == "@cancel":
             if not arguments.isascii() or not arguments.isdigit() or len(arguments) > 10:
                 raise Violation("a call was cancelled that cannot be one")
+            self._awaited.discard(int(arguments))
             self._loop.call_soon_threadsafe(self._cancel, int(arguments))
             return "+null"
         try:
-            positional, _ = _parse_arguments(arguments, self.limits.max_depth)
+            positional, _ = self._parsed(arguments)
             return self._checked(self.execution.host_call(name, positional))
         except ToolFailed as error:
-            return _error_answer(error, "")
+            return self._error(error, "")
         except Exception as error:
             self._loop.call_soon_threadsafe(self._report, name, error)
-            return _error_answer(ToolFailed(f"the gateway failed: {type(error).__name__}"), "")
+            return self._error(ToolFailed(f"the gateway failed: {type(error).__name__}"), "")
 
     def _cancel(self, id: int) -> None:
         if (task := self._tasks.get(id)) is not None:
@@ -273,6 +321,7 @@ class Call:
         """The outcome of a guest that came to its end; `text` is its own account."""
         try:
             result, error = _parse_outcome(text, self.limits)
+            result = _handles_in(result, self.mark, text)
         except SandboxError as reached:
             result, error = None, reached
         return self._outcome(result, error)
@@ -324,8 +373,9 @@ class _Held:
 # --- values across the border
 
 
-def encode_answer(value: Any) -> str:
-    """A tool's value as guest/…/wire.py reads it."""
+def encode_answer(value: Any, mark: str) -> str:
+    """A tool's value as guest/…/wire.py reads it; `mark` is the key of handles. Raises TypeError, ValueError and
+    RecursionError for what has no JSON."""
     if type(value) is str:
         return '"' + value
     handles = False
@@ -335,7 +385,7 @@ def encode_answer(value: Any) -> str:
         if isinstance(other, Handle):
             handles = True
             inner = {"id": other.id, "kind": other.kind, "mime_type": other.mime_type, "size": other.size}
-            return {"$handle": {**inner, "uri": other.uri}}
+            return {mark: {**inner, "uri": other.uri}}
         raise TypeError(type(other).__name__)
 
     options = orjson.OPT_PASSTHROUGH_DATACLASS | orjson.OPT_NON_STR_KEYS
@@ -344,18 +394,6 @@ def encode_answer(value: Any) -> str:
     except TypeError:  # integers over 64 bits, lone surrogates
         text = json.dumps(value, default=default).encode("utf-8", "replace").decode()
     return ("*" if handles else "+") + text
-
-
-def _error_answer(error: ToolFailed, name: str) -> str:
-    server, _, tool = name.partition(".")
-    fields = {
-        "kind": error.kind,
-        "message": error.message,
-        "server": error.server or server,
-        "tool": error.tool or tool,
-        "data": error.data,
-    }
-    return "-" + encode_answer(fields)[1:]
 
 
 def _deeper_than(value: Any, levels: int) -> bool:
@@ -370,6 +408,22 @@ def _deeper_than(value: Any, levels: int) -> bool:
     return levels <= 0 or any(
         _deeper_than(child, levels - 1) for child in inner if type(child) is dict or type(child) is list
     )
+
+
+def _handles_in(value: Any, mark: str, text: str) -> Any:
+    """The value with Handles in the places of what the guest marked as such. `text` is what it was parsed from."""
+    if mark not in text:
+        return value
+
+    def replaced(node: Any) -> Any:
+        if isinstance(node, dict):
+            inner = node.get(mark) if len(node) == 1 else None
+            if isinstance(inner, dict) and isinstance(inner.get("id"), str):
+                return Handle(inner["id"])
+            return {key: replaced(item) for key, item in node.items()}
+        return [replaced(item) for item in node] if isinstance(node, list) else node
+
+    return replaced(value)
 
 
 _LONG_NUMBER = re.compile(r"\d{19}")
@@ -400,7 +454,8 @@ def _parse_arguments(text: str, max_depth: int) -> tuple[list[Any], dict[str, An
 
 def _parse_outcome(text: str, limits: Limits) -> tuple[Any, SandboxError | None]:
     """The guest's envelope, believed in nothing but its form: the guest may have forged it."""
-    if len(text) > limits.max_result_chars:
+    room = limits.max_result_chars + len(_RESULT_HEAD) + 1
+    if len(text) > (room if text.startswith(_RESULT_HEAD) else max(room, _MOST_ERROR_CHARS * 4)):
         return None, LimitReached(
             "max_result_chars", f"the result is longer than {limits.max_result_chars:,} characters; return less"
         )
@@ -422,7 +477,7 @@ def _parse_outcome(text: str, limits: Limits) -> tuple[Any, SandboxError | None]
 
     def text_of(key: str, size: int) -> str:
         found = error.get(key)
-        return found[:size] if isinstance(found, str) else ""
+        return found[:size].encode("utf-8", "replace").decode() if isinstance(found, str) else ""
 
     if text_of("type", 100) == "MemoryError":
         return None, LimitReached(

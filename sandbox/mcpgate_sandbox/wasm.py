@@ -135,7 +135,7 @@ class _Guest:
         try:
             with self._ticker:
                 call.check_stopped()
-                options = orjson.dumps({"servers": list(execution.servers)}).decode()
+                options = orjson.dumps({"servers": list(execution.servers), "mark": call.mark}).decode()
                 return call.finished(self.instance.enter(execution.code, options, call))
         except SandboxError as reason:
             self.instance.usable = False

@@ -107,7 +107,7 @@ def anyio_backend() -> str:
 
 
 @pytest.fixture(scope="session")
-def engine() -> Iterator[WasmEngine]:
+def wasm() -> Iterator[WasmEngine]:
     engine = WasmEngine(warm=2)
     asyncio.run(engine.ready())
     yield engine
@@ -117,10 +117,13 @@ def engine() -> Iterator[WasmEngine]:
 @pytest.fixture(scope="session", params=["wasm", "restricted"])
 def any_engine(request: pytest.FixtureRequest) -> Iterator[Engine]:
     """Each engine in turn, for what must hold on all of them."""
-    if request.param == "wasm":
-        yield request.getfixturevalue("engine")
-    else:
-        yield request.getfixturevalue(request.param)
+    yield request.getfixturevalue(request.param)
+
+
+@pytest.fixture
+def engine(wasm: WasmEngine) -> Engine:
+    """The engine of tests that do not say which."""
+    return wasm
 
 
 NOT_RESTRICTED = {
@@ -168,7 +171,7 @@ def restricted() -> Iterator[Engine]:
 
 
 @pytest.fixture
-def run(engine: WasmEngine) -> Run:
+def run(engine: Engine) -> Run:
     """Runs code with the given tools, or on a given host."""
 
     async def run(

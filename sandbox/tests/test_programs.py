@@ -138,7 +138,7 @@ async def test_a_handle_stands_for_what_stays_on_the_host(value: Value) -> None:
         "<image h1: image/png, 1,234 bytes file:///dot.png>",
         "h1",
         1234,
-        {"$handle": {"id": "h1"}},
+        Handle("h1"),
     ]
 
 

@@ -209,7 +209,8 @@ class _NamedTuple:
     """typing.NamedTuple, for code: as a base class or called."""
 
     def __call__(self, typename: str, fields: Any = ()) -> type:
-        return fields_checked(typing.NamedTuple(typename, list(fields)))  # type: ignore[misc]
+        made: Any = typing.NamedTuple(typename, list(fields))  # type: ignore[misc]
+        return fields_checked(made)
 
     def __mro_entries__(self, bases: Any) -> Any:
         raise TypeError("NamedTuple is a base of class statements only")

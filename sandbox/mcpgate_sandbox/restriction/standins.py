@@ -45,7 +45,7 @@ def dataclass(cls: Any = None, /, **options: Any) -> Any:
 
 def namedtuple(typename: str, field_names: Any, **options: Any) -> type:
     """collections.namedtuple, for code."""
-    return fields_checked(collections.namedtuple(typename, field_names, **options))  # type: ignore[misc]
+    return fields_checked(collections.namedtuple(typename, field_names, **options))
 
 
 def total_ordering(cls: type) -> type:
@@ -83,8 +83,10 @@ def deepcopy(thing: Any, memo: Any = None) -> Any:
     return _deeply(thing, {})
 
 
-_CONTAINERS = (list, dict, set, tuple, frozenset, bytearray, collections.deque, collections.OrderedDict)
-_CONTAINERS += (collections.Counter, collections.defaultdict)
+_CONTAINERS: tuple[type, ...] = (
+    *(list, dict, set, tuple, frozenset, bytearray, collections.deque),
+    *(collections.OrderedDict, collections.Counter, collections.defaultdict),
+)
 
 
 def _deeply(thing: Any, done: dict[int, Any]) -> Any:

@@ -187,7 +187,7 @@ class Tool:
     def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
         global _next_id
         arguments = wire.encode([args, kwargs])
-        name = f"{self._server}.{self.__name__}"
+        name = wire.clean(f"{self._server}.{self.__name__}")
         if asyncio._get_running_loop() is None:
             return wire.decode(wit_world.call(name, arguments))
         _next_id += 1

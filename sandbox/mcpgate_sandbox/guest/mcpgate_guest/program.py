@@ -159,11 +159,18 @@ def run(code: str, opts_json: str) -> str:
         available, missing = dialect.modules()
         return json.dumps({"result": {"available": available, "missing": missing}})
     servers = frozenset(opts.get("servers", ()))
+    wire.mark = opts.get("mark", wire.mark)
     for name in servers:
         _namespace[name] = calls.Server(name)
     linecache.cache[rewrite.FILENAME] = (len(code), None, [line + "\n" for line in code.splitlines()], rewrite.FILENAME)
     try:
-        result = _execute(dialect.compile(code, servers), _namespace)
+        program = dialect.compile(code, servers)
+    except SyntaxError as error:
+        return json.dumps({"error": _report_syntax(error, code)})
+    except BaseException as error:
+        return json.dumps({"error": _report(error, code)})
+    try:
+        result = _execute(program, _namespace)
         result = calls.value_of(result)
         for failure in calls.drain():
             print(failure, file=stderr)
@@ -194,9 +201,6 @@ def _report(error: BaseException, code: str) -> dict[str, Any]:
     report: dict[str, Any] = {"type": kind, "message": _text(error), "name": getattr(error, "name", None)}
     if not isinstance(report["name"], str):
         report["name"] = None
-    if isinstance(error, SyntaxError) and error.filename == rewrite.FILENAME:
-        report.update(message=error.msg, line=error.lineno, traceback=_syntax_lines(error, code))
-        return report
     frames = [f for f in traceback.extract_tb(error.__traceback__) if f.filename == rewrite.FILENAME]
     if len(frames) > 8:
         frames = frames[:3] + frames[-5:]
@@ -227,9 +231,11 @@ def _text(error: BaseException) -> str:
         return "(its message could not be read)"
 
 
-def _syntax_lines(error: SyntaxError, code: str) -> str:
+def _report_syntax(error: SyntaxError, code: str) -> dict[str, Any]:
+    """What the compiler had to say about the program itself."""
     lines = code.splitlines()
     number = error.lineno or 1
     text = lines[number - 1] if 0 < number <= len(lines) else ""
     caret = " " * max(0, (error.offset or 1) - 1) + "^"
-    return f"line {number}: {text}\n{' ' * len(f'line {number}: ')}{caret}"
+    shown = f"line {number}: {text}\n{' ' * len(f'line {number}: ')}{caret}"
+    return {"type": type(error).__name__, "message": error.msg, "name": None, "line": error.lineno, "traceback": shown}

@@ -2,7 +2,7 @@
 
     "   text, as it is
     +   JSON
-    *   JSON in which {"$handle": {...}} stands for an image, a blob or a stored value
+    *   JSON in which {mark: {...}} stands for an image, a blob or a stored value
     -   JSON of an error: {"kind", "message", "server", "tool", "data"}
 
 Imports nothing from the host's side; the host has its own half in wasm.py.
@@ -28,6 +28,10 @@ _lenient = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
 _std_default = json.JSONEncoder.default
 
 
+mark = "$handle"
+"""The key that stands for a handle; the host gives each execution another one, which no upstream knows."""
+
+
 class Handle:
     """Something kept on the host: an image, audio, a blob or a long value. `repr` shows what it is;
     `.bytes()` and `.text()` load it; returning it (or a list of handles) from the code attaches it to
@@ -50,7 +54,7 @@ class Handle:
 
 
 def _as_handle(node: dict[str, Any]) -> Any:
-    if len(node) == 1 and isinstance(inner := node.get("$handle"), dict):
+    if len(node) == 1 and isinstance(inner := node.get(mark), dict):
         return Handle(**inner)
     return node
 
@@ -73,7 +77,7 @@ def simplify(value: Any) -> Any:
     if resolve is not None:
         return resolve(value)
     if isinstance(value, Handle):
-        return {"$handle": {"id": value.id}}
+        return {mark: {"id": value.id}}
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {f.name: getattr(value, f.name) for f in dataclasses.fields(value)}
     if isinstance(value, (datetime.datetime, datetime.date, datetime.time)):
@@ -105,19 +109,19 @@ _strict.default = _lenient.default = simplify  # type: ignore[method-assign]
 
 def encode(value: Any) -> str:
     """JSON of arguments. Raises TypeError where a value has no JSON form, ValueError for NaN."""
-    return _clean(_strict.encode(value))
+    return clean(_strict.encode(value))
 
 
 def encode_result(value: Any) -> str:
     """JSON of a result: NaN is allowed, for the host names it, and what has no JSON form is written as its repr."""
     try:
-        return _clean(_lenient.encode(value))
+        return clean(_lenient.encode(value))
     except (TypeError, ValueError, RecursionError):
-        return _clean(_lenient.encode(_describe(value, 0)))
+        return clean(_lenient.encode(_describe(value, 0)))
 
 
-def _clean(text: str) -> str:
-    # Lone surrogates have no UTF-8.
+def clean(text: str) -> str:
+    """Text that can be written as UTF-8: lone surrogates cannot."""
     return text if text.isascii() else text.encode("utf-8", "replace").decode()
 
 
