@@ -5,8 +5,9 @@ it, and serves executions over the one descriptor it has.
     python -I -S child.py KIND CONTROL_FD PATHS_AS_JSON
 
 Requests on the control socket are one letter: `f` (fork; the child's socket comes with it), answered by the child's
-number, or `d` and a number (that child is done with: collect it). Until then a dead child stays a zombie, so that its
-number cannot pass to another process while the gateway might still signal it.
+number, `d` and a number (that child is done with: collect it), or `w` and a number (the same, and say how it ended).
+Until then a dead child stays a zombie, so that its number cannot pass to another process while the gateway might still
+signal it.
 """
 
 import functools
@@ -22,6 +23,10 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 NUMBER = struct.Struct("<q")
+END = struct.Struct("<qq")
+"""Wait status, and the most memory that it had, in KiB (on macOS bytes)."""
+_STACK = 64 * 1024 * 1024
+"""Bytes of stack of what runs code: as much as a Wasm guest needs (component.THREAD_STACK)."""
 _OUT_OF_MEMORY = b'["memory_mib", "the interpreter ran out of memory; what it held is lost"]'
 _OUT_OF_MEMORY = struct.pack("<cI", b"f", len(_OUT_OF_MEMORY)) + _OUT_OF_MEMORY
 _MIB = 1024 * 1024
@@ -49,9 +54,13 @@ def main() -> None:
             children.add(_fork(control, descriptors[0], serve))
         else:
             (pid,) = NUMBER.unpack(request[1:])
+            status = peak = 0
             if pid in children:
                 children.discard(pid)
-                os.waitpid(pid, 0)
+                _, status, usage = os.wait4(pid, 0)
+                peak = usage.ru_maxrss
+            if request[:1] == b"w":
+                control.sendall(END.pack(status, peak))
     for pid in children:  # the gateway is gone
         os.kill(pid, signal.SIGKILL)
 
@@ -63,15 +72,25 @@ def _fork(control: socket.socket, descriptor: int, serve: "Serve") -> int:
         control.sendall(NUMBER.pack(pid))
         return pid
     try:
-        connection = Connection(descriptor)
-        try:
-            serve(connection)
-        except MemoryError:
-            os.write(descriptor, _OUT_OF_MEMORY)  # made beforehand: there may be no room to make it now
-        except BaseException as error:
-            connection.failed("", f"{type(error).__name__}: {error}")
+        # A stack of its own: the main thread's would have to grow, which the limit of memory may forbid.
+        threading.stack_size(_STACK)
+        thread = threading.Thread(target=_serve, args=(serve, Connection(descriptor), descriptor))
+        thread.start()
+        thread.join()
     finally:
         os._exit(0)
+
+
+def _serve(serve: "Serve", connection: "Connection", descriptor: int) -> None:
+    try:
+        serve(connection)
+    except BaseException as error:
+        try:
+            if isinstance(error, MemoryError):
+                raise
+            connection.failed("", f"{type(error).__name__}: {error}")
+        except MemoryError:
+            os.write(descriptor, _OUT_OF_MEMORY)  # made beforehand: there may be no room to make it now
 
 
 Serve = Callable[["Connection"], None]
@@ -173,16 +192,9 @@ class Connection:
 
 
 def _wasm_child(runtime: Any) -> Serve:
-    from mcpgate_sandbox import component, wasm
+    from mcpgate_sandbox import wasm
 
     def serve(connection: Connection) -> None:
-        # A guest needs a big stack. The filter of system calls locks all threads, and none can be started after it.
-        threading.stack_size(component.THREAD_STACK)
-        thread = threading.Thread(target=run, args=(connection,))
-        thread.start()
-        thread.join()
-
-    def run(connection: Connection) -> None:
         instance = wasm.WasmInstance(runtime)
         instance.rehearse()
         connection.lock_down()

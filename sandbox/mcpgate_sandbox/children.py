@@ -17,7 +17,7 @@ from typing import Any
 import orjson
 
 from mcpgate_sandbox import frames
-from mcpgate_sandbox.child import NUMBER
+from mcpgate_sandbox.child import END, NUMBER
 from mcpgate_sandbox.engine import Outcome
 from mcpgate_sandbox.errors import Crashed, LimitReached, SandboxError, SandboxUnavailable
 from mcpgate_sandbox.host import Call, Violation
@@ -26,6 +26,8 @@ from mcpgate_sandbox.sessions import MIB
 
 _START_S = 60.0
 """How long the process that children come from may take to load what they share."""
+_NEARLY_ALL = 0.6
+"""Share of its memory that a child has had which died of having none; what it could not get is not counted."""
 _CHILD_S = 20.0
 """How long a child may take until it is locked."""
 
@@ -84,6 +86,19 @@ class Nursery:
                     self._control.sendall(b"d" + NUMBER.pack(pid))
                 except OSError:
                     pass  # the nursery died, and its children with it
+
+    def autopsy(self, pid: int) -> tuple[int, int]:
+        """How a dead child ended, and collect it: the signal (0 for none, or where nobody knows) and the MiB that it
+        had at most."""
+        with self._lock:
+            try:
+                if self._control is not None:
+                    self._control.sendall(b"w" + NUMBER.pack(pid))
+                    status, peak = END.unpack(self._control.recv(END.size))
+                    return (os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0), peak // 1024
+            except (OSError, struct.error):
+                pass
+        return 0, 0
 
     def close(self) -> None:
         with self._lock:
@@ -145,7 +160,8 @@ class Child:
 
     def __init__(self, nursery: Nursery, pid: int, connection: socket.socket) -> None:
         self._nursery, self._pid, self._connection = nursery, pid, connection
-        self._alive = True
+        self._alive, self._collected = True, False
+        self._cpu_used_s = 0.0
         self._lock = threading.Lock()
         self._buffer = bytearray()
         self._poller = select.poll()
@@ -181,6 +197,9 @@ class Child:
                 if kind == b"f":
                     raise _failure(payload)
                 self._serve(call, kind, payload)
+        except Crashed as error:
+            self._kill()
+            return call.failed(call.stopped or self._autopsy(error, limits.memory_mib))
         except SandboxError as error:
             self._kill()
             return call.failed(call.stopped or error)
@@ -199,7 +218,22 @@ class Child:
     def close(self) -> None:
         self._kill()
         self._connection.close()
-        self._nursery.collect(self._pid)
+        if not self._collected:
+            self._collected = True
+            self._nursery.collect(self._pid)
+
+    def _autopsy(self, error: Crashed, memory_mib: int) -> SandboxError:
+        if self._collected:
+            return error
+        self._collected = True
+        ended_by, peak_mib = self._nursery.autopsy(self._pid)
+        if ended_by and peak_mib >= _NEARLY_ALL * memory_mib:
+            # CPython does not always survive running out of memory.
+            gave_up = (
+                f"the interpreter gave up, most likely out of memory (limit {memory_mib} MiB); what it held is lost"
+            )
+            return LimitReached("memory_mib", gave_up)
+        return Crashed(f"signal {ended_by}") if ended_by else error
 
     def _serve(self, call: Call, kind: bytes, payload: memoryview) -> None:
         if kind == b"e" and len(payload) >= 1:
@@ -268,9 +302,10 @@ class Child:
     def _cpu_s(self) -> float:
         try:
             # The clock of another process: CPUCLOCK_SCHED of linux/posix-timers.h.
-            return time.clock_gettime(~self._pid << 3 | 2)
+            self._cpu_used_s = time.clock_gettime(~self._pid << 3 | 2)
         except OSError:
-            return 0.0
+            pass  # it is dead: what it had used when last seen
+        return self._cpu_used_s
 
     def _kill(self) -> None:
         # Until `collect` the number cannot pass to another process.

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from mcpgate_sandbox.engine import Limits, Outcome
+from mcpgate_sandbox.engine import Handle, Limits, Outcome
 from mcpgate_sandbox.errors import CodeFailed, LimitReached, SandboxError
 from sandbox.tests.conftest import Host
 from sandbox.tests.escapes.conftest import Arena
@@ -25,7 +25,7 @@ def is_plain(value: Any) -> bool:
             waiting += [*item.keys(), *item.values()]
         elif type(item) is list:
             waiting += item
-        elif item is not None and type(item) not in (str, int, float, bool):
+        elif item is not None and type(item) not in (str, int, float, bool, Handle):
             return False
     return True
 

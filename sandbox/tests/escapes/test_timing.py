@@ -26,8 +26,6 @@ LOTS = {
     "urandom": "import os\n[os.urandom(8).hex()]",
     "a UUID": "import uuid\n[str(uuid.uuid4())]",
     "a UUID of time": "import uuid\n[str(uuid.uuid1())]",
-    "the hash of text": "[hash('abc'), hash('x' * 50)]",
-    "the order of a set": "[str({str(i) for i in range(50)})]",
     "a name for a file": "import tempfile\n[next(tempfile._get_candidate_names())]",
     "a password's salt": "import crypt\n[crypt.mksalt()]",
 }
