@@ -57,6 +57,14 @@ def _dummy(*names: str) -> dict[str, str]:
     return dict.fromkeys(names, "dummy")
 
 
+_AWS = dict.fromkeys(("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"), "dummy") | {
+    "AWS_ENDPOINT_URL": _NOWHERE,
+    "AWS_REGION": "us-east-1",
+    "AWS_DEFAULT_REGION": "us-east-1",
+    "FASTMCP_LOG_LEVEL": "ERROR",
+}
+
+
 # fmt: off
 _TABLE = (
     # Work offline.
@@ -118,6 +126,70 @@ _TABLE = (
     # A placeholder too: the server wants the shape of a token.
     Server("mapbox", "@mapbox/mcp-server@0.2.0", "dist/index.js", env={"MAPBOX_ACCESS_TOKEN": "pk.eyJ1IjoiYSJ9.x"}),
     Server("ha", "ha-mcp==3.5.1", "ha-mcp", env=_dummy("HOMEASSISTANT_TOKEN") | {"HOMEASSISTANT_URL": _NOWHERE}),
+    # For catalogues of hundreds and thousands of tools.
+    Server("redis", "redis-mcp-server==0.5.1", "redis-mcp-server", ("--url", "redis://127.0.0.1:9/0")),
+    Server("mysql-never", "@neverinfamous/mysql-mcp@2.1.0", "dist/cli.js",
+           ("--transport", "stdio", "--mysql", "mysql://bench:bench@127.0.0.1:9/test")),
+    Server("clickhouse", "mcp-clickhouse==0.7.0", "mcp-clickhouse",
+           env={"CHDB_ENABLED": "true", "CLICKHOUSE_ENABLED": "false", "CHDB_DATA_PATH": ":memory:"}),
+    Server("postgres-henkey", "@henkey/postgres-mcp-server@1.0.7", "build/index.js",
+           ("--connection-string", "postgresql://postgres@127.0.0.1:9/postgres")),
+    Server("markitdown", "markitdown-mcp==0.0.1a7", "markitdown-mcp"),
+    Server("tooluniverse", "tooluniverse==1.5.7", "tooluniverse-smcp-stdio"),
+    Server("hostinger", "hostinger-api-mcp@1.63.2", "src/servers/all.js", env=_dummy("API_TOKEN")),
+    Server("ms365", "@softeria/ms-365-mcp-server@0.155.0", "dist/index.js",
+           ("--org-mode",), _dummy("MS365_MCP_OAUTH_TOKEN")),
+    Server("azure", "@azure/mcp@2.0.5", "index.js",
+           ("server", "start", "--mode", "all"),
+           {"AZURE_MCP_COLLECT_TELEMETRY": "false", "DOTNET_SYSTEM_GLOBALIZATION_INVARIANT": "1"}),
+    Server("postman", "@postman/postman-mcp-server@2.13.0", "dist/src/index.js",
+           ("--full",), {"POSTMAN_API_KEY": "PMAK-dummy"}),
+    Server("twilio", "@twilio-alpha/mcp@0.7.0", "build/index.js", (f"AC{'0' * 32}/SK{'0' * 32}:{'x' * 32}",)),
+    Server("iterable", "@iterable/mcp@1.9.0", "dist/index.js",
+           env=_dummy("ITERABLE_API_KEY")
+           | dict.fromkeys(("ITERABLE_USER_PII", "ITERABLE_ENABLE_WRITES", "ITERABLE_ENABLE_SENDS"), "true")),
+    Server("healthomics", "awslabs-aws-healthomics-mcp-server==0.1.5", "awslabs.aws-healthomics-mcp-server", env=_AWS),
+    Server("backlog", "backlog-mcp-server@0.20.4", "build/index.js",
+           env=_dummy("BACKLOG_API_KEY") | {"BACKLOG_DOMAIN": "x.backlog.com"}),
+    Server("shortcut", "@shortcut/mcp@0.25.0", "dist/index.js", env=_dummy("SHORTCUT_API_TOKEN")),
+    Server("billing", "awslabs-billing-cost-management-mcp-server==0.0.42", "awslabs.billing-cost-management-mcp-server",
+           env=_AWS),
+    Server("sns-sqs", "awslabs-amazon-sns-sqs-mcp-server==2.1.1", "awslabs.amazon-sns-sqs-mcp-server",
+           ("--allow-resource-creation",), _AWS),
+    Server("browserstack", "@browserstack/mcp-server@1.4.2", "dist/index.js",
+           env=_dummy("BROWSERSTACK_USERNAME", "BROWSERSTACK_ACCESS_KEY")),
+    Server("coolify", "@masonator/coolify-mcp@3.5.0", "dist/index.js",
+           env=_dummy("COOLIFY_ACCESS_TOKEN") | {"COOLIFY_BASE_URL": _NOWHERE}),
+    Server("attio", "attio-mcp@1.6.1", "dist/cli.js", env={"ATTIO_API_KEY": "0" * 64}),
+    Server("iotsitewise", "awslabs-aws-iot-sitewise-mcp-server==11.0.23", "awslabs.aws-iot-sitewise-mcp-server",
+           ("--allow-writes",), _AWS),
+    Server("asana", "@roychri/mcp-server-asana@1.8.0", "dist/index.js", env=_dummy("ASANA_ACCESS_TOKEN")),
+    Server("ppt", "office-powerpoint-mcp-server==2.0.7", "ppt_mcp_server", also=("mcp<2",)),
+    Server("dataprocessing", "awslabs-aws-dataprocessing-mcp-server==0.2.2", "awslabs.aws-dataprocessing-mcp-server",
+           ("--allow-write",), _AWS),
+    Server("chrome-devtools", "chrome-devtools-mcp@1.11.0", "build/src/bin/chrome-devtools-mcp.js",
+           ("--headless", "--isolated", "--no-usage-statistics")),
+    Server("drawio", "drawio-mcp-server@2.3.0", "build/index.js"),
+    Server("iam", "awslabs-iam-mcp-server==1.0.25", "awslabs.iam-mcp-server", env=_AWS),
+    Server("n8n", "n8n-mcp@2.87.0", "dist/mcp/stdio-wrapper.js",
+           env=_dummy("N8N_API_KEY") | {"MCP_MODE": "stdio", "LOG_LEVEL": "error", "N8N_API_URL": _NOWHERE}
+           | dict.fromkeys(("DISABLE_CONSOLE_OUTPUT", "N8N_MCP_TELEMETRY_DISABLED"), "true")),
+    Server("lark", "@larksuiteoapi/lark-mcp@0.5.1", "dist/cli.js", ("mcp", "-a", "cli_x", "-s", "x", "-t", ",".join(
+        f"preset.{part}" for part in ("default", "im.default", "base.default", "doc.default", "task.default",
+                                      "calendar.default")))),
+    Server("antv-chart", "@antv/mcp-server-chart@0.9.10", "build/index.js"),
+    Server("k8s-kubectl", "mcp-server-kubernetes@4.1.7", "dist/index.js", env={"KUBECONFIG": "{work}/kubeconfig"}),
+    Server("datadog", "@winor30/mcp-server-datadog@1.8.0", "build/index.js",
+           env=_dummy("DATADOG_API_KEY", "DATADOG_APP_KEY")),
+    Server("launchdarkly", "@launchdarkly/mcp-server@0.6.2", "bin/mcp-server.js", ("start", "--api-key", "dummy")),
+    Server("cloudwatch", "awslabs-cloudwatch-mcp-server==0.3.1", "awslabs.cloudwatch-mcp-server", env=_AWS),
+    Server("echarts", "mcp-echarts@0.7.1", "build/index.js"),
+    Server("qase", "@qase/mcp-server@2.7.0", "build/index.js", env=_dummy("QASE_API_TOKEN")),
+    Server("neo4j-model", "mcp-neo4j-data-modeling==0.8.2", "mcp-neo4j-data-modeling"),
+    Server("eks", "awslabs-eks-mcp-server==0.2.1", "awslabs.eks-mcp-server", ("--allow-write",), _AWS),
+    Server("circleci", "@circleci/mcp-server-circleci@0.20.0", "dist/index.js", env=_dummy("CIRCLECI_TOKEN")),
+    Server("dynamodb", "awslabs-dynamodb-mcp-server==2.1.8", "awslabs.dynamodb-mcp-server", env=_AWS),
+    Server("ecs", "awslabs-ecs-mcp-server==0.1.37", "ecs-mcp-server", env=_AWS),
 )
 # fmt: on
 
@@ -135,9 +207,20 @@ SETS: Mapping[str, tuple[str, ...]] = {
         "kubernetes", "mongodb", "github", "gitlab", "linear", "atlassian", "todoist", "slack", "notion", "workspace",
         "hubspot", "xero", "paddle", "digitalocean", "grafana", "sentry", "cloudinary", "mapbox", "ha",
     ),
+    "catalogs": (
+        "filesystem", "memory", "git", "sqlite", "sequential-thinking", "word", "everything", "excel", "motherduck",
+        "redis", "mysql-never", "docx", "clickhouse", "postgres-henkey", "mathematics", "markitdown",
+    ),
+    "large": (
+        "tooluniverse", "hostinger", "ms365", "azure", "postman", "twilio", "iterable", "healthomics", "backlog",
+        "shortcut", "billing", "sns-sqs", "browserstack", "coolify", "attio", "iotsitewise", "asana", "ppt",
+        "dataprocessing", "chrome-devtools", "drawio", "iam", "n8n", "lark", "antv-chart", "k8s-kubectl", "datadog",
+        "launchdarkly", "cloudwatch", "echarts", "qase", "neo4j-model", "eks", "circleci", "dynamodb", "ecs",
+    ),
 }
 # fmt: on
-"""`reference` and `ten` work offline; `discovery` is a wide catalogue, much of it listing-only."""
+"""`reference` and `ten` work offline; `discovery` is a wide catalogue, much of it listing-only; `catalogs` are 508 tools
+of servers that work offline, some with a database beside them; `large` is listing-only, for thousands of tools."""
 
 
 class ServerFailed(Exception):

@@ -88,9 +88,11 @@ def test_wrong_usage_and_configuration_exit_2_with_the_remedy(mcpgate: Mcpgate, 
     assert done.returncode == 2 and "did you mean `command`?" in done.stderr and "Traceback" not in done.stderr
 
 
-def test_sandbox_test_tries_what_the_sandbox_promises(mcpgate: Mcpgate) -> None:
-    done = mcpgate("sandbox", "test")
+@pytest.mark.parametrize("options", [[], ["--isolation", "process"], ["--engine", "restricted"]])
+def test_sandbox_test_tries_what_the_sandbox_promises(options: list[str], mcpgate: Mcpgate) -> None:
+    done = mcpgate("sandbox", "test", *options)
     assert done.returncode == 0 and done.stdout.count("ok  ") == 8
+    assert ("system calls filtered by the kernel" in done.stdout) == (options != [])
 
 
 def test_a_command_whose_reader_left_does_not_complain(config: str) -> None:

@@ -1,0 +1,114 @@
+# mypy: ignore-errors
+"""The process that holds a suite's state: runs in the venv of the suite's package, apart from the benchmark's own.
+
+It has two doors. Standard input and output are the benchmark's: JSON lines that list the tasks, put the state to where
+one starts, and ask for the verdict. A TCP port on the loopback is the MCP servers' (`server.py`, as many as anybody
+starts): they relay what they are asked, so that all who connect see one state, and a task can begin while they run.
+What the state is, is the box's business. Standard library only.
+"""
+
+import json
+import socketserver
+import sys
+import threading
+import traceback
+from typing import Any, Protocol
+
+
+class Box(Protocol):
+    """The tools of some servers over one state, and the tasks that are judged by it."""
+
+    def catalog(self) -> dict[str, list[dict[str, Any]]]:
+        """Server → its tools, as `tools/list` shows them."""
+        ...
+
+    def tasks(self) -> list[dict[str, Any]]:
+        """Every task with the calls of its ground truth and what they answered: see `oracle.TracedTask`."""
+        ...
+
+    def begin(self, task_id: str) -> None: ...
+
+    def call(self, server: str, tool: str, arguments: dict[str, Any]) -> Any:
+        """The tool's value, made of JSON's types. What it raises becomes the text of an error result."""
+        ...
+
+    def verify(self, answers: list[str]) -> str:
+        """Nothing when the task that was begun is done, else why not."""
+        ...
+
+
+def serve(box: Box) -> None:
+    """Opens both doors and goes on until standard input ends."""
+    lock = threading.Lock()
+    control, sys.stdout = sys.stdout, sys.stderr  # Packages print; the benchmark reads only our lines.
+    with _ToolDoor(box, lock) as door:
+        threading.Thread(target=door.serve_forever, daemon=True).start()
+        _say(control, {"port": door.server_address[1], "servers": list(box.catalog())})
+        for line in sys.stdin:
+            request = json.loads(line)
+            try:
+                with lock:
+                    answer = {"result": getattr(box, request["method"])(*request["params"])}
+            except Exception:
+                answer = {"error": traceback.format_exc(limit=-3)}
+            _say(control, answer)
+        door.shutdown()
+
+
+def _say(stream: Any, message: dict[str, Any]) -> None:
+    stream.write(json.dumps(message) + "\n")
+    stream.flush()
+
+
+class _ToolDoor(socketserver.ThreadingTCPServer):
+    """Answers `{"server", "tool"?, "arguments"?}` lines with the MCP result of `tools/call`, or of `tools/list`."""
+
+    daemon_threads = True
+
+    def __init__(self, box: Box, lock: threading.Lock) -> None:
+        super().__init__(("127.0.0.1", 0), _ToolConnection)
+        self.box, self.lock = box, lock
+        self.catalog = box.catalog()
+        self.wrapped = {
+            (server, tool["name"])
+            for server, tools in self.catalog.items()
+            for tool in tools
+            if list(tool.get("outputSchema", {}).get("properties", ())) == ["result"]
+        }
+
+
+class _ToolConnection(socketserver.StreamRequestHandler):
+    disable_nagle_algorithm = True
+    server: _ToolDoor
+
+    def handle(self) -> None:
+        for line in self.rfile:
+            self.wfile.write(json.dumps(self._answer(json.loads(line))).encode() + b"\n")
+
+    def _answer(self, request: dict[str, Any]) -> dict[str, Any]:
+        name, tool = request["server"], request.get("tool")
+        if tool is None:
+            return {"tools": self.server.catalog[name]}
+        try:
+            with self.server.lock:
+                value = self.server.box.call(name, tool, request["arguments"])
+        except Exception as error:
+            text = str(error) or type(error).__name__
+            return {"content": [{"type": "text", "text": text}], "isError": True}
+        return _to_result(value, (name, tool) in self.server.wrapped)
+
+
+def _to_result(value: Any, wrapped: bool) -> dict[str, Any]:
+    """As the Python SDK does it: text is text, all else is JSON; what is no object is wrapped as `{"result": …}`."""
+    if wrapped and not (isinstance(value, dict) and list(value) == ["result"]):
+        structured = {"result": value}
+    else:
+        structured = {} if value is None else value
+    if isinstance(value, str):
+        text = value
+    else:
+        text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    result: dict[str, Any] = {"content": [{"type": "text", "text": text}], "isError": False}
+    if isinstance(structured, dict):
+        result["structuredContent"] = structured
+    return result
