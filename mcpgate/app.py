@@ -29,8 +29,13 @@ _ENGINES = {
 
 def build(config: Config) -> tuple[Gateway, SqliteStore]:
     """Raises ConfigError."""
-    store = SqliteStore(_store_path(config.storage.url))
-    return Gateway(config, make_engine(config.sandbox), Memory(store)), store
+    store = open_store(config)
+    return Gateway(config, make_engine(config.sandbox), Memory(store), store), store
+
+
+def open_store(config: Config) -> SqliteStore:
+    """Where the gateway keeps things over restarts."""
+    return SqliteStore(_store_path(config.storage.url))
 
 
 @asynccontextmanager
@@ -54,7 +59,7 @@ async def running(
 async def _flush_now_and_then(gateway: Gateway) -> None:
     while True:
         await asyncio.sleep(_FLUSH_EVERY_S)
-        gateway.memory.flush()
+        gateway.flush()
 
 
 async def watch(gateway: Gateway, path: Path) -> None:

@@ -38,6 +38,7 @@ from mcpgate.api.mcp import (
 )
 from mcpgate.codemode.gateway import Gateway
 from mcpgate.config import is_loopback
+from mcpgate.telemetry.metrics import CONTENT_TYPE
 
 Scope = Mapping[str, Any]
 Receive = Callable[[], Awaitable[Mapping[str, Any]]]
@@ -110,7 +111,9 @@ class HttpFace:
                 await http.respond(200, b'{"status":"ok"}')
             case "/readyz", "GET":
                 await self._ready(http)
-            case (("/mcp" | "/sse" | "/messages" | "/healthz" | "/readyz"), _):
+            case "/metrics", "GET":
+                await http.respond(200, self._gateway.metrics.shown(), {"content-type": CONTENT_TYPE})
+            case (("/mcp" | "/sse" | "/messages" | "/healthz" | "/readyz" | "/metrics"), _):
                 raise _Refused(405, "invalid_request", f"{http.method} is not allowed on {path}")
             case _:
                 raise _Refused(404, "not_found", f"no route {path}; MCP is served at /mcp (streamable HTTP) and /sse")

@@ -182,6 +182,7 @@ class McpFace:
             # A model reads results, not protocol errors.
             meta = {"mcpgate/error": {"code": error.code, **error.data}}
             return {"content": [{"type": "text", "text": error.message}], "isError": True, "_meta": meta}
+        self.gateway.savings.request(answer.text, answer.outcome)
         content: list[dict[str, Any]] = [{"type": "text", "text": answer.text}] if answer.text else []
         return {"content": [*content, *answer.blocks], "isError": answer.is_error}
 

@@ -20,6 +20,7 @@ COMMANDS = {
     "describe": "show the Python stubs of tools or servers",
     "docs": "read a page: sandbox, a server, or server.tool",
     "run": "run a Python file in the sandbox, with the servers as globals",
+    "usage": "show how the gateway was used, and what Code Mode saved",
     "import": "take over the servers that your agents already use",
     "install": "register mcpgate in an agent",
     "sandbox": "build or test the sandbox",

@@ -16,7 +16,9 @@ from mcpgate.codemode.bridge import Bridge
 from mcpgate.codemode.handles import HandleStore
 from mcpgate.codemode.metatools import MetaTools
 from mcpgate.codemode.runner import Runner
+from mcpgate.codemode.savings import Savings, Tallies
 from mcpgate.config import Config, UpstreamConfig
+from mcpgate.telemetry.metrics import Metrics
 from mcpgate.upstream.pool import UpstreamPool, UpstreamView
 from mcpgate_sandbox.engine import Engine
 
@@ -40,7 +42,7 @@ def _setting(config: Config, name: str) -> object:
 class Gateway:
     """Code Mode in front of a pool of upstreams, whatever face shows it."""
 
-    def __init__(self, config: Config, engine: Engine, memory: Memory) -> None:
+    def __init__(self, config: Config, engine: Engine, memory: Memory, tallies: Tallies) -> None:
         self.config = config
         self.engine = engine
         self.memory = memory
@@ -51,6 +53,9 @@ class Gateway:
         self.catalog = Catalog()
         self.direct: dict[str, Tool] = {}
         """Tools that are shown as they are, by the name they are shown under."""
+        self.metrics = Metrics()
+        self.savings = Savings(tallies, self.metrics, self._definition_chars)
+        self._measured: tuple[object, bytes, tuple[int, int]] | None = None
         self._listeners: list[Callable[[], None]] = []
         self._shown = b""
         self._rebuild_due = False
@@ -140,7 +145,19 @@ class Gateway:
 
     async def aclose(self) -> None:
         await asyncio.gather(self.pool.aclose(), self.engine.aclose(), return_exceptions=True)
+        self.flush()
+
+    def flush(self) -> None:
+        """Write what is new to where it outlives this process."""
         self.memory.flush()
+        self.savings.flush()
+
+    def _definition_chars(self) -> tuple[int, int]:
+        """Characters of the definitions of all tools that code reaches, and of those that are shown instead."""
+        if self._measured is None or self._measured[0] is not self.catalog or self._measured[1] is not self._shown:
+            classic = sum(len(jsontext.dumps(tool.raw)) for tool in self.catalog.tools)
+            self._measured = (self.catalog, self._shown, (classic, len(self._shown)))
+        return self._measured[2]
 
 
 def _listing(view: UpstreamView) -> ServerListing:

@@ -1,4 +1,4 @@
-"""What mcpgate keeps over restarts, in one SQLite file: learned shapes and last known catalogs.
+"""What mcpgate keeps over restarts, in one SQLite file: learned shapes, last known catalogs, and sums by day.
 
 Losing it costs nothing but having to learn again, so trouble with the file is logged and lived with.
 Several processes may share the file (WAL).
@@ -18,12 +18,15 @@ MIGRATIONS: list[Callable[[sqlite3.Connection], object]] = [
         "CREATE TABLE kept (kind TEXT, key TEXT, value BLOB NOT NULL, at REAL NOT NULL, PRIMARY KEY (kind, key))"
         " WITHOUT ROWID"
     ),
+    lambda db: db.execute(
+        "CREATE TABLE tallies (day TEXT, name TEXT, amount INTEGER NOT NULL, PRIMARY KEY (day, name)) WITHOUT ROWID"
+    ),
 ]
 """Forward only; the file's user_version is how many it has."""
 
 
 class SqliteStore:
-    """Implements catalog.memory.Keep. Thread-safe."""
+    """Implements catalog.memory.Keep and codemode.savings.Tallies. Thread-safe."""
 
     def __init__(self, path: Path | None) -> None:
         """`path` None keeps everything in memory."""
@@ -66,6 +69,27 @@ class SqliteStore:
                     )
             except sqlite3.Error as error:
                 log.warning("cannot keep what was learned: %s", error)
+
+    def add(self, day: str, amounts: Iterable[tuple[str, int]]) -> None:
+        """Add to a day's sums; several processes may."""
+        with self._lock:
+            try:
+                with self._db:
+                    self._db.executemany(
+                        "INSERT INTO tallies VALUES (?, ?, ?)"
+                        " ON CONFLICT DO UPDATE SET amount = amount + excluded.amount",
+                        [(day, name, amount) for name, amount in amounts],
+                    )
+            except sqlite3.Error as error:
+                log.warning("cannot keep what was counted: %s", error)
+
+    def sums(self, since: str) -> dict[str, dict[str, int]]:
+        """Day → name → sum, from a day (ISO) on."""
+        found: dict[str, dict[str, int]] = {}
+        with self._lock:
+            for day, name, amount in self._db.execute("SELECT * FROM tallies WHERE day >= ?", (since,)):
+                found.setdefault(day, {})[name] = amount
+        return found
 
     def close(self) -> None:
         with self._lock:

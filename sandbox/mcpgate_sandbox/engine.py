@@ -83,6 +83,8 @@ class Outcome:
     stderr: str = ""
     error: CodeFailed | LimitReached | Cancelled | Crashed | None = None
     tool_calls: int = 0
+    answer_chars: int = 0
+    """Characters of all that the tools answered."""
     cpu_s: float = 0.0
     wall_s: float = 0.0
     """From start to end, `tool_wait_s` included."""

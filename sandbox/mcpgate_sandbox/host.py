@@ -71,7 +71,7 @@ class Call:
         self._next_sync = 0
         self._ended = False
         self._held = _Held(4 * max(self.limits.max_argument_chars, self.limits.max_reply_chars))
-        self._reported = 0
+        self._reported = self._answer_chars = 0
         self._output: tuple[list[str], list[str]] = ([], [])
         self._output_chars = 0
         self._tool_wait_s = 0.0
@@ -119,6 +119,7 @@ class Call:
         except Exception as error:  # a defect of the host's own: the guest hears of it, and goes on
             answer = self._error(ToolFailed(f"the gateway failed: {type(error).__name__}"), name)
             self._report(name, error)
+        self._answer_chars += len(answer)
         if not self._held.take(len(answer)):
             answer = self._error(ToolFailed(f"too much at once: {self._held}; read answers before asking on"), name)
             self._held.force(len(answer))
@@ -337,6 +338,7 @@ class Call:
             stderr="".join(self._output[1]),
             error=error if isinstance(error, (CodeFailed, LimitReached, Cancelled, Crashed)) else None,
             tool_calls=self.tool_calls,
+            answer_chars=self._answer_chars,
             cpu_s=self._cpu_clock() - self._cpu_began if self._began else 0.0,
             wall_s=time.monotonic() - self._began if self._began else 0.0,
             tool_wait_s=self._tool_wait_s,
