@@ -4,7 +4,6 @@ import argparse
 import csv
 import datetime
 import json
-import re
 import sys
 
 from mcpgate.app import open_store
@@ -12,6 +11,7 @@ from mcpgate.cli.opened import add_config
 from mcpgate.codemode.savings import CHARS_PER_TOKEN, COUNTED
 from mcpgate.config import Config, find_config, load_config
 from mcpgate.errors import ConfigError, InvalidRequest
+from mcpgate.governance.periods import Period
 
 _HOW = (
     f"Saved tokens are estimated, {CHARS_PER_TOKEN} characters to a token, and rather too low: for each request the\n"
@@ -22,7 +22,7 @@ _HOW = (
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--since", default="30d", help="a date (2026-11-01), or so many days (default: 30d)")
+    parser.add_argument("--since", default="30d", help="a date, or a period like 7d or 1M (default: 30d)")
     parser.add_argument("--by", choices=("total", "day"), default="total", help="one row, or one a day")
     parser.add_argument("--format", choices=("table", "json", "csv"), default="table")
     add_config(parser)
@@ -62,10 +62,12 @@ def _config(path: str | None) -> Config:
 
 
 def _since(text: str) -> str:
-    if days := re.fullmatch(r"(\d{1,5})d", text):
-        today = datetime.datetime.now(datetime.UTC).date()
-        return (today - datetime.timedelta(days=int(days[1]) - 1 if int(days[1]) else 0)).isoformat()
+    today = datetime.datetime.now(datetime.UTC)
+    try:
+        return Period.parse(text).before(today).date().isoformat()
+    except (ValueError, OverflowError):
+        pass
     try:
         return datetime.date.fromisoformat(text).isoformat()
     except ValueError:
-        raise InvalidRequest(f"--since is {text!r}; it takes a date like 2026-11-01, or days like 7d") from None
+        raise InvalidRequest(f"--since is {text!r}; it takes a date like 2026-11-01, or a period like 7d or 1M") from None

@@ -50,7 +50,7 @@ async def test_usage_tells_what_was_done_and_saved_after_the_gateway_is_gone(
 def test_usage_refuses_a_date_that_is_none(config_file: Callable[..., Path]) -> None:
     command = [sys.executable, "-m", "mcpgate", "usage", "--since", "yesterday", "-c", str(config_file({"raw": raw()}))]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)
-    assert done.returncode == 1 and "it takes a date like 2026-11-01, or days like 7d" in done.stderr
+    assert done.returncode == 1 and "it takes a date like 2026-11-01, or a period like 7d or 1M" in done.stderr
 
 
 async def test_definitions_saved_are_those_of_the_upstreams_less_our_own() -> None:
