@@ -70,4 +70,5 @@ def _since(text: str) -> str:
     try:
         return datetime.date.fromisoformat(text).isoformat()
     except ValueError:
-        raise InvalidRequest(f"--since is {text!r}; it takes a date like 2026-11-01, or a period like 7d or 1M") from None
+        takes = "a date like 2026-11-01, or a period like 7d or 1M"
+        raise InvalidRequest(f"--since is {text!r}; it takes {takes}") from None
