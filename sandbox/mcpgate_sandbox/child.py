@@ -4,12 +4,12 @@ it, and serves executions over the one descriptor it has.
 
     python -I -S child.py KIND CONTROL_FD PATHS_AS_JSON
 
-Requests on the control socket are one letter: `f` (fork; the child's socket comes with it), answered by the child's
-number, `d` and a number (that child is done with: collect it), or `w` and a number (the same, and say how it ended).
-Until then a dead child stays a zombie, so that its number cannot pass to another process while the gateway might still
-signal it.
+Requests on the control socket are a letter and a number: `f` (fork; the child's socket comes with it), answered by the
+child's number or a negative errno; `d` (that child is done with: collect it); `w` (the same, and say how it ended).
+Until then a dead child stays a zombie, so that its number cannot pass to another process.
 """
 
+import errno
 import functools
 import gc
 import json
@@ -20,15 +20,15 @@ import struct
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, NoReturn
 
 NUMBER = struct.Struct("<q")
 END = struct.Struct("<qq")
 """Wait status, and the most memory that it had, in KiB (on macOS bytes)."""
 _STACK = 64 * 1024 * 1024
 """Bytes of stack of what runs code: as much as a Wasm guest needs (component.THREAD_STACK)."""
-_OUT_OF_MEMORY = b'["memory_mib", "the interpreter ran out of memory; what it held is lost"]'
-_OUT_OF_MEMORY = struct.pack("<cI", b"f", len(_OUT_OF_MEMORY)) + _OUT_OF_MEMORY
+_WHY = b'["memory_mib", "the interpreter ran out of memory; what it held is lost"]'
+_OUT_OF_MEMORY = struct.pack("<cI", b"f", len(_WHY)) + _WHY
 _MIB = 1024 * 1024
 
 
@@ -51,7 +51,7 @@ def main() -> None:
         if not request:
             break
         if request[:1] == b"f":
-            children.add(_fork(control, descriptors[0], serve))
+            children.add(_fork(control, descriptors, serve))
         else:
             (pid,) = NUMBER.unpack(request[1:])
             status = peak = 0
@@ -62,15 +62,25 @@ def main() -> None:
             if request[:1] == b"w":
                 control.sendall(END.pack(status, peak))
     for pid in children:  # the gateway is gone
-        os.kill(pid, signal.SIGKILL)
+        if pid > 0:
+            os.kill(pid, signal.SIGKILL)
 
 
-def _fork(control: socket.socket, descriptor: int, serve: "Serve") -> int:
-    pid = os.fork()
-    if pid:
+def _fork(control: socket.socket, descriptors: list[int], serve: "Serve") -> int:
+    """The child's number, which the gateway is told too; instead of one, what went wrong as a negative errno."""
+    try:
+        pid = os.fork() if descriptors else -errno.EMFILE
+    except OSError as error:
+        pid = -(error.errno or errno.EAGAIN)
+    if pid == 0:
+        _child(descriptors[0], serve)
+    for descriptor in descriptors:
         os.close(descriptor)
-        control.sendall(NUMBER.pack(pid))
-        return pid
+    control.sendall(NUMBER.pack(pid))
+    return pid
+
+
+def _child(descriptor: int, serve: "Serve") -> NoReturn:
     try:
         # A stack of its own: the main thread's would have to grow, which the limit of memory may forbid.
         threading.stack_size(_STACK)
@@ -126,14 +136,12 @@ class Connection:
 
     def executions(self) -> Iterator[tuple[str, str]]:
         """The executions to run, each (code, options), until the host hangs up."""
-        limited = False
         while (message := self.receive()) is not None:
             kind, payload = message
             if kind != b"x":
                 return
             code, options = self._frames.split(payload)
-            if not limited and (mib := json.loads(options).get("memory_mib")):
-                limited = True
+            if mib := json.loads(options).get("memory_mib"):
                 self._limit_memory(mib)
             yield code, options
 

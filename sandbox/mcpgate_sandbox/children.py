@@ -41,6 +41,7 @@ class Nursery:
         self._lock = threading.Lock()
         self._process: subprocess.Popen[bytes] | None = None
         self._control: socket.socket | None = None
+        self._closed = False
         with self._lock:
             self._start()
         first = self.new_guest(warm=True)
@@ -55,17 +56,29 @@ class Nursery:
 
     def new_guest(self, warm: bool) -> "Child":
         """A fresh child, locked and waiting for its first execution."""
-        ours, theirs = socket.socketpair()
-        with self._lock:
-            try:
-                pid = self._fork(theirs)
-            except OSError:
-                self._stop()
-                self._start()
-                pid = self._fork(theirs)
-            finally:
-                theirs.close()
-        return Child(self, pid, ours)
+        try:
+            ours, theirs = socket.socketpair()
+        except OSError as error:
+            raise SandboxUnavailable(f"no child process could be started: {error}") from error
+        try:
+            with theirs, self._lock:
+                try:
+                    pid = self._fork(theirs)
+                except OSError:
+                    self._stop()
+                    self._start()
+                    pid = self._fork(theirs)
+                if pid <= 1:
+                    raise SandboxUnavailable(f"no child process could be started: {os.strerror(-pid)}")
+                # The nursery keeps what is left of a dead child until it is told: this is no other process.
+                handle = os.pidfd_open(pid) if hasattr(os, "pidfd_open") else None
+        except OSError as error:
+            ours.close()
+            raise SandboxUnavailable(f"no child process could be started: {error}") from error
+        except BaseException:
+            ours.close()
+            raise
+        return Child(self, pid, handle, ours)
 
     def modules(self) -> tuple[list[str], list[str]]:
         child = self.new_guest(warm=True)
@@ -85,7 +98,7 @@ class Nursery:
                 try:
                     self._control.sendall(b"d" + NUMBER.pack(pid))
                 except OSError:
-                    pass  # the nursery died, and its children with it
+                    self._stop()  # it died, and its children with it
 
     def autopsy(self, pid: int) -> tuple[int, int]:
         """How a dead child ended, and collect it: the signal (0 for none, or where nobody knows) and the MiB that it
@@ -94,28 +107,37 @@ class Nursery:
             try:
                 if self._control is not None:
                     self._control.sendall(b"w" + NUMBER.pack(pid))
-                    status, peak = END.unpack(self._control.recv(END.size))
+                    status, peak = END.unpack(self._answer(END.size))
                     return (os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0), peak // 1024
-            except (OSError, struct.error):
-                pass
+            except OSError:
+                self._stop()  # an answer that comes too late would be taken for the next one's
         return 0, 0
 
     def close(self) -> None:
         with self._lock:
+            self._closed = True
             self._stop()
 
     def _fork(self, theirs: socket.socket) -> int:
         if self._control is None:
             raise OSError("the process that children come from has ended")
         socket.send_fds(self._control, [b"f" + NUMBER.pack(0)], [theirs.fileno()])
-        answer = self._control.recv(NUMBER.size)
-        if len(answer) != NUMBER.size:
-            raise OSError("the process that children come from has ended")
-        (pid,) = NUMBER.unpack(answer)
+        (pid,) = NUMBER.unpack(self._answer(NUMBER.size))
         return int(pid)
 
+    def _answer(self, size: int) -> bytes:
+        answer = b""
+        while self._control is not None and len(answer) < size:
+            part = self._control.recv(size - len(answer))
+            if not part:
+                raise OSError("the process that children come from has ended")
+            answer += part
+        return answer
+
     def _start(self) -> None:
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        if self._closed:
+            raise SandboxUnavailable("the sandbox is closed")
+        ours, theirs = socket.socketpair()
         guest = str(Path(__file__).with_name("guest"))
         paths = json.dumps([path for path in [*sys.path, guest] if path])
         program = str(Path(__file__).with_name("child.py"))
@@ -158,8 +180,9 @@ class Nursery:
 class Child:
     """One guest in a process of its own."""
 
-    def __init__(self, nursery: Nursery, pid: int, connection: socket.socket) -> None:
-        self._nursery, self._pid, self._connection = nursery, pid, connection
+    def __init__(self, nursery: Nursery, pid: int, handle: int | None, connection: socket.socket) -> None:
+        """`handle`: a pidfd, where there are such things."""
+        self._nursery, self._pid, self._handle, self._connection = nursery, pid, handle, connection
         self._alive, self._collected = True, False
         self._cpu_used_s = 0.0
         self._lock = threading.Lock()
@@ -169,12 +192,13 @@ class Child:
         try:
             self._deadline = time.monotonic() + _CHILD_S
             kind, payload = self._receive(None, MIB)
-            if kind != b"w":
-                raise SandboxUnavailable(f"a child process could not start: {str(payload, 'utf-8', 'replace')[:500]}")
+            if kind == b"f":
+                raise _failure(payload)
             self.locks: list[str] = json.loads(bytes(payload))
-        except (Crashed, Violation, ValueError) as error:
+        except (Crashed, LimitReached, Violation, ValueError) as error:
             self.close()
-            raise SandboxUnavailable(f"a child process could not start: {error}") from error
+            why = error.how if isinstance(error, Crashed) else str(error)
+            raise SandboxUnavailable(f"a child process could not start: {why}") from error
 
     @property
     def usable(self) -> bool:
@@ -185,12 +209,15 @@ class Child:
         execution, limits = call.execution, call.limits
         options = {"servers": list(execution.servers), "mark": call.mark, "memory_mib": limits.memory_mib}
         call.on_stop = self._kill
+        self._signal(signal.SIGCONT)
         call.begin(self._cpu_s)
         most = 4 * max(limits.max_argument_chars, limits.max_result_chars, limits.max_output_chars) + MIB
         try:
             call.check_stopped()
             self._send(call, frames.frame(b"x", *frames.pair(execution.code, orjson.dumps(options).decode())))
             while True:
+                if call.time_left() <= 0:  # also for a child that never lets us wait
+                    call.tick()
                 kind, payload = self._receive(call, most)
                 if kind == b"r":
                     return call.finished(str(payload, "utf-8", "replace"))
@@ -208,6 +235,7 @@ class Child:
             return call.failed(LimitReached("protocol", f"the execution was ended: {error}"))
         finally:
             call.on_stop = None
+            self._signal(signal.SIGSTOP)  # nothing of it runs between executions
 
     def ask(self, options: str) -> Any:
         """Have the guest answer about itself."""
@@ -221,6 +249,10 @@ class Child:
         if not self._collected:
             self._collected = True
             self._nursery.collect(self._pid)
+        with self._lock:
+            if self._handle is not None:
+                os.close(self._handle)
+                self._handle = None
 
     def _autopsy(self, error: Crashed, memory_mib: int) -> SandboxError:
         if self._collected:
@@ -255,7 +287,7 @@ class Child:
         if size > most:
             raise Violation(f"a frame of {size:,} bytes")
         self._fill(call, frames.HEAD.size + size)
-        payload = memoryview(bytes(self._buffer[frames.HEAD.size : frames.HEAD.size + size]))
+        payload = memoryview(bytes(memoryview(self._buffer)[frames.HEAD.size : frames.HEAD.size + size]))
         del self._buffer[: frames.HEAD.size + size]
         return kind, payload
 
@@ -308,14 +340,19 @@ class Child:
         return self._cpu_used_s
 
     def _kill(self) -> None:
-        # Until `collect` the number cannot pass to another process.
+        if self._alive:
+            self._signal(signal.SIGKILL)
+            self._alive = False
+
+    def _signal(self, number: int) -> None:
         with self._lock:
-            if self._alive:
-                self._alive = False
-                try:
-                    os.kill(self._pid, signal.SIGKILL)
-                except ProcessLookupError:
-                    pass
+            try:
+                if self._handle is not None:
+                    signal.pidfd_send_signal(self._handle, number)
+                elif not self._collected and not hasattr(signal, "pidfd_send_signal"):
+                    os.kill(self._pid, number)  # the nursery, if it lives, keeps the number until `collect`
+            except OSError:
+                pass  # it is dead
 
 
 def _failure(payload: memoryview) -> SandboxError:

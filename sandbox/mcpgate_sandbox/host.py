@@ -13,7 +13,7 @@ import secrets
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any, Protocol
 
 import orjson
@@ -85,8 +85,9 @@ class Call:
         if self.stopped is None:
             self.stopped = reason
         self._inbox.put((0, ""))
-        if self.on_stop is not None:
-            self.on_stop()
+        on_stop = self.on_stop  # the guest's thread may take it away at any moment
+        if on_stop is not None:
+            on_stop()
 
     def cancel_all(self) -> None:
         """Cancel the tool calls that are still on their way."""
@@ -400,16 +401,17 @@ def encode_answer(value: Any, mark: str) -> str:
 
 def _deeper_than(value: Any, levels: int) -> bool:
     """Whether lists and dicts nest more than so many levels deep. Looks at no level beyond."""
-    inner: Iterable[Any]
-    if type(value) is dict:
-        inner = value.values()
-    elif type(value) is list or type(value) is tuple:
-        inner = value
-    else:
-        return False
-    return levels <= 0 or any(
-        _deeper_than(child, levels - 1) for child in inner if type(child) is dict or type(child) is list
-    )
+    layer: list[Any] = [value] if type(value) in (dict, list, tuple) else []
+    for _ in range(levels):
+        if not layer:
+            return False
+        layer = [
+            child
+            for outer in layer
+            for child in (outer.values() if type(outer) is dict else outer)
+            if type(child) is dict or type(child) is list
+        ]
+    return bool(layer)
 
 
 def _handles_in(value: Any, mark: str, text: str) -> Any:

@@ -19,6 +19,8 @@ _PROT_EXEC = 4
 _PR_SET_NO_NEW_PRIVS, _PR_SET_DUMPABLE, _PR_SET_PDEATHSIG = 38, 4, 1
 _SET_MODE_FILTER, _ALL_THREADS = 1, 1
 _NOBODY = 65534
+_MOST_MIB = 4096
+"""Of any execution in this process, whatever its own limit: this one can never be raised again."""
 _INTERPRETER_MIB = 45
 """What the limit of memory allows for the interpreter itself, on every engine."""
 
@@ -67,10 +69,7 @@ def lock_down(descriptor: int) -> list[str]:
     libc = ctypes.CDLL(None, use_errno=True)
     if sys.platform == "linux":
         libc.prctl(_PR_SET_PDEATHSIG, 9, 0, 0, 0)
-        if os.geteuid() == 0:
-            os.setgroups([])
-            os.setresgid(_NOBODY, _NOBODY, _NOBODY)
-            os.setresuid(_NOBODY, _NOBODY, _NOBODY)
+        if os.geteuid() == 0 and _become_nobody():
             libc.prctl(_PR_SET_PDEATHSIG, 9, 0, 0, 0)  # a change of user forgets it
             active.append("not root any more")
         libc.prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
@@ -79,6 +78,16 @@ def lock_down(descriptor: int) -> list[str]:
         if _filter_system_calls(libc, descriptor):
             active.append(SYSTEM_CALL_FILTER)
     return active
+
+
+def _become_nobody() -> bool:
+    try:
+        os.setgroups([])
+        os.setresgid(_NOBODY, _NOBODY, _NOBODY)
+        os.setresuid(_NOBODY, _NOBODY, _NOBODY)
+    except OSError:  # a root without the right to be somebody else, as in a container with dropped capabilities
+        return False
+    return True
 
 
 def address_space() -> int:
@@ -90,13 +99,15 @@ def address_space() -> int:
         return 0
 
 
-def limit_memory(address_space_now: int, mib: int) -> None:
-    """Bound the memory of this process, for good: what it has already is the interpreter and counts as such."""
-    if address_space_now:
+def limit_memory(address_space_at_first: int, mib: int) -> None:
+    """Bound the memory of this process: what it had before any code ran is the interpreter and counts as such."""
+    if address_space_at_first:
         import resource
 
-        most = address_space_now + (mib - _INTERPRETER_MIB) * 1024 * 1024
-        resource.setrlimit(resource.RLIMIT_AS, (most, most))
+        most = address_space_at_first + (mib - _INTERPRETER_MIB) * 1024 * 1024
+        ever = address_space_at_first + _MOST_MIB * 1024 * 1024
+        _, hard = resource.getrlimit(resource.RLIMIT_AS)
+        resource.setrlimit(resource.RLIMIT_AS, (most, ever if hard == resource.RLIM_INFINITY else hard))
 
 
 def _close_all_but(descriptor: int) -> None:

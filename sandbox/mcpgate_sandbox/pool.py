@@ -51,7 +51,7 @@ class Source(Protocol):
 
 
 class PooledEngine:
-    """Fresh interpreters from a pool of warm ones. Thread-safe; use from any event loop."""
+    """Fresh interpreters from a pool of warm ones. To be used from one event loop."""
 
     name = ""
 
@@ -73,6 +73,7 @@ class PooledEngine:
         self._used: queue.SimpleQueue[Guest] = queue.SimpleQueue()
         self._wanted = threading.Semaphore(0)
         self._closed = threading.Event()
+        self._running: set[Call] = set()
         self._loaded: Future[Source] = Future()
         self._thread: threading.Thread | None = None
 
@@ -81,6 +82,8 @@ class PooledEngine:
         raise NotImplementedError
 
     def start(self, progress: Progress | None = None) -> None:
+        if self._loaded.done() and self._loaded.exception() is not None:
+            self._loaded, self._thread = Future(), None  # what failed once may work now
         if self._thread is None:
             self._thread = threading.Thread(target=self._load_and_fill, args=(progress,), daemon=True)
             self._thread.start()
@@ -102,6 +105,8 @@ class PooledEngine:
         return found
 
     async def run(self, execution: Execution) -> Outcome:
+        if self._closed.is_set():
+            raise SandboxUnavailable("the sandbox is closed")
         await self.ready()
         if len(execution.code) > execution.limits.max_source_chars:
             limit = execution.limits.max_source_chars
@@ -115,10 +120,16 @@ class PooledEngine:
                 waited = f"timeout: the session's other executions took longer than {execution.limits.timeout_s:g} s"
                 return Outcome(error=LimitReached("timeout_s", waited))
         call = Call(execution, loop)
-        future = self._workers.submit(lambda: self._run_in_thread(execution, call))
+        try:
+            future = self._workers.submit(lambda: self._run_in_thread(execution, call))
+        except BaseException as error:
+            if end_turn is not None:
+                end_turn()
+            raise SandboxUnavailable(f"no thread can be started to run code: {error}") from error
         if end_turn is not None:
             # Cancelled or not, the turn ends when the thread has let go of the session's guest.
             future.add_done_callback(lambda _: loop.call_soon_threadsafe(end_turn))
+        self._running.add(call)
         try:
             outcome: Outcome = await asyncio.wrap_future(future)
             return outcome
@@ -126,14 +137,20 @@ class PooledEngine:
             call.stop(Cancelled())
             raise
         finally:
+            self._running.discard(call)
             call.cancel_all()
             # Making the next guest takes the other core and the GIL: once this answer is out, not beside it.
             loop.call_later(_REFILL_AFTER_S, self._wanted.release)
 
     async def aclose(self) -> None:
         self._closed.set()
+        for call in list(self._running):
+            call.stop(Cancelled())
         self._wanted.release()
         self._workers.close()
+        await asyncio.to_thread(self._close)
+
+    def _close(self) -> None:
         self._sessions.close()
         self._close_used()
         while True:
@@ -155,8 +172,16 @@ class PooledEngine:
                 self._discard(guest)
         key = (execution.owner, execution.session)
         kept, notes = self._sessions.take(key)
+        if kept is not None and not kept.usable:
+            kept.close()
+            kept, notes = None, [f"session {execution.session!r} is new: the interpreter of the earlier one died"]
         guest = kept if kept is not None else self._take()
-        outcome = guest.run(call)
+        try:
+            outcome = guest.run(call)
+        except BaseException:
+            guest.close()
+            self._sessions.drop(key, "the earlier one ended when the sandbox failed")
+            raise
         if guest.usable and not self._closed.is_set():
             self._sessions.put(key, guest, execution.limits.memory_mib)
         else:
@@ -218,8 +243,7 @@ class PooledEngine:
                 self._pool.put(self._workers.submit(lambda: source.new_guest(warm=True)).result())
             except Exception:  # out of memory or of address space: executions make their own, or say so
                 time.sleep(0.1)
-        while not self._pool.empty():
-            self._pool.get().close()
+        self._close()  # also what was made while it was being closed
 
 
 def _copy(source: "Future[Any]") -> "Future[Any]":

@@ -23,14 +23,23 @@ class Workers:
             self._items.append((future, function))
             if len(self._items) > self._waiting and self._threads < self._limit:
                 self._threads += 1
-                before = threading.stack_size(self._stack)
                 try:
-                    threading.Thread(target=self._serve, name="mcpgate-guest", daemon=True).start()
-                finally:
-                    threading.stack_size(before)
+                    self._start_thread()
+                except BaseException:
+                    self._threads -= 1
+                    if not self._threads:  # else a busy one takes it when it can
+                        self._items.pop()
+                        raise
             else:
                 self._changed.notify()
         return future
+
+    def _start_thread(self) -> None:
+        before = threading.stack_size(self._stack)
+        try:
+            threading.Thread(target=self._serve, name="mcpgate-guest", daemon=True).start()
+        finally:
+            threading.stack_size(before)
 
     def _serve(self) -> None:
         while (item := self._next()) is not None:

@@ -17,7 +17,7 @@ import pytest
 from mcpgate_sandbox import frames
 from mcpgate_sandbox.children import Child
 from mcpgate_sandbox.engine import Engine, Execution, Limits, Outcome
-from mcpgate_sandbox.errors import Crashed, LimitReached
+from mcpgate_sandbox.errors import Cancelled, Crashed, LimitReached, SandboxUnavailable
 from mcpgate_sandbox.host import Call
 from mcpgate_sandbox.isolated import IsolatedWasmEngine
 from mcpgate_sandbox.locks import SYSTEM_CALL_FILTER
@@ -239,7 +239,7 @@ class _Liar:
         self.process = subprocess.Popen(["sleep", "60"])
         ours, self.theirs = socket.socketpair()
         self.theirs.sendall(frames.frame(b"w", b"[]"))
-        self.child = Child(self, self.process.pid, ours)  # type: ignore[arg-type]
+        self.child = Child(self, self.process.pid, os.pidfd_open(self.process.pid), ours)  # type: ignore[arg-type]
 
     def collect(self, pid: int) -> None:
         self.process.wait()
@@ -294,3 +294,92 @@ async def test_a_child_that_hangs_up_has_crashed() -> None:
     liar = _Liar()
     liar.theirs.shutdown(socket.SHUT_RDWR)
     assert isinstance((await liar.run(Limits(timeout_s=5))).error, Crashed)
+
+
+# --- between and after executions
+
+
+def _guests() -> list[psutil.Process]:
+    return [p for p in psutil.Process().children(recursive=True) if p.ppid() != os.getpid()]
+
+
+async def test_nothing_of_a_session_runs_between_its_executions(run: Run) -> None:
+    engine = RestrictedEngine(warm=0)
+    try:
+        before = {process.pid for process in _guests()}
+        await run("x = 1", session="still", on=engine)
+        (child,) = [process for process in _guests() if process.pid not in before]
+        async with asyncio.timeout(10):
+            while child.status() != psutil.STATUS_STOPPED:
+                await asyncio.sleep(0)
+        assert (await run("x + 1", session="still", on=engine)).result == 2
+    finally:
+        await engine.aclose()
+
+
+async def test_a_session_whose_child_died_starts_anew_and_says_so(run: Run) -> None:
+    engine = RestrictedEngine(warm=0)
+    try:
+        before = {process.pid for process in _guests()}
+        await run("x = 1", session="dies", on=engine)
+        (child,) = [process for process in _guests() if process.pid not in before]
+        child.kill()
+        async with asyncio.timeout(10):
+            while child.status() != psutil.STATUS_ZOMBIE:
+                await asyncio.sleep(0)
+        outcome = await run("'x' in globals()", session="dies", on=engine)
+        assert outcome.result is False
+        assert outcome.notes == ("session 'dies' is new: the interpreter of the earlier one died",)
+    finally:
+        await engine.aclose()
+
+
+async def test_each_execution_of_a_session_has_its_own_limit_of_memory(run: Run) -> None:
+    big = "len('x' * 150_000_000)"
+    small = (await run(big, session="memory", limits=Limits(memory_mib=100))).error
+    assert isinstance(small, LimitReached) and small.limit == "memory_mib"
+    assert (await run(big, session="memory", limits=Limits(memory_mib=512))).result == 150_000_000
+
+
+async def test_a_closed_engine_runs_nothing_and_leaves_nothing_running(run: Run) -> None:
+    before = {process.pid for process in psutil.Process().children(recursive=True)}
+    engine = RestrictedEngine(warm=1)
+    host = Host()
+    busy = asyncio.create_task(run("t.never()", host=host, on=engine))
+    await asyncio.wait_for(host.never_called.wait(), 20)
+    await engine.aclose()
+    assert isinstance((await asyncio.wait_for(busy, 10)).error, Cancelled)
+    with pytest.raises(SandboxUnavailable, match="closed"):
+        await run("1", on=engine)
+    gone = [p for p in psutil.Process().children(recursive=True) if p.pid not in before]
+    assert psutil.wait_procs(gone, timeout=10)[1] == []
+
+
+async def test_an_engine_that_is_closed_while_it_loads_leaves_nothing_running() -> None:
+    before = {process.pid for process in psutil.Process().children(recursive=True)}
+    engine = RestrictedEngine(warm=1)
+    engine.start()
+    await engine.aclose()
+    assert engine._thread is not None
+    await asyncio.to_thread(engine._thread.join, 20)
+    gone = [p for p in psutil.Process().children(recursive=True) if p.pid not in before]
+    assert psutil.wait_procs(gone, timeout=10)[1] == []
+
+
+async def test_a_fork_that_fails_costs_nobody_else_anything(run: Run) -> None:
+    """Nothing new can be started, and what runs goes on."""
+    engine = RestrictedEngine(warm=0)
+    before = {process.pid for process in psutil.Process().children()}
+    try:
+        await run("x = 1", session="kept", on=engine)
+        (nursery,) = [p for p in psutil.Process().children() if p.pid not in before]
+        limits = nursery.rlimit(psutil.RLIMIT_NOFILE)
+        nursery.rlimit(psutil.RLIMIT_NOFILE, (3, limits[1]))  # the child's socket cannot arrive
+        with pytest.raises(SandboxUnavailable, match="no child process could be started"):
+            await run("1", on=engine)
+        nursery.rlimit(psutil.RLIMIT_NOFILE, limits)
+        assert (await run("x", session="kept", on=engine)).result == 1
+        assert (await run("2", on=engine)).result == 2
+        assert nursery.is_running()
+    finally:
+        await engine.aclose()

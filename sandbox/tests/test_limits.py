@@ -340,6 +340,16 @@ async def test_a_deeply_nested_result_is_shown_to_a_depth_or_refused(depth: int,
         assert isinstance(outcome.error, LimitReached) and outcome.error.limit == "max_depth"
 
 
+async def test_a_result_as_deep_as_the_limit_allows_arrives(run: Run) -> None:
+    code = "x = 1\nfor _ in range({}):\n    x = [x]\nx"
+    deep = await run(code.format(400), limits=Limits(max_depth=450))
+    while isinstance(deep.result, list):
+        deep = dataclasses.replace(deep, result=deep.result[0])
+    assert (deep.result, deep.error) == (1, None)
+    deeper = (await run(code.format(460), limits=Limits(max_depth=450))).error
+    assert isinstance(deeper, LimitReached) and deeper.limit == "max_depth"
+
+
 # --- a killed guest harms nobody
 
 KILLS = {

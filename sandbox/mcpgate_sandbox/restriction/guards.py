@@ -5,13 +5,16 @@ import _string  # type: ignore[import-not-found]
 import asyncio
 import builtins
 import decimal
+import enum
 import string
+import sys
 import types
 import typing
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 from xml.etree import ElementTree
 
+from mcpgate_guest import calls, program
 from RestrictedPython.transformer import INSPECT_ATTRIBUTES
 
 from mcpgate_sandbox.restriction import policy
@@ -21,11 +24,12 @@ _own_classes: set[type] = set()
 
 _UNREACHABLE = (
     *(types.ModuleType, types.FrameType, types.CodeType, types.TracebackType, types.CellType),
-    *(asyncio.Future, asyncio.AbstractEventLoop, asyncio.Handle),
+    *(asyncio.Future, asyncio.AbstractEventLoop, asyncio.Handle, typing.ForwardRef),
 )
 """Never a value of restricted code, however it is come by."""
 _WITHOUT_TYPE = (
     *_UNREACHABLE,
+    *(calls.Server, calls.Tool, calls.Pending, program.Stream),
     *(types.FunctionType, types.MethodType, types.BuiltinFunctionType, types.GeneratorType, types.CoroutineType),
     *(types.AsyncGeneratorType, types.MethodWrapperType, types.WrapperDescriptorType, types.MethodDescriptorType),
     *(types.ClassMethodDescriptorType, types.GetSetDescriptorType, types.MemberDescriptorType),
@@ -63,9 +67,13 @@ def _check_name(thing: object, name: object) -> str:
         raise AttributeError(f"nothing of a {type(thing).__name__} is available in the restricted engine")
     if name.startswith("_") and not _may_read(thing, name):
         raise AttributeError(f"the attribute {name!r} is not available in the restricted engine")
-    if name in INSPECT_ATTRIBUTES:
+    if name in INSPECT_ATTRIBUTES or name in policy.EVALUATING or (name in policy.STEPPING and _is_coroutine(thing)):
         raise AttributeError(f"the attribute {name!r} is not available in the restricted engine")
     return name
+
+
+def _is_coroutine(thing: object) -> bool:
+    return isinstance(thing, (types.CoroutineType, types.AsyncGeneratorType))
 
 
 def _may_read(thing: object, name: str) -> bool:
@@ -81,9 +89,15 @@ def _may_read(thing: object, name: str) -> bool:
         return True
     if not _is_own(thing):
         return False
-    # What a class of ours brings along stays private, also for classes that inherit from it.
-    lineage = (thing if isinstance(thing, type) else type(thing)).__mro__
-    return not any(name in vars(cls) for cls in lineage if cls not in _own_classes)
+    # What a class of the library or of ours brings along stays private, also for classes that inherit from it.
+    return all(_is_plain(cls) for cls in (thing if isinstance(thing, type) else type(thing)).__mro__)
+
+
+def _is_plain(cls: type) -> bool:
+    """Whether instances hold nothing beyond what code put there."""
+    if cls in _own_classes or cls in _BUILTIN_TYPES:
+        return True
+    return cls.__name__ in policy.HARMLESS_BASES and cls.__module__.partition(".")[0] in sys.stdlib_module_names
 
 
 def _checked(value: Any) -> Any:
@@ -100,6 +114,8 @@ def _checked(value: Any) -> Any:
         return lambda template, /, *args, **kwargs: _SafeFormat(_text(template)).format(*args, **kwargs)
     elif value is str.format_map:
         return lambda template, /, mapping: _SafeFormat(_text(template)).format_map(mapping)
+    elif kind is types.MappingProxyType:
+        return dict(value)  # comparing one hands out the dict behind it
     return type_ if value is type else value
 
 
@@ -168,6 +184,8 @@ class type_(metaclass=_AnyType):
         kind = type(thing)
         if issubclass(kind, type):
             return type_
+        if kind.__module__.startswith("mcpgate_sandbox"):
+            return _NamedOnly(kind.__name__)
         return _NamedOnly(kind.__name__) if isinstance(thing, _WITHOUT_TYPE) else kind
 
 
@@ -190,19 +208,63 @@ class _NamedOnly:
 def build_class(function: Any, name: str, *bases: Any, **keywords: Any) -> Any:
     """`__build_class__`, for code."""
     bases = tuple(typing.NamedTuple if base is named_tuple else base for base in bases)
-    if any(base is type_ or (isinstance(base, type) and issubclass(base, type)) for base in bases):
+    if any(base is type_ or (isinstance(base, type) and issubclass(base, type)) for base in types.resolve_bases(bases)):
         raise TypeError("metaclasses are not available in the restricted engine")
     made = builtins.__build_class__(function, name, *bases, **keywords)
-    return own(made) if isinstance(made, type) else made
+    if not isinstance(made, type):
+        return made
+    if issubclass(made, type):
+        raise TypeError("metaclasses are not available in the restricted engine")
+    written = set(function.__code__.co_names) & vars(made).keys()
+    private = {key for key in written if key.startswith("_") and not key.endswith("__")}
+    if private and not all(_is_plain(cls) for cls in made.__mro__[1:]):
+        raise TypeError(f"a class that inherits from the library cannot have {min(private)!r} in the restricted engine")
+    return own(made)
 
 
 def fields_checked(cls: type) -> type:
     """A class whose fields patterns may look up. Raises TypeError for fields called like what guards look after:
     a pattern finds them in whatever passes for an instance of the class."""
     for name in getattr(cls, "__match_args__", ()):
-        if not isinstance(name, str) or name.startswith("_") or name in policy.NOT_IN_PATTERNS | INSPECT_ATTRIBUTES:
-            raise TypeError(f"a field cannot be called {name!r} in the restricted engine")
+        field_checked(name)
+        if name.startswith("_"):
+            raise TypeError(f"a field that patterns look up cannot be called {name!r} in the restricted engine")
     return cls
+
+
+def field_checked(name: Any) -> None:
+    """The name of a field. Raises TypeError."""
+    if not isinstance(name, str) or name.startswith("__") or name in policy.NOT_IN_PATTERNS | INSPECT_ATTRIBUTES:
+        raise TypeError(f"a field cannot be called {name!r} in the restricted engine")
+
+
+class _EnumMeta(enum.EnumMeta):
+    """Enums by class statements only: the functional way would take any name for a member."""
+
+    def __call__(cls, value: Any, *args: Any, **kwargs: Any) -> Any:
+        if not cls.__members__:
+            raise TypeError("enums are made by class statements in the restricted engine")
+        return super().__call__(value, *args, **kwargs)
+
+
+class Enum(enum.Enum, metaclass=_EnumMeta):
+    pass
+
+
+class IntEnum(enum.IntEnum, metaclass=_EnumMeta):
+    pass
+
+
+class StrEnum(enum.StrEnum, metaclass=_EnumMeta):
+    pass
+
+
+class Flag(enum.Flag, metaclass=_EnumMeta):
+    pass
+
+
+class IntFlag(enum.IntFlag, metaclass=_EnumMeta):
+    pass
 
 
 class _NamedTuple:

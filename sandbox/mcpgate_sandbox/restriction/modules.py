@@ -51,6 +51,13 @@ def load_all() -> None:
     vars(_modules["functools"]).update(total_ordering=standins.total_ordering, wraps=standins.wraps)
     vars(_modules["types"]).update(SimpleNamespace=guards.SimpleNamespace)
     vars(_modules["typing"]).update(NamedTuple=guards.named_tuple)
+    vars(_modules["contextlib"]).update(
+        redirect_stdout=standins.redirect_stdout, redirect_stderr=standins.redirect_stderr
+    )
+    vars(_modules["enum"]).update(
+        {kind.__name__: kind for kind in (guards.Enum, guards.IntEnum, guards.StrEnum, guards.Flag, guards.IntFlag)}
+    )
+    _modules["traceback"] = Module("traceback", {"format_exc": standins.format_exc, "print_exc": standins.print_exc})
     _modules["copy"] = Module("copy", {"copy": standins.copy, "deepcopy": standins.deepcopy})
     _modules["asyncio"] = Module("asyncio", tasks.NAMES)
     _modules["sys"] = Module("sys", _sys())

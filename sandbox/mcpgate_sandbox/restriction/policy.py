@@ -22,6 +22,20 @@ READABLE = (DEFINABLE - {"__getattr__", "__dir__"}) | {
 }
 """Special attributes that code may read."""
 
+STEPPING = frozenset({"send", "throw", "asend", "athrow"})
+"""Of coroutines: by hand they give away what they wait for."""
+
+EVALUATING = frozenset(
+    {"evaluate", "evaluate_bound", "evaluate_default", "evaluate_constraints", "evaluate_value", "get_type_hints"}
+)
+"""What evaluates annotations and the like, which no transformer has seen."""
+
+HARMLESS_BASES = frozenset(
+    {"ABC", "Generic", "Protocol", "HTMLParser", "JSONEncoder", "Random", "UserDict", "UserList"}
+)
+"""Library classes whose instances keep nothing to themselves that code may not have: classes that inherit from them
+may have underscored attributes, as those that inherit from builtins may."""
+
 UNDERSCORED = frozenset({"_asdict", "_replace", "_fields", "_make"})
 """Public all the same: of named tuples."""
 
@@ -55,15 +69,14 @@ MODULES: dict[str, str] = {
     "colorsys": "*",
     "concurrent": "futures",
     "concurrent.futures": "ThreadPoolExecutor as_completed",
-    "contextlib": "AsyncExitStack ExitStack aclosing asynccontextmanager closing contextmanager nullcontext "
-    "redirect_stderr redirect_stdout suppress",
+    "contextlib": "AsyncExitStack ExitStack aclosing asynccontextmanager closing contextmanager nullcontext suppress",
     "csv": "DictReader DictWriter QUOTE_ALL QUOTE_MINIMAL QUOTE_NONE QUOTE_NONNUMERIC Error reader writer",
     "dataclasses": "FrozenInstanceError KW_ONLY MISSING asdict astuple field fields is_dataclass replace",
     "datetime": "MAXYEAR MINYEAR UTC date datetime time timedelta timezone tzinfo",
     "decimal": "Context Decimal DecimalException DivisionByZero InvalidOperation Inexact ROUND_CEILING ROUND_DOWN "
     "ROUND_FLOOR ROUND_HALF_DOWN ROUND_HALF_EVEN ROUND_HALF_UP ROUND_UP Rounded getcontext localcontext",
     "difflib": "Differ SequenceMatcher context_diff get_close_matches ndiff unified_diff",
-    "enum": "Enum Flag IntEnum IntFlag StrEnum auto unique",
+    "enum": "auto unique",
     "fnmatch": "filter fnmatch fnmatchcase translate",
     "fractions": "Fraction",
     "functools": "cache cached_property cmp_to_key lru_cache partial reduce",
@@ -103,8 +116,7 @@ MODULES: dict[str, str] = {
     "time": "asctime ctime gmtime localtime mktime monotonic monotonic_ns perf_counter perf_counter_ns process_time "
     "sleep strftime strptime struct_time time time_ns",
     "tomllib": "TOMLDecodeError loads",
-    "traceback": "format_exc print_exc",
-    "types": "GenericAlias MappingProxyType NoneType",
+    "types": "MappingProxyType NoneType",
     "typing": "Annotated Any AnyStr Awaitable Callable ClassVar Collection Coroutine DefaultDict Deque Dict Final "
     "FrozenSet Generator Generic Hashable Iterable Iterator List Literal Mapping MutableMapping NewType "
     "NoReturn Optional ParamSpec Protocol Self Sequence Set Tuple Type TypeAlias TypeVar TypedDict Union cast final "

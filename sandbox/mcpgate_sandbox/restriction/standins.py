@@ -1,14 +1,24 @@
 """Stand-ins for functions of the standard library that look up, set or copy attributes without asking a guard."""
 
 import collections
+import contextlib
 import dataclasses as std_dataclasses
 import enum
 import functools
+import sys
+import traceback
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
-from mcpgate_sandbox.restriction.guards import SimpleNamespace, fields_checked, getattr_, is_own_class, own
+from mcpgate_sandbox.restriction.guards import (
+    SimpleNamespace,
+    field_checked,
+    fields_checked,
+    getattr_,
+    is_own_class,
+    own,
+)
 
 
 def attrgetter(*names: str) -> Callable[[Any], Any]:
@@ -37,10 +47,72 @@ def dataclass(cls: Any = None, /, **options: Any) -> Any:
     def make(cls: type) -> type:
         if not is_own_class(cls):
             raise TypeError("dataclass() takes a class of the code's own in the restricted engine")
+        if issubclass(cls, dict):
+            raise TypeError("a dict cannot be a dataclass in the restricted engine")  # its keys may be no names
+        private = any(name.startswith("_") for base in cls.__mro__ for name in vars(base).get("__annotations__", ()))
+        chosen = {**options, "match_args": False} if private else options
+        made: type = std_dataclasses.dataclass(**chosen)(cls)
+        for field in std_dataclasses.fields(made):
+            field_checked(field.name)
+        for name, value in list(vars(made).items()):
+            if type(value) is types.FunctionType and not _is_own_function(value):
+                setattr(made, name, _for_instances(made, value))
         # With slots=True it is another class than the one that was written.
-        return own(std_dataclasses.dataclass(**options)(cls))
+        return own(made)
 
     return make if cls is None else make(cls)
+
+
+def _for_instances(cls: type, generated: Any) -> Any:
+    """A method that was generated, for instances of its class only: it reads and writes without asking a guard."""
+
+    def method(self: Any, /, *args: Any, **kwargs: Any) -> Any:
+        if cls not in type(self).__mro__:
+            raise TypeError(f"{generated.__name__} needs an instance of {cls.__name__}")
+        return generated(self, *args, **kwargs)
+
+    method.__name__ = generated.__name__
+    return method
+
+
+def _is_own_function(thing: Any) -> bool:
+    return type(thing) is types.FunctionType and thing.__code__.co_filename == "<code>"
+
+
+@contextlib.contextmanager
+def redirect_stdout(target: Any) -> Iterator[Any]:
+    """contextlib.redirect_stdout, without a class to inherit from."""
+    before, sys.stdout = sys.stdout, target
+    try:
+        yield target
+    finally:
+        sys.stdout = before
+
+
+@contextlib.contextmanager
+def redirect_stderr(target: Any) -> Iterator[Any]:
+    """contextlib.redirect_stderr, likewise."""
+    before, sys.stderr = sys.stderr, target
+    try:
+        yield target
+    finally:
+        sys.stderr = before
+
+
+def format_exc() -> str:
+    """traceback.format_exc, with the code's own lines only."""
+    error = sys.exc_info()[1]
+    if error is None:
+        return "NoneType: None\n"
+    told = traceback.TracebackException.from_exception(error)
+    told.stack = traceback.StackSummary.from_list([frame for frame in told.stack if frame.filename == "<code>"])
+    told.__cause__ = told.__context__ = None
+    return "".join(told.format())
+
+
+def print_exc() -> None:
+    """traceback.print_exc, likewise."""
+    print(format_exc(), end="", file=sys.stderr)
 
 
 def namedtuple(typename: str, field_names: Any, **options: Any) -> type:
@@ -59,7 +131,7 @@ def wraps(wrapped: Any) -> Callable[[Any], Any]:
     """functools.wraps, for functions of the code's own: takes over name and docstring."""
 
     def decorate(wrapper: Any) -> Any:
-        if type(wrapper) is types.FunctionType and wrapper.__code__.co_filename == "<code>":
+        if _is_own_function(wrapper):
             for name in ("__name__", "__qualname__", "__doc__"):
                 if isinstance(value := getattr(wrapped, name, None), str):
                     setattr(wrapper, name, value)

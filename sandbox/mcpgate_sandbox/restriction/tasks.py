@@ -93,7 +93,7 @@ class as_completed:
         self._next: Iterator[Any] = iter(asyncio.as_completed([real(t) for t in things], timeout=timeout))
 
     def __iter__(self) -> Iterator[Any]:
-        return self._next
+        yield from self._next
 
     async def __aiter__(self) -> AsyncIterator[Any]:
         for coming in self._next:

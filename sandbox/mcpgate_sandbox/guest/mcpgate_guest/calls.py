@@ -219,7 +219,7 @@ class Server:
             tool = Tool(self._name, names[name])
             self.__dict__[name] = tool
             return tool
-        if self._module is not None and hasattr(self._module, name):
+        if self._module is not None and not name.startswith("_") and hasattr(self._module, name):
             return getattr(self._module, name)
         near = difflib.get_close_matches(name, names, 3, 0.5)
         hint = f"; did you mean {' or '.join(near)}?" if near else f"; it has {len(names)} tools, see dir({self._name})"

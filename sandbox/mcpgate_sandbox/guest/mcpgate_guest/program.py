@@ -19,7 +19,7 @@ from mcpgate_guest.errors import ArgumentError, ToolError
 eventloop.install()
 
 
-class _Stream:
+class Stream:
     """stdout or stderr: the first writes go out at once, so that a killed program still shows them;
     later ones in blocks."""
 
@@ -63,7 +63,7 @@ class _Stream:
 
 _main = types.ModuleType("__main__")
 _namespace: dict[str, Any] = _main.__dict__
-stdout, stderr = _Stream(1), _Stream(2)
+stdout, stderr = Stream(1), Stream(2)
 _warm = False
 
 

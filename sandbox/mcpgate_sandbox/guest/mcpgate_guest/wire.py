@@ -5,7 +5,7 @@
     *   JSON in which {mark: {...}} stands for an image, a blob or a stored value
     -   JSON of an error: {"kind", "message", "server", "tool", "data"}
 
-Imports nothing from the host's side; the host has its own half in wasm.py.
+Imports nothing from the host's side; the host has its own half in host.py.
 """
 
 import base64
