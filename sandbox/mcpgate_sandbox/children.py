@@ -44,7 +44,11 @@ class Nursery:
         self._closed = False
         with self._lock:
             self._start()
-        first = self.new_guest(warm=True)
+        try:
+            first = self.new_guest(warm=True)
+        except BaseException:
+            self.close()
+            raise
         self._locks = first.locks
         first.close()
         if SYSTEM_CALL_FILTER not in self._locks and not allow_unlocked:

@@ -194,7 +194,7 @@ class PooledEngine:
 
     def _discard(self, guest: Guest) -> None:
         # Giving its memory back takes as long as a short program: once the answer is out, not before it.
-        if self._used.qsize() > self._warm_target:
+        if self._used.qsize() > self._warm_target or self._closed.is_set():
             guest.close()
         else:
             self._used.put(guest)

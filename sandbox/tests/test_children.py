@@ -149,30 +149,35 @@ def test_where_the_kernel_filters_nothing_code_runs_only_if_that_is_allowed(unlo
 # --- what becomes of those that die
 
 
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGABRT])
-async def test_a_child_that_dies_is_the_sandboxs_failure_and_costs_one_execution(how: int, run: Run) -> None:
-    def used() -> dict[int, float]:
-        """CPU seconds of the guests of all engines."""
-        found = {}
-        for process in psutil.Process().children(recursive=True):
-            try:
-                if process.ppid() != os.getpid():
-                    found[process.pid] = process.cpu_times().user
-            except psutil.NoSuchProcess:
-                continue
-        return found
+def _nurseries() -> set[int]:
+    return {process.pid for process in psutil.Process().children()}
 
-    before = used()
 
-    async def murder() -> None:
-        now = used()
-        os.kill(max(now, key=lambda pid: now[pid] - before.get(pid, 0.0)), how)
+def _only_guest_since(before: set[int]) -> psutil.Process:
+    """The one guest of the one engine that was started since."""
+    (nursery,) = _nurseries() - before
+    (guest,) = psutil.Process(nursery).children()
+    return guest
 
-    code = "x = 0\nfor i in range(3_000_000):\n    x += i\nt.murder()"
-    outcome = await asyncio.wait_for(run(code, {"t.murder": murder}), 20)
-    assert isinstance(outcome.error, Crashed), outcome
-    assert "the sandbox's failure and not an error of the code" in str(outcome.error)
-    assert (await run("1 + 1")).result == 2
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
+@pytest.mark.parametrize("kind", [RestrictedEngine, IsolatedWasmEngine])
+async def test_a_child_that_dies_is_the_sandboxs_failure_and_costs_one_execution(kind: Any, how: int, run: Run) -> None:
+    engine = kind(warm=0)
+    try:
+        before = _nurseries()
+        await run("1", session="doomed", on=engine)
+        child = _only_guest_since(before)
+
+        async def murder() -> None:
+            child.send_signal(how)
+
+        outcome = await asyncio.wait_for(run("t.murder()\n1", {"t.murder": murder}, session="doomed", on=engine), 20)
+        assert isinstance(outcome.error, Crashed), outcome
+        assert "the sandbox's failure and not an error of the code" in str(outcome.error)
+        assert (await run("1 + 1", on=engine)).result == 2
+    finally:
+        await engine.aclose()
 
 
 @pytest.mark.parametrize("kind", [RestrictedEngine, IsolatedWasmEngine])
@@ -299,16 +304,12 @@ async def test_a_child_that_hangs_up_has_crashed() -> None:
 # --- between and after executions
 
 
-def _guests() -> list[psutil.Process]:
-    return [p for p in psutil.Process().children(recursive=True) if p.ppid() != os.getpid()]
-
-
 async def test_nothing_of_a_session_runs_between_its_executions(run: Run) -> None:
     engine = RestrictedEngine(warm=0)
     try:
-        before = {process.pid for process in _guests()}
+        before = _nurseries()
         await run("x = 1", session="still", on=engine)
-        (child,) = [process for process in _guests() if process.pid not in before]
+        child = _only_guest_since(before)
         async with asyncio.timeout(10):
             while child.status() != psutil.STATUS_STOPPED:
                 await asyncio.sleep(0)
@@ -320,12 +321,12 @@ async def test_nothing_of_a_session_runs_between_its_executions(run: Run) -> Non
 async def test_a_session_whose_child_died_starts_anew_and_says_so(run: Run) -> None:
     engine = RestrictedEngine(warm=0)
     try:
-        before = {process.pid for process in _guests()}
+        before = _nurseries()
         await run("x = 1", session="dies", on=engine)
-        (child,) = [process for process in _guests() if process.pid not in before]
+        child = _only_guest_since(before)
         child.kill()
         async with asyncio.timeout(10):
-            while child.status() != psutil.STATUS_ZOMBIE:
+            while child.status() != psutil.STATUS_ZOMBIE or len(os.listdir(f"/proc/{child.pid}/task")) > 1:
                 await asyncio.sleep(0)
         outcome = await run("'x' in globals()", session="dies", on=engine)
         assert outcome.result is False
