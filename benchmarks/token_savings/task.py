@@ -29,6 +29,10 @@ class Turn:
     only what the answer needs. Servers are globals by their identifiers."""
     answer: str
     """What the assistant says in the end."""
+    steps: Sequence[str] = ()
+    """Set where `code` is one program that nobody could have written at once: some argument has to be read out of the
+    prose that an earlier call answers. The same effect as programs one after the other, each written from what those
+    before it showed. Empty: `code` is what a model can write."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,8 +3,8 @@
 
     python bfcl_host.py            (in the venv that has bfcl-eval; see host.py for what it speaks)
 
-A task is judged by the package's `state_checker` on the end state, and by its `response_checker` on everything the tools
-answered since the task began: without the second, a task that only reads would pass by doing nothing. The package
+A task is judged by the package's `state_checker` on the end state, and by its `response_checker` on everything that the
+tools answered since the task began: without the second, a task that only reads would pass by doing nothing. The package
 checks both after every turn; here both are checked once, at the end, over all turns.
 """
 
@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import bfcl_eval
+import mpmath
 from bfcl_eval.constants.executable_backend_config import (
     CLASS_FILE_PATH_MAPPING,
     MULTI_TURN_FUNC_DOC_FILE_MAPPING,
@@ -39,6 +40,20 @@ _CLASSES = (
     "TravelAPI",
     "VehicleControlAPI",
 )
+_UNLIKE_THEIR_DOCS = {
+    "activateParkingBrake",
+    "check_tire_pressure",
+    "displayCarStatus",
+    "get_outside_temperature_from_google",
+    "get_stock_info",
+    "get_ticket",
+    "get_watchlist",
+    "list_all_airports",
+    "send_message",
+}
+"""Tools that answer something else than their documentation says: no output is declared for them."""
+_MENDED_ARGUMENTS = {"close_ticket": {"ticket_id": ["integer", "string"]}}
+"""Where the ground truth uses a type that the documentation rules out."""
 _JSON_TYPES = {"dict": "object", "float": "number", "tuple": "array"}
 
 
@@ -48,6 +63,12 @@ class BfclBox:
         self._catalog = {server: [_to_tool(doc) for doc in _read_docs(server)] for server in self._class_of}
         self._server_of = {tool["name"]: server for server, tools in self._catalog.items() for tool in tools}
         self._entries = {entry["id"]: entry for category in _CATEGORIES for entry in _read_entries(category)}
+        self._defaults = [
+            (method, copy.deepcopy(method.__defaults__))
+            for name in _CLASSES
+            for method in vars(_find_class(name)).values()
+            if inspect.isfunction(method)
+        ]
         self._entry: dict[str, Any] = {}
         self._live: dict[str, Any] = {}
         """Server → the instance that its tools work on."""
@@ -57,23 +78,29 @@ class BfclBox:
         return self._catalog
 
     def tasks(self) -> list[dict[str, Any]]:
-        return [self._trace(task_id) for task_id in self._entries]
+        tasks = [self._trace(task_id) for task_id in self._entries]
+        calls = [call for task in tasks for turn in task["turns"] for call in turn["calls"]]
+        writers = {call["tool"] for call in calls if call["writes"]}
+        for call in calls:
+            call["writes"] = call["tool"] in writers  # Also where this one call left everything as it was.
+        return tasks
 
     def begin(self, task_id: str) -> None:
         entry = self._entries[task_id]
         self._entry, self._answered = entry, []
+        self._forget()
         self._live = {}
         for server, name in self._class_of.items():
-            instance = getattr(importlib.import_module(CLASS_FILE_PATH_MAPPING[name]), name)()
+            instance = _find_class(name)()
             if name not in STATELESS_CLASSES:
                 config = copy.deepcopy(entry["initial_config"].get(name, {}))
                 instance._load_scenario(config, long_context="long_context" in task_id)
             self._live[server] = instance
 
     def call(self, server: str, tool: str, arguments: dict[str, Any]) -> Any:
-        value = getattr(self._live[server], tool)(**arguments)
+        value = getattr(self._live[server], tool)(**copy.deepcopy(arguments))  # Some keep and change what they got.
         self._answered.append(_to_answer(value))
-        return json.loads(json.dumps(value))
+        return json.loads(json.dumps(value, default=_to_json))
 
     def verify(self, answers: list[str]) -> str:
         turns, instances = self._run_truth()
@@ -90,6 +117,7 @@ class BfclBox:
     def _run_truth(self) -> tuple[list[list[str]], dict[str, Any]]:
         """The ground truth, played by the package itself: what each turn's calls answered, and the end state."""
         entry = self._entry
+        self._forget()
         turns, instances = [], {}
         for calls in entry["ground_truth"]:
             answers, instances = multi_turn_utils.execute_multi_turn_func_call(
@@ -104,6 +132,11 @@ class BfclBox:
         for name in [name for name in vars(multi_turn_utils) if name.startswith("truth_")]:
             delattr(multi_turn_utils, name)  # The package keeps instances in its globals, and would go on with them.
         return turns, instances
+
+    def _forget(self) -> None:
+        """Some methods have a list as their default and change it, which would outlive the task."""
+        for method, defaults in self._defaults:
+            method.__defaults__ = copy.deepcopy(defaults)
 
     def _trace(self, task_id: str) -> dict[str, Any]:
         self.begin(task_id)
@@ -128,7 +161,12 @@ class BfclBox:
             "arguments": arguments,
             "value": value,
             "writes": _fingerprint(self._live[server]) != before,
+            "commutes": False,  # There is a working directory, and ids are random numbers in order.
         }
+
+
+def _find_class(name: str) -> type:
+    return getattr(importlib.import_module(CLASS_FILE_PATH_MAPPING[name]), name)
 
 
 def _read_docs(server: str) -> list[dict[str, Any]]:
@@ -138,9 +176,7 @@ def _read_docs(server: str) -> list[dict[str, Any]]:
 def _read_entries(category: str) -> list[dict[str, Any]]:
     truths = _read_lines(_DATA / "possible_answer" / f"BFCL_v4_{category}.json")
     by_id = {truth["id"]: truth["ground_truth"] for truth in truths}
-    return [
-        {**entry, "ground_truth": by_id[entry["id"]]} for entry in _read_lines(_DATA / f"BFCL_v4_{category}.json")
-    ]
+    return [{**entry, "ground_truth": by_id[entry["id"]]} for entry in _read_lines(_DATA / f"BFCL_v4_{category}.json")]
 
 
 def _read_lines(file: Path) -> list[dict[str, Any]]:
@@ -148,13 +184,14 @@ def _read_lines(file: Path) -> list[dict[str, Any]]:
 
 
 def _to_tool(doc: dict[str, Any]) -> dict[str, Any]:
+    tool = {"name": doc["name"], "description": doc["description"], "inputSchema": _to_schema(doc["parameters"])}
+    for argument, kind in _MENDED_ARGUMENTS.get(doc["name"], {}).items():
+        tool["inputSchema"]["properties"][argument]["type"] = kind
     output = _to_schema(doc["response"])
-    return {
-        "name": doc["name"],
-        "description": doc["description"],
-        "inputSchema": _to_schema(doc["parameters"]),
-        **({"outputSchema": output} if output.get("properties") else {}),
-    }
+    # A lone `result` would be taken for the SDKs' wrapping of a plain value, which it is not.
+    if doc["name"] not in _UNLIKE_THEIR_DOCS and list(output["properties"]) not in ([], ["result"]):
+        tool["outputSchema"] = output
+    return tool
 
 
 def _to_schema(schema: dict[str, Any]) -> dict[str, Any]:
@@ -165,6 +202,11 @@ def _to_schema(schema: dict[str, Any]) -> dict[str, Any]:
     if "items" in schema:
         made["items"] = _to_schema(schema["items"])
     return made
+
+
+def _to_json(value: Any) -> Any:
+    """The mathematics answers with mpmath's numbers, and one of the long lists of stocks has an Ellipsis in it."""
+    return float(value) if isinstance(value, mpmath.mpf) else str(value)
 
 
 def _to_answer(value: Any) -> str:

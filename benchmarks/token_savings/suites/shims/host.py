@@ -73,7 +73,7 @@ class _ToolDoor(socketserver.ThreadingTCPServer):
             (server, tool["name"])
             for server, tools in self.catalog.items()
             for tool in tools
-            if list(tool.get("outputSchema", {}).get("properties", ())) == ["result"]
+            if tool.get("outputSchema", {}).get("x-fastmcp-wrap-result")
         }
 
 
@@ -99,16 +99,12 @@ class _ToolConnection(socketserver.StreamRequestHandler):
 
 
 def _to_result(value: Any, wrapped: bool) -> dict[str, Any]:
-    """As the Python SDK does it: text is text, all else is JSON; what is no object is wrapped as `{"result": …}`."""
-    if wrapped and not (isinstance(value, dict) and list(value) == ["result"]):
-        structured = {"result": value}
-    else:
-        structured = {} if value is None else value
-    if isinstance(value, str):
-        text = value
-    else:
-        text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
-    result: dict[str, Any] = {"content": [{"type": "text", "text": text}], "isError": False}
-    if isinstance(structured, dict):
-        result["structuredContent"] = structured
-    return result
+    """As the Python SDK does it: text is text, nothing is nothing, all else is JSON, and structured content beside it.
+    Structured content is an object: what is none is wrapped as `{"result": …}` where the tool declares that."""
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    structured = {"result": value} if wrapped else {} if value is None else value
+    return {
+        "content": [] if value is None else [{"type": "text", "text": text}],
+        **({"structuredContent": structured} if isinstance(structured, dict) else {}),
+        "isError": False,
+    }

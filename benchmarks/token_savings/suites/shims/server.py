@@ -1,7 +1,7 @@
 # mypy: ignore-errors
 """One MCP server on stdio, relayed to the host that holds the suite's state. Keeps nothing but its connection.
 
-    python server.py PORT NAME
+python server.py PORT NAME
 """
 
 import json
