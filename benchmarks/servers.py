@@ -128,10 +128,6 @@ _TABLE = (
     Server("ha", "ha-mcp==3.5.1", "ha-mcp", env=_dummy("HOMEASSISTANT_TOKEN") | {"HOMEASSISTANT_URL": _NOWHERE}),
     # For catalogues of hundreds and thousands of tools.
     Server("redis", "redis-mcp-server==0.5.1", "redis-mcp-server", ("--url", "redis://127.0.0.1:9/0")),
-    Server("mysql-never", "@neverinfamous/mysql-mcp@2.1.0", "dist/cli.js",
-           ("--transport", "stdio", "--mysql", "mysql://bench:bench@127.0.0.1:9/test")),
-    Server("clickhouse", "mcp-clickhouse==0.7.0", "mcp-clickhouse",
-           env={"CHDB_ENABLED": "true", "CLICKHOUSE_ENABLED": "false", "CHDB_DATA_PATH": ":memory:"}),
     Server("postgres-henkey", "@henkey/postgres-mcp-server@1.0.7", "build/index.js",
            ("--connection-string", "postgresql://postgres@127.0.0.1:9/postgres")),
     Server("markitdown", "markitdown-mcp==0.0.1a7", "markitdown-mcp"),
@@ -152,8 +148,8 @@ _TABLE = (
     Server("backlog", "backlog-mcp-server@0.20.4", "build/index.js",
            env=_dummy("BACKLOG_API_KEY") | {"BACKLOG_DOMAIN": "x.backlog.com"}),
     Server("shortcut", "@shortcut/mcp@0.25.0", "dist/index.js", env=_dummy("SHORTCUT_API_TOKEN")),
-    Server("billing", "awslabs-billing-cost-management-mcp-server==0.0.42", "awslabs.billing-cost-management-mcp-server",
-           env=_AWS),
+    Server("billing", "awslabs-billing-cost-management-mcp-server==0.0.42",
+           "awslabs.billing-cost-management-mcp-server", env=_AWS),
     Server("sns-sqs", "awslabs-amazon-sns-sqs-mcp-server==2.1.1", "awslabs.amazon-sns-sqs-mcp-server",
            ("--allow-resource-creation",), _AWS),
     Server("browserstack", "@browserstack/mcp-server@1.4.2", "dist/index.js",
@@ -208,8 +204,8 @@ SETS: Mapping[str, tuple[str, ...]] = {
         "hubspot", "xero", "paddle", "digitalocean", "grafana", "sentry", "cloudinary", "mapbox", "ha",
     ),
     "catalogs": (
-        "filesystem", "memory", "git", "sqlite", "sequential-thinking", "word", "everything", "excel", "motherduck",
-        "redis", "mysql-never", "docx", "clickhouse", "postgres-henkey", "mathematics", "markitdown",
+        "filesystem", "memory", "git", "sqlite", "sequential-thinking", "word", "excel", "redis", "git-cyanheads",
+        "treesitter", "time", "docx", "postgres-henkey", "mathematics", "markitdown", "fetch",
     ),
     "large": (
         "tooluniverse", "hostinger", "ms365", "azure", "postman", "twilio", "iterable", "healthomics", "backlog",
@@ -219,8 +215,8 @@ SETS: Mapping[str, tuple[str, ...]] = {
     ),
 }
 # fmt: on
-"""`reference` and `ten` work offline; `discovery` is a wide catalogue, much of it listing-only; `catalogs` are 508 tools
-of servers that work offline, some with a database beside them; `large` is listing-only, for thousands of tools."""
+"""`reference` and `ten` work offline; `discovery` is a wide catalogue, much of it listing-only; `catalogs` are 508
+tools; `large` is listing-only, for thousands."""
 
 
 class ServerFailed(Exception):

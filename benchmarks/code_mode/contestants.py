@@ -31,8 +31,8 @@ SEARCH = "read a text file"
 _UPSTREAMS = tuple(SERVERS[name] for name in ("everything", "filesystem", "memory"))
 _CHECKOUT = Path(__file__).resolve().parents[2]
 
-_TOOLPLANE = Server("toolplane", "toolplane==0.5.2", "toolplane", also=("fastmcp==4.1.2", "pydantic-monty==1.4.0"))
-_FASTMCP = Server("fastmcp", "fastmcp[code-mode]==4.1.2", "python", also=("pydantic-monty==1.4.0",))
+TOOLPLANE = Server("toolplane", "toolplane==0.5.2", "toolplane", also=("fastmcp==4.1.2", "pydantic-monty==1.4.0"))
+FASTMCP = Server("fastmcp", "fastmcp[code-mode]==4.1.2", "python", also=("pydantic-monty==1.4.0",))
 
 
 @dataclass(frozen=True)
@@ -327,7 +327,7 @@ def _open_toolplane() -> Iterator[Session]:
     config = _work() / "toolplane.toml"
     config.write_text("".join(_toml(name, entry) for name, entry in _entries().items()))
     args = ("serve", "mcp", "--config", str(config))
-    with _open_gateway(_launch("toolplane", _program(_TOOLPLANE), args), _TOOLPLANE_IDIOM) as session:
+    with _open_gateway(_launch("toolplane", _program(TOOLPLANE), args), _TOOLPLANE_IDIOM) as session:
         yield session
 
 
@@ -336,7 +336,7 @@ def _open_fastmcp() -> Iterator[Session]:
     config = _work() / "fastmcp.json"
     config.write_text(json.dumps({"mcpServers": _entries()}))
     args = (str(Path(__file__).with_name("fastmcp_server.py")), str(config))
-    with _open_gateway(_launch("fastmcp", _program(_FASTMCP), args), _FASTMCP_IDIOM) as session:
+    with _open_gateway(_launch("fastmcp", _program(FASTMCP), args), _FASTMCP_IDIOM) as session:
         yield session
 
 
@@ -349,8 +349,8 @@ CONTESTANTS = (
     Contestant("mcpgate", "mcpgate", _open_mcpgate),
     Contestant("direct", "no gateway", _open_direct),
     Contestant("sdk", "no gateway, SDK client", _open_sdk),
-    Contestant("toolplane", "toolplane 0.5.2", _open_toolplane, _TOOLPLANE),
-    Contestant("fastmcp", "FastMCP 4.1.2 Code Mode", _open_fastmcp, _FASTMCP),
+    Contestant("toolplane", "toolplane 0.5.2", _open_toolplane, TOOLPLANE),
+    Contestant("fastmcp", "FastMCP 4.1.2 Code Mode", _open_fastmcp, FASTMCP),
 )
 """mcpgate first: the others are compared with it."""
 

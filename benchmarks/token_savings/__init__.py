@@ -1,1 +1,1 @@
-"""What Code Mode saves, measured on real servers with tasks whose results are checked. `python -m benchmarks.token_savings`."""
+"""What Code Mode saves, measured on real servers with tasks whose results are checked."""

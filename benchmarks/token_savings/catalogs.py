@@ -19,8 +19,8 @@ from benchmarks.servers import SERVERS, SETS, ServerFailed, capture, capture_fil
 from benchmarks.token_savings.transcript import definitions_tokens, function_of
 
 _SIX = ("filesystem", "memory", "git", "sqlite", "sequential-thinking", "word")
-_ELEVEN = (*_SIX, "everything", "excel", "motherduck", "redis", "mysql-never")
-_SIXTEEN = (*_ELEVEN, "docx", "clickhouse", "postgres-henkey", "mathematics", "markitdown")
+_ELEVEN = (*_SIX, "excel", "redis", "git-cyanheads", "treesitter", "time")
+_SIXTEEN = (*_ELEVEN, "docx", "postgres-henkey", "mathematics", "markitdown", "fetch")
 _NINETEEN = (*_SIXTEEN, "gitlab", "linear", "atlassian")
 _DOZENS = tuple(dict.fromkeys((*_SIXTEEN, *SETS["discovery"], "hostinger")))
 
@@ -64,9 +64,9 @@ class Catalogue:
 
 def qualified(server: str, tool: str) -> str:
     """A tool's name in a classic client, which has many servers in one list; providers take 64 such characters."""
-    return "".join(char if char.isascii() and (char.isalnum() or char in "_-") else "_" for char in f"{server}__{tool}")[
-        :64
-    ]
+    return "".join(
+        char if char.isascii() and (char.isalnum() or char in "_-") else "_" for char in f"{server}__{tool}"
+    )[:64]
 
 
 def load(name: str) -> Catalogue:
@@ -107,7 +107,10 @@ def replay(catalogue: Catalogue) -> Iterator[dict[str, dict[str, Any]]]:
     class Handler(_Replay):
         tools_by_path = listings
 
-    httpd = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    class Server(ThreadingHTTPServer):
+        request_queue_size = 256  # A gateway connects to every server at once.
+
+    httpd = Server(("127.0.0.1", 0), Handler)
     thread = threading.Thread(target=httpd.serve_forever, name="replay", daemon=True)
     thread.start()
     try:

@@ -24,11 +24,15 @@ from typing import Any
 from bpe_openai import get_encoding
 
 FRAME_TOKENS = 4
+_PIECE_CHARS = 200_000
 _ENCODING = get_encoding("o200k_base")
 
 
 def count_tokens(text: str) -> int:
-    return len(_ENCODING.encode(text))
+    """Very long texts are counted in pieces: the encoder refuses them whole."""
+    if len(text) <= _PIECE_CHARS:
+        return len(_ENCODING.encode(text))
+    return sum(len(_ENCODING.encode(text[at : at + _PIECE_CHARS])) for at in range(0, len(text), _PIECE_CHARS))
 
 
 def compact(value: Any) -> str:

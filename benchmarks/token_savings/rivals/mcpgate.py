@@ -1,0 +1,59 @@
+"""mcpgate itself, from this checkout, over stdio."""
+
+import json
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from benchmarks.token_savings.rivals.base import Idiom
+from benchmarks.token_savings.rivals.gateway import Gateway
+from benchmarks.token_savings.stage import Stage
+
+_SMALL_SERVER = 30
+"""Tools: so few are listed whole, which spares a question in later turns."""
+_WHOLE_SERVER = 50
+"""The limit that a model asks for when it wants all: the room of the answer grows with it."""
+_CHECKOUT = Path(__file__).resolve().parents[3]
+
+
+def _launch(stage: Stage, servers: Mapping[str, Mapping[str, Any]], folder: Path) -> dict[str, Any]:
+    config = folder / "mcpgate.yaml"
+    settings = {
+        "mcpServers": servers,
+        "storage": {"url": f"sqlite:///{folder / 'mcpgate.sqlite3'}"},
+        "sandbox": {"engine": stage.engine},
+        "telemetry": {"log_level": "warning"},
+    }
+    config.write_text(json.dumps(settings, indent=2))  # JSON is YAML.
+    path = f"{_CHECKOUT}{os.pathsep}{_CHECKOUT / 'sandbox'}"  # This checkout, whatever is installed.
+    args = ["-m", "mcpgate", "serve", "--stdio", "-c", str(config)]
+    return {"command": sys.executable, "args": args, "env": {**os.environ, "PYTHONPATH": path}, "cwd": str(folder)}
+
+
+def _browse(stage: Stage, server: str, question: str) -> dict[str, Any]:
+    ident = _ident(stage, server)
+    if len(stage.tools[server]) <= _SMALL_SERVER:
+        return {"server": ident, "limit": _WHOLE_SERVER}
+    return {"server": ident, "query": question}
+
+
+def _ident(stage: Stage, server: str) -> str:
+    return stage.identifiers[server, stage.tools[server][0]["name"]].partition(".")[0]
+
+
+IDIOM = Idiom(
+    search="list_tools",
+    describe="describe_tools",
+    describe_argument="names",
+    execute="execute_code",
+    shown=lambda stage, server, tool: stage.identifiers[server, tool],
+    described=lambda stage, server, tool: stage.identifiers[server, tool],
+    search_shows_shapes=True,
+    program=lambda code, stage: code,
+    browse=_browse,
+    server_shown=_ident,
+)
+
+RIVAL = Gateway("mcpgate", "mcpgate", IDIOM, _launch, probe=("list_tools", {}), always_runs=True)
