@@ -22,7 +22,8 @@ from mcpgate_sandbox.engine import Outcome
 from mcpgate_sandbox.errors import Crashed, LimitReached, SandboxError, SandboxUnavailable
 from mcpgate_sandbox.host import Call, Violation
 from mcpgate_sandbox.locks import SYSTEM_CALL_FILTER
-from mcpgate_sandbox.sessions import MIB
+from mcpgate_sandbox.pool import PooledEngine
+from mcpgate_sandbox.sessions import MIB, SessionLimits
 
 _START_S = 60.0
 """How long the process that children come from may take to load what they share."""
@@ -179,6 +180,22 @@ class Nursery:
                 self._process.kill()
                 self._process.wait()
             self._process = None
+
+
+class ChildEngine(PooledEngine):
+    """An engine whose guests are child processes."""
+
+    def __init__(
+        self,
+        *,
+        warm: int | None = None,
+        max_executions: int = 32,
+        sessions: SessionLimits = SessionLimits(),  # noqa: B008  it is frozen
+        allow_unlocked: bool = False,
+    ) -> None:
+        """As PooledEngine. `allow_unlocked`: run even where the kernel cannot filter system calls."""
+        super().__init__(warm=warm, max_executions=max_executions, sessions=sessions)
+        self.allow_unlocked = allow_unlocked
 
 
 class Child:
