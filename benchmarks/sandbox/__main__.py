@@ -12,9 +12,10 @@ import signal
 import sys
 from pathlib import Path
 
+from benchmarks.code_mode.report import load
 from benchmarks.sandbox.contestants import CONTESTANTS
 from benchmarks.sandbox.measure import FULL, QUICK, measure
-from benchmarks.sandbox.report import as_json, describe_machine, load, markdown
+from benchmarks.sandbox.report import as_json, describe_machine, markdown
 
 
 def main() -> int:

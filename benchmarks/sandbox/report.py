@@ -5,9 +5,9 @@ import platform
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
+from benchmarks.code_mode.report import cpu_model
 from benchmarks.sandbox.contestants import Contestant
 from benchmarks.sandbox.measure import HOGS, KILL_TIMEOUT_S, LIMIT_S, Record
 
@@ -142,18 +142,7 @@ def as_json(
 def describe_machine() -> dict[str, Any]:
     return {
         "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
-        "cpu": _cpu_model(),
+        "cpu": cpu_model(),
         "cores": os.cpu_count(),
         "system": f"{platform.system()} {platform.release()}",
     }
-
-
-def load() -> str:
-    return " ".join(f"{figure:.2f}" for figure in os.getloadavg())
-
-
-def _cpu_model() -> str:
-    for line in Path("/proc/cpuinfo").read_text().splitlines():
-        if line.startswith("model name"):
-            return line.partition(":")[2].strip()
-    return platform.machine()

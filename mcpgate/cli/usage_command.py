@@ -29,14 +29,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
+    since = _since(arguments.since)
     store = open_store(_config(arguments.config))
     try:
-        days = store.sums(_since(arguments.since))
+        days = store.sums(since)
     finally:
         store.close()
     rows = [{"day": day, **{name: sums.get(name, 0) for name in COUNTED}} for day, sums in sorted(days.items())]
     if arguments.by == "total":
-        rows = [{"since": _since(arguments.since), **{name: sum(row[name] for row in rows) for name in COUNTED}}]  # type: ignore[misc]
+        rows = [{"since": since, **{name: sum(row[name] for row in rows) for name in COUNTED}}]  # type: ignore[misc]
     if arguments.format == "json":
         print(json.dumps(rows, indent=1))
     elif arguments.format == "csv":
@@ -54,11 +55,12 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _config(path: str | None) -> Config:
     try:
-        return load_config(find_config(path))
+        file = find_config(path)
     except ConfigError:
         if path is not None:
             raise
         return Config()  # without a file the default store is meant
+    return load_config(file)
 
 
 def _since(text: str) -> str:
