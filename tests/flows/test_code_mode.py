@@ -36,16 +36,16 @@ async def test_a_list_answer_stays_within_300_tokens_at_any_size() -> None:
             {"server": "server_with_a_long_name_3"},
             {"query": "add", "limit": None},
         ):
-            answer = await opened.metatools.list_tools(**question)
+            answer = await opened.metatools.list_tools(LOCAL, **question)
             assert count(answer) <= 300, question
-        assert "limit=" in await opened.metatools.list_tools(query="tool number")
-        more = await opened.metatools.list_tools(query="tool number", limit=40)
+        assert "limit=" in await opened.metatools.list_tools(LOCAL, query="tool number")
+        more = await opened.metatools.list_tools(LOCAL, query="tool number", limit=40)
         assert more.count("\n") >= 30
 
 
 async def test_a_search_answer_is_enough_to_write_the_call() -> None:
     async with gateway({"raw": raw()}) as opened:
-        answer = await opened.metatools.list_tools(query="sum two numbers")
+        answer = await opened.metatools.list_tools(LOCAL, query="sum two numbers")
         assert answer.splitlines()[0].startswith("raw.add(a: int, b: int) -> {sum: int}")
         assert await run(opened, "raw.add(a=1, b=2)['sum']") == "3"
 
@@ -151,13 +151,13 @@ async def test_an_image_is_a_handle_that_can_be_read_passed_on_and_returned() ->
 async def test_output_types_are_learned_from_results_and_kept_over_restarts(tmp_path: Path) -> None:
     storage = {"url": f"sqlite:///{tmp_path / 'kept.sqlite3'}"}
     async with gateway({"raw": raw()}, storage=storage) as opened:
-        assert "output type unknown" in await opened.metatools.describe_tools(["raw.rows"])
+        assert "output type unknown" in await opened.metatools.describe_tools(LOCAL, ["raw.rows"])
         await run(opened, "raw.rows(number=3)")
     async with gateway({"raw": raw()}, storage=storage) as opened:
-        stub = await opened.metatools.describe_tools(["raw.rows"])
+        stub = await opened.metatools.describe_tools(LOCAL, ["raw.rows"])
         assert "-> list[RowsResultItem]:  # output observed, not declared" in stub
         assert "    name: str" in stub and "    even: bool" in stub
-        assert "-> list[{id: int, name: str, even: bool}]" in await opened.metatools.list_tools(query="records")
+        assert "-> list[{id: int, name: str, even: bool}]" in await opened.metatools.list_tools(LOCAL, query="records")
     assert b"row 1" not in (tmp_path / "kept.sqlite3").read_bytes()
 
 
@@ -185,20 +185,20 @@ async def test_limits_are_named_when_they_end_an_execution() -> None:
 
 async def test_wrong_names_get_the_nearest_right_ones() -> None:
     async with gateway({"raw": raw(), "odd name!": raw(tools={"allow": ["echo"]})}) as opened:
-        stubs = await opened.metatools.describe_tools(["raw.add", "raw.addd"])
+        stubs = await opened.metatools.describe_tools(LOCAL, ["raw.add", "raw.addd"])
         assert "def add(" in stubs and "did you mean raw.add" in stubs
         with pytest.raises(UnknownTool, match="did you mean raw.picture"):
-            await opened.metatools.describe_tools(["raw.pictur"])
+            await opened.metatools.describe_tools(LOCAL, ["raw.pictur"])
         with pytest.raises(NotFound, match="did you mean"):
-            await opened.metatools.list_tools(server="rav")
-        assert "def echo(" in await opened.metatools.describe_tools(["odd name!.echo"])
+            await opened.metatools.list_tools(LOCAL, server="rav")
+        assert "def echo(" in await opened.metatools.describe_tools(LOCAL, ["odd name!.echo"])
         assert await run(opened, "odd_name.echo(text='by identifier')") == "by identifier"
         assert await run(opened, "raw['was-cancelled']()") == "0"
 
 
 async def test_the_sandbox_page_lists_what_is_really_there() -> None:
     async with gateway({"raw": raw()}) as opened:
-        page = await opened.metatools.read_docs("sandbox")
+        page = await opened.metatools.read_docs(LOCAL, "sandbox")
         here = page.split("\nHere: ")[1].split("\n")[0].split(", ")
         missing = page.split("Not here: ")[1].split(";")[0].split(", ")
         assert {"json", "re", "sqlite3", "zoneinfo"} <= set(here) and {"ctypes", "ssl"} <= set(missing)
@@ -212,7 +212,7 @@ async def test_small_set_ups_find_their_tools_in_the_description_itself() -> Non
     async with gateway({"calc": one}) as opened:
         assert "calc.add(a: int, b: int) -> {sum: int}" in opened.metatools.definitions()[3]["description"]
     async with gateway({"calc": one}, code_mode={"index_tokens": 0}) as opened:
-        assert "calc" not in json.dumps(opened.tool_list())
+        assert "calc" not in json.dumps(opened.tool_list(LOCAL))
 
 
 async def test_two_servers_of_a_thousand_tools_each_stay_quick() -> None:
@@ -221,7 +221,7 @@ async def test_two_servers_of_a_thousand_tools_each_stay_quick() -> None:
         assert len(opened.catalog.tools) == 2 * 1021
         async with asyncio.timeout(10):  # against seconds a call; figures are in benchmarks/scale
             for number in range(20):
-                assert f"tool_{number}" in await opened.metatools.list_tools(query=f"tool number {number}")
-                await opened.metatools.describe_tools([f"left.tool_{number}", f"right.tool_{number}"])
+                assert f"tool_{number}" in await opened.metatools.list_tools(LOCAL, query=f"tool number {number}")
+                await opened.metatools.describe_tools(LOCAL, [f"left.tool_{number}", f"right.tool_{number}"])
             answer = await run(opened, "left.tool_999(value='x')")
         assert answer == 'tool_999 called with {"value": "x"}'
