@@ -44,7 +44,7 @@ from mcpgate.governance.records import (
     to_usd,
 )
 from mcpgate.governance.rules import measured, shown_amount
-from mcpgate.governance.store import Content, Counters, Records, Settlement, StoreAway
+from mcpgate.governance.store import Content, Counters, CountersLost, Durable, Settlement, StoreAway
 from mcpgate.governance_config import GovernanceConfig
 from mcpgate.telemetry.metrics import Metrics
 
@@ -65,14 +65,14 @@ class Gate:
         config: GovernanceConfig,
         prices: Prices,
         counters: Counters,
-        records: Records,
+        durable: Durable,
         metrics: Metrics,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self.config, self.prices = config, prices
         self.policy = Policy(config)
         self.owner = new_id("gw")
-        self._counters, self._records, self._metrics, self._clock = counters, records, metrics, clock
+        self._counters, self._durable, self._metrics, self._clock = counters, durable, metrics, clock
         self._callers: dict[str, tuple[Policy, Mapping[str, Any], VirtualKey, Caller]] = {}
         self._open: dict[str, Admission] = {}
         self._queues: dict[str, _Queue] = {}
@@ -141,16 +141,16 @@ class Gate:
 
     async def _look(self) -> None:
         """See whether anything was declared elsewhere."""
-        _, version = await self._records.find_key("")
+        _, version = await self._durable.find_key("")
         if version != self.policy.version:
             await self._reload()
 
     async def _reload(self) -> None:
-        _, version = await self._records.find_key("")
+        _, version = await self._durable.find_key("")
         records = []
         for kind in RECORD_KINDS:
             after = ""
-            while page := await self._records.list_records(kind, after):
+            while page := await self._durable.list_records(kind, after):
                 records += page
                 after = page[-1].id
         self.policy = Policy(self.config, records, version)
@@ -162,6 +162,39 @@ class Gate:
             if rule.start:
                 claim = replace(rule.claim("", now, rule.start), limit=None)
                 await self._counters.adjust(claim, once=f"start {rule.id}")
+
+    async def _recount(self) -> None:
+        """Count again from the ledger what the rules of today would have counted."""
+        log.warning("the counters are lost; they are counted again from the ledger")
+        callers: dict[str, Caller] = {}
+        amounts = []
+        async for entry in self._durable.entries(since=0.0):
+            caller = callers.get(entry.key)
+            if caller is None:
+                caller = callers[entry.key] = await self._caller_by_id(entry.key)
+            caller = replace(caller, user=entry.user, team=entry.team, customer=entry.customer, metadata=entry.metadata)
+            request = Request(
+                entry.kind,  # type: ignore[arg-type]
+                entry.server,
+                entry.tool,
+                entry.provider,
+                entry.model,
+                entry.usage,
+                entry.id,
+                entry.parent_id,
+                entry.at,
+            )
+            for share in self.policy.shares(caller, request, entry.cost):
+                amounts.append((share.claim, measured(share.claim.measure, entry.cost, entry.usage)))
+        await self._counters.restore(amounts)
+        await self._start_values()
+
+    async def _caller_by_id(self, id: str) -> Caller:
+        declared = self.policy.keys.get(id)
+        if declared is not None:
+            return self.policy.caller_of(*declared)
+        record = await self._durable.get_record("key", id)
+        return Caller(id) if record is None else self.policy.caller_of(*from_record(id, record.value))
 
     def _lost(self, error: StoreAway) -> None:
         self._metrics.store_failed()
@@ -228,7 +261,7 @@ class Gate:
         value: Mapping[str, Any] = {}
         if declared is None:
             try:
-                record, version = await self._records.find_key(digest)
+                record, version = await self._durable.find_key(digest)
                 if version != self.policy.version:
                     await self._reload()
             except StoreAway as error:
@@ -301,7 +334,11 @@ class Gate:
         log.debug("admitted without counting: %s", error)
 
     async def _reserve(self, admission: "Admission", reservation: Reservation) -> tuple[Standing, ...]:
-        answer = await self._counters.reserve(reservation)
+        try:
+            answer = await self._counters.reserve(reservation)
+        except CountersLost:
+            await self._recount()
+            answer = await self._counters.reserve(reservation)
         if not isinstance(answer, Refusal):
             return answer
         refused, held = judge(admission.caller, admission.shares, answer, self._clock())

@@ -1,7 +1,7 @@
 """Counters, records and ledger in the memory of one process: for tests, and as the plainest reading of the
 contracts that the databases have to match."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from typing import Any
 
 from mcpgate.governance.ledger import SUMS, facts_of, sums_of
@@ -126,6 +126,9 @@ class MemoryBooks:
         if reservation is not None:
             for claim in reservation.claims:
                 self._cell(claim).held -= claim.amount
+
+    async def restore(self, amounts: Iterable[tuple[Claim, int]]) -> None:
+        pass  # counters and ledger are lost together
 
     # --- Records
 

@@ -110,7 +110,8 @@ class SqliteBooks:
                 if spent:
                     db.executemany(_SPEND, spent)
                 if (content := settlement.content) is not None:
-                    kept = (settlement.entry.id, settlement.entry.at, content.arguments, content.result)
+                    texts = (rows.clean(content.arguments), rows.clean(content.result))
+                    kept = (settlement.entry.id, settlement.entry.at, *texts)
                     db.execute("INSERT INTO contents VALUES (?, ?, ?, ?)", kept)
 
         await self._writer.run(work, durable=True)
@@ -153,6 +154,9 @@ class SqliteBooks:
         statement = "SELECT DISTINCT counter FROM cells WHERE counter >= ? AND counter < ? ORDER BY counter LIMIT ?"
         found = self._read(lambda db: db.execute(statement, (prefix, prefix + "\U0010ffff", limit)).fetchall())
         return [name for (name,) in found]
+
+    async def restore(self, amounts: Iterable[tuple[Claim, int]]) -> None:
+        pass  # counters and ledger are lost together
 
     # --- Records
 
