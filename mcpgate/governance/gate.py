@@ -81,6 +81,7 @@ class Gate:
         self._warned: set[tuple[str, int]] = set()
         self._away: str | None = None
         self._leased = False
+        self._recounting = asyncio.Lock()
         self._keeper: asyncio.Task[None] | None = None
 
     # --- its own life
@@ -162,6 +163,14 @@ class Gate:
             if rule.start:
                 claim = replace(rule.claim("", now, rule.start), limit=None)
                 await self._counters.adjust(claim, once=f"start {rule.id}")
+
+    async def _reserve_after_recount(self, reservation: Reservation) -> tuple[Standing, ...] | Refusal:
+        async with self._recounting:  # once, whoever comes meanwhile
+            try:
+                return await self._counters.reserve(reservation)
+            except CountersLost:
+                await self._recount()
+        return await self._counters.reserve(reservation)
 
     async def _recount(self) -> None:
         """Count again from the ledger what the rules of today would have counted."""
@@ -337,8 +346,7 @@ class Gate:
         try:
             answer = await self._counters.reserve(reservation)
         except CountersLost:
-            await self._recount()
-            answer = await self._counters.reserve(reservation)
+            answer = await self._reserve_after_recount(reservation)
         if not isinstance(answer, Refusal):
             return answer
         refused, held = judge(admission.caller, admission.shares, answer, self._clock())

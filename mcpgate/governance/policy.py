@@ -4,6 +4,7 @@ configuration file. Says who a key's caller is and which rules a request falls u
 import logging
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
@@ -58,15 +59,17 @@ class Policy:
         self.customers, self.teams, self.users = dict(config.customers), dict(config.teams), dict(config.users)
         budgets = {rule.id: rule for rule in config.budgets}
         rate_limits = {rule.id: rule for rule in config.rate_limits}
-        tables = {
+        self.tables: dict[str, dict[str, Any]] = {
             "customer": self.customers,
             "team": self.teams,
             "user": self.users,
             "budget": budgets,
             "rate_limit": rate_limits,
         }
+        """Everything declared but keys: kind → id → its model."""
+        self.in_file = {kind: frozenset(table) for kind, table in self.tables.items()}
         for record in records:
-            table: dict[str, object] = tables[record.kind]  # type: ignore[assignment]
+            table = self.tables[record.kind]
             if record.id in table:
                 log.warning("%s %r stands in the configuration file, which goes before", record.kind, record.id)
                 continue
@@ -74,7 +77,6 @@ class Policy:
                 table[record.id] = RECORD_KINDS[record.kind].model_validate(dict(record.value))
             except ValidationError as error:
                 log.error("%s %r cannot be read and is left out: %s", record.kind, record.id, error)
-        self.budgets, self.rate_limits = budgets, rate_limits
         self.rules: tuple[Rule, ...] = (
             *(budget_rule(rule) for rule in budgets.values()),
             *(rule for limit in rate_limits.values() for rule in rate_limit_rules(limit)),

@@ -262,17 +262,15 @@ class PostgresBooks:
         return {row[0]: rows.entry_of(row) for row in await self._fetch(statement, list(ids))}
 
     async def roll_up(self) -> int:
-        added = rows.roll_up_statement(
-            _DIALECT, "xid >= $1::text::xid8 AND xid < $2::text::xid8", self._report_metadata
-        )
+        chosen = "xid >= $1::text::xid8 AND xid < $2::text::xid8"
+        added = rows.roll_up_statement(_DIALECT, chosen, self._report_metadata)
 
         async def work(db: Any) -> int:
             async with db.transaction():
                 rolled = await db.fetchval("SELECT value FROM facts WHERE name = 'rolled' FOR UPDATE")
                 # Everything below this has ended: nothing will be added there any more.
                 upto = await db.fetchval("SELECT pg_snapshot_xmin(pg_current_snapshot())::text")
-                counted = "SELECT count(*) FROM entries WHERE xid >= $1::text::xid8 AND xid < $2::text::xid8"
-                count = await db.fetchval(counted, rolled, upto)
+                count = await db.fetchval(f"SELECT count(*) FROM entries WHERE {chosen}", rolled, upto)
                 if count:
                     await db.execute(added, rolled, upto, timeout=_REPORT_S)
                 await db.execute("UPDATE facts SET value = $1 WHERE name = 'rolled'", upto)

@@ -8,8 +8,8 @@ nano-dollars (nine million dollars) in one window, for scripts count in doubles.
 
 import json
 import math
-from collections.abc import Awaitable, Iterable, Sequence
-from typing import Any, TypeVar
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 from redis import asyncio as redis
 from redis.exceptions import RedisError
@@ -18,7 +18,7 @@ from mcpgate.governance.records import Claim, Refusal, Reservation, Standing
 from mcpgate.governance.rules import measured
 from mcpgate.governance.store import CountersLost, Durable, Settlement, StoreAway
 
-T = TypeVar("T")
+_CONNECTIONS = 32
 _ANSWER_S = 5.0
 _REMEMBER_S = 600
 """How long a settled request is remembered, so that settling it again counts nothing twice."""
@@ -197,18 +197,19 @@ class RedisCounters:
         """Raises StoreAway."""
         address = url.replace("valkey", "redis", 1)
         try:
-            client = redis.Redis.from_url(
+            pool = redis.BlockingConnectionPool.from_url(
                 address,
                 decode_responses=True,
                 socket_timeout=_ANSWER_S,
                 socket_connect_timeout=_ANSWER_S,
-                max_connections=64,
+                max_connections=_CONNECTIONS,
+                timeout=_ANSWER_S,
                 client_name="mcpgate",
             )
         except ValueError as error:
             raise StoreAway(f"storage.counters: {error}") from error
-        counters = cls(client, durable, prefix)
-        await counters._ask(client.ping())
+        counters = cls(redis.Redis.from_pool(pool), durable, prefix)
+        await counters._ask(counters._client.ping())
         return counters
 
     async def close(self) -> None:
@@ -255,7 +256,7 @@ class RedisCounters:
         counted = [
             (
                 s.entry.id,
-                [(c.counter, c.cell, amount, c.ends_at) for c, amount in zip(s.claims, s.amounts, strict=True)],
+                [(c.counter, c.cell, n, c.ends_at) for c, n in zip(s.claims, s.amounts, strict=True)],
             )
             for s in settlements
             if s.claims
@@ -287,12 +288,12 @@ class RedisCounters:
         dead: list[str] = await self._ask(self._client.zrangebyscore(self._prefix + "leases", "-inf", now))
         gone = 0
         for owner in dead:
-            ids = sorted(await self._ask(self._client.smembers(f"{self._prefix}o:{owner}")))  # type: ignore[arg-type]
+            ids = sorted(await self._ask(self._client.smembers(f"{self._prefix}o:{owner}")))
             held = await self._ask(self._client.mget([f"{self._prefix}r:{id}" for id in ids])) if ids else []
             settled = await self._durable.find_settled(ids)
             for id, text in zip(ids, held, strict=True):
                 if text is None:
-                    await self._ask(self._client.srem(f"{self._prefix}o:{owner}", id))  # type: ignore[arg-type]
+                    await self._ask(self._client.srem(f"{self._prefix}o:{owner}", id))
                 elif (entry := settled.get(id)) is not None:
                     # It died between the ledger and the counters.
                     spent = [
@@ -339,7 +340,7 @@ class RedisCounters:
     async def _run(self, script: str, *arguments: str) -> Any:
         return await self._ask(self._scripts[script](keys=[self._prefix], args=arguments))
 
-    async def _ask(self, answer: Awaitable[T]) -> T:
+    async def _ask(self, answer: Any) -> Any:
         try:
             return await answer
         except (RedisError, OSError) as error:
