@@ -118,7 +118,7 @@ class Admin:
         """Id → what is declared, and whether it is in the configuration file."""
         return {id: (value, id in self._policy().in_file[kind]) for id, value in self._table(kind).items()}
 
-    async def put(self, kind: str, id: str, value: Mapping[str, Any], actor: str) -> BaseModel:
+    async def put(self, kind: str, id: str, value: Mapping[str, Any], actor: str) -> Any:
         """Declare, or declare anew. Raises InvalidRequest, Conflict."""
         if id in self._policy().in_file[kind]:
             raise Conflict(f"{kind} {id!r} stands in the configuration file and is changed there")

@@ -72,11 +72,12 @@ class Gate:
         self.config, self.prices = config, prices
         self.policy = Policy(config)
         self.owner = new_id("gw")
-        self._counters, self._durable, self._metrics, self._clock = counters, durable, metrics, clock
+        self.counters, self.durable, self._metrics, self._clock = counters, durable, metrics, clock
         self._callers: dict[str, tuple[Policy, Mapping[str, Any], VirtualKey, Caller]] = {}
         self._open: dict[str, Admission] = {}
         self._queues: dict[str, _Queue] = {}
         self._unwritten: list[Settlement] = []
+        self._unreleased: list[Reservation] = []
         self._settling: set[asyncio.Task[None]] = set()
         self._warned: set[tuple[str, int]] = set()
         self._away: str | None = None
@@ -108,13 +109,14 @@ class Gate:
             log.error("%d entries of the ledger could not be written and are lost", len(self._unwritten))
         if self._leased:
             with suppress(StoreAway):
-                await self._counters.renew(self.owner, 0.0)  # whatever it still holds is free at once
-                await self._counters.expire(self._clock())
+                await self.counters.renew(self.owner, 0.0)  # whatever it still holds is free at once
+                await self.counters.expire(self._clock())
 
     async def reload(self, config: GovernanceConfig, prices: Prices) -> None:
         """Take over an edited configuration. Requests under way end under the rules they began with."""
         self.config, self.prices = config, prices
-        self.policy = Policy(config)
+        # With what is known of the store's declarations, so that there is no moment without them.
+        self.policy = Policy(config, self.policy.records, self.policy.version)
         with suppress(StoreAway):
             await self._reload()
 
@@ -128,8 +130,11 @@ class Gate:
                     leased_at = time.monotonic()
                 if self._unwritten:
                     await self._write_again()
+                while self._unreleased:
+                    await self.counters.release(self._unreleased[-1])
+                    self._wake(self._unreleased.pop().claims)
                 await self._look()
-                await self._counters.expire(self._clock())
+                await self.counters.expire(self._clock())
                 self._found()
             except StoreAway as error:
                 self._lost(error)
@@ -137,47 +142,55 @@ class Gate:
                 log.exception("the gate could not look after its store")
 
     async def _lease(self) -> None:
-        await self._counters.renew(self.owner, self._clock() + self.config.lease_s)
+        await self.counters.renew(self.owner, self._clock() + self.config.lease_s)
         self._leased = True
+
+    async def refresh(self) -> None:
+        """Take over what was just declared."""
+        try:
+            await self._look()
+        except StoreAway as error:
+            self._lost(error)
 
     async def _look(self) -> None:
         """See whether anything was declared elsewhere."""
-        _, version = await self._durable.find_key("")
+        _, version = await self.durable.find_key("")
         if version != self.policy.version:
             await self._reload()
 
     async def _reload(self) -> None:
-        _, version = await self._durable.find_key("")
+        _, version = await self.durable.find_key("")
         records = []
         for kind in RECORD_KINDS:
             after = ""
-            while page := await self._durable.list_records(kind, after):
+            while page := await self.durable.list_records(kind, after):
                 records += page
                 after = page[-1].id
-        self.policy = Policy(self.config, records, version)
-        await self._start_values()
+        policy = Policy(self.config, records, version)
+        await self._start_values(policy)
+        self.policy = policy
 
-    async def _start_values(self) -> None:
+    async def _start_values(self, policy: Policy) -> None:
         now = self._clock()
-        for rule in self.policy.rules:
+        for rule in policy.rules:
             if rule.start:
                 claim = replace(rule.claim("", now, rule.start), limit=None)
-                await self._counters.adjust(claim, once=f"start {rule.id}")
+                await self.counters.adjust(claim, once=f"start {rule.id}")
 
     async def _reserve_after_recount(self, reservation: Reservation) -> tuple[Standing, ...] | Refusal:
         async with self._recounting:  # once, whoever comes meanwhile
             try:
-                return await self._counters.reserve(reservation)
+                return await self.counters.reserve(reservation)
             except CountersLost:
                 await self._recount()
-        return await self._counters.reserve(reservation)
+        return await self.counters.reserve(reservation)
 
     async def _recount(self) -> None:
         """Count again from the ledger what the rules of today would have counted."""
         log.warning("the counters are lost; they are counted again from the ledger")
         callers: dict[str, Caller] = {}
         amounts = []
-        async for entry in self._durable.entries(since=0.0):
+        async for entry in self.durable.entries(since=0.0):
             caller = callers.get(entry.key)
             if caller is None:
                 caller = callers[entry.key] = await self._caller_by_id(entry.key)
@@ -195,14 +208,14 @@ class Gate:
             )
             for share in self.policy.shares(caller, request, entry.cost):
                 amounts.append((share.claim, measured(share.claim.measure, entry.cost, entry.usage)))
-        await self._counters.restore(amounts)
-        await self._start_values()
+        await self.counters.restore(amounts)
+        await self._start_values(self.policy)
 
     async def _caller_by_id(self, id: str) -> Caller:
         declared = self.policy.keys.get(id)
         if declared is not None:
             return self.policy.caller_of(*declared)
-        record = await self._durable.get_record("key", id)
+        record = await self.durable.get_record("key", id)
         return Caller(id) if record is None else self.policy.caller_of(*from_record(id, record.value))
 
     def _lost(self, error: StoreAway) -> None:
@@ -270,7 +283,7 @@ class Gate:
         value: Mapping[str, Any] = {}
         if declared is None:
             try:
-                record, version = await self._durable.find_key(digest)
+                record, version = await self.durable.find_key(digest)
                 if version != self.policy.version:
                     await self._reload()
             except StoreAway as error:
@@ -310,7 +323,7 @@ class Gate:
                 what = f"{request.server}.{request.tool}" if request.kind == "tool" else str(request.model)
                 raise NotAllowed(f"{what} has no known price, and budget {budget.match.rule.id!r} asks for one")
         admission.shares = shares
-        if self._away is not None and (shares or caller is not LOCAL):
+        if self._away is not None and (shares or not caller.is_local):
             self._when_away(StoreAway(self._away))
         elif shares:
             reservation = Reservation(request.id, self.owner, tuple(share.claim for share in shares))
@@ -320,6 +333,7 @@ class Gate:
                 admission.standings = await self._reserve(admission, reservation)
             except StoreAway as error:
                 self._lost(error)
+                self._unreleased.append(reservation)  # it may have been made all the same
                 self._when_away(error)
             except asyncio.CancelledError:
                 # Whether it was reserved is not known: the answer was on its way.
@@ -344,7 +358,7 @@ class Gate:
 
     async def _reserve(self, admission: "Admission", reservation: Reservation) -> tuple[Standing, ...]:
         try:
-            answer = await self._counters.reserve(reservation)
+            answer = await self.counters.reserve(reservation)
         except CountersLost:
             answer = await self._reserve_after_recount(reservation)
         if not isinstance(answer, Refusal):
@@ -362,7 +376,7 @@ class Gate:
             async with asyncio.timeout(self.config.hold_wait_s), line.turn:
                 while True:
                     line.changed.clear()
-                    answer = await self._counters.reserve(reservation)
+                    answer = await self.counters.reserve(reservation)
                     if not isinstance(answer, Refusal):
                         return answer
                     refused, held = judge(admission.caller, admission.shares, answer, self._clock())
@@ -382,9 +396,10 @@ class Gate:
 
     async def _release(self, reservation: Reservation) -> None:
         try:
-            await self._counters.release(reservation)
+            await self.counters.release(reservation)
         except StoreAway as error:
-            self._lost(error)  # its lease goes on; it is let go of with this process
+            self._lost(error)
+            self._unreleased.append(reservation)
         self._wake(reservation.claims)
 
     def _wake(self, claims: Sequence[Any]) -> None:
@@ -441,7 +456,7 @@ class Gate:
                 break
         if cancelled is not None:
             raise cancelled
-        governed = claims or admission.caller is not LOCAL
+        governed = claims or admission.not caller.is_local
         if task.exception() is not None and governed and self.config.when_store_is_away == "refuse":
             raise Unavailable(
                 "it was done, but the ledger is away and could not be written before the answer; "
@@ -450,7 +465,7 @@ class Gate:
 
     async def _settle(self, settlements: Sequence[Settlement]) -> None:
         try:
-            await self._counters.settle(settlements)
+            await self.counters.settle(settlements)
         except StoreAway as error:
             self._lost(error)
             self._unwritten += settlements
@@ -465,8 +480,8 @@ class Gate:
     async def _write_again(self) -> None:
         waiting, self._unwritten = self._unwritten, []
         try:
-            await self._counters.settle(waiting)
-        except StoreAway:
+            await self.counters.settle(waiting)
+        except BaseException:  # cancelled too
             self._unwritten = [*waiting, *self._unwritten]
             raise
 
@@ -655,5 +670,5 @@ def _error_of(caller: Caller, misfit: _Misfit, now: float) -> McpgateError:
         measure=rule.measure,
         limit=rule.limit / 1000 if rule.measure == "execution_seconds" else rule.limit,
         window=str(rule.window) or None,
-        retry_after_s=round(wait, 3),
+        retry_after_s=math.ceil(wait * 1000) / 1000,
     )

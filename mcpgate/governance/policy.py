@@ -55,7 +55,7 @@ class Policy:
     """The configuration's declarations, and the records beside them."""
 
     def __init__(self, config: GovernanceConfig, records: Iterable[Record] = (), version: int = 0) -> None:
-        self.version = version
+        self.version, self.records = version, tuple(records)
         self.customers, self.teams, self.users = dict(config.customers), dict(config.teams), dict(config.users)
         budgets = {rule.id: rule for rule in config.budgets}
         rate_limits = {rule.id: rule for rule in config.rate_limits}
@@ -68,7 +68,7 @@ class Policy:
         }
         """Everything declared but keys: kind → id → its model."""
         self.in_file = {kind: frozenset(table) for kind, table in self.tables.items()}
-        for record in records:
+        for record in self.records:
             table = self.tables[record.kind]
             if record.id in table:
                 log.warning("%s %r stands in the configuration file, which goes before", record.kind, record.id)
@@ -87,7 +87,7 @@ class Policy:
         for id, spec in config.keys.items():
             secret = spec.secret.get_secret_value()
             digest = digest_of(secret)
-            self.keys[id] = (make_key(id, spec, [(digest, None)], secret[-4:], declared=True), spec)
+            self.keys[id] = (make_key(id, spec, [(digest, None)], declared=True), spec)
             self._by_digest[digest] = id
         self._warn_of_labels(config)
         self._metadata = sorted(mentioned_metadata(self.rules))
@@ -134,7 +134,10 @@ class Policy:
             return ()
         seen = (
             caller.id,
+            caller.name,
             caller.user,
+            caller.team,
+            caller.customer,
             caller.rules,
             request.server,
             request.tool,

@@ -175,7 +175,7 @@ class Ledger(Protocol):
         ...
 
     def entries(self, since: float) -> AsyncIterator[Entry]:
-        """Every single entry that was admitted from then on, the oldest first."""
+        """Every single entry that was admitted from then on, in no order that means anything."""
         ...
 
     async def find_settled(self, ids: Sequence[str]) -> dict[str, Entry]:

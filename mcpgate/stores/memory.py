@@ -147,10 +147,12 @@ class MemoryBooks:
         place = (change.kind, change.id)
         if change.only_new and place in self._records:
             return False
-        if change.kind == "key":
+        if change.action == "reset":
+            pass
+        elif change.kind == "key":
             self._digests = {digest: id for digest, id in self._digests.items() if id != change.id}
             self._digests |= {digest: change.id for digest, _ in change.digests}
-        elif change.action != "reset":
+        else:
             self._version += 1
         if change.action != "reset":
             self._records.pop(place, None)

@@ -66,7 +66,7 @@ local function let_go(prefix, id)
   redis.call('SREM', prefix .. 'o:' .. reservation.owner, id)
   for _, claim in ipairs(reservation.claims) do
     local key, field = prefix .. 'c:' .. claim[1], claim[2] .. ':h'
-    if redis.call('HEXISTS', key, field) == 1 then
+    if claim[3] ~= '0' and redis.call('HEXISTS', key, field) == 1 then
       if redis.call('HINCRBY', key, field, '-' .. claim[3]) == 0 then redis.call('HDEL', key, field) end
     end
   end
@@ -91,7 +91,7 @@ if fits and not known then
   local kept = {}
   for place, claim in ipairs(claims) do
     local key = prefix .. 'c:' .. claim.counter
-    redis.call('HINCRBY', key, claim.cell .. ':h', claim.amount)
+    if claim.amount ~= '0' then redis.call('HINCRBY', key, claim.cell .. ':h', claim.amount) end
     keep(key, claim.ends_at)
     found[place][3] = text(tonumber(found[place][3]) + tonumber(claim.amount))
   end

@@ -40,7 +40,7 @@ class SqliteDialect:
 
     def bucket(self, bucket: str, at: str) -> str:
         form = {"hour": "%Y-%m-%dT%H:00Z", "day": "%Y-%m-%d", "month": "%Y-%m"}[bucket]
-        return f"strftime('{form}', {at}, 'unixepoch')"
+        return f"strftime('{form}', CAST({at} AS INTEGER), 'unixepoch')"
 
 
 _DIALECT = SqliteDialect()
@@ -300,7 +300,7 @@ class SqliteBooks:
 
         try:
             return await asyncio.to_thread(read)
-        except sqlite3.Error as error:
+        except (OSError, sqlite3.Error) as error:
             raise StoreAway(str(error)) from error
 
 
