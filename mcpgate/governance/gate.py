@@ -456,7 +456,7 @@ class Gate:
                 break
         if cancelled is not None:
             raise cancelled
-        governed = claims or admission.not caller.is_local
+        governed = claims or not admission.caller.is_local
         if task.exception() is not None and governed and self.config.when_store_is_away == "refuse":
             raise Unavailable(
                 "it was done, but the ledger is away and could not be written before the answer; "
