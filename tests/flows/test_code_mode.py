@@ -210,7 +210,7 @@ async def test_the_sandbox_page_lists_what_is_really_there() -> None:
 async def test_small_set_ups_find_their_tools_in_the_description_itself() -> None:
     one = raw(tools={"allow": ["add"]})
     async with gateway({"calc": one}) as opened:
-        assert "calc.add(a: int, b: int) -> {sum: int}" in opened.metatools.definitions()[3]["description"]
+        assert "calc.add(a: int, b: int) -> {sum: int}" in opened.metatools.definitions(LOCAL)[3]["description"]
     async with gateway({"calc": one}, code_mode={"index_tokens": 0}) as opened:
         assert "calc" not in json.dumps(opened.tool_list(LOCAL))
 
