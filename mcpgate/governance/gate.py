@@ -441,6 +441,7 @@ class Gate:
         parent = self._open.get(request.parent_id) if request.parent_id else None
         if parent is not None:
             parent.total += cost or 0
+            parent.warnings = tuple(dict.fromkeys((*parent.warnings, *admission.warnings)))
         if parent is not None and not claims and not cost:
             # Nothing hangs on it but the record, which must be there before the execution's answer is.
             parent.children.append(settlement)
