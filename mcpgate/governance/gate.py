@@ -33,6 +33,7 @@ from mcpgate.governance.prices import Prices
 from mcpgate.governance.records import (
     LOCAL,
     Caller,
+    Claim,
     Entry,
     Refusal,
     Request,
@@ -44,7 +45,7 @@ from mcpgate.governance.records import (
     to_usd,
 )
 from mcpgate.governance.rules import measured, shown_amount
-from mcpgate.governance.store import Content, Counters, CountersLost, Durable, Settlement, StoreAway
+from mcpgate.governance.store import Content, Counters, CountersLost, Durable, Query, Settlement, StoreAway
 from mcpgate.governance_config import GovernanceConfig
 from mcpgate.telemetry.metrics import Metrics
 
@@ -55,6 +56,7 @@ _POLL_S = 0.05
 """How often money that another process may have let go of is asked for."""
 _MOST_CALLERS = 20_000
 _MOST_UNWRITTEN = 100_000
+_WRITTEN_AT_ONCE = 500
 
 
 class Gate:
@@ -123,7 +125,7 @@ class Gate:
     async def _keep(self) -> None:
         leased_at = time.monotonic()
         while True:
-            await asyncio.sleep(_LOOK_EVERY_S)
+            await asyncio.sleep(min(_LOOK_EVERY_S, self.config.lease_s / 4))
             try:
                 if time.monotonic() - leased_at > self.config.lease_s / 4 or self._away:
                     await self._lease()
@@ -228,6 +230,22 @@ class Gate:
         if self._away is not None:
             log.warning("the store is back")
         self._away = None
+
+    async def probe(self) -> str:
+        """Hold something, let go of it, and ask the ledger for a report: what went wrong, or nothing."""
+        now = self._clock()
+        claim = Claim("probe", "requests", amount=1, limit=1_000_000, cell=int(now), oldest=int(now), ends_at=now + 1)
+        reservation = Reservation(new_id("probe"), self.owner, (claim,))
+        try:
+            try:
+                await self.counters.reserve(reservation)
+            except CountersLost:
+                await self._reserve_after_recount(reservation)
+            await self.counters.release(reservation)
+            await self.durable.report(Query(now - 3600, now))
+        except StoreAway as error:
+            return str(error)
+        return ""
 
     # --- who
 
@@ -472,19 +490,32 @@ class Gate:
             self._unwritten += settlements
             if len(self._unwritten) > _MOST_UNWRITTEN:
                 log.error("the ledger has been away for too long: %d entries are lost", len(settlements))
-                del self._unwritten[:-_MOST_UNWRITTEN]
+                del self._unwritten[_MOST_UNWRITTEN:]
             raise
         finally:
             for settlement in settlements:
                 self._wake(settlement.claims)
 
     async def _write_again(self) -> None:
-        waiting, self._unwritten = self._unwritten, []
-        try:
-            await self.counters.settle(waiting)
-        except BaseException:  # cancelled too
-            self._unwritten = [*waiting, *self._unwritten]
-            raise
+        while some := self._unwritten[:_WRITTEN_AT_ONCE]:
+            try:
+                await self.counters.settle(some)
+            except StoreAway:
+                raise
+            except Exception:
+                log.exception("%d entries of the ledger cannot be written at once", len(some))
+                await self._write_each(some)
+            # Only now: whoever cancels this finds them where they were, and settling twice counts once.
+            del self._unwritten[: len(some)]
+
+    async def _write_each(self, settlements: Sequence[Settlement]) -> None:
+        for settlement in settlements:
+            try:
+                await self.counters.settle([settlement])
+            except StoreAway:
+                raise
+            except Exception:
+                log.exception("the entry of request %s cannot be written and is lost", settlement.entry.id)
 
     def _background(self, work: Any) -> "asyncio.Task[None]":
         task: asyncio.Task[None] = asyncio.ensure_future(work)

@@ -43,6 +43,9 @@ class Counters(Protocol):
     """Amounts held and spent. Every method is atomic, in itself and over all processes that share the store.
     All raise StoreAway."""
 
+    name: str
+    """Of the database, for people."""
+
     async def reserve(self, reservation: Reservation) -> tuple[Standing, ...] | Refusal:
         """Hold every claim, or none: `spent + held + amount` must stay within every limit. Returns what the counters
         stand at, this reservation included. The same reservation a second time changes nothing. Raises CountersLost

@@ -19,6 +19,8 @@ class _Cell:
 class MemoryBooks:
     """Implements Counters, Records and Ledger. For one event loop."""
 
+    name = "memory"
+
     def __init__(self) -> None:
         self._cells: dict[str, dict[int, _Cell]] = {}
         self._reservations: dict[str, Reservation] = {}

@@ -50,6 +50,8 @@ _AWAY = (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError)
 class PostgresBooks:
     """Implements Counters, Records and Ledger."""
 
+    name = "postgresql"
+
     def __init__(self, pool: "asyncpg.Pool[Any]", report_metadata: Sequence[str]) -> None:
         self._pool, self._report_metadata = pool, tuple(report_metadata)
 
@@ -301,6 +303,8 @@ class PostgresBooks:
         try:
             async with self._pool.acquire(timeout=_ANSWER_S) as db:
                 return await work(db)
+        except asyncpg.DataError:
+            raise  # a value that the database will never take: no reason to think that it is away
         except _AWAY as error:
             raise StoreAway(f"{type(error).__name__}: {error}") from error
 

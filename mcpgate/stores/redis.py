@@ -176,6 +176,8 @@ return 1
 class RedisCounters:
     """Implements Counters."""
 
+    name = "redis"
+
     def __init__(self, client: "redis.Redis", durable: Durable, prefix: str) -> None:
         # The braces keep all keys on one node of a cluster, which scripts need.
         self._client, self._durable, self._prefix = client, durable, f"{{{prefix}}}:"
@@ -352,4 +354,4 @@ def _standing(spent: str, held: str, first: str | bool) -> Standing:
 
 
 def _ends(at: float) -> float:
-    return min(math.ceil(at * 1000) / 1000, _FOREVER)
+    return _FOREVER if at >= _FOREVER else math.ceil(at * 1000) / 1000

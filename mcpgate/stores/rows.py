@@ -64,7 +64,7 @@ def clean(text: str) -> str:
 
 def row_of(entry: Entry) -> tuple[Any, ...]:
     """An entry's columns."""
-    metadata = json.dumps(dict(sorted(entry.metadata.items())), ensure_ascii=False) if entry.metadata else "{}"
+    metadata = {clean(name): clean(value) for name, value in sorted(entry.metadata.items())}
     return (
         entry.id,
         entry.parent_id or "",
@@ -73,7 +73,7 @@ def row_of(entry: Entry) -> tuple[Any, ...]:
         entry.cost,
         *(getattr(entry.usage, name) for name in USAGE),
         entry.latency_ms,
-        metadata,
+        json.dumps(metadata, ensure_ascii=False),
     )
 
 

@@ -58,6 +58,8 @@ _SPEND = (
 class SqliteBooks:
     """Implements Counters, Records and Ledger."""
 
+    name = "sqlite"
+
     def __init__(self, path: Path, report_metadata: Sequence[str] = ()) -> None:
         """Raises StoreAway if the file cannot be used."""
         self._path, self._report_metadata = path, tuple(report_metadata)
