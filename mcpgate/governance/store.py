@@ -178,7 +178,7 @@ class Ledger(Protocol):
         ...
 
     def entries(self, since: float) -> AsyncIterator[Entry]:
-        """Every single entry that was admitted from then on, in no order that means anything."""
+        """Every single entry that was admitted from then on, the oldest first."""
         ...
 
     async def find_settled(self, ids: Sequence[str]) -> dict[str, Entry]:

@@ -12,6 +12,7 @@ import asyncpg
 from mcpgate.governance.records import Claim, Entry, Refusal, Reservation, Standing
 from mcpgate.governance.store import AuditLine, Change, Query, Record, Settlement, StoreAway
 from mcpgate.stores import rows
+from mcpgate.stores.gather import Gather
 from mcpgate.stores.postgres_schema import MIGRATIONS
 
 T = TypeVar("T")
@@ -54,6 +55,9 @@ class PostgresBooks:
 
     def __init__(self, pool: "asyncpg.Pool[Any]", report_metadata: Sequence[str]) -> None:
         self._pool, self._report_metadata = pool, tuple(report_metadata)
+        # One at a time: a counter stays locked until its transaction is on disk, which many then wait for together.
+        self._reserve_next = Gather(self._reserve_all)
+        self._settle_next = Gather(self._settle_all)
 
     @classmethod
     async def open(cls, url: str, report_metadata: Sequence[str] = (), schema: str = "mcpgate") -> "PostgresBooks":
@@ -65,6 +69,7 @@ class PostgresBooks:
                 max_size=_CONNECTIONS,
                 command_timeout=_ANSWER_S,
                 timeout=10,
+                reset=_leave_as_is,
                 server_settings={"search_path": f'"{schema}"', "application_name": "mcpgate"},
             )
         except (*_AWAY, ValueError) as error:
@@ -87,11 +92,15 @@ class PostgresBooks:
     # --- Counters
 
     async def reserve(self, reservation: Reservation) -> tuple[Standing, ...] | Refusal:
-        claims = reservation.claims
+        return await self._reserve_next(reservation)
+
+    async def _reserve_all(self, reservations: Sequence[Reservation]) -> list[tuple[Standing, ...] | Refusal]:
+        claims = [claim for reservation in reservations for claim in reservation.claims]
         found = await self._fetch(
-            "SELECT fits, spent, held, first FROM reserve($1, $2, $3, $4, $5, $6, $7, $8)",
-            reservation.id,
-            reservation.owner,
+            "SELECT fits, spent, held, first FROM reserve_all($1, $2, $3, $4, $5, $6, $7, $8, $9)",
+            [reservation.id for reservation in reservations],
+            [reservation.owner for reservation in reservations],
+            [len(reservation.claims) for reservation in reservations],
             [claim.counter for claim in claims],
             [claim.cell for claim in claims],
             [claim.oldest for claim in claims],
@@ -99,13 +108,20 @@ class PostgresBooks:
             [claim.limit for claim in claims],
             [_ends(claim.ends_at) for claim in claims],
         )
-        standings = tuple(Standing(spent, held, first) for _, spent, held, first in found)
-        misfits = tuple((place, standings[place]) for place, row in enumerate(found) if not row[0])
-        return Refusal(misfits) if misfits else standings
+        answers: list[tuple[Standing, ...] | Refusal] = []
+        for reservation in reservations:
+            theirs, found = found[: len(reservation.claims)], found[len(reservation.claims) :]
+            standings = tuple(Standing(spent, held, first) for _, spent, held, first in theirs)
+            misfits = tuple((place, standings[place]) for place, row in enumerate(theirs) if not row[0])
+            answers.append(Refusal(misfits) if misfits else standings)
+        return answers
 
     async def settle(self, settlements: Sequence[Settlement]) -> None:
+        await self._settle_next(settlements)
+
+    async def _settle_all(self, batches: Sequence[Sequence[Settlement]]) -> list[None]:
         entries, spent, contents = [], [], []
-        for settlement in settlements:
+        for settlement in (settlement for batch in batches for settlement in batch):
             entry = settlement.entry
             row = dict(zip(rows.COLUMNS, rows.row_of(entry), strict=True))
             entries.append({**row, "metadata": json.loads(row["metadata"])})
@@ -117,6 +133,7 @@ class PostgresBooks:
                 texts = {"arguments": rows.clean(content.arguments), "result": rows.clean(content.result)}
                 contents.append({"id": entry.id, "at": entry.at, **texts})
         await self._fetch("SELECT settle($1, $2, $3)", *(json.dumps(part) for part in (entries, spent, contents)))
+        return [None] * len(batches)
 
     async def release(self, reservation: Reservation) -> None:
         async def work(db: Any) -> None:
@@ -252,12 +269,13 @@ class PostgresBooks:
 
     async def entries(self, since: float) -> AsyncIterator[Entry]:
         columns = rows.quoted(rows.COLUMNS)
-        statement = f"SELECT seq, {columns} FROM entries WHERE at >= $1 AND seq > $2 ORDER BY seq LIMIT 5000"
-        last = 0
-        while found := await self._fetch(statement, since, last):
+        statement = f"SELECT seq, {columns} FROM entries WHERE (at, seq) > ($1, $2) ORDER BY at, seq LIMIT 5000"
+        last: tuple[float, int] = (since, -1)
+        while found := await self._fetch(statement, *last):
             for seq, *row in found:
-                last = seq
-                yield rows.entry_of(row)
+                entry = rows.entry_of(row)
+                last = (entry.at, seq)
+                yield entry
 
     async def find_settled(self, ids: Sequence[str]) -> dict[str, Entry]:
         statement = f"SELECT {rows.quoted(rows.COLUMNS)} FROM entries WHERE id = ANY ($1)"
@@ -307,6 +325,10 @@ class PostgresBooks:
             raise  # a value that the database will never take: no reason to think that it is away
         except _AWAY as error:
             raise StoreAway(f"{type(error).__name__}: {error}") from error
+
+
+async def _leave_as_is(_db: Any) -> None:
+    """Instead of asyncpg's own reset, which costs a round trip: nothing here changes a session beyond a transaction."""
 
 
 async def migrate(db: Any, schema: str, migrations: Sequence[tuple[str, ...]] = MIGRATIONS) -> None:

@@ -119,6 +119,26 @@ BEGIN
 END $$
 """
 
+_RESERVE_ALL = """
+CREATE FUNCTION reserve_all(
+    p_ids TEXT[], p_owners TEXT[], p_sizes INTEGER[], p_counters TEXT[], p_cells BIGINT[], p_oldest BIGINT[],
+    p_amounts BIGINT[], p_limits BIGINT[], p_ends_at DOUBLE PRECISION[])
+RETURNS TABLE (fits BOOLEAN, spent BIGINT, held BIGINT, first BIGINT) LANGUAGE plpgsql AS $$
+DECLARE
+    v_from INTEGER := 1;
+    v_to INTEGER;
+BEGIN
+    IF cardinality(p_ids) > 1 THEN PERFORM lock_counters(p_counters); END IF;
+    FOR v_number IN 1 .. cardinality(p_ids) LOOP
+        v_to := v_from + p_sizes[v_number] - 1;
+        RETURN QUERY SELECT * FROM reserve(
+            p_ids[v_number], p_owners[v_number], p_counters[v_from:v_to], p_cells[v_from:v_to], p_oldest[v_from:v_to],
+            p_amounts[v_from:v_to], p_limits[v_from:v_to], p_ends_at[v_from:v_to]);
+        v_from := v_to + 1;
+    END LOOP;
+END $$
+"""
+
 _LET_GO = """
 CREATE FUNCTION let_go(p_ids TEXT[]) RETURNS VOID LANGUAGE sql AS $$
     WITH gone AS (DELETE FROM reservations WHERE id = ANY (p_ids) RETURNING claims),
@@ -185,5 +205,5 @@ BEGIN
 END $$
 """
 
-MIGRATIONS: list[tuple[str, ...]] = [(_TABLES, _LOCK, _RESERVE, _LET_GO, _SETTLE, _EXPIRE)]
+MIGRATIONS: list[tuple[str, ...]] = [(_TABLES, _LOCK, _RESERVE, _RESERVE_ALL, _LET_GO, _SETTLE, _EXPIRE)]
 """Each a few statements; how many of them a schema has stands in its table `migrations`."""

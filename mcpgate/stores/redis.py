@@ -17,12 +17,15 @@ from redis.exceptions import RedisError
 from mcpgate.governance.records import Claim, Refusal, Reservation, Standing
 from mcpgate.governance.rules import measured
 from mcpgate.governance.store import CountersLost, Durable, Settlement, StoreAway
+from mcpgate.stores.gather import Gather
 
 _CONNECTIONS = 32
 _ANSWER_S = 5.0
 _REMEMBER_S = 600
 """How long a settled request is remembered, so that settling it again counts nothing twice."""
 _FOREVER = 9e15
+_Settled = tuple[str, list[tuple[str, int, int, float]]]
+"""A request, and what it spent: counter, cell, amount, end of the cell."""
 
 _STANDING = """
 local function number(value) return tonumber(value or '0') end
@@ -77,28 +80,32 @@ end
 _RESERVE = (
     _STANDING
     + """
-local prefix, id, owner, claims = KEYS[1], ARGV[1], ARGV[2], cjson.decode(ARGV[3])
+local prefix, answers = KEYS[1], {}
 if redis.call('EXISTS', prefix .. 'whole') == 0 then return cjson.encode({lost = true}) end
-local known = redis.call('EXISTS', prefix .. 'r:' .. id) == 1 or redis.call('EXISTS', prefix .. 'd:' .. id) == 1
-local fits, found = true, {}
-for place, claim in ipairs(claims) do
-  local spent, held, first = standing(prefix .. 'c:' .. claim.counter, tonumber(claim.oldest))
-  local fit = known or claim.limit == nil or spent + held + tonumber(claim.amount) <= tonumber(claim.limit)
-  fits = fits and fit
-  found[place] = {fit, text(spent), text(held), first and text(first) or false}
-end
-if fits and not known then
-  local kept = {}
+for number, asked in ipairs(cjson.decode(ARGV[1])) do
+  local id, owner, claims = asked[1], asked[2], asked[3]
+  local known = redis.call('EXISTS', prefix .. 'r:' .. id) == 1 or redis.call('EXISTS', prefix .. 'd:' .. id) == 1
+  local fits, found = true, {}
   for place, claim in ipairs(claims) do
-    local key = prefix .. 'c:' .. claim.counter
-    if claim.amount ~= '0' then redis.call('HINCRBY', key, claim.cell .. ':h', claim.amount) end
-    keep(key, claim.ends_at)
-    found[place][3] = text(tonumber(found[place][3]) + tonumber(claim.amount))
+    local spent, held, first = standing(prefix .. 'c:' .. claim.counter, tonumber(claim.oldest))
+    local fit = known or claim.limit == nil or spent + held + tonumber(claim.amount) <= tonumber(claim.limit)
+    fits = fits and fit
+    found[place] = {fit, text(spent), text(held), first and text(first) or false}
   end
-  redis.call('SET', prefix .. 'r:' .. id, ARGV[4])
-  redis.call('SADD', prefix .. 'o:' .. owner, id)
+  if fits and not known then
+    for place, claim in ipairs(claims) do
+      local key = prefix .. 'c:' .. claim.counter
+      if claim.amount ~= '0' then redis.call('HINCRBY', key, claim.cell .. ':h', claim.amount) end
+      keep(key, claim.ends_at)
+      found[place][3] = text(tonumber(found[place][3]) + tonumber(claim.amount))
+    end
+    redis.call('SET', prefix .. 'r:' .. id, asked[4])
+    redis.call('SADD', prefix .. 'o:' .. owner, id)
+    redis.call('ZADD', prefix .. 'leases', 'NX', '0', owner)  -- without a lease it is held for nobody
+  end
+  answers[number] = found
 end
-return cjson.encode({found = found})
+return cjson.encode({answers = answers})
 """
 )
 
@@ -181,6 +188,8 @@ class RedisCounters:
     def __init__(self, client: "redis.Redis", durable: Durable, prefix: str) -> None:
         # The braces keep all keys on one node of a cluster, which scripts need.
         self._client, self._durable, self._prefix = client, durable, f"{{{prefix}}}:"
+        self._reserve_next = Gather(self._reserve_all)
+        self._count_next = Gather(self._count_all)
         self._scripts = {
             name: client.register_script(text)
             for name, text in (
@@ -218,67 +227,49 @@ class RedisCounters:
         await self._client.aclose()
 
     async def reserve(self, reservation: Reservation) -> tuple[Standing, ...] | Refusal:
-        claims = [
-            {
-                "counter": claim.counter,
-                "cell": str(claim.cell),
-                "oldest": str(claim.oldest),
-                "amount": str(claim.amount),
-                "ends_at": _ends(claim.ends_at),
-                **({} if claim.limit is None else {"limit": str(claim.limit)}),
-            }
-            for claim in reservation.claims
-        ]
-        answer = json.loads(
-            await self._run(
-                "reserve",
-                reservation.id,
-                reservation.owner,
-                json.dumps(claims),
-                json.dumps(
-                    {
-                        "owner": reservation.owner,
-                        "claims": [
-                            [c.counter, str(c.cell), str(c.amount), c.measure, _ends(c.ends_at)]
-                            for c in reservation.claims
-                        ],
-                    }
-                ),
-            )
-        )
+        return await self._reserve_next(reservation)
+
+    async def _reserve_all(self, reservations: Sequence[Reservation]) -> list[tuple[Standing, ...] | Refusal]:
+        asked = []
+        for reservation in reservations:
+            claims, kept = [], []
+            for claim in reservation.claims:
+                cell, amount, ends_at = str(claim.cell), str(claim.amount), _ends(claim.ends_at)
+                facts = {"counter": claim.counter, "cell": cell, "oldest": str(claim.oldest), "amount": amount}
+                limit = {} if claim.limit is None else {"limit": str(claim.limit)}
+                claims.append({**facts, **limit, "ends_at": ends_at})
+                kept.append([claim.counter, cell, amount, claim.measure, ends_at])
+            held = json.dumps({"owner": reservation.owner, "claims": kept})
+            asked.append([reservation.id, reservation.owner, claims, held])
+        answer = json.loads(await self._run("reserve", json.dumps(asked)))
         if "lost" in answer:
             raise CountersLost("Redis has lost its counters")
-        found = answer["found"] or []
-        standings = tuple(_standing(*row[1:]) for row in found)
-        misfits = tuple((place, standings[place]) for place, row in enumerate(found) if not row[0])
-        return Refusal(misfits) if misfits else standings
+        answers: list[tuple[Standing, ...] | Refusal] = []
+        for found in answer["answers"]:
+            standings = tuple(_standing(*row[1:]) for row in found)
+            misfits = tuple((place, standings[place]) for place, row in enumerate(found) if not row[0])
+            answers.append(Refusal(misfits) if misfits else standings)
+        return answers
 
     async def settle(self, settlements: Sequence[Settlement]) -> None:
         await self._durable.settle([Settlement(s.entry, content=s.content) for s in settlements])
-        counted = [
-            (
-                s.entry.id,
-                [(c.counter, c.cell, n, c.ends_at) for c, n in zip(s.claims, s.amounts, strict=True)],
-            )
-            for s in settlements
-            if s.claims
-        ]
+        counted: list[_Settled] = []
+        for settlement in settlements:
+            pairs = zip(settlement.claims, settlement.amounts, strict=True)
+            spent = [(claim.counter, claim.cell, amount, claim.ends_at) for claim, amount in pairs]
+            if spent:
+                counted.append((settlement.entry.id, spent))
         if counted:
-            await self._count(counted)
+            await self._count_next(counted)
 
-    async def _count(self, settled: Iterable[tuple[str, Iterable[tuple[str, int, int, float]]]]) -> None:
+    async def _count_all(self, batches: Sequence[Sequence[_Settled]]) -> list[None]:
         parts = [
-            {
-                "id": id,
-                "spent": [
-                    [counter, str(cell), str(amount), _ends(ends_at)]
-                    for counter, cell, amount, ends_at in spent
-                    if amount
-                ],
-            }
-            for id, spent in settled
+            {"id": id, "spent": [[name, str(cell), str(n), _ends(ends_at)] for name, cell, n, ends_at in spent if n]}
+            for batch in batches
+            for id, spent in batch
         ]
         await self._run("settle", str(_REMEMBER_S), json.dumps(parts))
+        return [None] * len(batches)
 
     async def release(self, reservation: Reservation) -> None:
         await self._run("release", reservation.id)
@@ -302,7 +293,7 @@ class RedisCounters:
                         (counter, int(cell), measured(measure, entry.cost, entry.usage), ends_at)
                         for counter, cell, _, measure, ends_at in json.loads(text)["claims"]
                     ]
-                    await self._count([(id, spent)])
+                    await self._count_next([(id, spent)])
                 else:
                     await self._run("release", id)
                 gone += 1

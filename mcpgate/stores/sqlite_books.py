@@ -233,15 +233,16 @@ class SqliteBooks:
 
     async def entries(self, since: float) -> AsyncIterator[Entry]:
         columns = rows.quoted(rows.COLUMNS)
-        statement = f"SELECT seq, {columns} FROM entries WHERE at >= ? AND seq > ? ORDER BY seq LIMIT 5000"
-        last = 0
+        statement = f"SELECT seq, {columns} FROM entries WHERE (at, seq) > (?, ?) ORDER BY at, seq LIMIT 5000"
+        last: tuple[float, int] = (since, -1)
         while True:
-            found = await self._report(lambda db, last=last: db.execute(statement, (since, last)).fetchall())  # type: ignore[misc]
+            found = await self._report(lambda db, last=last: db.execute(statement, last).fetchall())  # type: ignore[misc]
             if not found:
                 return
             for seq, *row in found:
-                last = seq
-                yield rows.entry_of(row)
+                entry = rows.entry_of(row)
+                last = (entry.at, seq)
+                yield entry
 
     async def find_settled(self, ids: Sequence[str]) -> dict[str, Entry]:
         statement = f"SELECT {rows.quoted(rows.COLUMNS)} FROM entries WHERE id IN (SELECT value FROM json_each(?))"
