@@ -51,11 +51,11 @@ class UpstreamConfig(_Model):
 
     command: str | None = None
     args: tuple[str, ...] = ()
-    env: dict[str, str] = {}
+    env: dict[str, str] = Field(default={}, repr=False)
     """Added to a minimal environment; nothing else of the gateway's environment reaches the child."""
     cwd: str | None = None
     url: str | None = None
-    headers: dict[str, str] = {}
+    headers: dict[str, str] = Field(default={}, repr=False)
     type: Literal["stdio", "http", "sse"] | None = None
     """Default: stdio for a `command`; for a `url`, http, then sse where the server has only that."""
     disabled: bool = False
@@ -163,9 +163,9 @@ class SandboxConfig(_Model):
 
 
 class StorageConfig(_Model):
-    url: str | None = None
+    url: str | None = Field(default=None, repr=False)
     """`sqlite:///path/to/file` or `postgresql://…`; default: mcpgate.sqlite3 in the user's data folder."""
-    counters: str | None = None
+    counters: str | None = Field(default=None, repr=False)
     """`redis://…`: budgets and rate limits are counted there, beside the durable store."""
 
     @field_validator("url")
@@ -273,8 +273,13 @@ def parse_config(text: str, source: str = "config", environ: Mapping[str, str] =
         data = _parse(text)
     except _Twice as error:
         raise ConfigError(f"{source}: {error}") from None
+    except yaml.MarkedYAMLError as error:
+        # Never the line itself, which may hold a secret.
+        mark = error.problem_mark
+        where = f" in line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+        raise ConfigError(f"{source}: not valid YAML: {error.problem or error.context}{where}") from None
     except (yaml.YAMLError, ValueError) as error:
-        raise ConfigError(f"{source}: not valid YAML: {error}") from error
+        raise ConfigError(f"{source}: not valid YAML: {str(error).splitlines()[0]}") from None
     except RecursionError:
         raise ConfigError(f"{source}: nested too deeply") from None
     if data is None:
@@ -357,6 +362,10 @@ def _interpolate(node: Any, where: str, source: str, environ: Mapping[str, str])
     return node
 
 
+_MAY_HOLD_SECRETS = frozenset(("secret", "keys", "headers", "env", "args", "storage"))
+"""Settings whose values no error shows."""
+
+
 def _explain(error: Any) -> str:
     where = ".".join(str(part) for part in error["loc"]) or "top level"
     if error["type"] == "extra_forbidden":
@@ -365,7 +374,7 @@ def _explain(error: Any) -> str:
         hint = f"did you mean `{near[0]}`?" if near else f"known keys: {', '.join(sorted(known))}"
         return f"unknown key `{where}`; {hint}"
     message = error["msg"].removeprefix("Value error, ")
-    shown = None if "secret" in error["loc"] else error["input"]
+    shown = None if _MAY_HOLD_SECRETS.intersection(error["loc"]) else error["input"]
     value = f" (it is {shown!r})" if isinstance(shown, (str, int, float, bool)) and len(str(shown)) < 80 else ""
     return f"{where}: {message}{value}. See servers.example.yaml."
 

@@ -29,8 +29,15 @@ class _Model(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
+_LONGEST_D = {"s": 1 / 86_400, "m": 1 / 1440, "h": 1 / 24, "d": 1, "w": 7, "M": 31, "Q": 92, "Y": 366}
+"""Days in a unit of a period, at most."""
+
+
 def _period(text: str) -> str:
-    return str(Period.parse(text))
+    period = Period.parse(text)
+    if period.count * _LONGEST_D[period.unit] > 100 * 366:
+        raise ValueError(f"{text!r} is longer than a hundred years; leave the period out for once and for all")
+    return str(period)
 
 
 def _zone(name: str) -> str:
@@ -74,6 +81,12 @@ def _one_or_many(value: Any) -> Any:
     return (value,) if isinstance(value, (str, int, float, bool, dict)) else value
 
 
+def _ordinary(moment: datetime.datetime) -> datetime.datetime:
+    if not 1970 <= moment.year <= 9000:
+        raise ValueError("must be between the years 1970 and 9000")
+    return moment.astimezone(datetime.UTC)
+
+
 def _moment(value: Any) -> Any:
     if isinstance(value, datetime.datetime):
         return value if value.tzinfo else value.replace(tzinfo=datetime.UTC)
@@ -91,7 +104,10 @@ Usd = Annotated[Decimal, Field(ge=0, le=9_000_000, allow_inf_nan=False)]
 Patterns = Annotated[tuple[str, ...], BeforeValidator(_one_or_many)]
 Id = Annotated[str, Field(min_length=1, max_length=128, pattern=r"^[^\s|/\x00-\x1f][^|/\x00-\x1f]*$")]
 KeyId = Annotated[Id, AfterValidator(_key_id)]
-Moment = Annotated[datetime.datetime, BeforeValidator(_moment)]
+Moment = Annotated[datetime.datetime, BeforeValidator(_moment), AfterValidator(_ordinary)]
+Count = Annotated[int, Field(ge=0, le=2**53)]
+"""What a counter can hold exactly on every store."""
+Amount = Annotated[float, Field(ge=0, le=1e12, allow_inf_nan=False)]
 
 
 class BudgetConfig(_Model):
@@ -112,12 +128,12 @@ class BudgetConfig(_Model):
 class RateLimitConfig(_Model):
     """A ceiling on speed: one or more of the measures."""
 
-    requests: int | None = Field(default=None, ge=0)
-    tokens: int | None = Field(default=None, ge=0)
-    input_tokens: int | None = Field(default=None, ge=0)
-    output_tokens: int | None = Field(default=None, ge=0)
-    execution_seconds: float | None = Field(default=None, ge=0)
-    concurrency: int | None = Field(default=None, ge=0)
+    requests: Count | None = None
+    tokens: Count | None = None
+    input_tokens: Count | None = None
+    output_tokens: Count | None = None
+    execution_seconds: Amount | None = None
+    concurrency: Count | None = None
     window: PeriodText | None = None
     """Not for concurrency."""
     fixed: bool = False
@@ -204,7 +220,7 @@ class KeySpec(ScopeConfig):
     team: Id | None = None
     customer: Id | None = None
     grants: GrantsConfig = GrantsConfig()
-    limits: dict[Literal[LIMITS], Annotated[float, Field(ge=0)]] = {}  # type: ignore[valid-type]
+    limits: dict[Literal[LIMITS], Amount] = {}  # type: ignore[valid-type]
     """Its executions' own limits: the names of the settings in `sandbox`."""
     expires_at: Moment | None = None
     enabled: bool = True

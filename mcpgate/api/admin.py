@@ -60,7 +60,7 @@ class Call:
         text = self.query.get(name)
         if text is None:
             return default
-        if not text.isascii() or not text.isdigit() or not 1 <= int(text) <= most:
+        if len(text) > 20 or not text.isascii() or not text.isdigit() or not 1 <= int(text) <= most:
             raise InvalidRequest(f"{name} must be a whole number from 1 to {most}, not {text[:40]!r}")
         return int(text)
 
@@ -128,12 +128,17 @@ class AdminApi:
                 body = {} if body is None else body
                 if not isinstance(body, dict):
                     raise InvalidRequest("the body must be a JSON object")
+                try:
+                    orjson.dumps(body)
+                except TypeError as error:  # halves of surrogate pairs, which could be stored and never be shown
+                    raise InvalidRequest(f"the body cannot be written as JSON again: {error}") from None
             reply = await route.handle(Call(caller, found.groupdict(), query, body))
             if method != "GET":
                 await self._gate.refresh()
             return reply
         if allowed:
-            raise MethodNotAllowed(f"{method} is not allowed on {path}; {', '.join(allowed)} is")
+            shown = ", ".join(allowed)
+            raise MethodNotAllowed(f"{method} is not allowed on {path}; {shown} is", allow=shown)
         raise NotFound(f"no route {path}; /api/openapi.json lists them")
 
     # --- keys

@@ -65,6 +65,8 @@ def refusal_headers(status: int, data: Mapping[str, Any]) -> dict[str, str]:
         found["www-authenticate"] = 'Bearer realm="mcpgate"'
     if status == 402:
         found["x-should-retry"] = "false"
+    if isinstance(data.get("allow"), str):
+        found["allow"] = data["allow"]
     wait = data.get("retry_after_s")
     if isinstance(wait, (int, float)):
         found |= {"retry-after": str(math.ceil(wait)), "retry-after-ms": str(math.ceil(wait * 1000))}

@@ -534,6 +534,8 @@ class _Exchange:
         try:
             return jsontext.loads(b"".join(chunks))
         except ValueError as error:
+            if or_nothing:
+                raise InvalidRequest(f"the body is no JSON: {error}") from None
             fault = _Refused(400, "invalid_request", "")
             fault.body = jsontext.dumps(RpcFault(PARSE_ERROR, f"Parse error: {error}").to_wire(None))
             raise fault from None

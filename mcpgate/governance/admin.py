@@ -43,9 +43,11 @@ class Admin:
         secret, now = new_secret(), self._clock()
         digests = [(digest_of(secret), None)]
         value = to_record(spec, digests, secret[-4:], now)
+        key, _ = from_record(id, value)  # before it is written: what cannot be read again must not get there
+        scope_rules("key", id, spec)
         if not await self._durable.change(Change("key", id, value, actor, "create", now, digests, only_new=True)):
             raise Conflict(f"there is a key {id!r} already")
-        return from_record(id, value)[0], secret
+        return key, secret
 
     async def list_keys(self, after: str = "", limit: int = 1000) -> list[VirtualKey]:
         """Those of the configuration file first, then by id."""
@@ -80,10 +82,10 @@ class Admin:
         if overlap not in ("0", "0s", ""):
             try:
                 period = Period.parse(overlap)
-            except ValueError as error:
+                today = datetime.datetime.fromtimestamp(now, datetime.UTC)
+                until = now + (today - period.before(today)).total_seconds()
+            except (ValueError, OverflowError) as error:
                 raise InvalidRequest(f"overlap: {error}") from None
-            today = datetime.datetime.fromtimestamp(now, datetime.UTC)
-            until = now + (today - period.before(today)).total_seconds()
         secret = new_secret()
         old = [(digest, until if end is None else min(end, until)) for digest, end in key.digests]
         digests = [(digest_of(secret), None), *((digest, end) for digest, end in old if end > now)]
@@ -95,8 +97,10 @@ class Admin:
         """Put everything but the secret in the place of what it was. Raises NotFound, Conflict."""
         key, _ = await self._own(name)
         value = to_record(spec, key.digests, key.hint, key.created_at, key.revoked_at)
+        changed, _ = from_record(key.id, value)
+        scope_rules("key", key.id, spec)
         await self._durable.change(Change("key", key.id, value, actor, "change", self._clock(), key.digests))
-        return from_record(key.id, value)[0]
+        return changed
 
     async def revoke_key(self, name: str, actor: str) -> VirtualKey:
         """No worker takes it any more. The key stays known, for the ledger names it. Raises NotFound, Conflict."""
@@ -124,6 +128,7 @@ class Admin:
             raise Conflict(f"{kind} {id!r} stands in the configuration file and is changed there")
         given = {**value, "id": id} if kind in ("budget", "rate_limit") else dict(value)
         parsed = parse(RECORD_KINDS[kind], given)
+        _rules_of(kind, id, parsed)
         stored = parsed.model_dump(mode="json", exclude_defaults=True)
         action = "change" if id in self._table(kind) else "create"
         await self._durable.change(Change(kind, id, stored, actor, action, self._clock()))
@@ -184,12 +189,16 @@ class Admin:
         if kind == "key":
             key, spec = await self.get_key(id)
             return scope_rules("key", key.id, spec)
-        declared: Any = self._table(kind).get(id)
+        declared = self._table(kind).get(id)
         if declared is None:
             raise NotFound(f"there is no {kind.replace('_', ' ')} {id!r}")
-        if kind == "budget":
-            return [budget_rule(declared)]
-        return rate_limit_rules(declared) if kind == "rate_limit" else scope_rules(kind, id, declared)
+        return _rules_of(kind, id, declared)
+
+
+def _rules_of(kind: str, id: str, declared: Any) -> Sequence[Rule]:
+    if kind == "budget":
+        return [budget_rule(declared)]
+    return rate_limit_rules(declared) if kind == "rate_limit" else scope_rules(kind, id, declared)
 
 
 def parse(model: type[BaseModel], value: Mapping[str, Any]) -> Any:

@@ -93,7 +93,7 @@ class Gate:
         """Read what is declared, and keep the lease from now on."""
         with suppress(StoreAway):
             await self._lease()
-            await self._look()
+            await self._reload()
         self._keeper = asyncio.create_task(self._keep(), name="gate")
 
     async def aclose(self) -> None:
@@ -133,8 +133,10 @@ class Gate:
                 if self._unwritten:
                     await self._write_again()
                 while self._unreleased:
-                    await self.counters.release(self._unreleased[-1])
-                    self._wake(self._unreleased.pop().claims)
+                    reservation = self._unreleased[0]
+                    await self.counters.release(reservation)
+                    self._unreleased.remove(reservation)
+                    self._wake(reservation.claims)
                 await self._look()
                 await self.counters.expire(self._clock())
                 self._found()
