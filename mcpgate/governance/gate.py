@@ -198,6 +198,8 @@ class Gate:
             caller = callers.get(entry.key)
             if caller is None:
                 caller = callers[entry.key] = await self._caller_by_id(entry.key)
+            if entry.user is not None and caller.user is None:
+                caller = self.policy.with_user(caller, entry.user)
             caller = replace(caller, user=entry.user, team=entry.team, customer=entry.customer, metadata=entry.metadata)
             request = Request(
                 entry.kind,  # type: ignore[arg-type]
