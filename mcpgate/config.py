@@ -220,6 +220,10 @@ class Config(_Model):
         return servers
 
 
+class NoConfig(ConfigError):
+    """There is none, and none was named."""
+
+
 def find_config(path: str | None, environ: Mapping[str, str] = os.environ) -> Path:
     """The file to use: `path`, else $MCPGATE_CONFIG, else mcpgate.yaml here, else in the user's config folder.
     Raises ConfigError naming where it looked."""
@@ -234,7 +238,7 @@ def find_config(path: str | None, environ: Mapping[str, str] = os.environ) -> Pa
         for name in FILE_NAMES:
             if (folder / name).is_file():
                 return folder / name
-    raise ConfigError(
+    raise NoConfig(
         f"no configuration found: looked for {FILE_NAMES[0]} in {' and '.join(str(f) for f in folders)}. "
         "Give one with -c FILE, or let `mcpgate import` write it from the agents you already use."
     )

@@ -57,6 +57,14 @@ def metadata_of(headers: Mapping[str, str]) -> dict[str, str]:
     return found
 
 
+def user_of(headers: Mapping[str, str]) -> str | None:
+    """`x-mcpgate-user`: on whose behalf a key that is nobody's own is used. Raises InvalidRequest."""
+    user = headers.get("x-mcpgate-user", "").strip()
+    if len(user) > 128 or not user.isprintable():
+        raise InvalidRequest("x-mcpgate-user must be at most 128 printable characters")
+    return user or None
+
+
 def refusal_headers(status: int, data: Mapping[str, Any]) -> dict[str, str]:
     """What a refusal carries besides its body. Clients' SDKs try a 429 again by themselves, so an empty budget, which
     no trying again fills, is told as 402 and says so."""

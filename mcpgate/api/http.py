@@ -21,7 +21,7 @@ import orjson
 
 from mcpgate import jsontext
 from mcpgate.api.admin import AdminApi
-from mcpgate.api.headers import governance_headers, metadata_of, refusal_headers, secret_of
+from mcpgate.api.headers import governance_headers, metadata_of, refusal_headers, secret_of, user_of
 from mcpgate.api.mcp import (
     HANDSHAKE_VERSIONS,
     INTERNAL_ERROR,
@@ -170,7 +170,7 @@ class HttpFace:
             key_required=self._key_required,
             address=http.address,
             metadata=metadata_of(http.headers),
-            user=http.headers.get("x-mcpgate-user"),
+            user=user_of(http.headers),
         )
         return replace(caller, noted=http.noted)
 

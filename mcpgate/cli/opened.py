@@ -10,8 +10,7 @@ from typing import TypeVar
 from mcpgate.app import running
 from mcpgate.cli.console import Status
 from mcpgate.codemode.gateway import Gateway
-from mcpgate.config import Config, find_config, load_config
-from mcpgate.errors import ConfigError
+from mcpgate.config import Config, NoConfig, find_config, load_config
 
 T = TypeVar("T")
 
@@ -25,12 +24,9 @@ def add_config(parser: argparse.ArgumentParser) -> None:
 def config_or_default(path: str | None) -> Config:
     """The configuration for commands that only need its store: without any file the default one is meant."""
     try:
-        file = find_config(path)
-    except ConfigError:
-        if path is not None:
-            raise
+        return load_config(find_config(path))
+    except NoConfig:
         return Config()
-    return load_config(file)
 
 
 def add_format(parser: argparse.ArgumentParser) -> None:
