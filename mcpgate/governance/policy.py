@@ -40,6 +40,7 @@ RECORD_KINDS: dict[str, type[BaseModel]] = {
     "rate_limit": RateLimitRuleConfig,
 }
 """What can be declared while running, besides keys."""
+_ESTIMATED_EXACTLY = ("tool", "execution", "meta")
 _MOST_REMEMBERED = 20_000
 
 
@@ -117,16 +118,15 @@ class Policy:
         return replace(caller, user=user_id, rules=rules)
 
     def shares(self, caller: Caller, request: Request, cost: int | None) -> tuple[Share, ...]:
-        """What every rule takes from a request, at the estimate; `cost` in nano-dollars."""
-        return tuple(
-            Share(
-                match,
-                match.rule.claim(
-                    match.subject, request.at, measured(match.rule.measure, cost, request.estimate), match.governs
-                ),
-            )
-            for match in self._matching(caller, request)
-        )
+        """What every rule takes from a request, at the estimate; `cost` in nano-dollars. Where the estimate is known
+        to be the most, what would take nothing is left out: a free call needs no trip to the store."""
+        shares = []
+        for match in self._matching(caller, request):
+            amount = measured(match.rule.measure, cost, request.estimate)
+            claim = match.rule.claim(match.subject, request.at, amount, match.governs)
+            if claim.amount or request.kind not in _ESTIMATED_EXACTLY:
+                shares.append(Share(match, claim))
+        return tuple(shares)
 
     def _matching(self, caller: Caller, request: Request) -> tuple[Match, ...]:
         # Rules look at little of a request, and what they look at comes again and again.

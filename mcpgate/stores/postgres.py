@@ -77,7 +77,7 @@ class PostgresBooks:
         try:
             async with pool.acquire() as db:
                 await migrate(db, schema)
-        except _AWAY as error:
+        except (StoreAway, *_AWAY) as error:
             await pool.close()
             raise StoreAway(f"{_without_password(url)}: {error}") from error
         return cls(pool, report_metadata)
