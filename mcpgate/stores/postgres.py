@@ -121,7 +121,8 @@ class PostgresBooks:
 
     async def _settle_all(self, batches: Sequence[Sequence[Settlement]]) -> list[None]:
         entries, spent, contents = [], [], []
-        for settlement in (settlement for batch in batches for settlement in batch):
+        # One statement cannot tell two of the same id apart.
+        for settlement in {one.entry.id: one for batch in reversed(batches) for one in reversed(batch)}.values():
             entry = settlement.entry
             row = dict(zip(rows.COLUMNS, rows.row_of(entry), strict=True))
             entries.append({**row, "metadata": json.loads(row["metadata"])})

@@ -14,6 +14,8 @@ from pathlib import Path
 from mcpgate.stores.sqlite_schema import MIGRATIONS
 
 log = logging.getLogger("mcpgate.store")
+_BUSY_S = 5.0
+_TAKEN = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 
 
 class SqliteStore:
@@ -66,7 +68,19 @@ class SqliteStore:
 def open_file(path: Path) -> sqlite3.Connection:
     """A connection to the file, which is made and brought up to date if need be. Raises OSError, sqlite3.Error."""
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    db = sqlite3.connect(path, timeout=5, check_same_thread=False)
+    give_up = time.monotonic() + _BUSY_S
+    while True:
+        try:
+            return _open_file(path)
+        except sqlite3.OperationalError as error:
+            # SQLite does not wait by itself where several turn a new file to WAL at once.
+            if error.sqlite_errorcode & 0xFF not in _TAKEN or time.monotonic() > give_up:
+                raise
+        time.sleep(0.02)
+
+
+def _open_file(path: Path) -> sqlite3.Connection:
+    db = sqlite3.connect(path, timeout=_BUSY_S, check_same_thread=False)
     try:
         db.execute("PRAGMA journal_mode = WAL")
         db.execute("PRAGMA synchronous = NORMAL")
