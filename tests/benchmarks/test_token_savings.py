@@ -18,7 +18,7 @@ from benchmarks.token_savings.run import Plan, run, stratified
 from benchmarks.token_savings.stage import Play
 from benchmarks.token_savings.task import Call
 from benchmarks.token_savings.transcript import FRAME_TOKENS, Conversation, ToolCall, Usage, count_tokens, usage_of
-from tests.benchmarks.fake_endpoint import INPUT_TOKENS, OUTPUT_TOKENS, fake_endpoint
+from tests.benchmarks.fake_endpoint import INPUT_TOKENS, KEY, OUTPUT_TOKENS, fake_endpoint
 from tests.benchmarks.notes_suite import NotesSuite
 
 SUITE = NotesSuite()
@@ -133,6 +133,13 @@ def test_cached_reads_cost_a_tenth() -> None:
     assert GPT_5.cost_usd(usage, cached=True) == Decimal("2.375")
 
 
+def test_the_price_is_the_published_one() -> None:
+    genai_prices = pytest.importorskip("genai_prices")
+    tokens = {"input_tokens": 2_000_000, "cache_read_tokens": 1_000_000, "output_tokens": 1_000_000}
+    found = genai_prices.calc_price(genai_prices.Usage(**tokens), model_ref=GPT_5.model, provider_id="openai")
+    assert GPT_5.cost_usd(Usage(1, 2_000_000, 1_000_000, 1_000_000), cached=True) == found.total_price
+
+
 # Pure parts
 
 
@@ -176,8 +183,8 @@ def _play_with_a_model(
     found: list[Play] = []
     tasks = SUITE.tasks()
     with fake_endpoint(tasks) as fake:
-        fake.busy = 0
-        endpoint = model.Endpoint("fake", fake.url, dialect, GPT_5, Decimal(max_usd), key="none")
+        url = fake.url if isinstance(dialect, model.Anthropic) else f"{fake.url}/v1"
+        endpoint = model.Endpoint("fake", url, dialect, GPT_5, Decimal(max_usd), key=KEY)
         plan = _plan(folder / "run", [rival], [MANY])
         journal = model.Journal(folder / "journal.jsonl")
         trouble = anyio.run(model.run, plan, [SUITE], endpoint, journal, found.append)
@@ -199,7 +206,7 @@ def test_a_model_plays_over_the_wire_and_the_world_verifies_it(
 
 
 def test_a_run_goes_on_where_the_last_one_stopped(tmp_path: Path) -> None:
-    first, trouble, asked = _play_with_a_model(tmp_path, model.OpenAI(), "classic", max_usd="0.008")
+    first, trouble, asked = _play_with_a_model(tmp_path, model.OpenAI(), "classic", max_usd="0.0055")
     assert "are spent" in trouble
     assert [play.task for play in first] == ["notes/one"]
     assert asked <= 6
