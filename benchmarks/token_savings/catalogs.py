@@ -16,6 +16,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 from benchmarks.servers import SERVERS, SETS, ServerFailed, capture, capture_file, install, load_tools
+from benchmarks.services import ServiceMissing
 from benchmarks.token_savings.transcript import definitions_tokens, function_of
 
 _SIX = ("filesystem", "memory", "git", "sqlite", "sequential-thinking", "word")
@@ -91,7 +92,7 @@ def prepare(name: str) -> list[str]:
         try:
             install(SERVERS[server])
             asyncio.run(capture(SERVERS[server]))
-        except (ServerFailed, OSError, TimeoutError) as error:
+        except (ServerFailed, ServiceMissing, OSError, TimeoutError) as error:
             failed.append(f"{server}: {error}")
     return failed
 
