@@ -46,13 +46,13 @@ def _parameters(tool: Tool, room: int) -> str:
             return shown
     if len(", ".join(required)) > room:
         required = [part.partition(":")[0] for part in required]
-    shown, more = ", ".join(required), len(names)
-    for name in names:
-        if len(shown) + len(name) > room - 22:  # what the end takes
-            break
+    shown = ", ".join(required)
+    for at, name in enumerate(names):
+        rest = f"… {len(names) - at} more optional"
+        if len(shown) + len(name) > room - len(rest) and len(rest) < len(", ".join(names[at:])):
+            return f"{shown}{', ' if shown else ''}{rest}"
         shown += f"{', ' if shown else ''}{name}"
-        more -= 1
-    return shown if not more else f"{shown}{', ' if shown else ''}… {more} more optional"
+    return shown
 
 
 def summary(tool: Tool, room: int = 120, shared: Collection[str] = ()) -> str:

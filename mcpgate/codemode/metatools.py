@@ -42,6 +42,7 @@ class _Detail:
 
 _DETAILS = (
     _Detail(40, 0, 0),
+    _Detail(70, 0, 0),
     _Detail(100, 0, 0),
     _Detail(160, 30, 0),
     _Detail(240, 60, 0),

@@ -319,8 +319,12 @@ def test_a_long_call_shape_gives_optional_parameters_by_name() -> None:
 def test_a_call_shape_never_leaves_a_required_parameter_out_and_counts_the_options_that_do_not_fit() -> None:
     properties = {f"option_{i}": {"type": "string"} for i in range(40)}
     subject = tool(taking(("path",), path={"type": "string"}, **properties))
-    assert call_shape(subject, room=70) == "srv.tool(path: str, option_0?, option_1?, option_2?, … 37 more optional)"
+    assert (
+        call_shape(subject, room=70)
+        == "srv.tool(path: str, option_0?, option_1?, option_2?, option_3?, … 36 more optional)"
+    )
     assert call_shape(subject, room=5) == "srv.tool(path, … 40 more optional)"
+    assert call_shape(tool(taking(("path",), path={}, tail={}, head={})), room=5) == "srv.tool(path, tail?, head?)"
 
 
 def test_an_option_that_is_none_by_default_need_not_say_that_it_may_be_none() -> None:
