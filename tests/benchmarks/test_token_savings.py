@@ -1,6 +1,7 @@
 """The harness of benchmarks/token_savings, over a tiny suite: real processes, real verification, a fake endpoint."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
 
@@ -157,6 +158,16 @@ def test_a_shape_suffices_only_if_it_names_every_argument_even_inside_objects() 
 
 def test_a_sample_holds_every_difficulty() -> None:
     assert {task.difficulty for task in stratified(SUITE.tasks(), 2)} == {"1 call", "2-4 calls"}
+
+
+def test_a_slow_rival_plays_a_sample_and_the_others_everything(tmp_path: Path) -> None:
+    plan = _plan(tmp_path / "run", ("classic", "mcpgate", "fastmcp"))
+    tasks = [replace(task, id=f"{task.id}/{number}") for task in SUITE.tasks() for number in range(20)]
+    plan = replace(plan, tasks={SUITE.name: tasks})
+    played = {rival.name: plan.tasks_of(rival, SUITE.name) for rival in plan.rivals}
+    assert played["classic"] == played["mcpgate"] == tasks
+    assert len(played["fastmcp"]) == 12 and {task.difficulty for task in played["fastmcp"]} == {"1 call", "2-4 calls"}
+    assert plan.plays == 2 * (60 + 60 + 12)
 
 
 def test_programs_are_respelt_with_awaits_and_parsed_results() -> None:

@@ -32,6 +32,9 @@ class Rival(Protocol):
 
     name: str
     title: str
+    sample: int | None
+    """Of each suite it plays about so many tasks, every difficulty in its share; None: all. For rivals that would take
+    hours: the same tasks every time, in front of every catalogue, and reports say how many of how many."""
 
     def play(
         self, stage: Stage, tasks: Sequence[Task], catalogues: Sequence[Catalogue], report: Report
