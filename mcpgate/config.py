@@ -19,20 +19,14 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from mcpgate.errors import ConfigError
+from mcpgate.governance_config import LIMITS, GovernanceConfig, Usd
 
 FILE_NAMES = ("mcpgate.yaml", "mcpgate.yml", "mcpgate.json")
 _LATER = {
-    "governance": "virtual keys, budgets and rate limits",
     "cache": "caching",
     "llm": "the LLM gateway",
 }
 """Sections of the public contract that this version does not build yet: refused, never silently ignored."""
-
-LIMITS = (
-    *("timeout_s", "tool_wait_s", "cpu_s", "memory_mib", "max_tool_calls", "max_parallel_calls", "max_output_chars"),
-    *("max_result_chars", "max_source_chars", "max_argument_chars", "max_reply_chars", "max_depth"),
-)
-"""Settings of the sandbox that bound one execution."""
 
 PositiveSeconds = Annotated[float, Field(gt=0, le=86_400)]
 
@@ -78,6 +72,8 @@ class UpstreamConfig(_Model):
     """A longer message of the upstream is refused; over stdio without being read into memory whole."""
     description: str | None = None
     """What the server is for, shown in lists; default: the server's own title or instructions."""
+    prices: dict[str, Usd] = {}
+    """US dollars for one call, by glob over the tool's own name; the first that matches. None: not priced."""
 
     @model_validator(mode="before")
     @classmethod
@@ -168,13 +164,22 @@ class SandboxConfig(_Model):
 
 class StorageConfig(_Model):
     url: str | None = None
-    """`sqlite:///path/to/file`; default: mcpgate.sqlite3 in the user's data folder."""
+    """`sqlite:///path/to/file` or `postgresql://…`; default: mcpgate.sqlite3 in the user's data folder."""
+    counters: str | None = None
+    """`redis://…`: budgets and rate limits are counted there, beside the durable store."""
 
     @field_validator("url")
     @classmethod
     def _known_store(cls, url: str | None) -> str | None:
-        if url is not None and not url.startswith("sqlite:///"):
-            raise ValueError("this version stores in SQLite only: sqlite:///relative or sqlite:////absolute/path")
+        if url is not None and not url.startswith(("sqlite:///", "postgresql://", "postgres://")):
+            raise ValueError("must be sqlite:///relative, sqlite:////absolute/path or postgresql://user@host/database")
+        return url
+
+    @field_validator("counters")
+    @classmethod
+    def _known_counters(cls, url: str | None) -> str | None:
+        if url is not None and not url.startswith(("redis://", "rediss://", "unix://", "valkey://", "valkeys://")):
+            raise ValueError("must be redis://host:port/database, rediss://… or unix://…")
         return url
 
 
@@ -188,8 +193,7 @@ class ServerConfig(_Model):
     max_body_mib: int = Field(default=16, ge=1, le=1024)
     """The longest request, over stdio too."""
     trust_network: bool = False
-    """Allow an address that other machines reach, although there are no keys yet: whoever reaches it may call
-    every tool."""
+    """Allow an address that other machines reach without any keys: whoever reaches it may call every tool."""
 
 
 class TelemetryConfig(_Model):
@@ -202,6 +206,7 @@ class Config(_Model):
     mcpServers: dict[str, UpstreamConfig] = {}
     code_mode: CodeModeConfig = CodeModeConfig()
     sandbox: SandboxConfig = SandboxConfig()
+    governance: GovernanceConfig = GovernanceConfig()
     storage: StorageConfig = StorageConfig()
     server: ServerConfig = ServerConfig()
     telemetry: TelemetryConfig = TelemetryConfig()
@@ -360,7 +365,7 @@ def _explain(error: Any) -> str:
         hint = f"did you mean `{near[0]}`?" if near else f"known keys: {', '.join(sorted(known))}"
         return f"unknown key `{where}`; {hint}"
     message = error["msg"].removeprefix("Value error, ")
-    shown = error["input"]
+    shown = None if "secret" in error["loc"] else error["input"]
     value = f" (it is {shown!r})" if isinstance(shown, (str, int, float, bool)) and len(str(shown)) < 80 else ""
     return f"{where}: {message}{value}. See servers.example.yaml."
 
@@ -373,6 +378,11 @@ def _known_keys(loc: tuple[Any, ...]) -> list[str]:
         elif get_origin(model) is dict:
             model = get_args(model)[1]
     return list(model.model_fields) if isinstance(model, type) and issubclass(model, BaseModel) else []
+
+
+def key_of_environment(environ: Mapping[str, str] = os.environ) -> str | None:
+    """The virtual key of a client that starts the gateway itself, over stdio: $MCPGATE_KEY."""
+    return environ.get("MCPGATE_KEY") or None
 
 
 INHERITED = (

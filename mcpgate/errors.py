@@ -3,10 +3,15 @@
 McpgateError
  ├── ConfigError        (invalid_request, 400)  the configuration cannot be used
  ├── InvalidRequest     (invalid_request, 400)  malformed message or argument
- ├── NotAllowed         (not_allowed, 403)      not granted, or switched off by the configuration
+ ├── MissingKey         (missing_key, 401)      a virtual key is needed and none was sent
+ ├── InvalidKey         (invalid_key, 401)      no key of ours, or one that was revoked or has expired
+ ├── BudgetExceeded     (budget_exceeded, 402)  the estimate does not fit what is left of a budget
+ ├── NotAllowed         (not_allowed, 403)      not granted, or switched off
  ├── UnknownTool        (unknown_tool, 404)     no such server or tool; carries the nearest names
  ├── NotFound           (not_found, 404)        no such document, handle or session
+ ├── Conflict           (invalid_request, 409)  something of that name is there already
  ├── TooLarge           (too_large, 413)        a message or a body over its limit
+ ├── RateLimited        (rate_limited, 429)     too many requests, tokens or calls at once; carries retry_after_s
  ├── UpstreamError      (upstream_error, 502)   an upstream failed, died or is not connected
  │    └── UpstreamTimeout (upstream_timeout, 504)
  └── Unavailable        (unavailable, 503)      shutting down, or the sandbox cannot start
@@ -32,6 +37,34 @@ class ConfigError(McpgateError):
 
 class InvalidRequest(McpgateError):
     code, http_status = "invalid_request", 400
+
+
+class MissingKey(McpgateError):
+    code, http_status = "missing_key", 401
+
+
+class InvalidKey(McpgateError):
+    code, http_status = "invalid_key", 401
+
+
+class BudgetExceeded(McpgateError):
+    code, http_status = "budget_exceeded", 402
+
+
+class NotAllowed(McpgateError):
+    code, http_status = "not_allowed", 403
+
+
+class Conflict(McpgateError):
+    code, http_status = "invalid_request", 409
+
+
+class TooLarge(McpgateError):
+    code, http_status = "too_large", 413
+
+
+class RateLimited(McpgateError):
+    code, http_status = "rate_limited", 429
 
 
 class UnknownTool(McpgateError):

@@ -13,12 +13,14 @@ import secrets
 import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import replace
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import orjson
 
 from mcpgate import jsontext
+from mcpgate.api.headers import governance_headers, metadata_of, refusal_headers, secret_of
 from mcpgate.api.mcp import (
     HANDSHAKE_VERSIONS,
     INTERNAL_ERROR,
@@ -38,6 +40,9 @@ from mcpgate.api.mcp import (
 )
 from mcpgate.codemode.gateway import Gateway
 from mcpgate.config import is_loopback
+from mcpgate.errors import McpgateError
+from mcpgate.governance.gate import Admission
+from mcpgate.governance.records import Caller
 from mcpgate.telemetry.metrics import CONTENT_TYPE
 
 Scope = Mapping[str, Any]
@@ -69,10 +74,13 @@ log = logging.getLogger("mcpgate.http")
 class HttpFace:
     """The ASGI application."""
 
-    def __init__(self, gateway: Gateway, host: str = "127.0.0.1", sessions: bool = True) -> None:
+    def __init__(
+        self, gateway: Gateway, host: str = "127.0.0.1", sessions: bool = True, key_required: bool = False
+    ) -> None:
         """`host`: the address listened on, which is a name that clients may use. `sessions`: False where several
         processes share the port, so that no request depends on an earlier one."""
         self._gateway, self._host, self._with_sessions = gateway, host, sessions
+        self._key_required = key_required
         self._face = McpFace(gateway)
         self._sessions = _Sessions(self._face)
         self._limit = gateway.config.server.max_body_mib * 1024 * 1024
@@ -87,6 +95,9 @@ class HttpFace:
             await self._route(exchange)
         except _Refused as refused:
             await exchange.respond(refused.status, refused.body, refused.headers)
+        except McpgateError as error:
+            body = orjson.dumps({"error": {"code": error.code, "message": error.message, **error.data}})
+            await exchange.respond(error.http_status, body, refusal_headers(error.http_status, error.data))
         except ConnectionError:
             pass
 
@@ -101,8 +112,9 @@ class HttpFace:
             case "/mcp", "GET":
                 await self._standing_stream(http)
             case "/mcp", "DELETE":
-                found = self._sessions.drop(http.headers.get("mcp-session-id", ""))
-                await http.respond(200 if found else 404, b"")
+                id = http.headers.get("mcp-session-id", "")
+                known = self._sessions.find(id, await self._identify(http)) is not None
+                await http.respond(200 if known and self._sessions.drop(id) else 404, b"")
             case "/sse", "GET":
                 await self._sse(http)
             case "/messages", "POST":
@@ -125,7 +137,8 @@ class HttpFace:
         host = http.headers.get("host", "")
         name = _hostname(f"//{host}")
         allowed = {h.lower() for h in server.allowed_hosts}
-        anywhere = server.trust_network and self._host in ("0.0.0.0", "::")
+        # Who needs a key cannot be made to send it by a web page.
+        anywhere = self._key_required or (server.trust_network and self._host in ("0.0.0.0", "::"))
         if not (
             anywhere
             or _is_local(name)
@@ -143,18 +156,30 @@ class HttpFace:
             raise _Refused(403, "not_allowed", f"origin {origin!r} is not allowed; add it to server.allowed_origins")
         http.cors = origin
 
+    async def _identify(self, http: "_Exchange") -> Caller:
+        """Who is asking. Raises what the gate does, InvalidRequest for headers that cannot be read."""
+        caller = await self._gateway.gate.identify(
+            secret_of(http.headers),
+            key_required=self._key_required,
+            address=http.address,
+            metadata=metadata_of(http.headers),
+            user=http.headers.get("x-mcpgate-user"),
+        )
+        return replace(caller, noted=http.noted)
+
     # --- streamable HTTP
 
     async def _post(self, http: "_Exchange") -> None:
+        caller = await self._identify(http)
         message = await http.json()
         version = http.headers.get("mcp-protocol-version")
         params = message.get("params") if isinstance(message, dict) else None
         if version in MODERN_VERSIONS or (protocol_of(params) is not None and message.get("method") != "initialize"):
-            await self._post_modern(http, message, version)
+            await self._post_modern(http, caller, message, version)
         else:
-            await self._post_legacy(http, message)
+            await self._post_legacy(http, caller, message)
 
-    async def _post_modern(self, http: "_Exchange", message: Any, version: str | None) -> None:
+    async def _post_modern(self, http: "_Exchange", caller: Caller, message: Any, version: str | None) -> None:
         """A self-contained request: no session; closing the response cancels it."""
         if not isinstance(message, dict) or "method" not in message:
             await http.rpc(
@@ -168,13 +193,13 @@ class HttpFace:
             id = message["id"]
             await http.rpc(fault.to_wire(id if isinstance(id, (str, int)) else None), _STATUS.get(fault.code, 400))
             return
-        session = Session(self._face, lambda _: None)
+        session = Session(self._face, lambda _: None, caller)
         try:
-            await self._exchange(http, session, message, modern=True)
+            await self._exchange(http, caller, session, message, modern=True)
         finally:
             session.close()
 
-    async def _post_legacy(self, http: "_Exchange", message: Any) -> None:
+    async def _post_legacy(self, http: "_Exchange", caller: Caller, message: Any) -> None:
         version = http.headers.get("mcp-protocol-version")
         if version is not None and version not in HANDSHAKE_VERSIONS:
             known = [*HANDSHAKE_VERSIONS, *MODERN_VERSIONS]
@@ -184,13 +209,13 @@ class HttpFace:
             await http.rpc(fault.to_wire(None), 400)
             return
         id = http.headers.get("mcp-session-id") if self._with_sessions else None
-        session = self._sessions.find(id) if id else None
+        session = self._sessions.find(id, caller) if id else None
         if id and session is None:
             fault = RpcFault(INVALID_REQUEST, "this session has ended or never was; send initialize again")
             await http.rpc(fault.to_wire(None), 404)
             return
         if isinstance(message, list):
-            await self._legacy_batch(http, session or Session(self._face, lambda _: None), message)
+            await self._legacy_batch(http, caller, session or Session(self._face, lambda _: None, caller), message)
             return
         if not isinstance(message, dict):
             await http.rpc(RpcFault(INVALID_REQUEST, "the body must be a JSON-RPC message").to_wire(None), 400)
@@ -202,12 +227,12 @@ class HttpFace:
             return
         headers = {}
         if message.get("method") == "initialize" and self._with_sessions:
-            new_id, session = self._sessions.new()
+            new_id, session = self._sessions.new(caller)
             headers["mcp-session-id"] = new_id
         # Without a session a request still gets its answer; it only cannot be cancelled by another message.
-        await self._exchange(http, session or Session(self._face, lambda _: None), message, headers)
+        await self._exchange(http, caller, session or Session(self._face, lambda _: None, caller), message, headers)
 
-    async def _legacy_batch(self, http: "_Exchange", session: Session, messages: list[Any]) -> None:
+    async def _legacy_batch(self, http: "_Exchange", caller: Caller, session: Session, messages: list[Any]) -> None:
         answers: list[Message] = []
         tasks = []
         if not messages or len(messages) > _MAX_BATCH:
@@ -218,7 +243,7 @@ class HttpFace:
             if isinstance(message, dict) and "id" not in message and "method" in message:
                 session.receive(message)
             else:
-                tasks.append(session.start(message, lambda m: answers.append(m) if "method" not in m else None))
+                tasks.append(session.start(message, lambda m: answers.append(m) if "method" not in m else None, caller))
         waiting = [task for task in tasks if task is not None]
         if waiting:
             await asyncio.wait(waiting)
@@ -227,6 +252,7 @@ class HttpFace:
     async def _exchange(
         self,
         http: "_Exchange",
+        caller: Caller,
         session: Session,
         message: Message,
         headers: Mapping[str, str] | None = None,
@@ -234,7 +260,7 @@ class HttpFace:
     ) -> None:
         """One request and its answer, as JSON or, from the first notification on, as an event stream."""
         outbox: asyncio.Queue[Message] = asyncio.Queue()
-        task = session.start(message, outbox.put_nowait)
+        task = session.start(message, outbox.put_nowait, caller)
         gone = asyncio.ensure_future(http.disconnected())
         closing = asyncio.ensure_future(self._end_of_grace(message.get("method") == "subscriptions/listen"))
         accept = http.headers.get("accept", "")
@@ -246,7 +272,8 @@ class HttpFace:
             nonlocal streaming
             last = "method" not in sent
             if last and not streaming:
-                await http.rpc(sent, _STATUS.get(sent.get("error", {}).get("code"), 200) if modern else 200, headers)
+                status = _STATUS.get(sent.get("error", {}).get("code"), 200) if modern else 200
+                await http.rpc(sent, status, {**(headers or {}), **governance_headers(http.noted, sent)})
                 return True
             if streams:
                 if not streaming:
@@ -302,12 +329,12 @@ class HttpFace:
         if http.headers.get("mcp-protocol-version") in MODERN_VERSIONS:
             raise _Refused(405, "invalid_request", "this revision has no GET stream; send subscriptions/listen")
         id = http.headers.get("mcp-session-id", "")
-        session = self._sessions.find(id)
-        if session is None:
+        caller = await self._identify(http)
+        if self._sessions.find(id, caller) is None:
             raise _Refused(404 if id else 400, "not_found", "GET needs the mcp-session-id of a live session")
-        await self._stream(http, id)
+        await self._stream(http, caller, id)
 
-    async def _stream(self, http: "_Exchange", id: str) -> None:
+    async def _stream(self, http: "_Exchange", caller: Caller, id: str) -> None:
         """What comes for a session, until one side ends; as long as it is open the session does not expire."""
         outbox = self._sessions.outbox(id)
         await http.start_stream()
@@ -321,7 +348,7 @@ class HttpFace:
                     await http.event(item.result())
                 else:
                     item.cancel()
-                    self._sessions.find(id)
+                    self._sessions.find(id, caller)
                     await http.ping()
             await http.end_stream()
         finally:
@@ -333,21 +360,24 @@ class HttpFace:
     async def _sse(self, http: "_Exchange") -> None:
         if not self._with_sessions:
             raise _Refused(404, "not_found", "several workers share this port; the SSE transport needs --workers 1")
-        id, session = self._sessions.new()
+        caller = await self._identify(http)
+        id, session = self._sessions.new(caller)
         outbox = self._sessions.outbox(id)
         session.send = lambda message: _offer(outbox, message)
         root = http.scope.get("root_path", "")
         try:
             outbox.put_nowait({"endpoint": f"{root}/messages?session_id={id}"})
-            await self._stream(http, id)
+            await self._stream(http, caller, id)
         finally:
             self._sessions.drop(id)
 
     async def _sse_message(self, http: "_Exchange") -> None:
         id = parse_qs(http.scope.get("query_string", b"").decode()).get("session_id", [""])[0]
-        session = self._sessions.find(id)
+        caller = await self._identify(http)
+        session = self._sessions.find(id, caller)
         if session is None:
             raise _Refused(404, "not_found", "no such session; open GET /sse first")
+        session.caller = caller
         session.receive(await http.json())
         await http.respond(202, b"Accepted", {"content-type": "text/plain"})
 
@@ -359,23 +389,24 @@ class HttpFace:
 
 
 class _Sessions:
-    """Sessions of the handshake era: bounded in number, ended when idle."""
+    """Sessions of the handshake era: bounded in number, ended when idle, each its caller's own."""
 
     def __init__(self, face: McpFace) -> None:
         self._face = face
         self._table: OrderedDict[str, tuple[Session, asyncio.Queue[Message], float]] = OrderedDict()
 
-    def new(self) -> tuple[str, Session]:
+    def new(self, caller: Caller) -> tuple[str, Session]:
         self._expire()
         id = secrets.token_urlsafe(24)
         outbox: asyncio.Queue[Message] = asyncio.Queue()
-        session = Session(self._face, lambda _: None, announce=lambda m: _offer(outbox, m))
+        session = Session(self._face, lambda _: None, caller, announce=lambda m: _offer(outbox, m))
         self._table[id] = (session, outbox, time.monotonic())
         return id, session
 
-    def find(self, id: str) -> Session | None:
+    def find(self, id: str, caller: Caller) -> Session | None:
+        """A session of this caller's; another's is none, for its id is no secret that opens anything."""
         entry = self._table.get(id)
-        if entry is None:
+        if entry is None or entry[0].caller.owner != caller.owner:
             return None
         self._table[id] = (entry[0], entry[1], time.monotonic())
         self._table.move_to_end(id)
@@ -462,6 +493,8 @@ class _Exchange:
         self.path: str = scope["path"].removeprefix(scope.get("root_path", ""))
         self.headers = {k.decode("latin-1"): v.decode("latin-1") for k, v in scope["headers"]}
         self.cors: str | None = None
+        self.address: str | None = (scope.get("client") or (None,))[0]
+        self.noted: list[Admission] = []
         self._id = secrets.token_hex(8)
 
     async def json(self) -> Any:
@@ -538,6 +571,6 @@ class _Exchange:
             "access-control-allow-origin": self.cors,
             "access-control-allow-headers": "*, authorization, content-type, mcp-session-id, mcp-protocol-version",
             "access-control-allow-methods": "GET, POST, DELETE, OPTIONS",
-            "access-control-expose-headers": "mcp-session-id",
+            "access-control-expose-headers": "mcp-session-id, x-request-id, x-mcpgate-cost-usd, retry-after",
             "vary": "origin",
         }

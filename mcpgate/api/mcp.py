@@ -16,10 +16,9 @@ from mcpgate import __version__
 from mcpgate.catalog.catalog import nearest
 from mcpgate.catalog.tools import Tool
 from mcpgate.codemode.gateway import Gateway
-from mcpgate.codemode.metatools import META_TOOLS
 from mcpgate.codemode.runner import Answer
 from mcpgate.errors import InvalidRequest, McpgateError
-from mcpgate.governance.records import LOCAL, Caller
+from mcpgate.governance.records import LOCAL, META_TOOL_NAMES, Caller
 from mcpgate.upstream.connection import RpcError
 
 HANDSHAKE_VERSIONS = ("2024-11-05", "2025-03-26", "2025-06-18", "2025-11-25")
@@ -106,6 +105,10 @@ def unsupported(version: Any) -> RpcFault:
     )
 
 
+def refusal(error: McpgateError) -> RpcFault:
+    return RpcFault(INTERNAL_ERROR, error.message, {"code": error.code, **error.data})
+
+
 class McpFace:
     """Answers requests. One for the whole gateway."""
 
@@ -119,7 +122,7 @@ class McpFace:
         except RpcFault as fault:
             return fault.to_wire(request.id)
         except McpgateError as error:
-            return RpcFault(INTERNAL_ERROR, error.message, {"code": error.code, **error.data}).to_wire(request.id)
+            return refusal(error).to_wire(request.id)
         except Exception:
             log.exception("%s failed", request.method)
             return RpcFault(INTERNAL_ERROR, "the gateway failed; its log says why").to_wire(request.id)
@@ -145,7 +148,7 @@ class McpFace:
             case "ping":
                 return {}
             case "tools/list":
-                listed: dict[str, Any] = {"tools": self.gateway.tool_list()}
+                listed: dict[str, Any] = {"tools": self.gateway.tool_list(request.caller)}
                 asyncio.get_running_loop().call_soon(self.gateway.go)
                 return {**listed, "ttlMs": 0, "cacheScope": "private"} if request.modern else listed
             case "tools/call":
@@ -161,11 +164,11 @@ class McpFace:
             arguments = {}
         if not isinstance(name, str) or not isinstance(arguments, dict):
             raise RpcFault(INVALID_PARAMS, "tools/call needs name (a string) and arguments (an object)")
-        if name in META_TOOLS:
+        if name in META_TOOL_NAMES:
             return await self._call_meta_tool(request, name, arguments)
         tool = self.gateway.direct.get(name)
         if tool is None:
-            near = nearest(name, [*META_TOOLS, *self.gateway.direct])
+            near = nearest(name, [*META_TOOL_NAMES, *self.gateway.direct_of(request.caller)])
             raise RpcFault(INVALID_PARAMS, f"Unknown tool: {name}", {"code": "unknown_tool", "nearest": near})
         return await self._call_direct(request, tool, arguments)
 
@@ -177,18 +180,15 @@ class McpFace:
                 answer = await tools.execute_code(request.caller, **given, on_progress=_Progress(request).inner)
             else:
                 method: Callable[..., Awaitable[str]] = getattr(tools, name)
-                answer = Answer(await method(**given))
+                answer = Answer(await method(request.caller, **given))
         except McpgateError as error:
-            # A model reads results, not protocol errors.
-            meta = {"mcpgate/error": {"code": error.code, **error.data}}
-            return {"content": [{"type": "text", "text": error.message}], "isError": True, "_meta": meta}
-        self.gateway.savings.request(answer.text, answer.outcome)
+            return _refused(error)
         content: list[dict[str, Any]] = [{"type": "text", "text": answer.text}] if answer.text else []
-        return {"content": [*content, *answer.blocks], "isError": answer.is_error}
+        result = {"content": [*content, *answer.blocks], "isError": answer.is_error}
+        return {**result, "_meta": {"mcpgate/warnings": list(answer.warnings)}} if answer.warnings else result
 
     async def _call_direct(self, request: Request, tool: Tool, arguments: dict[str, Any]) -> dict[str, Any]:
         """Pass a call through: the result is the upstream's own, unknown fields and content types included."""
-        upstream = self.gateway.pool.get(tool.server)
         on_progress = _Progress(request).direct if request.progress_token is not None else None
         theirs = request.params.get("_meta")
         kept = (
@@ -197,12 +197,11 @@ class McpFace:
             else None
         )
         try:
-            result = await upstream.call(tool.name, arguments, on_progress=on_progress, meta=kept)
+            result = await self.gateway.call_direct(request.caller, tool, arguments, on_progress, kept)
         except RpcError as error:
             raise RpcFault(error.rpc_code or INTERNAL_ERROR, error.message, error.rpc_data) from error
         except McpgateError as error:
-            meta = {"mcpgate/error": {"code": error.code}}
-            return {"content": [{"type": "text", "text": error.message}], "isError": True, "_meta": meta}
+            return _refused(error)
         result = {"content": [], **result}
         if not request.modern:
             result.pop("resultType", None)
@@ -225,6 +224,12 @@ class McpFace:
                     request.notify("notifications/tools/list_changed", {"_meta": meta})
         finally:
             unsubscribe()
+
+
+def _refused(error: McpgateError) -> dict[str, Any]:
+    """An error as a tool's result: a model reads results, not protocol errors."""
+    meta = {"mcpgate/error": {"code": error.code, **error.data}}
+    return {"content": [{"type": "text", "text": error.message}], "isError": True, "_meta": meta}
 
 
 class _Progress:
@@ -257,6 +262,8 @@ class Session:
     caller: Caller = LOCAL
     announce: Callable[[Message], None] | None = None
     """Where change notifications go, if not to `send`."""
+    identify: Callable[[], Awaitable[Caller]] | None = None
+    """Asked before each request, where one connection is all there is to know a caller by."""
     tasks: dict[Any, "asyncio.Task[Message | None]"] = field(default_factory=dict)
     _unsubscribe: Callable[[], None] | None = None
 
@@ -271,14 +278,17 @@ class Session:
             return None
         return self.start(message, self.send)
 
-    def start(self, message: Any, send: Callable[[Message], None]) -> "asyncio.Task[Message | None] | None":
-        """Like `receive` for a request whose notifications and answer go to `send`."""
+    def start(
+        self, message: Any, send: Callable[[Message], None], caller: Caller | None = None
+    ) -> "asyncio.Task[Message | None] | None":
+        """Like `receive` for a request whose notifications and answer go to `send`; `caller` if it says more of
+        itself than the session knows."""
 
         def notify(method: str, params: dict[str, Any]) -> None:
             send({"jsonrpc": "2.0", "method": method, "params": params})
 
         try:
-            request = parse_request(message, self.caller, notify)
+            request = parse_request(message, caller or self.caller, notify)
         except RpcFault as fault:
             id = message.get("id") if isinstance(message, dict) else None
             send(fault.to_wire(id if isinstance(id, (str, int)) else None))
@@ -291,9 +301,17 @@ class Session:
         return task
 
     async def _serve(self, request: Request, send: Callable[[Message], None]) -> Message | None:
-        answer = await self.face.answer(request)
+        answer = await self._answer(request)
         send(answer)
         return answer
+
+    async def _answer(self, request: Request) -> Message:
+        if self.identify is not None:
+            try:
+                request.caller = await self.identify()
+            except McpgateError as error:
+                return refusal(error).to_wire(request.id)
+        return await self.face.answer(request)
 
     def _forget(self, id: Any, task: "asyncio.Task[Message | None]") -> None:
         if self.tasks.get(id) is task:

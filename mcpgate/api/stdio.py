@@ -5,22 +5,24 @@ import os
 import queue
 import select
 import threading
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from mcpgate import jsontext
 from mcpgate.api.mcp import INVALID_REQUEST, PARSE_ERROR, McpFace, RpcFault, Session
 from mcpgate.codemode.gateway import Gateway
+from mcpgate.governance.records import Caller
 
 _DRAIN_S = 10.0
 """How long requests under way may go on after stdin was closed."""
 
 
-async def serve(gateway: Gateway, stop: asyncio.Event) -> None:
-    """Serve until stdin is closed or `stop` is set."""
+async def serve(gateway: Gateway, stop: asyncio.Event, identify: Callable[[], Awaitable[Caller]] | None = None) -> None:
+    """Serve until stdin is closed or `stop` is set. `identify`: who the client is, asked before each request."""
     output = os.dup(1)
     os.dup2(2, 1)  # a stray print must not get between two messages
     writer = _Writer(output)
-    session = Session(McpFace(gateway), writer.send)
+    session = Session(McpFace(gateway), writer.send, identify=identify)
     lines = _Lines(session, gateway.config.server.max_body_mib * 1024 * 1024)
     reader = threading.Thread(target=lines.read, args=(asyncio.get_running_loop(),), daemon=True)
     reader.start()

@@ -1,7 +1,7 @@
 """Every tool known now, as one immutable snapshot that is swapped whole when an upstream changes."""
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -55,6 +55,10 @@ class Catalog:
 
     def __init__(self, servers: Iterable[Server] = ()) -> None:
         self.servers = tuple(servers)
+        self._whole: Catalog | None = None
+        """What this one is a part of: it has the search index."""
+        self._among: frozenset[int] | None = None
+        """Which of the whole's tools are here, by `id()`."""
         self._by_name = {server.ident: server for server in self.servers}
         for server in self.servers:
             self._by_name.setdefault(server.name, server)
@@ -90,7 +94,35 @@ class Catalog:
 
     @cached_property
     def index(self) -> SearchIndex:
-        return SearchIndex(self.tools)
+        return SearchIndex(self.tools) if self._whole is None else self._whole.index
+
+    def search(self, query: str, limit: int, server: str | None = None) -> list[Tool]:
+        """The tools that answer a request in words best."""
+        return self.index.search(query, limit, server, self._among)
+
+    def limited_to(self, allowed: Callable[[Tool], bool]) -> "Catalog":
+        """The same catalog without the tools that are not allowed, and without servers that have none left; names
+        and search stay as they are."""
+        servers = []
+        for server in self.servers:
+            tools = tuple(tool for tool in server.tools if allowed(tool))
+            if tools:
+                servers.append(server if len(tools) == len(server.tools) else replace(server, tools=tools))
+        limited = Catalog(servers)
+        limited._whole = self._whole or self
+        limited._among = frozenset(id(tool) for tool in limited.tools)
+        return limited
+
+    def withholds(self, name: str) -> bool:
+        """Whether a server or a tool of this name was left out of this catalog."""
+        if self._whole is None:
+            return False
+        if self._whole.find_server(name) is not None:
+            return self.find_server(name) is None
+        try:
+            return id(self._whole.get_tool(name)) not in (self._among or ())
+        except UnknownTool:
+            return False
 
     def find_server(self, name: str) -> Server | None:
         return self._by_name.get(name) or self._by_name.get(name.lower())
@@ -136,7 +168,7 @@ class Catalog:
             if near:
                 return [f"{server.ident}.{n}" for n in near]
         found = nearest(name, [tool.qualified for tool in self.tools] if len(self.tools) < 3000 else [], limit)
-        return found or [tool.qualified for tool in self.index.search(name, limit)]
+        return found or [tool.qualified for tool in self.search(name, limit)]
 
 
 def nearest(word: str, candidates: Iterable[str], limit: int = 3) -> list[str]:

@@ -8,7 +8,7 @@ field before saturation (BM25F). Figures are in benchmarks/discovery/.
 import math
 import re
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from functools import lru_cache
 
 from mcpgate.catalog.tools import Tool
@@ -104,8 +104,11 @@ class SearchIndex:
         self._vocabulary = list(self._postings)
         self._names = [frozenset(words(tool.name)) | frozenset(words(tool.server)) for tool in tools]
 
-    def search(self, query: str, limit: int, server: str | None = None) -> list[Tool]:
-        """The best matches, best first; at most `limit`. An empty list when no word of the query is known."""
+    def search(
+        self, query: str, limit: int, server: str | None = None, among: Container[int] | None = None
+    ) -> list[Tool]:
+        """The best matches, best first; at most `limit`, and only tools whose `id()` is in `among` if that is given.
+        An empty list when no word of the query is known."""
         wanted = list(dict.fromkeys(words(query)))[:_MAX_QUERY_WORDS]
         if not wanted:
             return []
@@ -136,7 +139,12 @@ class SearchIndex:
             scores[number] *= 1 + 0.5 * len(name & asked) / (len(name) or 1)
         squeezed = _squeeze(query)
         ranked = sorted(
-            (n for n in scores if server is None or self._tools[n].server == server),
+            (
+                n
+                for n in scores
+                if (server is None or self._tools[n].server == server)
+                and (among is None or id(self._tools[n]) in among)
+            ),
             key=lambda n: (_squeeze(self._tools[n].name) != squeezed, -scores[n], n),
         )
         return [self._tools[n] for n in ranked[:limit]]

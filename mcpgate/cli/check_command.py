@@ -49,7 +49,7 @@ async def _examine(gateway: Gateway) -> dict[str, Any]:
                 "schema_faults": faults,
             }
         )
-    definitions = json.dumps(gateway.tool_list(), separators=(",", ":"), ensure_ascii=False)
+    definitions = json.dumps(gateway.tool_list(LOCAL), separators=(",", ":"), ensure_ascii=False)
     return {
         "servers": servers,
         "parts": [await _sandbox(gateway), await _store(gateway)],

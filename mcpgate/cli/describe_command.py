@@ -5,6 +5,7 @@ import argparse
 from mcpgate.cli import console
 from mcpgate.cli.opened import add_config, add_format, run_with_gateway
 from mcpgate.codemode.gateway import Gateway
+from mcpgate.governance.records import LOCAL
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -16,7 +17,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     async def work(gateway: Gateway) -> int:
         if arguments.format == "text":
-            print(await gateway.metatools.describe_tools(arguments.names))
+            print(await gateway.metatools.describe_tools(LOCAL, arguments.names))
         else:
             console.show([gateway.catalog.get_tool(name).raw for name in arguments.names])
         return 0

@@ -4,6 +4,7 @@ import argparse
 
 from mcpgate.cli.opened import add_config, run_with_gateway
 from mcpgate.codemode.gateway import Gateway
+from mcpgate.governance.records import LOCAL
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -13,7 +14,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     async def work(gateway: Gateway) -> int:
-        print(await gateway.metatools.read_docs(" ".join(arguments.topic)))
+        print(await gateway.metatools.read_docs(LOCAL, " ".join(arguments.topic)))
         return 0
 
     return run_with_gateway(arguments, work)

@@ -10,7 +10,8 @@ from typing import TypeVar
 from mcpgate.app import running
 from mcpgate.cli.console import Status
 from mcpgate.codemode.gateway import Gateway
-from mcpgate.config import find_config, load_config
+from mcpgate.config import Config, find_config, load_config
+from mcpgate.errors import ConfigError
 
 T = TypeVar("T")
 
@@ -19,6 +20,17 @@ def add_config(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "-c", "--config", metavar="FILE", help="configuration (default: mcpgate.yaml here or in the user's folder)"
     )
+
+
+def config_or_default(path: str | None) -> Config:
+    """The configuration for commands that only need its store: without any file the default one is meant."""
+    try:
+        file = find_config(path)
+    except ConfigError:
+        if path is not None:
+            raise
+        return Config()
+    return load_config(file)
 
 
 def add_format(parser: argparse.ArgumentParser) -> None:
@@ -41,6 +53,7 @@ async def opened(arguments: argparse.Namespace, wait: bool, with_engine: bool) -
                     await asyncio.wait((waiting,), timeout=0.3)
                 await asyncio.sleep(0)  # let the catalog be rebuilt
             status.clear()
+            gateway.for_models = False
             yield gateway
     finally:
         status.clear()

@@ -12,13 +12,14 @@ import sys
 import threading
 import time
 from collections.abc import AsyncIterator, Callable
+from functools import partial
 from pathlib import Path
 
 from mcpgate.api import stdio
-from mcpgate.app import running, watch
+from mcpgate.app import open_books, running, watch
 from mcpgate.cli.opened import add_config
 from mcpgate.codemode.gateway import Gateway
-from mcpgate.config import Config, find_config, is_loopback, load_config
+from mcpgate.config import Config, find_config, is_loopback, key_of_environment, load_config
 from mcpgate.errors import ConfigError
 from mcpgate.telemetry import logs
 
@@ -49,14 +50,43 @@ def run(arguments: argparse.Namespace) -> int:
         return asyncio.run(_serve_stdio(config, path))
     host = arguments.host or config.server.host
     port = config.server.port if arguments.port is None else arguments.port
-    if not is_loopback(host) and not config.server.trust_network:
-        raise ConfigError(
-            f"refusing to listen on {host}: this version has no keys, so whoever reaches the port could call every "
-            "tool. Listen on 127.0.0.1 behind a proxy that checks callers, or set server.trust_network: true"
-        )
+    check_reachable(config, host)
     if arguments.workers > 1:
         return _supervise(arguments.workers, path, host, port)
     return asyncio.run(_serve_http(config, path, host, port, arguments.worker))
+
+
+def key_required(config: Config, host: str) -> bool:
+    """Whether every request must carry a key: as set, else where other machines reach the gateway."""
+    if config.governance.require_key is not None:
+        return config.governance.require_key
+    return not is_loopback(host) and not config.server.trust_network
+
+
+def check_reachable(config: Config, host: str) -> None:
+    """Raises ConfigError where whoever reaches the port could call every tool."""
+    if is_loopback(host) or config.server.trust_network:
+        return
+    if not key_required(config, host):
+        raise ConfigError(
+            f"refusing to listen on {host} with governance.require_key: false, for whoever reaches the port could "
+            "call every tool. Require keys, listen on 127.0.0.1, or set server.trust_network: true"
+        )
+    if not asyncio.run(_any_key(config)):
+        raise ConfigError(
+            f"refusing to listen on {host}: there are no keys yet, so nobody could call anything. Make one with "
+            "`mcpgate keys create NAME --tools '*'`, declare one in governance.keys, or listen on 127.0.0.1"
+        )
+
+
+async def _any_key(config: Config) -> bool:
+    if config.governance.keys:
+        return True
+    books = await open_books(config)
+    try:
+        return bool(await books.durable.list_records("key", limit=1))
+    finally:
+        await books.close()
 
 
 async def _serve_stdio(config: Config, path: Path) -> int:
@@ -64,8 +94,16 @@ async def _serve_stdio(config: Config, path: Path) -> int:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         loop.add_signal_handler(number, stop.set)
+    secret, required = key_of_environment(), config.governance.require_key is True
+    if required and secret is None:
+        raise ConfigError(
+            "governance.require_key is true: over stdio the key comes from $MCPGATE_KEY, which is not set"
+        )
     async with running(config, _log_progress, _HOLD_S) as gateway, _watching(gateway, path):
-        await stdio.serve(gateway, stop)
+        identify = partial(gateway.gate.identify, secret, key_required=required) if secret or required else None
+        if identify is not None:
+            await identify()  # a wrong key is said at once, not with the first request
+        await stdio.serve(gateway, stop, identify)
     return 0
 
 
@@ -75,7 +113,7 @@ async def _serve_http(config: Config, path: Path, host: str, port: int, is_worke
     from mcpgate.api.http import HttpFace
 
     async with running(config, _log_progress) as gateway, _watching(gateway, path):
-        face = HttpFace(gateway, host, sessions=not is_worker)
+        face = HttpFace(gateway, host, sessions=not is_worker, key_required=key_required(config, host))
         server = uvicorn.Server(
             uvicorn.Config(
                 face,

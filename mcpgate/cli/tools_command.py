@@ -5,6 +5,7 @@ import argparse
 from mcpgate.cli import console
 from mcpgate.cli.opened import add_config, add_format, run_with_gateway
 from mcpgate.codemode.gateway import Gateway
+from mcpgate.governance.records import LOCAL
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -20,11 +21,11 @@ def run(arguments: argparse.Namespace) -> int:
 
     async def work(gateway: Gateway) -> int:
         if arguments.format == "text":
-            print(await gateway.metatools.list_tools(query or None, arguments.server, arguments.limit))
+            print(await gateway.metatools.list_tools(LOCAL, query or None, arguments.server, arguments.limit))
             return 0
         server = gateway.catalog.get_server(arguments.server) if arguments.server else None
         if query:
-            tools = gateway.catalog.index.search(query, arguments.limit or 12, server.name if server else None)
+            tools = gateway.catalog.search(query, arguments.limit or 12, server.name if server else None)
         else:
             tools = list(server.tools if server else gateway.catalog.tools)[: arguments.limit]
         console.show(

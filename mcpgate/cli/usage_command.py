@@ -1,17 +1,20 @@
-"""`mcpgate usage`: how the gateway was used, and what Code Mode saved."""
+"""`mcpgate usage`: who did what, what it cost, and what Code Mode saved; read from the ledger."""
 
 import argparse
+import asyncio
 import csv
-import datetime
 import json
 import sys
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-from mcpgate.app import open_store
-from mcpgate.cli.opened import add_config
-from mcpgate.codemode.savings import CHARS_PER_TOKEN, COUNTED
-from mcpgate.config import Config, find_config, load_config
-from mcpgate.errors import ConfigError, InvalidRequest
-from mcpgate.governance.periods import Period
+from mcpgate.app import open_books
+from mcpgate.cli import console
+from mcpgate.cli.opened import add_config, config_or_default
+from mcpgate.codemode.savings import CHARS_PER_TOKEN
+from mcpgate.errors import InvalidRequest
+from mcpgate.governance.ledger import BUCKETS, DIMENSIONS, make_query, shown_row
 
 _HOW = (
     f"Saved tokens are estimated, {CHARS_PER_TOKEN} characters to a token, and rather too low: for each request the\n"
@@ -19,58 +22,64 @@ _HOW = (
     "answers, less what the code gave back. Requests saved, and answers read again with every later request, are not\n"
     "counted."
 )
+_TABLE = ("requests", "executions", "tool_calls", "failed", "cost_usd", "unpriced", "input_tokens", "output_tokens")
+"""Columns of the table; json and csv have all."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--since", default="30d", help="a date, or a period like 7d or 1M (default: 30d)")
-    parser.add_argument("--by", choices=("total", "day"), default="total", help="one row, or one a day")
+    parser.add_argument("--since", default="30d", help="a date, a time, or a period like 7d or 1M (default: 30d)")
+    parser.add_argument("--until", help="a date or a time (default: now)")
+    parser.add_argument(
+        "--by",
+        default="total",
+        metavar="WHAT,…",
+        help=f"one row for each of: {', '.join((*BUCKETS, *DIMENSIONS))}, metadata.NAME (default: one row in all)",
+    )
+    parser.add_argument(
+        "--where", action="append", default=[], metavar="NAME=VALUE", help="only what has this value; may be repeated"
+    )
     parser.add_argument("--format", choices=("table", "json", "csv"), default="table")
     add_config(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    since = _since(arguments.since)
-    store = open_store(_config(arguments.config))
-    try:
-        days = store.sums(since)
-    finally:
-        store.close()
-    rows = [{"day": day, **{name: sums.get(name, 0) for name in COUNTED}} for day, sums in sorted(days.items())]
-    if arguments.by == "total":
-        rows = [{"since": since, **{name: sum(row[name] for row in rows) for name in COUNTED}}]  # type: ignore[misc]
+    by = [] if arguments.by == "total" else [name.strip() for name in arguments.by.split(",")]
+    query = make_query(by, _pairs(arguments.where), arguments.since, arguments.until, time.time())
+    config = config_or_default(arguments.config)
+
+    async def read() -> list[dict[str, Any]]:
+        books = await open_books(config)
+        try:
+            return await books.durable.report(query)
+        finally:
+            await books.close()
+
+    rows = [shown_row(row) for row in asyncio.run(read())]
     if arguments.format == "json":
         print(json.dumps(rows, indent=1))
     elif arguments.format == "csv":
-        writer = csv.DictWriter(sys.stdout, ["day" if arguments.by == "day" else "since", *COUNTED])
-        writer.writeheader()
-        writer.writerows(rows)
+        if rows:
+            writer = csv.DictWriter(sys.stdout, list(rows[0]))
+            writer.writeheader()
+            writer.writerows(rows)
+    elif not rows:
+        print(f"nothing was used since {arguments.since}")
+    elif not by:
+        for name, value in rows[0].items():
+            print(f"{name.replace('_', ' '):>24}  {value:,}" if isinstance(value, int) else f"{name:>24}  {value}")
+        print(f"\n{_HOW}")
     else:
-        for row in rows:
-            for name, value in row.items():
-                print(f"{name.replace('_', ' '):>24}  {value:,}" if isinstance(value, int) else f"{name:>24}  {value}")
-            print()
-        print(_HOW)
+        columns = [*by, *_TABLE]
+        cells = [[("" if row[name] is None else row[name]) for name in columns] for row in rows]
+        print(console.table(columns, cells, frozenset(range(len(by), len(columns)))))
     return 0
 
 
-def _config(path: str | None) -> Config:
-    try:
-        file = find_config(path)
-    except ConfigError:
-        if path is not None:
-            raise
-        return Config()  # without a file the default store is meant
-    return load_config(file)
-
-
-def _since(text: str) -> str:
-    today = datetime.datetime.now(datetime.UTC)
-    try:
-        return Period.parse(text).before(today).date().isoformat()
-    except (ValueError, OverflowError):
-        pass
-    try:
-        return datetime.date.fromisoformat(text).isoformat()
-    except ValueError:
-        takes = "a date like 2026-11-01, or a period like 7d or 1M"
-        raise InvalidRequest(f"--since is {text!r}; it takes {takes}") from None
+def _pairs(given: Sequence[str]) -> Mapping[str, str]:
+    pairs = {}
+    for text in given:
+        name, separator, value = text.partition("=")
+        if not separator:
+            raise InvalidRequest(f"--where is {text!r}; it takes NAME=VALUE, e.g. team=search")
+        pairs[name] = value
+    return pairs

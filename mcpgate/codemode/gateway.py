@@ -16,20 +16,27 @@ from mcpgate.codemode.bridge import Bridge
 from mcpgate.codemode.handles import HandleStore
 from mcpgate.codemode.metatools import MetaTools
 from mcpgate.codemode.runner import Runner
-from mcpgate.codemode.savings import Savings, Tallies
+from mcpgate.codemode.savings import saved
 from mcpgate.config import Config, UpstreamConfig
+from mcpgate.errors import NotAllowed
+from mcpgate.governance.gate import Gate
+from mcpgate.governance.prices import Prices
+from mcpgate.governance.records import LOCAL, Caller, Grants, Request, Usage
 from mcpgate.telemetry.metrics import Metrics
+from mcpgate.upstream.connection import OnProgress
 from mcpgate.upstream.pool import UpstreamPool, UpstreamView
-from mcpgate_sandbox.engine import Engine
+from mcpgate_sandbox.engine import Engine, Outcome
 
 log = logging.getLogger("mcpgate.gateway")
 _MIB = 1024 * 1024
+_MOST_VIEWS = 1000
+"""Different sets of grants that catalogs are kept for."""
 
 
 _FIXED = (
-    *("server.host", "server.port", "server.max_body_mib", "storage.url", "sandbox.engine", "sandbox.warm"),
-    *("sandbox.isolation", "sandbox.allow_unlocked", "sandbox.max_executions", "sandbox.max_sessions"),
-    *("sandbox.max_session_mib", "sandbox.max_sessions_in_all", "sandbox.session_idle_s"),
+    *("server.host", "server.port", "server.max_body_mib", "storage.url", "storage.counters", "sandbox.engine"),
+    *("sandbox.warm", "sandbox.isolation", "sandbox.allow_unlocked", "sandbox.max_executions"),
+    *("sandbox.max_sessions", "sandbox.max_session_mib", "sandbox.max_sessions_in_all", "sandbox.session_idle_s"),
 )
 """Settings that a running gateway cannot change."""
 
@@ -42,10 +49,14 @@ def _setting(config: Config, name: str) -> object:
 class Gateway:
     """Code Mode in front of a pool of upstreams, whatever face shows it."""
 
-    def __init__(self, config: Config, engine: Engine, memory: Memory, tallies: Tallies) -> None:
+    def __init__(self, config: Config, engine: Engine, memory: Memory, gate: Gate, metrics: Metrics) -> None:
         self.config = config
         self.engine = engine
         self.memory = memory
+        self.gate = gate
+        self.metrics = metrics
+        self.for_models = True
+        """False where people ask: they save no tokens."""
         self.pool = UpstreamPool(held=True)
         self.handles = HandleStore(
             config.code_mode.max_handles, config.code_mode.max_handle_mib * _MIB, config.sandbox.session_idle_s
@@ -53,9 +64,9 @@ class Gateway:
         self.catalog = Catalog()
         self.direct: dict[str, Tool] = {}
         """Tools that are shown as they are, by the name they are shown under."""
-        self.metrics = Metrics()
-        self.savings = Savings(tallies, self.metrics, self._definition_chars)
-        self._measured: tuple[object, bytes, tuple[int, int]] | None = None
+        self._views: dict[tuple[str, ...], Catalog] = {}
+        """What the catalog is for each set of grants; gone when the catalog changes, as are the next."""
+        self._measured: dict[Grants, tuple[int, int]] = {}
         self._listeners: list[Callable[[], None]] = []
         self._shown = b""
         self._rebuild_due = False
@@ -63,10 +74,10 @@ class Gateway:
         self._going = False
         self._with_engine = True
         self._progress: Callable[[str], None] | None = None
-        bridge = Bridge(self.pool, lambda: self.catalog, self.memory, self.handles)
-        runner = Runner(engine, bridge, self.pool, lambda: self.catalog, self.memory, self.handles)
+        self._bridge = Bridge(self.pool, self.catalog_of, memory, self.handles, gate)
+        runner = Runner(engine, self._bridge, self.pool, self.catalog_of, memory, self.handles, gate, self._saved)
         self.metatools = MetaTools(
-            runner, engine, self.pool, lambda: self.catalog, self.memory, config.code_mode, config.sandbox
+            runner, engine, self.pool, self.catalog_of, memory, gate, self._saved, config.code_mode, config.sandbox
         )
         self.pool.on_change(self._rebuild_soon)
         self.pool.remember_with(self._recall)
@@ -87,6 +98,7 @@ class Gateway:
         """Begin to connect and to get the sandbox ready; returns at once. With `hold_s` the beginning waits for
         `go()`, at most so long. Without `with_engine` the sandbox gets ready when code is first run."""
         self._progress, self._with_engine = progress, with_engine
+        await self.gate.start()
         await self.pool.apply(self.config.mcpServers)
         self._rebuild()
         asyncio.get_running_loop().call_later(hold_s, self.go) if hold_s else self.go()
@@ -108,12 +120,40 @@ class Gateway:
         self.handles.resize(config.code_mode.max_handles, config.code_mode.max_handle_mib * _MIB)
         self.config = config
         self.metatools.code_mode, self.metatools.sandbox = config.code_mode, config.sandbox
+        await self.gate.reload(config.governance, prices_of(config))
         await self.pool.apply(config.mcpServers)
         self._rebuild()
 
-    def tool_list(self) -> list[dict[str, Any]]:
+    # --- what a caller may see and call
+
+    def catalog_of(self, caller: Caller) -> Catalog:
+        """The tools that code of a caller can reach: what is not granted is not there."""
+        if caller.grants.everything:
+            return self.catalog
+        view = self._views.get(caller.grants.tools)
+        if view is None:
+            if len(self._views) > _MOST_VIEWS:
+                self._views.clear()
+            view = self._views[caller.grants.tools] = self.catalog.limited_to(lambda tool: may_call(caller, tool))
+        return view
+
+    def direct_of(self, caller: Caller) -> dict[str, Tool]:
+        """The tools that are shown to a caller as they are."""
+        return {name: tool for name, tool in self.direct.items() if may_call(caller, tool)}
+
+    def tool_list(self, caller: Caller) -> list[dict[str, Any]]:
         """What `tools/list` shows: the meta-tools, then direct tools."""
-        return [*self.metatools.definitions(), *(shown(name, tool) for name, tool in self.direct.items())]
+        direct = self.direct_of(caller)
+        return [*self.metatools.definitions(caller), *(shown(name, tool) for name, tool in direct.items())]
+
+    async def call_direct(
+        self, caller: Caller, tool: Tool, arguments: dict[str, Any], on_progress: OnProgress | None, meta: Any
+    ) -> dict[str, Any]:
+        """Pass a call of a direct tool through. Raises NotAllowed, what the gate refuses, UpstreamError, RpcError."""
+        if not may_call(caller, tool):
+            raise NotAllowed(f"{tool.qualified} is not granted to this key", key=caller.id)
+        request = Request("tool", server=tool.server, tool=tool.name, estimate=Usage(calls=1))
+        return await self._bridge.carry(caller, request, arguments, on_progress, meta)
 
     def _rebuild_soon(self) -> None:
         if not self._rebuild_due:
@@ -128,9 +168,11 @@ class Gateway:
                 self._remembered[view.name] = view.tools
                 self.memory.remember_tools(view.name, view.tools)
         self.catalog = Catalog.build([_listing(v) for v in views if v.config.expose in ("code", "both")], self.catalog)
+        self._views.clear()
+        self._measured.clear()
         direct = Catalog.build([_listing(v) for v in views if v.config.expose in ("direct", "both")])
         self.direct = direct_names(direct.tools)
-        shown_now = jsontext.dumps(self.tool_list())
+        shown_now = jsontext.dumps(self.tool_list(LOCAL))
         if shown_now != self._shown:
             first, self._shown = not self._shown, shown_now
             if not first:
@@ -145,19 +187,34 @@ class Gateway:
 
     async def aclose(self) -> None:
         await asyncio.gather(self.pool.aclose(), self.engine.aclose(), return_exceptions=True)
+        await self.gate.aclose()
         self.flush()
 
     def flush(self) -> None:
         """Write what is new to where it outlives this process."""
         self.memory.flush()
-        self.savings.flush()
 
-    def _definition_chars(self) -> tuple[int, int]:
-        """Characters of the definitions of all tools that code reaches, and of those that are shown instead."""
-        if self._measured is None or self._measured[0] is not self.catalog or self._measured[1] is not self._shown:
-            classic = sum(len(jsontext.dumps(tool.raw)) for tool in self.catalog.tools)
-            self._measured = (self.catalog, self._shown, (classic, len(self._shown)))
-        return self._measured[2]
+    def _saved(self, caller: Caller, answer: str, outcome: Outcome | None) -> Usage:
+        """What a call of a meta-tool has saved its caller."""
+        if not self.for_models:
+            return Usage()
+        chars = self._measured.get(caller.grants)
+        if chars is None:
+            if len(self._measured) > _MOST_VIEWS:
+                self._measured.clear()
+            theirs = sum(len(jsontext.dumps(tool.raw)) for tool in self.catalog_of(caller).tools)
+            chars = self._measured[caller.grants] = (theirs, len(jsontext.dumps(self.tool_list(caller))))
+        return saved(*chars, answer, outcome)
+
+
+def may_call(caller: Caller, tool: Tool) -> bool:
+    """Whether a tool is granted, under its own names or as Python sees it."""
+    return caller.grants.allow_tool(f"{tool.server}.{tool.name}", tool.qualified)
+
+
+def prices_of(config: Config) -> Prices:
+    tools = {name: server.prices for name, server in config.mcpServers.items()}
+    return Prices(tools, config.governance.execution_usd_per_s)
 
 
 def _listing(view: UpstreamView) -> ServerListing:

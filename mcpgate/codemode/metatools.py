@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from mcpgate.catalog import docs
 from mcpgate.catalog.catalog import Catalog, Server
@@ -17,15 +18,15 @@ from mcpgate.catalog.tools import Tool
 from mcpgate.codemode import results
 from mcpgate.codemode.runner import Answer, Runner
 from mcpgate.config import CodeModeConfig, SandboxConfig
-from mcpgate.errors import InvalidRequest, McpgateError, NotFound, Unavailable, UnknownTool
-from mcpgate.governance.records import LOCAL, Caller
+from mcpgate.errors import InvalidRequest, McpgateError, NotAllowed, NotFound, Unavailable, UnknownTool
+from mcpgate.governance.gate import Admission, Gate
+from mcpgate.governance.records import Caller, Request, Usage
 from mcpgate.tokens import estimate
 from mcpgate.upstream.connection import OnProgress
 from mcpgate.upstream.pool import UpstreamPool
-from mcpgate_sandbox.engine import Engine, Limits
+from mcpgate_sandbox.engine import Engine, Limits, Outcome
 from mcpgate_sandbox.errors import SandboxUnavailable
 
-META_TOOLS = ("list_tools", "describe_tools", "read_docs", "execute_code")
 _MAX_NAMES = 50
 _GRACE_S = 3.0
 """How long a first question waits for servers that are just starting."""
@@ -66,22 +67,25 @@ class MetaTools:
         runner: Runner,
         engine: Engine,
         pool: UpstreamPool,
-        catalog: Callable[[], Catalog],
+        catalog: Callable[[Caller], Catalog],
         memory: Memory,
+        gate: Gate,
+        saved: Callable[[Caller, str, Outcome | None], Usage],
         code_mode: CodeModeConfig,
         sandbox: SandboxConfig,
     ) -> None:
         self._runner, self._engine, self._pool = runner, engine, pool
-        self._catalog, self._memory = catalog, memory
+        self._catalog, self._memory, self._gate, self._saved = catalog, memory, gate, saved
         self.code_mode, self.sandbox = code_mode, sandbox
-        self._indexed: tuple[Catalog, int, str] | None = None
+        self._indexed: WeakKeyDictionary[Catalog, tuple[int, str]] = WeakKeyDictionary()
 
     # --- definitions
 
-    def definitions(self) -> list[dict[str, Any]]:
-        """The four tools as `tools/list` shows them. The same bytes as long as the catalog is the same."""
-        index = self._index()
-        return [
+    def definitions(self, caller: Caller) -> list[dict[str, Any]]:
+        """The meta-tools that a caller may use, as `tools/list` shows them. The same bytes as long as what the caller
+        may see of the catalog is the same."""
+        index = self._index(caller)
+        defined = [
             _definition(
                 "list_tools",
                 "Find tools. query: what you need, in words; answers with ranked call shapes, often all you need "
@@ -115,13 +119,15 @@ class MetaTools:
                 ["code"],
             ),
         ]
+        return [tool for tool in defined if caller.grants.allow_meta_tool(tool["name"])]
 
-    def _index(self) -> str:
+    def _index(self, caller: Caller) -> str:
         """The servers, and as many of their tools as fit `code_mode.index_tokens`."""
-        catalog, room = self._catalog(), self.code_mode.index_tokens
-        if self._indexed is None or self._indexed[0] is not catalog or self._indexed[1] != room:
-            self._indexed = (catalog, room, self._make_index(catalog.servers, room))
-        return self._indexed[2]
+        catalog, room = self._catalog(caller), self.code_mode.index_tokens
+        known = self._indexed.get(catalog)
+        if known is None or known[0] != room:
+            known = self._indexed[catalog] = (room, self._make_index(catalog.servers, room))
+        return known[1]
 
     def _make_index(self, servers: Sequence[Server], room: int) -> str:
         if room == 0 or not servers:
@@ -145,14 +151,20 @@ class MetaTools:
 
     # --- list_tools
 
-    async def list_tools(self, query: str | None = None, server: str | None = None, limit: int | None = None) -> str:
+    async def list_tools(
+        self, caller: Caller, query: str | None = None, server: str | None = None, limit: int | None = None
+    ) -> str:
         """Ranked call shapes, one line a tool; without arguments the servers. Raises NotFound, InvalidRequest."""
+        async with self._admitted(caller, "list_tools") as admission:
+            return self._told(admission, await self._list_tools(caller, query, server, limit))
+
+    async def _list_tools(self, caller: Caller, query: str | None, server: str | None, limit: int | None) -> str:
         if limit is not None and not 1 <= limit <= 1000:
             raise InvalidRequest("limit must be from 1 to 1000")
         await self._grace()
-        catalog = self._catalog()
+        catalog = self._catalog(caller)
         if not catalog.servers:
-            return "No servers are configured."
+            return "No servers are configured." if caller.grants.everything else "No tools are granted to this key."
         chosen = catalog.get_server(server) if server else None
         room = self.code_mode.list_tokens if limit is None else max(self.code_mode.list_tokens, 30 * limit)
         if query and query.strip():
@@ -163,10 +175,10 @@ class MetaTools:
 
     def _search(self, catalog: Catalog, query: str, server: Server | None, limit: int | None, room: int) -> str:
         if server is not None:
-            found = catalog.index.search(query, len(server.tools), server.name)
+            found = catalog.search(query, len(server.tools), server.name)
             return self._one_server(server, limit, room, found)
         most = limit or self.code_mode.list_limit
-        found = catalog.index.search(query, most + 1)
+        found = catalog.search(query, most + 1)
         waiting = self._waiting(catalog)
         if not found:
             return f"Nothing matches {query!r}. Without a query, list_tools shows the servers.{waiting}"
@@ -268,15 +280,19 @@ class MetaTools:
 
     # --- describe_tools
 
-    async def describe_tools(self, names: Sequence[str]) -> str:
+    async def describe_tools(self, caller: Caller, names: Sequence[str]) -> str:
         """Python stubs. A wrong name gets the nearest right ones; only if every name is wrong is it an error.
         Raises InvalidRequest, UnknownTool."""
+        async with self._admitted(caller, "describe_tools") as admission:
+            return self._told(admission, await self._describe_tools(caller, names))
+
+    async def _describe_tools(self, caller: Caller, names: Sequence[str]) -> str:
         if not names:
             raise InvalidRequest('names is empty; give names as server.tool, e.g. ["files.read_text_file"]')
         if len(names) > _MAX_NAMES:
             raise InvalidRequest(f"describe_tools takes {_MAX_NAMES} names at a time, not {len(names)}")
         await self._grace()
-        catalog = self._catalog()
+        catalog = self._catalog(caller)
         stubs: list[str] = []
         wrong: list[UnknownTool] = []
         for name in dict.fromkeys(names):
@@ -295,19 +311,25 @@ class MetaTools:
 
     # --- read_docs
 
-    async def read_docs(self, topic: str) -> str:
-        """A page. Raises NotFound."""
+    async def read_docs(self, caller: Caller, topic: str) -> str:
+        """A page. Raises NotFound, NotAllowed."""
+        async with self._admitted(caller, "read_docs") as admission:
+            return self._told(admission, await self._read_docs(caller, topic))
+
+    async def _read_docs(self, caller: Caller, topic: str) -> str:
         await self._grace()
         topic = topic.strip()
-        catalog = self._catalog()
+        catalog = self._catalog(caller)
         if topic in ("", "index", "help"):
             return docs.index_page(catalog)
         if topic == "sandbox" and catalog.find_server("sandbox") is None:
-            return await self._sandbox_page()
+            return await self._sandbox_page(caller)
         if (server := catalog.find_server(topic)) is not None:
-            return self._bounded(await self._server_page(server))
+            return self._bounded(await self._server_page(server, caller.grants.allow_whole_server(server.name)))
         head, _, rest = topic.partition(" ")
         if rest and (server := catalog.find_server(head)) is not None:
+            if not caller.grants.allow_whole_server(server.name):
+                raise NotAllowed(f"resources and prompts of {server.ident} need a grant of all its tools")
             return self._bounded(await self._resource_or_prompt(server, rest.strip()))
         try:
             tool = catalog.get_tool(topic)
@@ -318,18 +340,18 @@ class MetaTools:
             ) from None
         return docs.tool_page(tool, self._memory.observed(tool))
 
-    async def _sandbox_page(self) -> str:
+    async def _sandbox_page(self, caller: Caller) -> str:
         try:
             available, missing = await self._engine.modules()
         except SandboxUnavailable as error:
             raise Unavailable(f"no code can run: {error}") from error
-        return docs.sandbox_page(self._engine.name, available, missing, self.sandbox.limits())
+        return docs.sandbox_page(self._engine.name, available, missing, dataclasses.asdict(self.limits(caller)))
 
-    async def _server_page(self, server: Server) -> str:
+    async def _server_page(self, server: Server, with_resources: bool) -> str:
         upstream = self._pool.get(server.name)
         facts = upstream.view.facts
         found: dict[str, list[dict[str, Any]]] = {"resources": [], "resourceTemplates": [], "prompts": []}
-        if facts is not None and not server.trouble:
+        if facts is not None and not server.trouble and with_resources:
             for what in found:
                 capability = "prompts" if what == "prompts" else "resources"
                 if capability in facts.capabilities:
@@ -373,7 +395,8 @@ class MetaTools:
         timeout_s: float | None = None,
         on_progress: OnProgress | None = None,
     ) -> Answer:
-        """Run code. Raises InvalidRequest, Unavailable."""
+        """Run code. Raises InvalidRequest, Unavailable, and what admission raises."""
+        self._check_granted(caller, "execute_code")
         limits = self.limits(caller)
         if timeout_s is not None:
             if not timeout_s > 0:
@@ -385,7 +408,21 @@ class MetaTools:
             )
         return await self._runner.run(caller, code, limits, self.code_mode.max_result_tokens, session, on_progress)
 
-    def limits(self, caller: Caller = LOCAL) -> Limits:
+    # --- admission
+
+    def _check_granted(self, caller: Caller, name: str) -> None:
+        if not caller.grants.allow_meta_tool(name):
+            raise NotAllowed(f"{name} is not granted to this key", key=caller.id)
+
+    def _admitted(self, caller: Caller, name: str) -> Admission:
+        self._check_granted(caller, name)
+        return self._gate.admit(caller, Request("meta", tool=name))
+
+    def _told(self, admission: Admission, text: str) -> str:
+        admission.spent(self._saved(admission.caller, text, None))
+        return text
+
+    def limits(self, caller: Caller) -> Limits:
         """What an execution of this caller may use: the settings, with the caller's own in their places."""
         return Limits(**{**self.sandbox.limits(), **caller.limits})
 

@@ -61,7 +61,7 @@ def to_table(value: Any) -> str | None:
     if not isinstance(value, list) or len(value) < 3 or not all(isinstance(row, dict) and row for row in value):
         return None
     columns = list(value[0])
-    if any(list(row) != columns for row in value) or not all(isinstance(c, str) for c in columns):
+    if any(list(row) != columns for row in value) or not all(isinstance(c, str) and "\r" not in c for c in columns):
         return None
     cells = [cell for row in value for cell in row.values()]
     if not all(_is_plain(cell) for cell in cells):
@@ -78,6 +78,8 @@ def _is_plain(cell: Any) -> bool:
     """Whether a cell reads back as what it is: the text "1" would look like the number."""
     if not isinstance(cell, str):
         return not isinstance(cell, (dict, list))
+    if "\r" in cell:  # which older Pythons write without quotes, where a reader takes it for the end of the row
+        return False
     text = cell.strip().lower()
     return bool(text) and text not in ("true", "false") and not re.fullmatch(r"[-+]?[\d.]+(e[-+]?\d+)?", text)
 

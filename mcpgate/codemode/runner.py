@@ -1,7 +1,9 @@
 """Run one piece of model-written code for one caller: look at it first, hand it to the engine, make the
 outcome an answer. It does not make tool calls: see bridge."""
 
+import asyncio
 import dataclasses
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -13,7 +15,8 @@ from mcpgate.codemode import precheck, results
 from mcpgate.codemode.bridge import Bridge
 from mcpgate.codemode.handles import HandleStore
 from mcpgate.errors import InvalidRequest, McpgateError, Unavailable
-from mcpgate.governance.records import Caller
+from mcpgate.governance.gate import Admission, Gate
+from mcpgate.governance.records import Caller, Request, Usage
 from mcpgate.tokens import estimate
 from mcpgate.upstream.connection import OnProgress
 from mcpgate.upstream.pool import UpstreamPool
@@ -33,6 +36,16 @@ class Answer:
     blocks: tuple[dict[str, Any], ...] = ()
     """MCP content besides the text: images and blobs that the code returned."""
     outcome: Outcome | None = None
+    warnings: tuple[str, ...] = ()
+    """Of budgets that are nearly used up."""
+
+
+def _outcome_of(answer: Answer) -> str:
+    """What the ledger says came of it."""
+    error = None if answer.outcome is None else answer.outcome.error
+    if isinstance(error, LimitReached):
+        return "limit_reached"
+    return "code_failed" if answer.is_error else "ok"
 
 
 class Runner:
@@ -43,12 +56,15 @@ class Runner:
         engine: Engine,
         bridge: Bridge,
         pool: UpstreamPool,
-        catalog: Callable[[], Catalog],
+        catalog: Callable[[Caller], Catalog],
         memory: Memory,
         handles: HandleStore,
+        gate: Gate,
+        saved: Callable[[Caller, str, Outcome | None], Usage],
     ) -> None:
         self._engine, self._bridge, self._pool = engine, bridge, pool
         self._catalog, self._memory, self._handles = catalog, memory, handles
+        self._gate, self._saved = gate, saved
 
     async def run(
         self,
@@ -59,27 +75,52 @@ class Runner:
         session: str | None = None,
         on_progress: OnProgress | None = None,
     ) -> Answer:
-        """Run the code. Raises Unavailable when no code can run at all, InvalidRequest for a bad session name."""
+        """Run the code. Raises Unavailable when no code can run at all, InvalidRequest for a bad session name, and
+        what the gate refuses."""
         code = _unfenced(code)
         if session is not None and not (0 < len(session) <= 100):
             raise InvalidRequest("session must be a name of 1–100 characters")
-        await self._wait_for_servers(code)
-        catalog = self._catalog()
+        request = Request("execution", tool="execute_code", estimate=Usage(seconds=limits.timeout_s))
+        async with self._gate.admit(caller, request) as admission:
+            answer = await self._run(admission, code, limits, max_result_tokens, session, on_progress)
+            outcome = answer.outcome
+            seconds = 0.0 if outcome is None else max(0.0, outcome.wall_s - outcome.tool_wait_s)
+            admission.spent(dataclasses.replace(self._saved(caller, answer.text, outcome), seconds=seconds))
+            admission.outcome = _outcome_of(answer)
+            return dataclasses.replace(answer, warnings=admission.warnings)
+
+    async def _run(
+        self,
+        admission: Admission,
+        code: str,
+        limits: Limits,
+        max_result_tokens: int,
+        session: str | None,
+        on_progress: OnProgress | None,
+    ) -> Answer:
+        caller, execution_id = admission.caller, admission.request.id
+        await self._wait_for_servers(caller, code)
+        catalog = self._catalog(caller)
         if faults := precheck.precheck(code, catalog, session is not None):
             return Answer(precheck.explain(faults, self._shape), is_error=True)
         execution = Execution(
             code=code,
             servers=tuple(server.ident for server in catalog.servers),
             call_tool=lambda server, tool, positional, named: self._bridge.call_tool(
-                caller, server, tool, positional, named, on_progress
+                caller, server, tool, positional, named, on_progress, execution_id
             ),
             host_call=lambda name, arguments: self._bridge.host_call(caller, name, arguments),
             limits=limits,
             session=session,
-            owner=caller.id,
+            owner=caller.owner,
         )
+        began = time.monotonic()
         try:
             outcome = await self._engine.run(execution)
+        except asyncio.CancelledError:
+            # What it used until now is spent, and at most what was reserved for it.
+            admission.spent(Usage(seconds=min(time.monotonic() - began, limits.timeout_s)))
+            raise
         except SandboxUnavailable as error:
             raise Unavailable(f"no code can run: {error}") from error
         try:
@@ -88,9 +129,9 @@ class Runner:
             shown = dataclasses.replace(outcome, result="(the result is nested too deeply to be shown)")
             return self._answer(caller, shown, catalog, max_result_tokens)
 
-    async def _wait_for_servers(self, code: str) -> None:
+    async def _wait_for_servers(self, caller: Caller, code: str) -> None:
         """A server that is just starting is waited for if the code names it; others are not."""
-        named = [server.name for server in precheck.mentioned_servers(code, self._catalog()) if server.trouble]
+        named = [server.name for server in precheck.mentioned_servers(code, self._catalog(caller)) if server.trouble]
         if named:
             await self._pool.settled(named, _WAIT_FOR_START_S)
 
@@ -123,7 +164,7 @@ class Runner:
     def _kept_note(self, caller: Caller, value: Any, shortened: bool) -> str:
         if not shortened:
             return ""
-        kept = self._handles.keep_value(caller.id, value)
+        kept = self._handles.keep_value(caller.owner, value)
         return f'\n[whole value: load("{kept.id}") in a later execute_code]'
 
     def _take_blocks(self, caller: Caller, result: Any) -> tuple[Any, list[dict[str, Any]]]:
@@ -135,7 +176,7 @@ class Runner:
         blocks: list[dict[str, Any]] = []
         for handle in handles:
             try:
-                kept = self._handles.get(caller.id, handle.id)
+                kept = self._handles.get(caller.owner, handle.id)
             except McpgateError:
                 continue
             if kept.data is None:
@@ -163,6 +204,8 @@ class Runner:
 
     def _hint(self, error: CodeFailed, catalog: Catalog, tool_calls: int) -> str:
         if error.type == "NameError" and error.name:
+            if catalog.withholds(error.name):
+                return f"server {error.name!r} is not granted to this key"
             near = (
                 nearest(error.name, [s.ident for s in catalog.servers], 2)
                 or [tool.qualified for s in catalog.servers if (tool := s.accepted.get(error.name))][:3]

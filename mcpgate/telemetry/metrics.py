@@ -1,7 +1,5 @@
 """Every metric of the gateway, once. Shown at `/metrics` in Prometheus' format; each process has its own."""
 
-from collections.abc import Mapping
-
 from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -16,12 +14,21 @@ class Metrics:
         def counter(name: str, about: str) -> Counter:
             return Counter(f"mcpgate_{name}", about, registry=self._registry)
 
-        self._counters = {
-            "requests": counter("meta_tool_calls", "Calls of the meta-tools, each one request of a model"),
-            "executions": counter("executions", "Executions of code"),
-            "failed_executions": counter("failed_executions", "Executions that ended with an error"),
-            "tool_calls": counter("tool_calls", "Upstream tools called by code"),
-        }
+        self._meta_tool_calls = counter("meta_tool_calls", "Calls of the meta-tools, each one request of a model")
+        self._executions = counter("executions", "Executions of code")
+        self._failed_executions = counter("failed_executions", "Executions that ended with an error")
+        self._tool_calls = counter("tool_calls", "Upstream tools called, by code or directly")
+        self._settled = Counter(
+            "mcpgate_settled", "Requests that were settled, by outcome", ["outcome"], registry=self._registry
+        )
+        self._cost = counter("cost_usd", "US dollars settled, of what has a price")
+        self._unpriced = counter("unpriced", "Requests settled without a known price")
+        self._refused = Counter(
+            "mcpgate_refused", "Requests refused before anything was spent, by code", ["code"], registry=self._registry
+        )
+        self._warnings = counter("soft_limit_warnings", "Requests admitted beyond a soft limit")
+        self._store_failures = counter("store_failures", "Times that the store was away")
+        self._uncounted = counter("uncounted", "Requests admitted although the store was away")
         # Small answers can cost more than they save, and a counter cannot fall.
         saved = Gauge(
             "mcpgate_saved_tokens",
@@ -29,15 +36,39 @@ class Metrics:
             ["of"],
             registry=self._registry,
         )
-        self._saved = {name: saved.labels(name.partition("_")[0]) for name in ("definition_tokens", "result_tokens")}
+        self._saved_definitions, self._saved_results = saved.labels("definition"), saved.labels("result")
 
-    def count(self, amounts: Mapping[str, int]) -> None:
-        """Take amounts by their names in `codemode.savings.COUNTED`."""
-        for name, amount in amounts.items():
-            if name in self._counters:
-                self._counters[name].inc(amount)
-            else:
-                self._saved[name.removesuffix("_saved")].inc(amount)
+    def settled(
+        self, kind: str, outcome: str, cost: int | None, definition_tokens_saved: int, result_tokens_saved: int
+    ) -> None:
+        """One line of the ledger; `cost` in nano-dollars."""
+        self._settled.labels(outcome).inc()
+        if kind in ("meta", "execution"):
+            self._meta_tool_calls.inc()
+            self._saved_definitions.inc(definition_tokens_saved)
+            self._saved_results.inc(result_tokens_saved)
+        if kind == "execution":
+            self._executions.inc()
+            if outcome != "ok":
+                self._failed_executions.inc()
+        elif kind == "tool":
+            self._tool_calls.inc()
+        if cost is None:
+            self._unpriced.inc()
+        elif cost:
+            self._cost.inc(cost / 1e9)
+
+    def refused(self, code: str) -> None:
+        self._refused.labels(code).inc()
+
+    def warned(self) -> None:
+        self._warnings.inc()
+
+    def store_failed(self) -> None:
+        self._store_failures.inc()
+
+    def admitted_uncounted(self) -> None:
+        self._uncounted.inc()
 
     def shown(self) -> bytes:
         return generate_latest(self._registry)

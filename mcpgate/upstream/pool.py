@@ -83,14 +83,23 @@ class Upstream:
             self._task = None
 
     async def call(
-        self, tool: str, arguments: Mapping[str, Any], *, on_progress: OnProgress | None = None, meta: Any = None
+        self,
+        tool: str,
+        arguments: Mapping[str, Any],
+        *,
+        on_progress: OnProgress | None = None,
+        meta: Any = None,
+        on_sent: Callable[[], None] | None = None,
     ) -> dict[str, Any]:
-        """`tools/call`, its result as the server sent it. Connects first if need be. Raises UpstreamError."""
+        """`tools/call`, its result as the server sent it. Connects first if need be; `on_sent` is called when it is
+        about to be sent. Raises UpstreamError."""
         params: dict[str, Any] = {"name": tool, "arguments": arguments}
         if meta:
             params["_meta"] = meta
         async with self._slots:
             connection = self._live() or await self.connected()
+            if on_sent is not None:
+                on_sent()
             return await self.request("tools/call", params, on_progress=on_progress, connection=connection)
 
     async def request(

@@ -36,23 +36,23 @@ async def test_a_list_answer_stays_within_300_tokens_at_any_size() -> None:
             {"server": "server_with_a_long_name_3"},
             {"query": "add", "limit": None},
         ):
-            answer = await opened.metatools.list_tools(**question)
+            answer = await opened.metatools.list_tools(LOCAL, **question)
             assert count(answer) <= 300, question
-        assert "limit=" in await opened.metatools.list_tools(query="tool number")
-        more = await opened.metatools.list_tools(query="tool number", limit=40)
+        assert "limit=" in await opened.metatools.list_tools(LOCAL, query="tool number")
+        more = await opened.metatools.list_tools(LOCAL, query="tool number", limit=40)
         assert more.count("\n") >= 30
 
 
 async def test_a_search_answer_is_enough_to_write_the_call() -> None:
     async with gateway({"raw": raw()}) as opened:
-        answer = await opened.metatools.list_tools(query="sum two numbers")
+        answer = await opened.metatools.list_tools(LOCAL, query="sum two numbers")
         assert answer.splitlines()[0].startswith("raw.add(a: int, b: int) -> {sum: int}")
         assert await run(opened, "raw.add(a=1, b=2)['sum']") == "3"
 
 
 async def test_a_small_server_is_listed_whole_below_its_name() -> None:
     async with gateway({"raw": raw()}) as opened:
-        answer = await opened.metatools.list_tools(server="raw")
+        answer = await opened.metatools.list_tools(LOCAL, server="raw")
         head, *lines = answer.splitlines()
         assert head == "raw: 21 tools, called as raw.NAME(…)"
         assert len(lines) == 21 and "raw." not in "".join(lines)
@@ -62,10 +62,12 @@ async def test_a_small_server_is_listed_whole_below_its_name() -> None:
 
 async def test_a_question_about_a_small_server_ranks_it_and_hides_nothing() -> None:
     async with gateway({"raw": raw()}) as opened:
-        head, first, *rest = (await opened.metatools.list_tools(server="raw", query="sum two numbers")).splitlines()
+        head, first, *rest = (
+            await opened.metatools.list_tools(LOCAL, server="raw", query="sum two numbers")
+        ).splitlines()
         assert first.startswith("add(a: int, b: int)")
         assert len(rest) == 20
-        nothing = await opened.metatools.list_tools(server="raw", query="zebra")
+        nothing = await opened.metatools.list_tools(LOCAL, server="raw", query="zebra")
         assert nothing.splitlines()[0] == head and len(nothing.splitlines()) == 22
 
 
@@ -75,9 +77,9 @@ async def test_a_limit_costs_detail_before_it_costs_tools() -> None:
         {"name": f"wide_{i}", "description": "Not short. " * 20, "inputSchema": {"properties": wide}} for i in range(30)
     ]
     async with gateway({"raw": raw("--also", json.dumps(also))}) as opened:
-        some = await opened.metatools.list_tools(server="raw", limit=4)
+        some = await opened.metatools.list_tools(LOCAL, server="raw", limit=4)
         assert some.count("\n") == 5 and some.endswith("(4 of 51)")
-        answer = await opened.metatools.list_tools(server="raw", limit=51)
+        answer = await opened.metatools.list_tools(LOCAL, server="raw", limit=51)
         assert all(f"\nwide_{number}(" in answer for number in range(30))
         assert "more optional" in answer and "Not short" not in answer
 
@@ -90,7 +92,7 @@ async def test_what_several_tools_return_is_written_once() -> None:
         for name, output in (("get_person", row), ("list_people", rows))
     ]
     async with gateway({"raw": raw("--also", json.dumps(also), tools={"allow": ["*_pe*"]})}) as opened:
-        assert (await opened.metatools.list_tools(server="raw")).splitlines() == [
+        assert (await opened.metatools.list_tools(LOCAL, server="raw")).splitlines() == [
             "raw: 2 tools, called as raw.NAME(…)",
             "get_person() -> T1",
             "list_people() -> list[T1]",
@@ -199,13 +201,13 @@ async def test_an_image_is_a_handle_that_can_be_read_passed_on_and_returned() ->
 async def test_output_types_are_learned_from_results_and_kept_over_restarts(tmp_path: Path) -> None:
     storage = {"url": f"sqlite:///{tmp_path / 'kept.sqlite3'}"}
     async with gateway({"raw": raw()}, storage=storage) as opened:
-        assert "output type unknown" in await opened.metatools.describe_tools(["raw.rows"])
+        assert "output type unknown" in await opened.metatools.describe_tools(LOCAL, ["raw.rows"])
         await run(opened, "raw.rows(number=3)")
     async with gateway({"raw": raw()}, storage=storage) as opened:
-        stub = await opened.metatools.describe_tools(["raw.rows"])
+        stub = await opened.metatools.describe_tools(LOCAL, ["raw.rows"])
         assert "-> list[RowsResultItem]:  # output observed, not declared" in stub
         assert "    name: str" in stub and "    even: bool" in stub
-        assert "-> list[{id: int, name: str, even: bool}]" in await opened.metatools.list_tools(query="records")
+        assert "-> list[{id: int, name: str, even: bool}]" in await opened.metatools.list_tools(LOCAL, query="records")
     assert b"row 1" not in (tmp_path / "kept.sqlite3").read_bytes()
 
 
@@ -233,20 +235,20 @@ async def test_limits_are_named_when_they_end_an_execution() -> None:
 
 async def test_wrong_names_get_the_nearest_right_ones() -> None:
     async with gateway({"raw": raw(), "odd name!": raw(tools={"allow": ["echo"]})}) as opened:
-        stubs = await opened.metatools.describe_tools(["raw.add", "raw.addd"])
+        stubs = await opened.metatools.describe_tools(LOCAL, ["raw.add", "raw.addd"])
         assert "def add(" in stubs and "did you mean raw.add" in stubs
         with pytest.raises(UnknownTool, match="did you mean raw.picture"):
-            await opened.metatools.describe_tools(["raw.pictur"])
+            await opened.metatools.describe_tools(LOCAL, ["raw.pictur"])
         with pytest.raises(NotFound, match="did you mean"):
-            await opened.metatools.list_tools(server="rav")
-        assert "def echo(" in await opened.metatools.describe_tools(["odd name!.echo"])
+            await opened.metatools.list_tools(LOCAL, server="rav")
+        assert "def echo(" in await opened.metatools.describe_tools(LOCAL, ["odd name!.echo"])
         assert await run(opened, "odd_name.echo(text='by identifier')") == "by identifier"
         assert await run(opened, "raw['was-cancelled']()") == "0"
 
 
 async def test_the_sandbox_page_lists_what_is_really_there() -> None:
     async with gateway({"raw": raw()}) as opened:
-        page = await opened.metatools.read_docs("sandbox")
+        page = await opened.metatools.read_docs(LOCAL, "sandbox")
         here = page.split("\nHere: ")[1].split("\n")[0].split(", ")
         missing = page.split("Not here: ")[1].split(";")[0].split(", ")
         assert {"json", "re", "sqlite3", "zoneinfo"} <= set(here) and {"ctypes", "ssl"} <= set(missing)
@@ -258,19 +260,19 @@ async def test_the_sandbox_page_lists_what_is_really_there() -> None:
 async def test_small_set_ups_find_their_tools_in_the_description_itself() -> None:
     one = raw(tools={"allow": ["add"]})
     async with gateway({"calc": one}) as opened:
-        assert "calc.add(a: int, b: int) -> {sum: int}" in opened.metatools.definitions()[3]["description"]
+        assert "calc.add(a: int, b: int) -> {sum: int}" in opened.metatools.definitions(LOCAL)[3]["description"]
     few = raw(tools={"allow": ["echo", "add", "big", "steps", "rows", "liar", "deep", "meet", "fail"]})
     async with gateway({"calc": few}, code_mode={"index_tokens": 85}) as opened:
-        text = opened.metatools.definitions()[3]["description"]
+        text = opened.metatools.definitions(LOCAL)[3]["description"]
         assert "calc.add(a: int, b: int); " in text and "calc.liar()" in text
     async with gateway({"calc": one}, code_mode={"index_tokens": 0}) as opened:
-        assert "calc" not in json.dumps(opened.tool_list())
+        assert "calc" not in json.dumps(opened.tool_list(LOCAL))
 
 
 async def test_the_description_names_as_many_servers_as_fit_and_counts_the_rest() -> None:
     servers = {f"server_with_a_long_name_{i:02}": raw("--tools", "30") for i in range(20)}
     async with gateway(servers, settle=False) as opened:
-        text = opened.metatools.definitions()[3]["description"]
+        text = opened.metatools.definitions(LOCAL)[3]["description"]
         named = text.rpartition(" Servers: ")[2].partition(" … and ")
         assert named[0].split(", ") == sorted(servers)[: named[0].count(",") + 1]
         assert named[2] == f"{20 - named[0].count(',') - 1} more" and named[0].count(",") > 5
@@ -282,7 +284,7 @@ async def test_two_servers_of_a_thousand_tools_each_stay_quick() -> None:
         assert len(opened.catalog.tools) == 2 * 1021
         async with asyncio.timeout(10):  # against seconds a call; figures are in benchmarks/scale
             for number in range(20):
-                assert f"tool_{number}" in await opened.metatools.list_tools(query=f"tool number {number}")
-                await opened.metatools.describe_tools([f"left.tool_{number}", f"right.tool_{number}"])
+                assert f"tool_{number}" in await opened.metatools.list_tools(LOCAL, query=f"tool number {number}")
+                await opened.metatools.describe_tools(LOCAL, [f"left.tool_{number}", f"right.tool_{number}"])
             answer = await run(opened, "left.tool_999(value='x')")
         assert answer == 'tool_999 called with {"value": "x"}'

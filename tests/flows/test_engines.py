@@ -42,7 +42,7 @@ total.sum"""
 @pytest.mark.parametrize(("name", "said"), [("wasm", "WebAssembly"), ("restricted", "RestrictedPython")])
 async def test_the_sandbox_page_tells_which_engine_it_is_and_where_it_differs(name: str, said: str) -> None:
     async with gateway({"raw": raw()}, sandbox={"engine": name, "warm": 1}) as opened:
-        page = await opened.metatools.read_docs("sandbox")
+        page = await opened.metatools.read_docs(LOCAL, "sandbox")
         assert said in page and "tool_wait_s=300" in page and "max_depth=200" in page
         assert ("except*" in page) == (name == "restricted")
 

@@ -123,7 +123,7 @@ async def test_text_cut_inside_an_emoji_and_numbers_beyond_64_bits_pass(opened: 
 
 async def test_absurdly_long_questions_do_not_hold_others_up(opened: Gateway) -> None:
     async with asyncio.timeout(10):
-        await opened.metatools.list_tools(query="nonsense words " * 5000)
+        await opened.metatools.list_tools(LOCAL, query="nonsense words " * 5000)
         assert await run(opened, "x = 0\n" + "x += 1\n" * 20_000 + "x") == "20000"
         with pytest.raises(InvalidRequest, match="50 names at a time"):
-            await opened.metatools.describe_tools([f"raw.nope{i}" for i in range(5000)])
+            await opened.metatools.describe_tools(LOCAL, [f"raw.nope{i}" for i in range(5000)])

@@ -105,10 +105,10 @@ async def test_all_of_them_connect_side_by_side(opened: tuple[Gateway, Path]) ->
 async def test_each_lists_describes_and_executes(name: str, opened: tuple[Gateway, Path]) -> None:
     app, work = opened
     (server,) = [server for server in app.catalog.servers if server.name == name]
-    listing = await app.metatools.list_tools(server=name)
+    listing = await app.metatools.list_tools(LOCAL, server=name)
     assert server.tools[0].ident in listing
     for tool in server.tools:
-        assert f"def {tool.ident}(" in await app.metatools.describe_tools([tool.qualified])
+        assert f"def {tool.ident}(" in await app.metatools.describe_tools(LOCAL, [tool.qualified])
     code, expected = CALLS[name]
     answer = await app.metatools.execute_code(LOCAL, code.replace("{work}", str(work)))
     assert not answer.is_error and expected in answer.text, answer.text

@@ -57,7 +57,7 @@ async def test_definitions_saved_are_those_of_the_upstreams_less_our_own() -> No
     async with gateway({"raw": raw("--tools", "100")}) as opened:
         opened.savings.request("answer")
         theirs = sum(len(jsontext.dumps(tool.raw)) for tool in opened.catalog.tools)
-        ours = len(jsontext.dumps(opened.tool_list()))
+        ours = len(jsontext.dumps(opened.tool_list(LOCAL)))
         shown = opened.metrics.shown().decode()
         assert f'mcpgate_saved_tokens{{of="definition"}} {float((theirs - ours) // 4)}' in shown
         assert "mcpgate_meta_tool_calls_total 1.0" in shown

@@ -52,7 +52,7 @@ async def test_3_a_bad_schema_in_one_tool_never_hides_the_others() -> None:
     async with gateway({"raw": raw("--bad-schemas")}) as opened:
         names = {tool.name for tool in opened.catalog.tools}
         assert {"echo", "empty_schema", "no_schema", "null_schema", "list_schema", "bad_type", "bad_ref"} <= names
-        stubs = await opened.metatools.describe_tools(["raw.bad_type", "raw.bad_ref", "raw.list_schema"])
+        stubs = await opened.metatools.describe_tools(LOCAL, ["raw.bad_type", "raw.bad_ref", "raw.list_schema"])
         assert "schema has faults" in stubs
         answer = await opened.metatools.execute_code(LOCAL, 'raw.bad_type(x="anything")')
         assert "bad_type called with" in answer.text and not answer.is_error
@@ -110,7 +110,7 @@ async def test_8_a_command_that_exits_at_start_is_named_with_its_reason() -> Non
         reasons = {view.name: view.reason for view in opened.pool.views()}
         assert "exited with code 7" in reasons["bad"] and "cannot start: no license" in reasons["bad"]
         assert "was not found" in reasons["missing"]
-        listing = await opened.metatools.list_tools()
+        listing = await opened.metatools.list_tools(LOCAL)
         assert "bad (0 tools): not usable now" in listing and "good (21 tools)" in listing
 
 

@@ -27,7 +27,7 @@ async def test_the_gateway_answers_while_slow_servers_are_still_starting(tmp_pat
         await opened.pool.settled(["quick"])
         answer = await opened.metatools.execute_code(LOCAL, 'quick.echo(text="here")')
         assert answer.text == "here"
-        assert "still starting" in await opened.metatools.list_tools()
+        assert "still starting" in await opened.metatools.list_tools(LOCAL)
         waiting = asyncio.create_task(opened.metatools.execute_code(LOCAL, 'slow.echo(text="at last")'))
         await asyncio.sleep(0)
         gate.touch()

@@ -105,7 +105,7 @@ async def test_a_hanging_remote_call_times_out_and_others_go_on() -> None:
 
 async def test_resources_and_prompts_of_a_server_can_be_read() -> None:
     async with remote("http") as port, gateway({"far": entry("http", port)}) as opened:
-        page = await opened.metatools.read_docs("far")
+        page = await opened.metatools.read_docs(LOCAL, "far")
         assert "Far away." in page and "note://one" in page and "greet()" in page
-        assert await opened.metatools.read_docs("far note://one") == "the text of the note"
-        assert "Say hello." in await opened.metatools.read_docs("far greet")
+        assert await opened.metatools.read_docs(LOCAL, "far note://one") == "the text of the note"
+        assert "Say hello." in await opened.metatools.read_docs(LOCAL, "far greet")

@@ -1,0 +1,84 @@
+"""HTTP headers of governance: who is asking, in; what it cost and what is left, out. Pure."""
+
+import json
+import math
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from mcpgate.errors import InvalidKey, InvalidRequest
+from mcpgate.governance.gate import Admission
+from mcpgate.governance.records import to_usd
+
+_MOST_NAMES = 32
+_LONGEST_VALUE = 512
+_NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
+_ONE = "x-mcpgate-meta-"
+
+
+def secret_of(headers: Mapping[str, str]) -> str | None:
+    """`Authorization: Bearer …` or `x-api-key: …`. Raises InvalidKey for another kind of authorization."""
+    authorization = headers.get("authorization", "").strip()
+    if authorization:
+        scheme, _, secret = authorization.partition(" ")
+        if scheme.lower() != "bearer" or not secret.strip():
+            raise InvalidKey("authorization must be `Bearer mg-…`")
+        return secret.strip()
+    return headers.get("x-api-key", "").strip() or None
+
+
+def metadata_of(headers: Mapping[str, str]) -> dict[str, str]:
+    """`x-mcpgate-metadata`, a JSON object, and one `x-mcpgate-meta-NAME` each (NAME in small letters, `-` for `_`).
+    Raises InvalidRequest."""
+    found: dict[str, str] = {}
+    if text := headers.get("x-mcpgate-metadata"):
+        try:
+            given = json.loads(text)
+        except (ValueError, RecursionError):
+            given = None
+        if not isinstance(given, dict):
+            raise InvalidRequest('x-mcpgate-metadata must be a JSON object, e.g. {"project_id": "p7"}')
+        for name, value in given.items():
+            if isinstance(value, (dict, list)) or value is None:
+                raise InvalidRequest(f"x-mcpgate-metadata: {name!r} must be text, a number or a truth value")
+            found[name] = value if isinstance(value, str) else json.dumps(value)
+    for header, value in headers.items():
+        if header.startswith(_ONE):
+            found.setdefault(header.removeprefix(_ONE).replace("-", "_"), value)
+    for name, value in found.items():
+        if not _NAME.fullmatch(name):
+            raise InvalidRequest(f"metadata name {name[:80]!r} must be 1–64 letters, digits, `_`, `-` or `.`")
+        if len(value) > _LONGEST_VALUE:
+            raise InvalidRequest(f"metadata {name!r} is longer than {_LONGEST_VALUE} characters")
+    if len(found) > _MOST_NAMES:
+        raise InvalidRequest(f"metadata holds {len(found)} names; at most {_MOST_NAMES} are taken")
+    return found
+
+
+def refusal_headers(status: int, data: Mapping[str, Any]) -> dict[str, str]:
+    """What a refusal carries besides its body. Clients' SDKs try a 429 again by themselves, so an empty budget, which
+    no trying again fills, is told as 402 and says so."""
+    found: dict[str, str] = {}
+    if status == 401:
+        found["www-authenticate"] = 'Bearer realm="mcpgate"'
+    if status == 402:
+        found["x-should-retry"] = "false"
+    wait = data.get("retry_after_s")
+    if isinstance(wait, (int, float)):
+        found |= {"retry-after": str(math.ceil(wait)), "retry-after-ms": str(math.ceil(wait * 1000))}
+    return found
+
+
+def governance_headers(admissions: Sequence[Admission], answer: Mapping[str, Any]) -> dict[str, str]:
+    """Of an answer in JSON-RPC: what is left of the tightest limits, what the request cost, and when to come again."""
+    found: dict[str, str] = {}
+    for admission in admissions:
+        found |= admission.headers()
+    if admissions:
+        found["x-mcpgate-cost-usd"] = f"{to_usd(sum(admission.total for admission in admissions)):f}"
+    result = answer.get("result")
+    meta = result.get("_meta") if isinstance(result, dict) else None
+    error = meta.get("mcpgate/error") if isinstance(meta, dict) else None
+    if isinstance(error, dict):
+        found |= refusal_headers(402 if error.get("code") == "budget_exceeded" else 200, error)
+    return found

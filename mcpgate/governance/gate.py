@@ -1,0 +1,614 @@
+"""The one door: who is asking, whether they may, and what it may cost.
+
+`async with gate.admit(caller, request) as admission:` reserves the estimate in every budget and rate limit that
+applies, in one atomic step, before the block is entered; when it is left, whatever way, what was really spent is
+settled and written to the ledger, and the rest is free again. What is only held by others is waited for a moment.
+"""
+
+import asyncio
+import datetime
+import json
+import logging
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from types import TracebackType
+from typing import Any
+
+from mcpgate.errors import (
+    BudgetExceeded,
+    InvalidKey,
+    InvalidRequest,
+    McpgateError,
+    MissingKey,
+    NotAllowed,
+    RateLimited,
+    Unavailable,
+)
+from mcpgate.governance.keys import PREFIX, digest_of, from_record, is_good
+from mcpgate.governance.policy import RECORD_KINDS, Policy, Share
+from mcpgate.governance.prices import Prices
+from mcpgate.governance.records import (
+    LOCAL,
+    Caller,
+    Entry,
+    Refusal,
+    Request,
+    Reservation,
+    Standing,
+    Usage,
+    VirtualKey,
+    new_id,
+    to_usd,
+)
+from mcpgate.governance.rules import measured, shown_amount
+from mcpgate.governance.store import Content, Counters, Records, Settlement, StoreAway
+from mcpgate.governance_config import GovernanceConfig
+from mcpgate.telemetry.metrics import Metrics
+
+log = logging.getLogger("mcpgate.governance")
+_LOOK_EVERY_S = 1.0
+"""How often the gate looks whether records were changed elsewhere, owners have died, and entries wait."""
+_POLL_S = 0.05
+"""How often money that another process may have let go of is asked for."""
+_MOST_CALLERS = 20_000
+_MOST_UNWRITTEN = 100_000
+
+
+class Gate:
+    """Identifies callers and admits requests. One for each process."""
+
+    def __init__(
+        self,
+        config: GovernanceConfig,
+        prices: Prices,
+        counters: Counters,
+        records: Records,
+        metrics: Metrics,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self.config, self.prices = config, prices
+        self.policy = Policy(config)
+        self.owner = new_id("gw")
+        self._counters, self._records, self._metrics, self._clock = counters, records, metrics, clock
+        self._callers: dict[str, tuple[Policy, Mapping[str, Any], VirtualKey, Caller]] = {}
+        self._open: dict[str, Admission] = {}
+        self._queues: dict[str, _Queue] = {}
+        self._unwritten: list[Settlement] = []
+        self._settling: set[asyncio.Task[None]] = set()
+        self._warned: set[tuple[str, int]] = set()
+        self._away: str | None = None
+        self._leased = False
+        self._keeper: asyncio.Task[None] | None = None
+
+    # --- its own life
+
+    async def start(self) -> None:
+        """Read what is declared, and keep the lease from now on."""
+        with suppress(StoreAway):
+            await self._lease()
+            await self._look()
+        self._keeper = asyncio.create_task(self._keep(), name="gate")
+
+    async def aclose(self) -> None:
+        """Write everything that was spent; returns when it is written, or cannot be."""
+        if self._keeper is not None:
+            self._keeper.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._keeper
+        while self._settling:
+            await asyncio.wait(tuple(self._settling))
+        if self._unwritten:
+            with suppress(StoreAway):
+                await self._write_again()
+        if self._unwritten:
+            log.error("%d entries of the ledger could not be written and are lost", len(self._unwritten))
+        if self._leased:
+            with suppress(StoreAway):
+                await self._counters.renew(self.owner, 0.0)  # whatever it still holds is free at once
+                await self._counters.expire(self._clock())
+
+    async def reload(self, config: GovernanceConfig, prices: Prices) -> None:
+        """Take over an edited configuration. Requests under way end under the rules they began with."""
+        self.config, self.prices = config, prices
+        self.policy = Policy(config)
+        with suppress(StoreAway):
+            await self._reload()
+
+    async def _keep(self) -> None:
+        leased_at = time.monotonic()
+        while True:
+            await asyncio.sleep(_LOOK_EVERY_S)
+            try:
+                if time.monotonic() - leased_at > self.config.lease_s / 4 or self._away:
+                    await self._lease()
+                    leased_at = time.monotonic()
+                if self._unwritten:
+                    await self._write_again()
+                await self._look()
+                await self._counters.expire(self._clock())
+                self._found()
+            except StoreAway as error:
+                self._lost(error)
+            except Exception:
+                log.exception("the gate could not look after its store")
+
+    async def _lease(self) -> None:
+        await self._counters.renew(self.owner, self._clock() + self.config.lease_s)
+        self._leased = True
+
+    async def _look(self) -> None:
+        """See whether anything was declared elsewhere."""
+        _, version = await self._records.find_key("")
+        if version != self.policy.version:
+            await self._reload()
+
+    async def _reload(self) -> None:
+        _, version = await self._records.find_key("")
+        records = []
+        for kind in RECORD_KINDS:
+            after = ""
+            while page := await self._records.list_records(kind, after):
+                records += page
+                after = page[-1].id
+        self.policy = Policy(self.config, records, version)
+        await self._start_values()
+
+    async def _start_values(self) -> None:
+        now = self._clock()
+        for rule in self.policy.rules:
+            if rule.start:
+                claim = replace(rule.claim("", now, rule.start), limit=None)
+                await self._counters.adjust(claim, once=f"start {rule.id}")
+
+    def _lost(self, error: StoreAway) -> None:
+        self._metrics.store_failed()
+        if self._away is None:
+            log.error("the store is away: %s", error)
+        self._away = str(error) or "it does not answer"
+
+    def _found(self) -> None:
+        if self._away is not None:
+            log.warning("the store is back")
+        self._away = None
+
+    # --- who
+
+    async def identify(
+        self,
+        secret: str | None,
+        *,
+        key_required: bool,
+        address: str | None = None,
+        metadata: Mapping[str, str] | None = None,
+        user: str | None = None,
+    ) -> Caller:
+        """The caller behind a secret. Raises MissingKey, InvalidKey, NotAllowed, InvalidRequest, Unavailable."""
+        if not key_required and secret is not None and not self._is_ours(secret):
+            secret = None  # what clients send because they must send something
+        if secret is None:
+            if key_required:
+                raise MissingKey("a virtual key is needed: send Authorization: Bearer mg-… or x-api-key: mg-…")
+            caller = LOCAL
+        else:
+            key, caller = await self._find(digest_of(secret))
+            now = self._clock()
+            if key.revoked_at is not None:
+                raise InvalidKey("this key was revoked")
+            if key.expires_at is not None and now >= key.expires_at:
+                when = datetime.datetime.fromtimestamp(key.expires_at, datetime.UTC)
+                raise InvalidKey(f"this key expired on {when:%Y-%m-%d %H:%M} UTC")
+            if not key.enabled:
+                raise NotAllowed("this key is disabled", key=key.id)
+            if not key.admits_address(address):
+                raise NotAllowed(f"this key may not be used from {address or 'an unknown address'}", key=key.id)
+            missing = [name for name in self.config.required_metadata if not (metadata or {}).get(name)]
+            if missing:
+                raise InvalidRequest(
+                    f"metadata {missing[0]!r} is required: send "
+                    f"x-mcpgate-metadata: {json.dumps({missing[0]: '…'}, ensure_ascii=False)}"
+                )
+        if metadata:
+            caller = replace(caller, metadata=metadata)
+        if user:
+            if caller.user not in (None, user):
+                raise NotAllowed(f"this key belongs to another user than {user!r}")
+            if caller.user is None:
+                caller = self.policy.with_user(caller, user)
+        return caller
+
+    def _is_ours(self, secret: str) -> bool:
+        return secret.startswith(PREFIX) or self.policy.find_declared(digest_of(secret)) is not None
+
+    async def _find(self, digest: str) -> tuple[VirtualKey, Caller]:
+        declared = self.policy.find_declared(digest)
+        remembered = self._callers.get(digest)
+        value: Mapping[str, Any] = {}
+        if declared is None:
+            try:
+                record, version = await self._records.find_key(digest)
+                if version != self.policy.version:
+                    await self._reload()
+            except StoreAway as error:
+                self._lost(error)
+                if remembered is not None and self.config.when_store_is_away == "allow":
+                    return remembered[2], remembered[3]
+                raise Unavailable("the store that knows the keys is away; try again soon") from error
+            if record is None:
+                raise InvalidKey("this is no key of this gateway")
+            value = record.value
+        if remembered is not None and remembered[0] is self.policy and (declared or remembered[1] == value):
+            key, caller = remembered[2], remembered[3]
+        else:
+            key, spec = declared or from_record(record.id if record else "", value)
+            caller = self.policy.caller_of(key, spec)
+            if len(self._callers) > _MOST_CALLERS:
+                self._callers.clear()
+            self._callers[digest] = (self.policy, value, key, caller)
+        if not is_good(key, digest, self._clock()):
+            raise InvalidKey("this secret was replaced by a newer one, and its overlap is over")
+        return key, caller
+
+    # --- what
+
+    def admit(self, caller: Caller, request: Request) -> "Admission":
+        """An asynchronous context manager. Entering it raises BudgetExceeded, RateLimited, NotAllowed, Unavailable;
+        leaving it settles."""
+        return Admission(self, caller, request)
+
+    async def _enter(self, admission: "Admission") -> None:
+        caller, request = admission.caller, admission.request
+        cost = self.prices.cost(request, request.estimate)
+        shares = self.policy.shares(caller, request, cost)
+        if cost is None and self.config.unpriced == "deny":
+            budget = next((s for s in shares if s.match.rule.measure == "cost" and s.claim.limit is not None), None)
+            if budget is not None:
+                what = f"{request.server}.{request.tool}" if request.kind == "tool" else str(request.model)
+                raise NotAllowed(f"{what} has no known price, and budget {budget.match.rule.id!r} asks for one")
+        admission.shares = shares
+        if self._away is not None and (shares or caller is not LOCAL):
+            self._when_away(StoreAway(self._away))
+        elif shares:
+            reservation = Reservation(request.id, self.owner, tuple(share.claim for share in shares))
+            try:
+                if not self._leased:
+                    await self._lease()
+                admission.standings = await self._reserve(admission, reservation)
+            except StoreAway as error:
+                self._lost(error)
+                self._when_away(error)
+            except asyncio.CancelledError:
+                # Whether it was reserved is not known: the answer was on its way.
+                self._background(self._release(reservation))
+                raise
+            except McpgateError as error:
+                self._metrics.refused(error.code)
+                raise
+            else:
+                self._warn(admission)
+        if request.parent_id is None:
+            self._open[request.id] = admission
+            if caller.noted is not None:
+                caller.noted.append(admission)
+
+    def _when_away(self, error: StoreAway) -> None:
+        if self.config.when_store_is_away == "refuse":
+            self._metrics.refused(Unavailable.code)
+            raise Unavailable("the store of budgets and limits is away, so nothing is admitted; try again soon")
+        self._metrics.admitted_uncounted()
+        log.debug("admitted without counting: %s", error)
+
+    async def _reserve(self, admission: "Admission", reservation: Reservation) -> tuple[Standing, ...]:
+        answer = await self._counters.reserve(reservation)
+        if not isinstance(answer, Refusal):
+            return answer
+        refused, held = judge(admission.caller, admission.shares, answer, self._clock())
+        if not held or self.config.hold_wait_s == 0:
+            raise refused
+        # First come, first served: of those who wait for the same counter only the first one asks again.
+        counter = admission.shares[answer.misfits[0][0]].claim.counter
+        line = self._queues.get(counter)
+        if line is None:
+            line = self._queues[counter] = _Queue()
+        line.waiting += 1
+        try:
+            async with asyncio.timeout(self.config.hold_wait_s), line.turn:
+                while True:
+                    line.changed.clear()
+                    answer = await self._counters.reserve(reservation)
+                    if not isinstance(answer, Refusal):
+                        return answer
+                    refused, held = judge(admission.caller, admission.shares, answer, self._clock())
+                    if not held:
+                        raise refused
+                    with suppress(TimeoutError):
+                        async with asyncio.timeout(_POLL_S):
+                            await line.changed.wait()
+        except TimeoutError:
+            # The answer to a last question may be lost on the way: what it took is given back.
+            await self._release(reservation)
+            raise refused from None
+        finally:
+            line.waiting -= 1
+            if not line.waiting:
+                self._queues.pop(counter, None)
+
+    async def _release(self, reservation: Reservation) -> None:
+        try:
+            await self._counters.release(reservation)
+        except StoreAway as error:
+            self._lost(error)  # its lease goes on; it is let go of with this process
+        self._wake(reservation.claims)
+
+    def _wake(self, claims: Sequence[Any]) -> None:
+        if self._queues:
+            for claim in claims:
+                if (line := self._queues.get(claim.counter)) is not None:
+                    line.changed.set()
+
+    def _warn(self, admission: "Admission") -> None:
+        for share, standing in zip(admission.shares, admission.standings, strict=True):
+            soft = share.match.rule.soft_limit
+            if soft is None or standing.spent + standing.held <= soft:
+                continue
+            text = (
+                f"{scope_of(admission.caller, share)} has used {shown_amount('cost', standing.spent + standing.held)} "
+                f"of its budget {share.match.rule.id!r} ({share.match.rule.limit_text}), more than its soft limit "
+                f"of {shown_amount('cost', soft)}"
+            )
+            admission.warnings = (*admission.warnings, text)
+            self._metrics.warned()
+            once = (share.claim.counter, share.claim.cell)
+            if once not in self._warned:
+                if len(self._warned) > _MOST_CALLERS:
+                    self._warned.clear()
+                self._warned.add(once)
+                log.warning("%s", text)
+
+    async def _exit(self, admission: "Admission") -> None:
+        request = admission.request
+        self._open.pop(request.id, None)
+        cost = self.prices.cost(request, admission.usage) if admission.cost is None else admission.cost
+        entry = admission.entry(cost, (self._clock() - request.at) * 1000)
+        claims = tuple(share.claim for share in admission.shares)
+        amounts = tuple(measured(claim.measure, cost, admission.usage) for claim in claims)
+        settlement = Settlement(entry, claims, amounts, admission.content)
+        usage = entry.usage
+        self._metrics.settled(entry.kind, entry.outcome, cost, usage.definition_tokens_saved, usage.result_tokens_saved)
+        admission.total += cost or 0
+        parent = self._open.get(request.parent_id) if request.parent_id else None
+        if parent is not None:
+            parent.total += cost or 0
+        if parent is not None and not claims and not cost:
+            # Nothing hangs on it but the record, which must be there before the execution's answer is.
+            parent.children.append(settlement)
+            return
+        task = self._background(self._settle([*admission.children, settlement]))
+        cancelled: asyncio.CancelledError | None = None
+        while not task.done():
+            try:
+                await asyncio.shield(task)
+            except asyncio.CancelledError as error:
+                cancelled = error  # what was spent is written all the same
+            except StoreAway:
+                break
+        if cancelled is not None:
+            raise cancelled
+        governed = claims or admission.caller is not LOCAL
+        if task.exception() is not None and governed and self.config.when_store_is_away == "refuse":
+            raise Unavailable(
+                "it was done, but the ledger is away and could not be written before the answer; "
+                "the entry is kept and written when it is back"
+            )
+
+    async def _settle(self, settlements: Sequence[Settlement]) -> None:
+        try:
+            await self._counters.settle(settlements)
+        except StoreAway as error:
+            self._lost(error)
+            self._unwritten += settlements
+            if len(self._unwritten) > _MOST_UNWRITTEN:
+                log.error("the ledger has been away for too long: %d entries are lost", len(settlements))
+                del self._unwritten[:-_MOST_UNWRITTEN]
+            raise
+        finally:
+            for settlement in settlements:
+                self._wake(settlement.claims)
+
+    async def _write_again(self) -> None:
+        waiting, self._unwritten = self._unwritten, []
+        try:
+            await self._counters.settle(waiting)
+        except StoreAway:
+            self._unwritten = [*waiting, *self._unwritten]
+            raise
+
+    def _background(self, work: Any) -> "asyncio.Task[None]":
+        task: asyncio.Task[None] = asyncio.ensure_future(work)
+        self._settling.add(task)
+        task.add_done_callback(self._settling.discard)
+        return task
+
+
+class _Queue:
+    """Those who wait for one counter."""
+
+    def __init__(self) -> None:
+        self.turn = asyncio.Lock()
+        self.changed = asyncio.Event()
+        self.waiting = 0
+
+
+class Admission:
+    """One admitted request. Use it as an asynchronous context manager; say inside what was spent."""
+
+    __slots__ = (
+        "_gate",
+        "cache",
+        "caller",
+        "children",
+        "content",
+        "cost",
+        "outcome",
+        "request",
+        "shares",
+        "standings",
+        "total",
+        "usage",
+        "warnings",
+    )
+
+    def __init__(self, gate: Gate, caller: Caller, request: Request) -> None:
+        self._gate, self.caller, self.request = gate, caller, request
+        self.shares: tuple[Share, ...] = ()
+        self.standings: tuple[Standing, ...] = ()
+        self.children: list[Settlement] = []
+        self.usage = Usage()
+        self.cost: int | None = None
+        """Nano-dollars, where the answer says what it cost; else the price list does."""
+        self.total = 0
+        """Nano-dollars, when it is over: with what was called from inside."""
+        self.outcome = "ok"
+        self.cache = ""
+        self.content: Content | None = None
+        self.warnings: tuple[str, ...] = ()
+
+    def spent(self, usage: Usage) -> None:
+        """What has been used so far; said as soon as it is, for the block may be left at any moment."""
+        self.usage = usage
+
+    async def __aenter__(self) -> "Admission":
+        await self._gate._enter(self)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if error is not None and self.outcome == "ok":
+            self.outcome = error.code if isinstance(error, McpgateError) else _outcome_of(error)
+        await self._gate._exit(self)
+
+    def headers(self) -> dict[str, str]:
+        """`x-ratelimit-*` of the tightest limit of each measure."""
+        found: dict[str, str] = {}
+        tightest: dict[str, int] = {}
+        for share, standing in zip(self.shares, self.standings, strict=False):
+            measure, limit = share.claim.measure, share.claim.limit
+            if measure in ("cost", "execution_seconds") or limit is None:
+                continue
+            remaining = max(0, limit - standing.spent - standing.held)
+            if remaining >= tightest.get(measure, 1 << 62):
+                continue
+            tightest[measure] = remaining
+            name = measure.replace("_", "-")
+            found[f"x-ratelimit-limit-{name}"] = str(limit)
+            found[f"x-ratelimit-remaining-{name}"] = str(remaining)
+            if measure != "concurrency":
+                first = share.claim.cell if standing.first is None else standing.first
+                wait = share.match.rule.window.frees_at(first) - self.request.at
+                found[f"x-ratelimit-reset-{name}"] = f"{max(0.0, wait):.3f}s"
+        return found
+
+    def entry(self, cost: int | None, latency_ms: float) -> Entry:
+        caller, request = self.caller, self.request
+        return Entry(
+            id=request.id,
+            parent_id=request.parent_id,
+            at=request.at,
+            kind=request.kind,
+            key=caller.id,
+            user=caller.user,
+            team=caller.team,
+            customer=caller.customer,
+            server=request.server,
+            tool=request.tool,
+            provider=request.provider,
+            model=request.model,
+            outcome=self.outcome,
+            cost=cost,
+            usage=self.usage,
+            latency_ms=latency_ms,
+            cache=self.cache,
+            metadata=caller.metadata,
+        )
+
+
+def _outcome_of(error: BaseException) -> str:
+    return "cancelled" if isinstance(error, asyncio.CancelledError) else "error"
+
+
+def scope_of(caller: Caller, share: Share) -> str:
+    """Whose ceiling it is, in words: `user ada`, `key vk_1`, `project_id p7`, `everybody`."""
+    rule = share.match.rule
+    if rule.per != "shared":
+        return f"{rule.per.removeprefix('metadata.')} {share.match.subject}"
+    kind, separator, name = rule.id.partition(":")
+    if separator and kind in ("key", "user", "team", "customer"):
+        return f"{kind} {name.partition('#')[0]}"
+    return "everybody together"
+
+
+@dataclass(frozen=True, slots=True)
+class _Misfit:
+    share: Share
+    standing: Standing
+    spent: bool
+    """It would not fit even if nothing were held."""
+    resets_at: float
+
+
+def judge(caller: Caller, shares: Sequence[Share], refusal: Refusal, now: float) -> tuple[McpgateError, bool]:
+    """The error that a refusal is, and whether waiting a moment may help: nothing is spent but all is held. Pure."""
+    misfits = []
+    for place, standing in refusal.misfits:
+        share = shares[place]
+        claim, rule = share.claim, share.match.rule
+        # A request that is under way counts as one however it ends.
+        taken = standing.spent + (standing.held if claim.measure == "requests" else 0)
+        spent = taken + claim.amount > (claim.limit or 0)
+        first = claim.cell if standing.first is None else standing.first
+        misfits.append(_Misfit(share, standing, spent, rule.window.frees_at(first)))
+    # What helps longest is what to say: a budget before a rate limit, what is spent before what is held.
+    worst = max(misfits, key=lambda m: (m.spent, m.share.claim.measure == "cost", m.resets_at))
+    held = not worst.spent and all(m.share.claim.measure != "concurrency" for m in misfits)
+    return _error_of(caller, worst, now), held
+
+
+def _error_of(caller: Caller, misfit: _Misfit, now: float) -> McpgateError:
+    share, standing = misfit.share, misfit.standing
+    rule, claim = share.match.rule, share.claim
+    scope = scope_of(caller, share)
+    resets = None
+    if math.isfinite(misfit.resets_at):
+        resets = datetime.datetime.fromtimestamp(misfit.resets_at, datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    if rule.measure == "cost":
+        left = max(0, rule.limit - standing.spent - standing.held)
+        money = {
+            "limit_usd": float(to_usd(rule.limit)),
+            "spent_usd": float(to_usd(standing.spent)),
+            "reserved_usd": float(to_usd(standing.held)),
+        }
+        facts = {"scope": scope, "budget": rule.id, "window": str(rule.window) or None, **money, "resets_at": resets}
+        needs = f"{shown_amount('cost', claim.amount)} is needed and {shown_amount('cost', left)} is left"
+        if misfit.spent:
+            when = f"; it resets at {resets}" if resets else ""
+            return BudgetExceeded(
+                f"budget {rule.id!r} of {scope} ({rule.limit_text}) is used up: {needs}{when}", **facts
+            )
+        return RateLimited(
+            f"budget {rule.id!r} of {scope} ({rule.limit_text}) is held by calls under way: {needs}; try again",
+            **facts,
+            retry_after_s=0.5,
+        )
+    wait = 1.0 if rule.measure == "concurrency" or not misfit.spent else max(0.001, misfit.resets_at - now)
+    return RateLimited(
+        f"rate limit {rule.id!r} of {scope}: {rule.limit_text}; try again in {wait:.1f} s",
+        scope=scope,
+        rate_limit=rule.id,
+        measure=rule.measure,
+        limit=rule.limit / 1000 if rule.measure == "execution_seconds" else rule.limit,
+        window=str(rule.window) or None,
+        retry_after_s=round(wait, 3),
+    )

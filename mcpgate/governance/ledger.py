@@ -1,0 +1,98 @@
+"""What reports can ask of the ledger: its dimensions, its sums, and how both are read off an entry. Pure; the adding
+up is done by the store."""
+
+import datetime
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from mcpgate.errors import InvalidRequest
+from mcpgate.governance.records import Entry, to_usd
+from mcpgate.governance.store import Query
+from mcpgate.periods import Period
+
+DIMENSIONS = (*("kind", "key", "user", "team", "customer", "server", "tool", "provider", "model", "outcome", "cache"),)
+"""What entries can be grouped and chosen by, besides `metadata.NAME`."""
+BUCKETS = ("hour", "day", "month")
+"""Of UTC."""
+SUMS = (
+    *("entries", "requests", "executions", "tool_calls", "failed", "unpriced", "cost", "input_tokens"),
+    *("output_tokens", "cache_read_tokens", "cache_write_tokens", "seconds", "latency_ms"),
+    *("definition_tokens_saved", "result_tokens_saved"),
+)
+"""What is added up. `entries` are lines of the ledger, `requests` those that were not made from inside an execution;
+`cost` is in nano-dollars, of those that have a price; `unpriced` counts the others. `seconds` are of running code."""
+_METADATA = re.compile(r"metadata\.[A-Za-z0-9_.-]{1,64}")
+
+
+def facts_of(entry: Entry) -> dict[str, str | None]:
+    """An entry's dimensions and buckets."""
+    facts: dict[str, str | None] = {name: getattr(entry, name) or None for name in DIMENSIONS}
+    moment = datetime.datetime.fromtimestamp(entry.at, datetime.UTC)
+    facts |= {"hour": f"{moment:%Y-%m-%dT%H:00Z}", "day": f"{moment:%Y-%m-%d}", "month": f"{moment:%Y-%m}"}
+    return facts | {f"metadata.{name}": value for name, value in entry.metadata.items()}
+
+
+def sums_of(entry: Entry) -> dict[str, float]:
+    """What an entry adds to each of `SUMS`."""
+    usage = entry.usage
+    return {
+        "entries": 1,
+        "requests": int(entry.parent_id is None),
+        "executions": int(entry.kind == "execution"),
+        "tool_calls": int(entry.kind == "tool"),
+        "failed": int(entry.outcome != "ok"),
+        "unpriced": int(entry.cost is None),
+        "cost": entry.cost or 0,
+        "input_tokens": usage.input_tokens,
+        "output_tokens": usage.output_tokens,
+        "cache_read_tokens": usage.cache_read_tokens,
+        "cache_write_tokens": usage.cache_write_tokens,
+        "seconds": usage.seconds,
+        "latency_ms": entry.latency_ms,
+        "definition_tokens_saved": usage.definition_tokens_saved,
+        "result_tokens_saved": usage.result_tokens_saved,
+    }
+
+
+def make_query(by: Sequence[str], where: Mapping[str, str], since: str, until: str | None, now: float) -> Query:
+    """A question as people ask it. Raises InvalidRequest that says what there is."""
+    for name in by:
+        if name not in (*DIMENSIONS, *BUCKETS) and not _METADATA.fullmatch(name):
+            known = ", ".join((*BUCKETS, *DIMENSIONS))
+            raise InvalidRequest(f"cannot group by {name!r}; there are {known} and metadata.NAME")
+    for name in where:
+        if name not in DIMENSIONS and not _METADATA.fullmatch(name):
+            raise InvalidRequest(f"cannot choose by {name!r}; there are {', '.join(DIMENSIONS)} and metadata.NAME")
+    if len(set(by)) < len(by):
+        raise InvalidRequest("a dimension stands twice")
+    return Query(_moment(since, now), now + 1 if until is None else _moment(until, now), tuple(by), dict(where))
+
+
+def shown_row(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A row of a report for people and programs: dollars instead of nano-dollars, whole numbers where they are."""
+    shown: dict[str, Any] = {}
+    for name, value in row.items():
+        if name == "cost":
+            shown["cost_usd"] = f"{to_usd(int(value)):f}"
+        elif name in ("seconds", "latency_ms"):
+            shown[name] = round(float(value), 3)
+        elif name in SUMS:
+            shown[name] = int(value)
+        else:
+            shown[name] = value or None
+    return shown
+
+
+def _moment(text: str, now: float) -> float:
+    today = datetime.datetime.fromtimestamp(now, datetime.UTC)
+    try:
+        return Period.parse(text).before(today).timestamp()
+    except (ValueError, OverflowError):
+        pass
+    try:
+        found = datetime.datetime.fromisoformat(text)
+    except ValueError:
+        takes = "a date like 2026-11-01, a time like 2026-11-01T12:00Z, or a period like 7d or 1M"
+        raise InvalidRequest(f"{text!r} is no point in time; it takes {takes}") from None
+    return (found if found.tzinfo else found.replace(tzinfo=datetime.UTC)).timestamp()

@@ -1,0 +1,162 @@
+"""Everything that is declared, as one immutable value that is swapped whole: scopes, rules, and the keys of the
+configuration file. Says who a key's caller is and which rules a request falls under; it counts nothing."""
+
+import logging
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+
+from pydantic import BaseModel, ValidationError
+
+from mcpgate.governance.keys import digest_of, make_key
+from mcpgate.governance.records import Caller, Claim, Request, VirtualKey
+from mcpgate.governance.rules import (
+    Match,
+    Rule,
+    budget_rule,
+    matching,
+    measured,
+    mentioned_metadata,
+    rate_limit_rules,
+    scope_rules,
+)
+from mcpgate.governance.store import Record
+from mcpgate.governance_config import (
+    BudgetRuleConfig,
+    CustomerConfig,
+    GovernanceConfig,
+    KeySpec,
+    RateLimitRuleConfig,
+    TeamConfig,
+    UserConfig,
+)
+
+log = logging.getLogger("mcpgate.governance")
+RECORD_KINDS: dict[str, type[BaseModel]] = {
+    "customer": CustomerConfig,
+    "team": TeamConfig,
+    "user": UserConfig,
+    "budget": BudgetRuleConfig,
+    "rate_limit": RateLimitRuleConfig,
+}
+"""What can be declared while running, besides keys."""
+_MOST_REMEMBERED = 20_000
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """What one rule takes from one request."""
+
+    match: Match
+    claim: Claim
+
+
+class Policy:
+    """The configuration's declarations, and the records beside them."""
+
+    def __init__(self, config: GovernanceConfig, records: Iterable[Record] = (), version: int = 0) -> None:
+        self.version = version
+        self.customers, self.teams, self.users = dict(config.customers), dict(config.teams), dict(config.users)
+        budgets = {rule.id: rule for rule in config.budgets}
+        rate_limits = {rule.id: rule for rule in config.rate_limits}
+        tables = {
+            "customer": self.customers,
+            "team": self.teams,
+            "user": self.users,
+            "budget": budgets,
+            "rate_limit": rate_limits,
+        }
+        for record in records:
+            table: dict[str, object] = tables[record.kind]  # type: ignore[assignment]
+            if record.id in table:
+                log.warning("%s %r stands in the configuration file, which goes before", record.kind, record.id)
+                continue
+            try:
+                table[record.id] = RECORD_KINDS[record.kind].model_validate(dict(record.value))
+            except ValidationError as error:
+                log.error("%s %r cannot be read and is left out: %s", record.kind, record.id, error)
+        self.budgets, self.rate_limits = budgets, rate_limits
+        self.rules: tuple[Rule, ...] = (
+            *(budget_rule(rule) for rule in budgets.values()),
+            *(rule for limit in rate_limits.values() for rule in rate_limit_rules(limit)),
+        )
+        self.keys: dict[str, tuple[VirtualKey, KeySpec]] = {}
+        """The keys of the configuration file, by id."""
+        self._by_digest: dict[str, str] = {}
+        for id, spec in config.keys.items():
+            secret = spec.secret.get_secret_value()
+            digest = digest_of(secret)
+            self.keys[id] = (make_key(id, spec, [(digest, None)], secret[-4:], declared=True), spec)
+            self._by_digest[digest] = id
+        self._warn_of_labels(config)
+        self._metadata = sorted(mentioned_metadata(self.rules))
+        self._matches: dict[tuple[object, ...], tuple[Match, ...]] = {}
+
+    def find_declared(self, digest: str) -> tuple[VirtualKey, KeySpec] | None:
+        id = self._by_digest.get(digest)
+        return None if id is None else self.keys[id]
+
+    def caller_of(self, key: VirtualKey, spec: KeySpec) -> Caller:
+        """The caller that a key stands for, with its scopes filled in from below: user → team → customer."""
+        user = self.users.get(key.user) if key.user else None
+        team_id = key.team or (user.team if user else None)
+        team = self.teams.get(team_id) if team_id else None
+        customer_id = key.customer or (team.customer if team else None)
+        customer = self.customers.get(customer_id) if customer_id else None
+        rules = [*scope_rules("key", key.id, spec)]
+        for kind, id, scope in (("user", key.user, user), ("team", team_id, team), ("customer", customer_id, customer)):
+            if scope is not None and id is not None:
+                rules += scope_rules(kind, id, scope)
+        return Caller(key.id, key.name, key.user, team_id, customer_id, key.grants, key.limits, rules=tuple(rules))
+
+    def with_user(self, caller: Caller, user_id: str) -> Caller:
+        """A caller whose key is nobody's own, on behalf of a user; the key's team and customer stay."""
+        user = self.users.get(user_id)
+        rules = caller.rules if user is None else (*caller.rules, *scope_rules("user", user_id, user))
+        return replace(caller, user=user_id, rules=rules)
+
+    def shares(self, caller: Caller, request: Request, cost: int | None) -> tuple[Share, ...]:
+        """What every rule takes from a request, at the estimate; `cost` in nano-dollars."""
+        return tuple(
+            Share(
+                match,
+                match.rule.claim(
+                    match.subject, request.at, measured(match.rule.measure, cost, request.estimate), match.governs
+                ),
+            )
+            for match in self._matching(caller, request)
+        )
+
+    def _matching(self, caller: Caller, request: Request) -> tuple[Match, ...]:
+        # Rules look at little of a request, and what they look at comes again and again.
+        if not self.rules and not caller.rules:
+            return ()
+        seen = (
+            caller.id,
+            caller.user,
+            caller.rules,
+            request.server,
+            request.tool,
+            request.provider,
+            request.model,
+            request.parent_id is None,
+            *(caller.metadata.get(name) for name in self._metadata),
+        )
+        found = self._matches.get(seen)
+        if found is None:
+            if len(self._matches) > _MOST_REMEMBERED:
+                self._matches.clear()
+            found = self._matches[seen] = matching((*caller.rules, *self.rules), caller, request)
+        return found
+
+    def _warn_of_labels(self, config: GovernanceConfig) -> None:
+        """A name that is declared nowhere is a label for reports and rules; it may also be a typing error."""
+        known: Mapping[str, Mapping[str, object]] = {
+            "user": self.users,
+            "team": self.teams,
+            "customer": self.customers,
+        }
+        for id, spec in config.keys.items():
+            for kind, table in known.items():
+                name = getattr(spec, kind)
+                if name is not None and table and name not in table:
+                    log.warning("governance.keys.%s: there is no %s %r declared, so it has no limits", id, kind, name)

@@ -1,0 +1,35 @@
+"""What usage costs. A price that is not known is None, never zero: zero would look like a free call."""
+
+import fnmatch
+from collections.abc import Mapping
+from decimal import Decimal
+
+from mcpgate.governance.records import Request, Usage, to_nano
+
+
+class Prices:
+    """Prices of one configuration."""
+
+    def __init__(self, tools: Mapping[str, Mapping[str, Decimal]], execution_usd_per_s: Decimal | None) -> None:
+        """`tools`: server → glob over its tools' own names → US dollars for one call; the first that matches."""
+        self._tools = {server: dict(prices) for server, prices in tools.items() if prices}
+        self._second = None if execution_usd_per_s is None else to_nano(execution_usd_per_s)
+
+    def cost(self, request: Request, usage: Usage) -> int | None:
+        """Nano-dollars; None where nothing is known."""
+        match request.kind:
+            case "tool":
+                price = self._of_tool(request.server or "", request.tool or "")
+                return None if price is None else price * usage.calls
+            case "execution":
+                # Running code on one's own machine costs nothing unless somebody says what.
+                return 0 if self._second is None else round(self._second * usage.seconds)
+            case "meta":
+                return 0
+        return None
+
+    def _of_tool(self, server: str, tool: str) -> int | None:
+        for glob, usd in self._tools.get(server, {}).items():
+            if fnmatch.fnmatchcase(tool, glob):
+                return to_nano(usd)
+        return None

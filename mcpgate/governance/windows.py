@@ -1,0 +1,126 @@
+"""Which part of time an amount is counted in. Pure.
+
+Time is cut into cells, and a window is a run of cells that ends now. A calendar window is one cell, replaced by the
+next; a rolling one is sixty cells (of months and longer: as many as it has days) and the one under way, so that
+what was spent counts for at least its period and at most a sixtieth (a day) longer: never too much, and with a
+bounded number of cells however many calls there are. Libraries of rate limits were looked at (`limits` 5.8,
+`pyrate-limiter`): none can hold an amount in several windows in one atomic step and settle it later.
+"""
+
+import datetime
+import math
+from dataclasses import dataclass
+from zoneinfo import ZoneInfo
+
+from mcpgate.periods import Period
+
+CELLS = 60
+_UTC = datetime.UTC
+_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 7 * 86_400}
+_DAY_S = 86_400
+_LONGEST_S = {"M": 31 * _DAY_S, "Q": 92 * _DAY_S, "Y": 366 * _DAY_S}
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """Where an amount is counted at one moment."""
+
+    cell: int
+    oldest: int
+    """The first cell that still counts."""
+    ends_at: float
+    """When `cell` itself counts no longer, epoch seconds; infinity if never."""
+
+
+class Window:
+    """How the cells of one rule follow each other. `at` is epoch seconds."""
+
+    def span(self, at: float) -> Span:
+        raise NotImplementedError
+
+    def frees_at(self, cell: int) -> float:
+        """When a cell counts no longer, epoch seconds; infinity if never."""
+        raise NotImplementedError
+
+
+class Forever(Window):
+    """Budgets without a period, and what is only held, never spent."""
+
+    def span(self, at: float) -> Span:
+        return Span(0, 0, math.inf)
+
+    def frees_at(self, cell: int) -> float:
+        return math.inf
+
+    def __str__(self) -> str:
+        return ""
+
+
+class Aligned(Window):
+    """Windows of the calendar in a time zone; a cell is named by its first second."""
+
+    def __init__(self, period: Period, zone: ZoneInfo) -> None:
+        self.period, self.zone = period, zone
+        self._last = (math.inf, math.inf)
+
+    def span(self, at: float) -> Span:
+        start, end = self._last  # one tuple, for several threads may ask
+        if not start <= at < end:
+            start, end = self._last = self._edges(at)
+        return Span(int(start), int(start), end)
+
+    def frees_at(self, cell: int) -> float:
+        return self._edges(cell)[1]
+
+    def _edges(self, at: float) -> tuple[float, float]:
+        start, end = self.period.window(datetime.datetime.fromtimestamp(at, _UTC), self.zone)
+        return start.timestamp(), end.timestamp()
+
+    def __str__(self) -> str:
+        return str(self.period)
+
+
+class Rolling(Window):
+    """The last so many seconds, hours or days."""
+
+    def __init__(self, period: Period) -> None:
+        self.period = period
+        self._whole_s = period.count * _SECONDS[period.unit]
+        self._cell_s = self._whole_s / CELLS
+
+    def span(self, at: float) -> Span:
+        cell = math.floor(at / self._cell_s)
+        return Span(cell, cell - CELLS, self.frees_at(cell))
+
+    def frees_at(self, cell: int) -> float:
+        return (cell + CELLS + 1) * self._cell_s
+
+    def __str__(self) -> str:
+        return str(self.period)
+
+
+class RollingMonths(Window):
+    """The last so many months, quarters or years, in days of UTC: a month is as long as the calendar says."""
+
+    def __init__(self, period: Period) -> None:
+        self.period = period
+
+    def span(self, at: float) -> Span:
+        before = self.period.before(datetime.datetime.fromtimestamp(at, _UTC)).timestamp()
+        cell = math.floor(at / _DAY_S)
+        return Span(cell, math.floor(before / _DAY_S), self.frees_at(cell))
+
+    def frees_at(self, cell: int) -> float:
+        return (cell + 1) * _DAY_S + self.period.count * _LONGEST_S[self.period.unit]
+
+    def __str__(self) -> str:
+        return str(self.period)
+
+
+def make_window(period: str | None, aligned: bool, zone: str = "UTC") -> Window:
+    if period is None:
+        return Forever()
+    parsed = Period.parse(period)
+    if aligned:
+        return Aligned(parsed, ZoneInfo(zone))
+    return Rolling(parsed) if parsed.unit in _SECONDS else RollingMonths(parsed)

@@ -1,0 +1,255 @@
+"""The `governance` section: who may do what, and what it may cost. The same models check what the admin API and
+`mcpgate keys` are given, so that a key means the same wherever it was made."""
+
+import datetime
+import ipaddress
+import re
+from decimal import Decimal
+from typing import Annotated, Any, Literal
+from zoneinfo import ZoneInfo
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, model_validator
+
+from mcpgate.periods import Period
+
+SCOPES = ("customer", "team", "user", "key")
+DIMENSIONS = (*SCOPES, "provider", "model", "server", "tool")
+"""What a rule can look at, besides `metadata.NAME`."""
+
+LIMITS = (
+    *("timeout_s", "tool_wait_s", "cpu_s", "memory_mib", "max_tool_calls", "max_parallel_calls", "max_output_chars"),
+    *("max_result_chars", "max_source_chars", "max_argument_chars", "max_reply_chars", "max_depth"),
+)
+"""Settings of the sandbox that bound one execution, and that a key can have its own of."""
+
+_METADATA = re.compile(r"metadata\.[A-Za-z0-9_.-]{1,64}")
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+def _period(text: str) -> str:
+    return str(Period.parse(text))
+
+
+def _zone(name: str) -> str:
+    try:
+        ZoneInfo(name)
+    except (KeyError, ValueError, OSError) as error:
+        raise ValueError(f"{name!r} is no time zone; use a name like Europe/Berlin") from error
+    return name
+
+
+def _network(text: str) -> str:
+    ipaddress.ip_network(text, strict=False)
+    return text
+
+
+def _dimension(name: str) -> str:
+    if name not in DIMENSIONS and not _METADATA.fullmatch(name):
+        raise ValueError(f"{name!r} is nothing a rule can look at; it takes {', '.join(DIMENSIONS)} or metadata.NAME")
+    return name
+
+
+def _subject(name: str) -> str:
+    if name not in (*SCOPES, "shared") and not _METADATA.fullmatch(name):
+        raise ValueError(f"per is {name!r}; it takes {', '.join(SCOPES)}, metadata.NAME or shared")
+    return name
+
+
+def _one_or_many(value: Any) -> Any:
+    return (value,) if isinstance(value, (str, int, float, bool, dict)) else value
+
+
+def _moment(value: Any) -> Any:
+    if isinstance(value, datetime.datetime):
+        return value if value.tzinfo else value.replace(tzinfo=datetime.UTC)
+    if isinstance(value, datetime.date):
+        return datetime.datetime.combine(value, datetime.time(), datetime.UTC)
+    if isinstance(value, str):
+        return _moment(datetime.datetime.fromisoformat(value))
+    return value
+
+
+PeriodText = Annotated[str, AfterValidator(_period)]
+ZoneText = Annotated[str, AfterValidator(_zone)]
+Usd = Annotated[Decimal, Field(ge=0, le=9_000_000, allow_inf_nan=False)]
+"""US dollars. Nine million of them in nano-dollars is what a counter can hold exactly on every store."""
+Patterns = Annotated[tuple[str, ...], BeforeValidator(_one_or_many)]
+Id = Annotated[str, Field(min_length=1, max_length=128, pattern=r"^[^\s|/\x00-\x1f][^|/\x00-\x1f]*$")]
+Moment = Annotated[datetime.datetime, BeforeValidator(_moment)]
+
+
+class BudgetConfig(_Model):
+    """A ceiling on cost."""
+
+    limit_usd: Usd
+    period: PeriodText | None = None
+    """None: once and for all."""
+    calendar: bool = False
+    """The period begins with the day, week, month … in `timezone`; else it rolls: the last so many hours."""
+    timezone: ZoneText = "UTC"
+    soft_limit_usd: Usd | None = None
+    """From here on there is a warning, and nothing is refused."""
+    start_usd: Usd = Decimal(0)
+    """What counts as spent when the budget is first seen."""
+
+
+class RateLimitConfig(_Model):
+    """A ceiling on speed: one or more of the measures."""
+
+    requests: int | None = Field(default=None, ge=0)
+    tokens: int | None = Field(default=None, ge=0)
+    input_tokens: int | None = Field(default=None, ge=0)
+    output_tokens: int | None = Field(default=None, ge=0)
+    execution_seconds: float | None = Field(default=None, ge=0)
+    concurrency: int | None = Field(default=None, ge=0)
+    window: PeriodText | None = None
+    """Not for concurrency."""
+    fixed: bool = False
+    """Windows follow each other, aligned with the clock; else they slide."""
+
+    @model_validator(mode="after")
+    def _measured(self) -> "RateLimitConfig":
+        windowed = [name for name in WINDOWED if getattr(self, name) is not None]
+        if not windowed and self.concurrency is None:
+            raise ValueError(f"a rate limit needs one of {', '.join(WINDOWED)} or concurrency")
+        if windowed and self.window is None:
+            raise ValueError(f"{windowed[0]} needs a window, e.g. 1m")
+        return self
+
+
+WINDOWED = ("requests", "tokens", "input_tokens", "output_tokens", "execution_seconds")
+
+
+class _RuleConfig(_Model):
+    id: Id
+    when: dict[Annotated[str, AfterValidator(_dimension)], Patterns] = {}
+    """Dimension → globs, one of which must match; all dimensions must."""
+    per: Annotated[str, AfterValidator(_subject)] = "shared"
+    """Each key, user, team, customer or metadata.NAME has the ceiling to itself, or all share it."""
+    group: str | None = None
+    """Of the rules of a group the first that matches governs; the others only count."""
+
+
+class BudgetRuleConfig(_RuleConfig, BudgetConfig):
+    @model_validator(mode="after")
+    def _one_start(self) -> "BudgetRuleConfig":
+        if self.start_usd and self.per != "shared":
+            raise ValueError("start_usd goes with per: shared, for nobody knows yet whom else it would be for")
+        return self
+
+
+class RateLimitRuleConfig(_RuleConfig, RateLimitConfig):
+    pass
+
+
+Budgets = Annotated[tuple[BudgetConfig, ...], BeforeValidator(_one_or_many)]
+RateLimits = Annotated[tuple[RateLimitConfig, ...], BeforeValidator(_one_or_many)]
+
+
+class ScopeConfig(_Model):
+    budget: Budgets = ()
+    """One, or a list of which all must pass."""
+    rate_limits: RateLimits = ()
+
+
+class CustomerConfig(ScopeConfig):
+    pass
+
+
+class TeamConfig(ScopeConfig):
+    customer: Id | None = None
+
+
+class UserConfig(ScopeConfig):
+    team: Id | None = None
+
+
+class GrantsConfig(_Model):
+    """What a key may do; what is not granted it cannot even see."""
+
+    tools: Patterns = ()
+    """Globs over `server.tool`."""
+    servers: Patterns = ()
+    """Globs over servers: all tools of theirs."""
+    models: Patterns = ()
+    """Globs over model aliases and `provider/model`."""
+    providers: Patterns = ()
+    meta_tools: Patterns | None = None
+    """Default: all four for a key that may call any tool."""
+    admin: bool = False
+    """The admin API."""
+
+
+class KeySpec(ScopeConfig):
+    """A virtual key but for its secret."""
+
+    name: str = Field(default="", max_length=128)
+    user: Id | None = None
+    team: Id | None = None
+    customer: Id | None = None
+    grants: GrantsConfig = GrantsConfig()
+    limits: dict[Literal[LIMITS], Annotated[float, Field(ge=0)]] = {}  # type: ignore[valid-type]
+    """Its executions' own limits: the names of the settings in `sandbox`."""
+    expires_at: Moment | None = None
+    enabled: bool = True
+    allowed_ips: tuple[Annotated[str, AfterValidator(_network)], ...] = ()
+
+
+class KeyConfig(KeySpec):
+    secret: Annotated[SecretStr, Field(min_length=8, max_length=512)]
+
+    @model_validator(mode="after")
+    def _sendable(self) -> "KeyConfig":
+        secret = self.secret.get_secret_value()
+        if not secret.isascii() or any(c.isspace() for c in secret):
+            raise ValueError("secret must be ASCII without spaces, for it is sent in a header")
+        return self
+
+
+class GovernanceConfig(_Model):
+    require_key: bool | None = None
+    """Default: false on stdio and on loopback, true on other addresses. False: one local caller with all rights."""
+    customers: dict[Id, CustomerConfig] = {}
+    teams: dict[Id, TeamConfig] = {}
+    users: dict[Id, UserConfig] = {}
+    keys: dict[Id, KeyConfig] = {}
+    budgets: tuple[BudgetRuleConfig, ...] = ()
+    rate_limits: tuple[RateLimitRuleConfig, ...] = ()
+    required_metadata: tuple[str, ...] = ()
+    """Names that every request of a key must carry in x-mcpgate-metadata."""
+    report_metadata: tuple[str, ...] = ()
+    """Names that reports can group by for as long as there are reports, and not only until entries are rolled up."""
+    execution_usd_per_s: Usd | None = None
+    """Price of a second of running code."""
+    unpriced: Literal["allow", "deny"] = "allow"
+    """What to do with a call that has no known price where a budget applies."""
+    hold_wait_s: float = Field(default=1.0, ge=0, le=60)
+    """How long a call waits for money that is only held by others."""
+    lease_s: float = Field(default=30.0, ge=1, le=3600)
+    """What a process had reserved is free again so long after it died."""
+    when_store_is_away: Literal["refuse", "allow"] = "refuse"
+    """allow: calls go on uncounted against the limits, with a warning metric."""
+    retention: PeriodText = "90d"
+    """How long single entries of the ledger are kept; sums by the hour stay."""
+    log_content: bool = False
+    """Store arguments and results of tools beside the ledger."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "GovernanceConfig":
+        for kind, rules in (("budgets", self.budgets), ("rate_limits", self.rate_limits)):
+            ids = [rule.id for rule in rules]
+            if twice := next((id for id in ids if ids.count(id) > 1), None):
+                raise ValueError(f"{kind}: id {twice!r} stands twice")
+        secrets = [key.secret.get_secret_value() for key in self.keys.values()]
+        if len(set(secrets)) < len(secrets):
+            raise ValueError("keys: two keys have the same secret")
+        for name, team in self.teams.items():
+            if team.customer is not None and team.customer not in self.customers:
+                raise ValueError(f"teams.{name}: there is no customer {team.customer!r} in governance.customers")
+        for name, user in self.users.items():
+            if user.team is not None and user.team not in self.teams:
+                raise ValueError(f"users.{name}: there is no team {user.team!r} in governance.teams")
+        return self

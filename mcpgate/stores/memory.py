@@ -1,0 +1,205 @@
+"""Counters, records and ledger in the memory of one process: for tests, and as the plainest reading of the
+contracts that the databases have to match."""
+
+from collections.abc import AsyncIterator, Sequence
+from typing import Any
+
+from mcpgate.governance.ledger import SUMS, facts_of, sums_of
+from mcpgate.governance.records import Claim, Entry, Refusal, Reservation, Standing
+from mcpgate.governance.store import AuditLine, Change, Content, Query, Record, Settlement
+
+
+class _Cell:
+    __slots__ = ("ends_at", "held", "spent")
+
+    def __init__(self, ends_at: float) -> None:
+        self.spent, self.held, self.ends_at = 0, 0, ends_at
+
+
+class MemoryBooks:
+    """Implements Counters, Records and Ledger. For one event loop."""
+
+    def __init__(self) -> None:
+        self._cells: dict[str, dict[int, _Cell]] = {}
+        self._reservations: dict[str, Reservation] = {}
+        self._leases: dict[str, float] = {}
+        self._adjusted: set[str] = set()
+        self._entries: dict[str, Entry] = {}
+        self._contents: dict[str, Content] = {}
+        self._records: dict[tuple[str, str], Record] = {}
+        self._digests: dict[str, str] = {}
+        self._audit: list[AuditLine] = []
+        self._version = 0
+
+    # --- Counters
+
+    async def reserve(self, reservation: Reservation) -> tuple[Standing, ...] | Refusal:
+        if reservation.id in self._reservations or reservation.id in self._entries:
+            return tuple(self._standing(claim.counter, claim.oldest) for claim in reservation.claims)
+        standings = [self._standing(claim.counter, claim.oldest) for claim in reservation.claims]
+        misfits = tuple(
+            (place, standing)
+            for place, (claim, standing) in enumerate(zip(reservation.claims, standings, strict=True))
+            if claim.limit is not None and standing.spent + standing.held + claim.amount > claim.limit
+        )
+        if misfits:
+            return Refusal(misfits)
+        for claim in reservation.claims:
+            self._cell(claim).held += claim.amount
+        self._reservations[reservation.id] = reservation
+        return tuple(
+            Standing(standing.spent, standing.held + claim.amount, standing.first)
+            for claim, standing in zip(reservation.claims, standings, strict=True)
+        )
+
+    async def settle(self, settlements: Sequence[Settlement]) -> None:
+        for settlement in settlements:
+            entry = settlement.entry
+            self._let_go(entry.id)
+            if entry.id in self._entries:
+                continue
+            self._entries[entry.id] = entry
+            if settlement.content is not None:
+                self._contents[entry.id] = settlement.content
+            for claim, amount in zip(settlement.claims, settlement.amounts, strict=True):
+                if amount:
+                    self._cell(claim).spent += amount
+
+    async def release(self, reservation: Reservation) -> None:
+        self._let_go(reservation.id)
+
+    async def renew(self, owner: str, until: float) -> None:
+        self._leases[owner] = until
+
+    async def expire(self, now: float) -> int:
+        gone = [r.id for r in self._reservations.values() if self._leases.get(r.owner, 0.0) <= now]
+        for id in gone:
+            self._let_go(id)
+        for owner in [owner for owner, until in self._leases.items() if until <= now]:
+            del self._leases[owner]
+        for name, cells in list(self._cells.items()):
+            for number in [number for number, cell in cells.items() if cell.ends_at <= now and not cell.held]:
+                del cells[number]
+            if not cells:
+                del self._cells[name]
+        return len(gone)
+
+    async def read(self, counters: Sequence[tuple[str, int]]) -> list[Standing]:
+        return [self._standing(name, oldest) for name, oldest in counters]
+
+    async def adjust(self, claim: Claim, once: str | None = None) -> None:
+        if once is not None:
+            if once in self._adjusted:
+                return
+            self._adjusted.add(once)
+        self._cell(claim).spent += claim.amount
+
+    async def reset(self, counter: str) -> None:
+        for cell in self._cells.get(counter, {}).values():
+            cell.spent = 0
+
+    async def names(self, prefix: str, limit: int) -> list[str]:
+        return sorted(name for name in self._cells if name.startswith(prefix))[:limit]
+
+    def _standing(self, counter: str, oldest: int) -> Standing:
+        cells = self._cells.get(counter)
+        if not cells:
+            return Standing()
+        spent = held = 0
+        first: int | None = None
+        for number, cell in cells.items():
+            if number >= oldest and (cell.spent or cell.held):
+                spent += cell.spent
+                held += cell.held
+                first = number if first is None or number < first else first
+        return Standing(spent, held, first)
+
+    def _cell(self, claim: Claim) -> "_Cell":
+        cells = self._cells.setdefault(claim.counter, {})
+        cell = cells.get(claim.cell)
+        if cell is None:
+            cell = cells[claim.cell] = _Cell(claim.ends_at)
+        return cell
+
+    def _let_go(self, id: str) -> None:
+        reservation = self._reservations.pop(id, None)
+        if reservation is not None:
+            for claim in reservation.claims:
+                self._cell(claim).held -= claim.amount
+
+    # --- Records
+
+    async def find_key(self, digest: str) -> tuple[Record | None, int]:
+        id = self._digests.get(digest)
+        return (None if id is None else self._records.get(("key", id))), self._version
+
+    async def get_record(self, kind: str, id: str) -> Record | None:
+        return self._records.get((kind, id))
+
+    async def list_records(self, kind: str, after: str = "", limit: int = 1000) -> list[Record]:
+        ids = sorted(id for of_kind, id in self._records if of_kind == kind and id > after)
+        return [self._records[kind, id] for id in ids[:limit]]
+
+    async def change(self, change: Change) -> bool:
+        place = (change.kind, change.id)
+        if change.only_new and place in self._records:
+            return False
+        if change.kind == "key":
+            self._digests = {digest: id for digest, id in self._digests.items() if id != change.id}
+            self._digests |= {digest: change.id for digest, _ in change.digests}
+        elif change.action != "reset":
+            self._version += 1
+        if change.action != "reset":
+            self._records.pop(place, None)
+            if change.value is not None:
+                self._records[place] = Record(change.kind, change.id, change.value)
+        line = AuditLine(change.at, change.actor, change.action, change.kind, change.id, change.value)
+        self._audit.append(line)
+        return True
+
+    async def list_audit(self, limit: int = 100, before: int | None = None) -> list[tuple[int, AuditLine]]:
+        numbered = [(number, line) for number, line in enumerate(self._audit, 1) if before is None or number < before]
+        return numbered[::-1][:limit]
+
+    # --- Ledger
+
+    async def report(self, query: Query) -> list[dict[str, Any]]:
+        groups: dict[tuple[Any, ...], dict[str, Any]] = {} if query.by else {(): dict.fromkeys(SUMS, 0)}
+        for entry in self._entries.values():
+            facts = facts_of(entry)
+            if not query.since <= entry.at < query.until:
+                continue
+            if any(facts.get(name) != value for name, value in query.where.items()):
+                continue
+            group = tuple(facts.get(name) for name in query.by)
+            row = groups.setdefault(group, {**dict(zip(query.by, group, strict=True)), **dict.fromkeys(SUMS, 0)})
+            for name, amount in sums_of(entry).items():
+                row[name] += amount
+        return [groups[group] for group in sorted(groups, key=lambda group: [str(value or "") for value in group])]
+
+    async def list_entries(self, query: Query, limit: int = 100, before: int | None = None) -> list[tuple[int, Entry]]:
+        numbered = [
+            (number, entry)
+            for number, entry in enumerate(self._entries.values(), 1)
+            if query.since <= entry.at < query.until
+            and (before is None or number < before)
+            and all(facts_of(entry).get(name) == value for name, value in query.where.items())
+        ]
+        return numbered[::-1][:limit]
+
+    async def entries(self, since: float) -> AsyncIterator[Entry]:
+        for entry in sorted(self._entries.values(), key=lambda entry: entry.at):
+            if entry.at >= since:
+                yield entry
+
+    async def find_settled(self, ids: Sequence[str]) -> dict[str, Entry]:
+        return {id: self._entries[id] for id in ids if id in self._entries}
+
+    async def roll_up(self) -> int:
+        return 0  # reports read every entry
+
+    async def prune(self, before: float) -> int:
+        return 0  # and so none may go
+
+    async def close(self) -> None:
+        pass

@@ -1,0 +1,177 @@
+"""The ledger's tables and reports in SQL, for every database that speaks it: what differs is in a `Dialect`."""
+
+import json
+import math
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+from mcpgate.governance.ledger import BUCKETS, DIMENSIONS, SUMS
+from mcpgate.governance.records import Entry, Usage
+from mcpgate.governance.store import Query
+
+HOUR_S = 3600
+USAGE = (
+    *("calls", "input_tokens", "output_tokens", "cache_read_tokens", "cache_write_tokens", "seconds"),
+    *("definition_tokens_saved", "result_tokens_saved"),
+)
+COLUMNS = ("id", "parent_id", "at", *DIMENSIONS, "cost", *USAGE, "latency_ms", "metadata")
+"""Of the table `entries`. A dimension that an entry does not have is the empty text."""
+_ADDED = {
+    "entries": "1",
+    "requests": "CASE WHEN parent_id = '' THEN 1 ELSE 0 END",
+    "executions": "CASE WHEN kind = 'execution' THEN 1 ELSE 0 END",
+    "tool_calls": "CASE WHEN kind = 'tool' THEN 1 ELSE 0 END",
+    "failed": "CASE WHEN outcome = 'ok' THEN 0 ELSE 1 END",
+    "unpriced": "CASE WHEN cost IS NULL THEN 1 ELSE 0 END",
+    "cost": "COALESCE(cost, 0)",
+}
+"""How a sum is read off an entry, where it is not a column of the same name."""
+
+
+class Dialect(Protocol):
+    """How a database says it."""
+
+    fresh: str
+    """A condition on `entries`: not yet in the sums by the hour."""
+    hour: str
+    """The hour that an entry's `at` lies in, as whole epoch seconds."""
+
+    def parameter(self, number: int) -> str:
+        """The n-th parameter of a statement, from 1."""
+        ...
+
+    def name_of(self, name: str) -> str:
+        """One name (a parameter) of the column `metadata`; null where there is none."""
+        ...
+
+    def some_of(self, names: Sequence[str]) -> str:
+        """The column `metadata` with those names only."""
+        ...
+
+    def bucket(self, bucket: str, at: str) -> str:
+        """The hour, day or month of a column of epoch seconds, as text, in UTC."""
+        ...
+
+
+def quoted(names: Sequence[str]) -> str:
+    return ", ".join(f'"{name}"' for name in names)
+
+
+def row_of(entry: Entry) -> tuple[Any, ...]:
+    """An entry's columns."""
+    metadata = json.dumps(dict(sorted(entry.metadata.items())), ensure_ascii=False) if entry.metadata else "{}"
+    return (
+        entry.id,
+        entry.parent_id or "",
+        entry.at,
+        *(getattr(entry, name) or "" for name in DIMENSIONS),
+        entry.cost,
+        *(getattr(entry.usage, name) for name in USAGE),
+        entry.latency_ms,
+        metadata,
+    )
+
+
+def entry_of(row: Sequence[Any]) -> Entry:
+    """The entry that a row of `COLUMNS` is."""
+    columns = dict(zip(COLUMNS, row, strict=True))
+    usage = Usage(**{name: columns.pop(name) for name in USAGE})
+    columns |= {name: columns[name] or None for name in ("parent_id", "user", "team", "customer")}
+    columns |= {name: columns[name] or None for name in ("server", "tool", "provider", "model")}
+    return Entry(**{**columns, "usage": usage, "metadata": json.loads(columns["metadata"])})
+
+
+def roll_up_statement(dialect: Dialect, chosen: str, names: Sequence[str]) -> str:
+    """Adds the entries of a condition to the sums by the hour. Of their metadata only `names` stay, which the
+    configuration has checked to be identifiers."""
+    keys = ["hour", *DIMENSIONS, "metadata"]
+    group = f"{dialect.hour}, {quoted(DIMENSIONS)}, {dialect.some_of(names)}"
+    added = ", ".join(f"SUM({_ADDED.get(name, name)})" for name in SUMS)
+    updates = ", ".join(f'"{name}" = sums."{name}" + excluded."{name}"' for name in SUMS)
+    return (
+        f"INSERT INTO sums ({quoted([*keys, *SUMS])}) SELECT {group}, {added} FROM entries WHERE {chosen}"
+        f" GROUP BY {group} ON CONFLICT ({quoted(keys)}) DO UPDATE SET {updates}"
+    )
+
+
+class _Statement:
+    """A statement in the making: its parameters are numbered as they come."""
+
+    def __init__(self, dialect: Dialect) -> None:
+        self.dialect = dialect
+        self.values: list[Any] = []
+
+    def value(self, value: Any) -> str:
+        self.values.append(value)
+        return self.dialect.parameter(len(self.values))
+
+    def dimension(self, name: str, at: str) -> str:
+        if name in BUCKETS:
+            return self.dialect.bucket(name, at)
+        if name.startswith("metadata."):
+            return f"COALESCE({self.dialect.name_of(self.value(name.removeprefix('metadata.')))}, '')"
+        return f'"{name}"'
+
+    def chosen(self, query: Query) -> str:
+        return "".join(f" AND {self.dimension(name, '')} = {self.value(value)}" for name, value in query.where.items())
+
+
+def report_statement(
+    dialect: Dialect, query: Query, report_metadata: Sequence[str], pruned_before: float
+) -> tuple[str, list[Any]]:
+    """Whole hours are read from the sums, and from the entries that are not yet in them; what is left at the ends
+    from the entries. Where a question needs metadata that the sums do not have, everything is read from the entries.
+    """
+    statement = _Statement(dialect)
+    names = {name.removeprefix("metadata.") for name in (*query.by, *query.where) if name.startswith("metadata.")}
+    first, last = math.ceil(query.since / HOUR_S) * HOUR_S, math.floor(query.until / HOUR_S) * HOUR_S
+    if query.since < pruned_before:
+        first = math.floor(query.since / HOUR_S) * HOUR_S  # single entries are gone; the hour is all there is
+    sums = ", ".join(f'"{name}"' for name in SUMS)
+    read = ", ".join(f"{_ADDED.get(name, chr(34) + name + chr(34))} AS {name}" for name in SUMS)
+    parts = []
+    if first >= last or not names <= set(report_metadata):
+        parts.append(_part(statement, query, "entries", "at", read, [(query.since, query.until)], ""))
+    else:
+        parts.append(_part(statement, query, "sums", "hour", sums, [(first, last)], ""))
+        parts.append(_part(statement, query, "entries", "at", read, [(first, last)], dialect.fresh))
+        parts.append(_part(statement, query, "entries", "at", read, [(query.since, first), (last, query.until)], ""))
+    groups = [f"g{number}" for number in range(len(query.by))]
+    added = [f"SUM({name}) AS {name}" for name in SUMS]
+    text = f"SELECT {', '.join([*groups, *added])} FROM ({' UNION ALL '.join(parts)}) AS parts"
+    if groups:
+        text += f" GROUP BY {', '.join(groups)} ORDER BY {', '.join(groups)}"
+    return text, statement.values
+
+
+def _part(
+    statement: _Statement, query: Query, table: str, at: str, read: str, spans: Sequence[tuple[float, float]], also: str
+) -> str:
+    """One source of a report. Parameters are numbered as the text grows."""
+    by = [f"{statement.dimension(name, at)} AS g{number}" for number, name in enumerate(query.by)]
+    within = " OR ".join(
+        f"({at} >= {statement.value(since)} AND {at} < {statement.value(until)})" for since, until in spans
+    )
+    condition = f"({within})" + (f" AND {also}" if also else "") + statement.chosen(query)
+    return f"SELECT {', '.join([*by, read])} FROM {table} WHERE {condition}"
+
+
+def report_rows(query: Query, rows: Sequence[Sequence[Any]]) -> list[dict[str, Any]]:
+    names = (*query.by, *SUMS)
+    found = [dict(zip(names, row, strict=True)) for row in rows]
+    # Without groups SQL answers with one row of nulls where nothing was found.
+    return [
+        {name: value if name in query.by else value or 0 for name, value in row.items()}
+        for row in found
+        if row["entries"] or not query.by
+    ]
+
+
+def entries_statement(dialect: Dialect, query: Query, limit: int, before: int | None) -> tuple[str, list[Any]]:
+    statement = _Statement(dialect)
+    condition = f"at >= {statement.value(query.since)} AND at < {statement.value(query.until)}"
+    if before is not None:
+        condition += f" AND seq < {statement.value(before)}"
+    condition += statement.chosen(query)
+    text = f"SELECT seq, {quoted(COLUMNS)} FROM entries WHERE {condition} ORDER BY seq DESC LIMIT {int(limit)}"
+    return text, statement.values

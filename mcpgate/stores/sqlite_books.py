@@ -1,0 +1,320 @@
+"""What governance keeps, in SQLite. Writes go through one thread (writer.py); small reads are made at once on the
+event loop, where they take microseconds; reports in a thread."""
+
+import asyncio
+import json
+import math
+import sqlite3
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from mcpgate.governance.records import Claim, Entry, Refusal, Reservation, Standing
+from mcpgate.governance.store import AuditLine, Change, Query, Record, Settlement, StoreAway
+from mcpgate.stores import rows
+from mcpgate.stores.sqlite import open_file
+from mcpgate.stores.writer import Writer
+
+T = TypeVar("T")
+_FOREVER = 9e15
+"""SQLite has no infinity that JSON and indexes agree on; this is the year 285 million."""
+_ROLLED_AT_ONCE = 50_000
+"""Entries that one transaction adds to the sums: others wait as long as it takes."""
+
+
+class SqliteDialect:
+    fresh = "seq > (SELECT value FROM facts WHERE name = 'rolled')"
+    hour = "CAST(at AS INTEGER) - CAST(at AS INTEGER) % 3600"
+
+    def parameter(self, number: int) -> str:
+        return f"?{number}"
+
+    def name_of(self, name: str) -> str:
+        return f"json_extract(metadata, '$.\"' || {name} || '\"')"
+
+    def some_of(self, names: Sequence[str]) -> str:
+        if not names:
+            return "'{}'"
+        pairs = ", ".join(f"'{name}', json_extract(metadata, '$.\"{name}\"')" for name in sorted(names))
+        return f"json_patch('{{}}', json_object({pairs}))"  # which leaves nulls out
+
+    def bucket(self, bucket: str, at: str) -> str:
+        form = {"hour": "%Y-%m-%dT%H:00Z", "day": "%Y-%m-%d", "month": "%Y-%m"}[bucket]
+        return f"strftime('{form}', {at}, 'unixepoch')"
+
+
+_DIALECT = SqliteDialect()
+_INSERT = (
+    f"INSERT INTO entries ({rows.quoted(rows.COLUMNS)}) VALUES ({', '.join('?' * len(rows.COLUMNS))})"
+    " ON CONFLICT (id) DO NOTHING"
+)
+_STAND = "SELECT SUM(spent), SUM(held), MIN(cell) FILTER (WHERE spent OR held) FROM cells WHERE counter=? AND cell>=?"
+_HOLD = "INSERT INTO cells VALUES (?, ?, 0, ?, ?) ON CONFLICT (counter, cell) DO UPDATE SET held = held + excluded.held"
+_SPEND = (
+    "INSERT INTO cells VALUES (?, ?, ?, 0, ?) ON CONFLICT (counter, cell) DO UPDATE SET spent = spent + excluded.spent"
+)
+
+
+class SqliteBooks:
+    """Implements Counters, Records and Ledger."""
+
+    def __init__(self, path: Path, report_metadata: Sequence[str] = ()) -> None:
+        """Raises StoreAway if the file cannot be used."""
+        self._path, self._report_metadata = path, tuple(report_metadata)
+        try:
+            self._reader = open_file(path)
+        except (OSError, sqlite3.Error) as error:
+            raise StoreAway(f"{path}: {error}") from error
+        self._writer = Writer(lambda: open_file(path))
+
+    async def close(self) -> None:
+        await asyncio.to_thread(self._writer.close)
+        self._reader.close()
+
+    # --- Counters
+
+    async def reserve(self, reservation: Reservation) -> tuple[Standing, ...] | Refusal:
+        def work(db: sqlite3.Connection) -> tuple[Standing, ...] | Refusal:
+            standings = [_standing(db, claim.counter, claim.oldest) for claim in reservation.claims]
+            known = "SELECT 1 FROM reservations WHERE id = ?1 UNION ALL SELECT 1 FROM entries WHERE id = ?1"
+            if db.execute(known, (reservation.id,)).fetchone():
+                return tuple(standings)
+            misfits = tuple(
+                (place, standing)
+                for place, (claim, standing) in enumerate(zip(reservation.claims, standings, strict=True))
+                if claim.limit is not None and standing.spent + standing.held + claim.amount > claim.limit
+            )
+            if misfits:
+                return Refusal(misfits)
+            db.executemany(_HOLD, [(c.counter, c.cell, c.amount, _ends(c.ends_at)) for c in reservation.claims])
+            held = json.dumps([[c.counter, c.cell, c.amount] for c in reservation.claims])
+            db.execute("INSERT INTO reservations VALUES (?, ?, ?)", (reservation.id, reservation.owner, held))
+            return tuple(
+                Standing(standing.spent, standing.held + claim.amount, standing.first)
+                for claim, standing in zip(reservation.claims, standings, strict=True)
+            )
+
+        return await self._writer.run(work)
+
+    async def settle(self, settlements: Sequence[Settlement]) -> None:
+        def work(db: sqlite3.Connection) -> None:
+            for settlement in settlements:
+                _let_go(db, settlement.entry.id) if settlement.claims else None
+                if not db.execute(_INSERT, rows.row_of(settlement.entry)).rowcount:
+                    continue
+                spent = [
+                    (claim.counter, claim.cell, amount, _ends(claim.ends_at))
+                    for claim, amount in zip(settlement.claims, settlement.amounts, strict=True)
+                    if amount
+                ]
+                if spent:
+                    db.executemany(_SPEND, spent)
+                if (content := settlement.content) is not None:
+                    kept = (settlement.entry.id, settlement.entry.at, content.arguments, content.result)
+                    db.execute("INSERT INTO contents VALUES (?, ?, ?, ?)", kept)
+
+        await self._writer.run(work, durable=True)
+
+    async def release(self, reservation: Reservation) -> None:
+        await self._writer.run(lambda db: _let_go(db, reservation.id))
+
+    async def renew(self, owner: str, until: float) -> None:
+        statement = "INSERT INTO leases VALUES (?, ?) ON CONFLICT DO UPDATE SET until = excluded.until"
+        await self._writer.run(lambda db: db.execute(statement, (owner, until)) and None)
+
+    async def expire(self, now: float) -> int:
+        def work(db: sqlite3.Connection) -> int:
+            gone = "SELECT id FROM reservations WHERE owner NOT IN (SELECT owner FROM leases WHERE until > ?)"
+            ids = [id for (id,) in db.execute(gone, (now,)).fetchall()]
+            for id in ids:
+                _let_go(db, id)
+            db.execute("DELETE FROM leases WHERE until <= ?", (now,))
+            db.execute("DELETE FROM cells WHERE ends_at <= ? AND held = 0", (now,))
+            return len(ids)
+
+        return await self._writer.run(work)
+
+    async def read(self, counters: Sequence[tuple[str, int]]) -> list[Standing]:
+        return self._read(lambda db: [_standing(db, name, oldest) for name, oldest in counters])
+
+    async def adjust(self, claim: Claim, once: str | None = None) -> None:
+        def work(db: sqlite3.Connection) -> None:
+            name = f"adjusted {once}"
+            if once is None or db.execute("INSERT INTO facts VALUES (?, 1) ON CONFLICT DO NOTHING", (name,)).rowcount:
+                db.execute(_SPEND, (claim.counter, claim.cell, claim.amount, _ends(claim.ends_at)))
+
+        await self._writer.run(work, durable=True)
+
+    async def reset(self, counter: str) -> None:
+        statement = "UPDATE cells SET spent = 0 WHERE counter = ?"
+        await self._writer.run(lambda db: db.execute(statement, (counter,)) and None, durable=True)
+
+    async def names(self, prefix: str, limit: int) -> list[str]:
+        statement = "SELECT DISTINCT counter FROM cells WHERE counter >= ? AND counter < ? ORDER BY counter LIMIT ?"
+        found = self._read(lambda db: db.execute(statement, (prefix, prefix + "\U0010ffff", limit)).fetchall())
+        return [name for (name,) in found]
+
+    # --- Records
+
+    async def find_key(self, digest: str) -> tuple[Record | None, int]:
+        def work(db: sqlite3.Connection) -> tuple[Record | None, int]:
+            found = db.execute(
+                "SELECT records.id, records.value FROM digests"
+                " JOIN records ON records.kind = 'key' AND records.id = digests.id WHERE digest = ?",
+                (digest,),
+            ).fetchone()
+            (version,) = db.execute("SELECT value FROM facts WHERE name = 'version'").fetchone()
+            return (None if found is None else Record("key", found[0], json.loads(found[1]))), version
+
+        return self._read(work)
+
+    async def get_record(self, kind: str, id: str) -> Record | None:
+        statement = "SELECT value FROM records WHERE kind = ? AND id = ?"
+        found = self._read(lambda db: db.execute(statement, (kind, id)).fetchone())
+        return None if found is None else Record(kind, id, json.loads(found[0]))
+
+    async def list_records(self, kind: str, after: str = "", limit: int = 1000) -> list[Record]:
+        statement = "SELECT id, value FROM records WHERE kind = ? AND id > ? ORDER BY id LIMIT ?"
+        found = await self._report(lambda db: db.execute(statement, (kind, after, limit)).fetchall())
+        return [Record(kind, id, json.loads(value)) for id, value in found]
+
+    async def change(self, change: Change) -> bool:
+        def work(db: sqlite3.Connection) -> bool:
+            value = None if change.value is None else json.dumps(change.value)
+            place = (change.kind, change.id)
+            if change.only_new and db.execute("SELECT 1 FROM records WHERE kind=? AND id=?", place).fetchone():
+                return False
+            if change.action != "reset":
+                if value is None:
+                    db.execute("DELETE FROM records WHERE kind = ? AND id = ?", place)
+                else:
+                    statement = "INSERT INTO records VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET value = excluded.value"
+                    db.execute(statement, (*place, value))
+                if change.kind == "key":
+                    db.execute("DELETE FROM digests WHERE id = ?", (change.id,))
+                    digests = [(digest, change.id) for digest, _ in change.digests]
+                    db.executemany("INSERT INTO digests VALUES (?, ?)", digests)
+                else:
+                    db.execute("UPDATE facts SET value = value + 1 WHERE name = 'version'")
+            line = (change.at, change.actor, change.action, *place, value)
+            db.execute("INSERT INTO audit (at, actor, action, kind, id, value) VALUES (?, ?, ?, ?, ?, ?)", line)
+            return True
+
+        return await self._writer.run(work, durable=True)
+
+    async def list_audit(self, limit: int = 100, before: int | None = None) -> list[tuple[int, AuditLine]]:
+        statement = "SELECT * FROM audit WHERE number < ? ORDER BY number DESC LIMIT ?"
+        found = self._read(lambda db: db.execute(statement, (before or 2**62, limit)).fetchall())
+        return [
+            (number, AuditLine(at, actor, action, kind, id, None if value is None else json.loads(value)))
+            for number, at, actor, action, kind, id, value in found
+        ]
+
+    # --- Ledger
+
+    async def report(self, query: Query) -> list[dict[str, Any]]:
+        def work(db: sqlite3.Connection) -> list[Any]:
+            (pruned,) = db.execute("SELECT value FROM facts WHERE name = 'pruned'").fetchone()
+            statement, values = rows.report_statement(_DIALECT, query, self._report_metadata, pruned)
+            return db.execute(statement, values).fetchall()
+
+        return rows.report_rows(query, await self._report(work))
+
+    async def list_entries(self, query: Query, limit: int = 100, before: int | None = None) -> list[tuple[int, Entry]]:
+        statement, values = rows.entries_statement(_DIALECT, query, limit, before)
+        found = await self._report(lambda db: db.execute(statement, values).fetchall())
+        return [(seq, rows.entry_of(row)) for seq, *row in found]
+
+    async def entries(self, since: float) -> AsyncIterator[Entry]:
+        columns = rows.quoted(rows.COLUMNS)
+        statement = f"SELECT seq, {columns} FROM entries WHERE at >= ? AND seq > ? ORDER BY seq LIMIT 5000"
+        last = 0
+        while True:
+            found = await self._report(lambda db, last=last: db.execute(statement, (since, last)).fetchall())  # type: ignore[misc]
+            if not found:
+                return
+            for seq, *row in found:
+                last = seq
+                yield rows.entry_of(row)
+
+    async def find_settled(self, ids: Sequence[str]) -> dict[str, Entry]:
+        statement = f"SELECT {rows.quoted(rows.COLUMNS)} FROM entries WHERE id IN (SELECT value FROM json_each(?))"
+        found = self._read(lambda db: db.execute(statement, (json.dumps(list(ids)),)).fetchall())
+        return {row[0]: rows.entry_of(row) for row in found}
+
+    async def roll_up(self) -> int:
+        statement = rows.roll_up_statement(_DIALECT, "seq > ?1 AND seq <= ?2", self._report_metadata)
+
+        def work(db: sqlite3.Connection) -> int:
+            (rolled,) = db.execute("SELECT value FROM facts WHERE name = 'rolled'").fetchone()
+            (last,) = db.execute("SELECT COALESCE(MAX(seq), 0) FROM entries").fetchone()
+            upto = min(last, rolled + _ROLLED_AT_ONCE)
+            if upto <= rolled:
+                return 0
+            db.execute(statement, (rolled, upto))
+            db.execute("UPDATE facts SET value = ? WHERE name = 'rolled'", (upto,))
+            return int(upto - rolled)
+
+        added = 0
+        while some := await self._writer.run(work):
+            added += some
+        return added
+
+    async def prune(self, before: float) -> int:
+        hour = math.floor(before / rows.HOUR_S) * rows.HOUR_S
+        chosen = "at < ? AND seq <= (SELECT value FROM facts WHERE name = 'rolled')"
+
+        def work(db: sqlite3.Connection) -> int:
+            ids = f"SELECT seq FROM entries WHERE {chosen} LIMIT 10000"
+            removed = db.execute(f"DELETE FROM entries WHERE seq IN ({ids})", (hour,)).rowcount
+            db.execute("DELETE FROM contents WHERE at < ?", (hour,))
+            db.execute("UPDATE facts SET value = MAX(value, ?) WHERE name = 'pruned'", (hour,))
+            return removed
+
+        removed = 0
+        while some := await self._writer.run(work):
+            removed += some
+        return removed
+
+    # --- reading
+
+    def _read(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        try:
+            return work(self._reader)
+        except sqlite3.Error as error:
+            raise StoreAway(str(error)) from error
+
+    async def _report(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        """What may take long, on a connection of its own."""
+
+        def read() -> T:
+            db = open_file(self._path)
+            try:
+                return work(db)
+            finally:
+                db.close()
+
+        try:
+            return await asyncio.to_thread(read)
+        except sqlite3.Error as error:
+            raise StoreAway(str(error)) from error
+
+
+def _standing(db: sqlite3.Connection, counter: str, oldest: int) -> Standing:
+    spent, held, first = db.execute(_STAND, (counter, oldest)).fetchone()
+    return Standing(spent or 0, held or 0, first)
+
+
+def _let_go(db: sqlite3.Connection, id: str) -> None:
+    found = db.execute("DELETE FROM reservations WHERE id = ? RETURNING claims", (id,)).fetchall()
+    for (claims,) in found:
+        _lower(db, json.loads(claims))
+
+
+def _lower(db: sqlite3.Connection, claims: Iterable[tuple[str, int, int]]) -> None:
+    statement = "UPDATE cells SET held = held - ? WHERE counter = ? AND cell = ?"
+    db.executemany(statement, [(amount, counter, cell) for counter, cell, amount in claims])
+
+
+def _ends(at: float) -> float:
+    return min(at, _FOREVER)

@@ -1,0 +1,78 @@
+"""The schema of the SQLite file, as the list of its changes. Forward only: what stands here is never edited, for files
+of every earlier length are out there; a file's user_version is how many it has."""
+
+import sqlite3
+from collections.abc import Callable
+
+_DIMENSIONS = """
+    kind TEXT NOT NULL, "key" TEXT NOT NULL, "user" TEXT NOT NULL, team TEXT NOT NULL, customer TEXT NOT NULL,
+    server TEXT NOT NULL, tool TEXT NOT NULL, provider TEXT NOT NULL, model TEXT NOT NULL, outcome TEXT NOT NULL,
+    cache TEXT NOT NULL"""
+
+_GOVERNANCE = f"""
+CREATE TABLE cells (
+    counter TEXT, cell INTEGER, spent INTEGER NOT NULL, held INTEGER NOT NULL, ends_at REAL NOT NULL,
+    PRIMARY KEY (counter, cell)) WITHOUT ROWID;
+CREATE INDEX cells_ends_at ON cells (ends_at);
+CREATE TABLE reservations (id TEXT PRIMARY KEY, owner TEXT NOT NULL, claims TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE leases (owner TEXT PRIMARY KEY, until REAL NOT NULL) WITHOUT ROWID;
+CREATE TABLE entries (
+    seq INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL UNIQUE, parent_id TEXT NOT NULL, at REAL NOT NULL,
+    {_DIMENSIONS},
+    cost INTEGER, calls INTEGER NOT NULL, input_tokens INTEGER NOT NULL, output_tokens INTEGER NOT NULL,
+    cache_read_tokens INTEGER NOT NULL, cache_write_tokens INTEGER NOT NULL, seconds REAL NOT NULL,
+    definition_tokens_saved INTEGER NOT NULL, result_tokens_saved INTEGER NOT NULL, latency_ms REAL NOT NULL,
+    metadata TEXT NOT NULL);
+CREATE INDEX entries_at ON entries (at);
+CREATE TABLE contents (
+    id TEXT PRIMARY KEY, at REAL NOT NULL, arguments TEXT NOT NULL, result TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE sums (
+    hour INTEGER NOT NULL,
+    {_DIMENSIONS},
+    metadata TEXT NOT NULL,
+    entries INTEGER NOT NULL, requests INTEGER NOT NULL, executions INTEGER NOT NULL, tool_calls INTEGER NOT NULL,
+    failed INTEGER NOT NULL, unpriced INTEGER NOT NULL, cost INTEGER NOT NULL, input_tokens INTEGER NOT NULL,
+    output_tokens INTEGER NOT NULL, cache_read_tokens INTEGER NOT NULL, cache_write_tokens INTEGER NOT NULL,
+    seconds REAL NOT NULL, latency_ms REAL NOT NULL, definition_tokens_saved INTEGER NOT NULL,
+    result_tokens_saved INTEGER NOT NULL,
+    PRIMARY KEY (
+        hour, kind, "key", "user", team, customer, server, tool, provider, model, outcome, cache, metadata)
+    ) WITHOUT ROWID;
+CREATE TABLE records (kind TEXT, id TEXT, value TEXT NOT NULL, PRIMARY KEY (kind, id)) WITHOUT ROWID;
+CREATE TABLE digests (digest TEXT PRIMARY KEY, id TEXT NOT NULL) WITHOUT ROWID;
+CREATE INDEX digests_id ON digests (id);
+CREATE TABLE audit (
+    number INTEGER PRIMARY KEY AUTOINCREMENT, at REAL NOT NULL, actor TEXT NOT NULL, action TEXT NOT NULL,
+    kind TEXT NOT NULL, id TEXT NOT NULL, value TEXT);
+CREATE TABLE facts (name TEXT PRIMARY KEY, value NOT NULL) WITHOUT ROWID;
+INSERT INTO facts VALUES ('version', 0), ('rolled', 0), ('pruned', 0);
+
+-- What earlier versions counted by the day becomes sums of the day's first hour.
+INSERT INTO sums
+SELECT CAST(strftime('%s', day) AS INTEGER), 'meta', 'local', '', '', '', '', '', '', '', 'ok', '', '{{}}',
+    SUM(amount * (name = 'requests')), SUM(amount * (name = 'requests')), SUM(amount * (name = 'executions')),
+    SUM(amount * (name = 'tool_calls')), SUM(amount * (name = 'failed_executions')), 0, 0, 0, 0, 0, 0, 0, 0,
+    SUM(amount * (name = 'definition_tokens_saved')), SUM(amount * (name = 'result_tokens_saved'))
+FROM tallies GROUP BY day;
+DROP TABLE tallies;
+"""
+
+
+def _run(script: str) -> Callable[[sqlite3.Connection], None]:
+    def migration(db: sqlite3.Connection) -> None:
+        # Not executescript, which would commit first. No statement has a semicolon inside.
+        for statement in script.split(";"):
+            if statement.strip():
+                db.execute(statement)
+
+    return migration
+
+
+MIGRATIONS: list[Callable[[sqlite3.Connection], None]] = [
+    _run(
+        "CREATE TABLE kept (kind TEXT, key TEXT, value BLOB NOT NULL, at REAL NOT NULL, PRIMARY KEY (kind, key))"
+        " WITHOUT ROWID"
+    ),
+    _run("CREATE TABLE tallies (day TEXT, name TEXT, amount INTEGER NOT NULL, PRIMARY KEY (day, name)) WITHOUT ROWID"),
+    _run(_GOVERNANCE),
+]
