@@ -109,6 +109,7 @@ def test_the_report_names_the_agent_and_every_rival(plays: list[Play]) -> None:
     assert "# Token savings, oracle" in text
     assert all(title in text for title in titles.values())
     assert "## Not verified" not in text
+    assert "| the suite's own servers alone | 3 | 0 | 0 | 0 | 14 → 8 |" in text
     assert all(svg.startswith("<svg") for svg in charts.draw(header, Plays(plays)).values())
 
 
