@@ -13,6 +13,7 @@ from benchmarks.token_savings.catalogs import Catalogue
 from benchmarks.token_savings.discovery import question, shapes_of, suffices
 from benchmarks.token_savings.prices import GPT_5
 from benchmarks.token_savings.report import Header, Plays, markdown
+from benchmarks.token_savings.rivals import mcpgate
 from benchmarks.token_savings.rivals.spelling import respell
 from benchmarks.token_savings.rivals.table import RIVALS
 from benchmarks.token_savings.run import Plan, run, stratified
@@ -155,6 +156,30 @@ def test_a_shape_suffices_only_if_it_names_every_argument_even_inside_objects() 
     assert suffices(shape, [Call("s", "put", {"path": "x", "row": {"age": 3}})], {})
     assert not suffices(shape, [Call("s", "put", {"path": "x", "row": {"size": 3}})], {})
     assert not suffices(shape, [Call("s", "put", {"mode": "x"})], {})
+
+
+@pytest.mark.parametrize(
+    ("shown", "is_shown"),
+    [
+        ("Run it. Servers (tools): git (12), time (2)", True),
+        ("Run it. Servers: git, time … and 3 more", True),
+        ("Run it. Tools by server: git: log; time: now, later", True),
+        ("Run it. Servers: git … and 3 more\ntime.now() — Now.", True),
+        ("Run it. Servers: git … and 3 more\nfiles.stat(path: str) — Size, time and owner.", False),
+    ],
+)
+def test_a_server_is_known_from_the_index_or_a_tool_and_not_from_prose(
+    monkeypatch: pytest.MonkeyPatch, shown: str, is_shown: bool
+) -> None:
+    monkeypatch.setattr(mcpgate, "_ident", lambda stage, server: server)
+    assert mcpgate.IDIOM.server_shown
+    assert mcpgate.IDIOM.server_shown(None, "time", shown) is is_shown  # type: ignore[arg-type]
+
+
+def test_a_shortened_listing_is_read_with_the_servers_name() -> None:
+    text = "notes: 2 tools, called as notes.NAME(…)\nadd(text: str)\nclear() -> T1\nT1 = {left: int}"
+    assert mcpgate.IDIOM.spelt_out(text).splitlines()[1:3] == ["notes.add(text: str)", "notes.clear() -> T1"]
+    assert mcpgate.IDIOM.spelt_out("notes.add(text: str)") == "notes.add(text: str)"
 
 
 def test_a_sample_holds_every_difficulty() -> None:

@@ -68,7 +68,7 @@ class Idiom:
     browse: Callable[[Stage, str, str, str], dict[str, Any]] | None = None
     """(stage, server, question, everything shown so far) → arguments of `search` that show one server's tools. None: it
     cannot be asked about one server."""
-    server_shown: Callable[[Stage, str], str] | None = None
-    """(stage, server) → how a text shows that a server is there. None: as with `browse`."""
+    server_shown: Callable[[Stage, str, str], bool] | None = None
+    """(stage, server, everything shown so far) → whether that names the server. None: as with `browse`."""
     spelt_out: Callable[[str], str] = lambda text: text
     """An answer of `search` → the same with every tool by the name that `shown` gives, where the answer shortens it."""

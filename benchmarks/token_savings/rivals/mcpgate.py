@@ -14,6 +14,7 @@ from benchmarks.token_savings.stage import Stage
 
 _SMALL_SERVER = 30
 """Tools: a model that has read that there are so few lists them all; any other server it asks about its task."""
+_INDEX = re.compile(r" (?:Servers|Servers \(tools\)|Tools by server): (.+)$", re.MULTILINE)
 _HEAD = re.compile(r"(\w+): \d+ tools?, called as ")
 _CHECKOUT = Path(__file__).resolve().parents[3]
 
@@ -39,6 +40,14 @@ def _browse(stage: Stage, server: str, question: str, shown: str) -> dict[str, A
     return {"server": ident} if small else {"server": ident, "query": question}
 
 
+def _server_shown(stage: Stage, server: str, shown: str) -> bool:
+    """In the index, or before a tool. A word of prose is no server, even if one is called `time`."""
+    ident = _ident(stage, server)
+    index = _INDEX.search(shown)
+    listed = re.split(r", |; | … ", index[1]) if index else []
+    return any(re.split(r" \(|:", item)[0] == ident for item in listed) or f"\n{ident}." in shown
+
+
 def _spelt_out(text: str) -> str:
     """What stands below `server: … called as server.NAME(…)`, with the server before each name."""
     head = _HEAD.match(text)
@@ -59,7 +68,7 @@ IDIOM = Idiom(
     search_shows_shapes=True,
     program=lambda code, stage: code,
     browse=_browse,
-    server_shown=_ident,
+    server_shown=_server_shown,
     spelt_out=_spelt_out,
 )
 

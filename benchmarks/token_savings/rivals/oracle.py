@@ -82,7 +82,7 @@ class Oracle:
 
     def _is_shown(self, server: str) -> bool:
         shown = self._idiom.server_shown
-        return shown is not None and mentions(self._shown, shown(self._stage, server))
+        return shown is not None and shown(self._stage, server, self._shown)
 
     def _browse(self, server: str, query: str) -> ToolCall:
         assert self._idiom.browse
