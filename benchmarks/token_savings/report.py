@@ -131,7 +131,7 @@ def _against_the_goals(header: Header, plays: Plays) -> str:
                 _span(play.tools for play in ours),
                 _number(total(twins).input_tokens),
                 _number(total(ours).input_tokens),
-                f"**{change:+.1f} %**",
+                f"**{_percent(change)}**",
                 _percent(PUBLISHED.get(catalogue)),
                 _percent(GOALS.get(catalogue)),
                 f"{total(twins).requests} → {total(ours).requests}",
@@ -341,7 +341,9 @@ def _number(value: float) -> str:
 
 
 def _percent(value: float | None) -> str:
-    return "–" if value is None else f"{value:+.1f} %"
+    if value is None:
+        return "–"
+    return f"{value:+.1f} %" if value > -99.9 else f"{value:+.2f} %"  # -100.0 % would be free.
 
 
 def _dollars(value: Decimal) -> str:
