@@ -157,7 +157,9 @@ async def watch(gateway: Gateway, path: Path) -> None:
     from watchfiles import awatch  # 30 ms that only a long-running gateway should cost
 
     before = path.read_bytes()
-    async for _ in awatch(path.parent, watch_filter=lambda _, changed: Path(changed).name == path.name):
+    async for _ in awatch(
+        path.parent, recursive=False, watch_filter=lambda _, changed: Path(changed).name == path.name
+    ):
         try:
             content = path.read_bytes()
         except OSError:

@@ -52,6 +52,18 @@ def _dimension(name: str) -> str:
     return name
 
 
+def _rule_id(id: str) -> str:
+    if id.partition(":")[0] in SCOPES and ":" in id:
+        raise ValueError(f"id {id!r} is what the own ceilings of a {id.partition(':')[0]} are called; choose another")
+    return id
+
+
+def _key_id(id: str) -> str:
+    if id == "local":
+        raise ValueError("a key cannot be called 'local', which is who comes without a key")
+    return id
+
+
 def _subject(name: str) -> str:
     if name not in (*SCOPES, "shared") and not _METADATA.fullmatch(name):
         raise ValueError(f"per is {name!r}; it takes {', '.join(SCOPES)}, metadata.NAME or shared")
@@ -78,6 +90,7 @@ Usd = Annotated[Decimal, Field(ge=0, le=9_000_000, allow_inf_nan=False)]
 """US dollars. Nine million of them in nano-dollars is what a counter can hold exactly on every store."""
 Patterns = Annotated[tuple[str, ...], BeforeValidator(_one_or_many)]
 Id = Annotated[str, Field(min_length=1, max_length=128, pattern=r"^[^\s|/\x00-\x1f][^|/\x00-\x1f]*$")]
+KeyId = Annotated[Id, AfterValidator(_key_id)]
 Moment = Annotated[datetime.datetime, BeforeValidator(_moment)]
 
 
@@ -124,7 +137,7 @@ WINDOWED = ("requests", "tokens", "input_tokens", "output_tokens", "execution_se
 
 
 class _RuleConfig(_Model):
-    id: Id
+    id: Annotated[Id, AfterValidator(_rule_id)]
     when: dict[Annotated[str, AfterValidator(_dimension)], Patterns] = {}
     """Dimension → globs, one of which must match; all dimensions must."""
     per: Annotated[str, AfterValidator(_subject)] = "shared"
@@ -215,7 +228,7 @@ class GovernanceConfig(_Model):
     customers: dict[Id, CustomerConfig] = {}
     teams: dict[Id, TeamConfig] = {}
     users: dict[Id, UserConfig] = {}
-    keys: dict[Id, KeyConfig] = {}
+    keys: dict[KeyId, KeyConfig] = {}
     budgets: tuple[BudgetRuleConfig, ...] = ()
     rate_limits: tuple[RateLimitRuleConfig, ...] = ()
     required_metadata: tuple[str, ...] = ()

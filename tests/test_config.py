@@ -46,7 +46,7 @@ def test_every_wrong_key_is_named_at_once() -> None:
     assert refusal("sandbox: {memory: 1}\ncode_mode: {limit: 1}").count("did you mean") == 2
 
 
-@pytest.mark.parametrize("section", ["governance", "cache", "llm"])
+@pytest.mark.parametrize("section", ["cache", "llm"])
 def test_a_section_that_is_not_built_yet_is_refused_not_ignored(section: str) -> None:
     assert f"`{section}` (" in refusal(f"{section}: {{}}") and "not built" in refusal(f"{section}: {{}}")
 
@@ -59,7 +59,10 @@ def test_a_section_that_is_not_built_yet_is_refused_not_ignored(section: str) ->
         ("sandbox: {timeout_s: .nan}", "sandbox.timeout_s: "),
         ("telemetry: {log_level: loud}", "telemetry.log_level: Input should be 'debug', 'info', 'warning' or 'error'"),
         ("server: {port: http}", "server.port: "),
-        ("storage: {url: 'mysql://x'}", "storage.url: this version stores in SQLite only"),
+        (
+            "storage: {url: 'mysql://x'}",
+            "storage.url: must be sqlite:///relative, sqlite:////absolute/path or postgresql://",
+        ),
         ("mcpServers: {a: {}}", "mcpServers.a: needs either `command`"),
         ("mcpServers: {a: {command: x, url: 'http://x'}}", "mcpServers.a: needs either `command`"),
         ("mcpServers: {a: {url: 'ftp://x'}}", "mcpServers.a: url is 'ftp://x'; it must begin with http://"),

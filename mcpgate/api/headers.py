@@ -46,6 +46,8 @@ def metadata_of(headers: Mapping[str, str]) -> dict[str, str]:
         if header.startswith(_ONE):
             found.setdefault(header.removeprefix(_ONE).replace("-", "_"), value)
     for name, value in found.items():
+        if any(ord(c) < 32 or 0xD800 <= ord(c) < 0xE000 for c in value):
+            raise InvalidRequest(f"metadata {name[:80]!r} holds control characters")
         if not _NAME.fullmatch(name):
             raise InvalidRequest(f"metadata name {name[:80]!r} must be 1–64 letters, digits, `_`, `-` or `.`")
         if len(value) > _LONGEST_VALUE:

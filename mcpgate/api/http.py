@@ -20,6 +20,7 @@ from urllib.parse import parse_qs, urlsplit
 import orjson
 
 from mcpgate import jsontext
+from mcpgate.api.admin import AdminApi
 from mcpgate.api.headers import governance_headers, metadata_of, refusal_headers, secret_of
 from mcpgate.api.mcp import (
     HANDSHAKE_VERSIONS,
@@ -40,9 +41,10 @@ from mcpgate.api.mcp import (
 )
 from mcpgate.codemode.gateway import Gateway
 from mcpgate.config import is_loopback
-from mcpgate.errors import McpgateError
+from mcpgate.errors import InvalidRequest, McpgateError, Unavailable
 from mcpgate.governance.gate import Admission
 from mcpgate.governance.records import Caller
+from mcpgate.governance.store import StoreAway
 from mcpgate.telemetry.metrics import CONTENT_TYPE
 
 Scope = Mapping[str, Any]
@@ -81,6 +83,7 @@ class HttpFace:
         processes share the port, so that no request depends on an earlier one."""
         self._gateway, self._host, self._with_sessions = gateway, host, sessions
         self._key_required = key_required
+        self._admin = AdminApi(gateway.gate)
         self._face = McpFace(gateway)
         self._sessions = _Sessions(self._face)
         self._limit = gateway.config.server.max_body_mib * 1024 * 1024
@@ -119,6 +122,10 @@ class HttpFace:
                 await self._sse(http)
             case "/messages", "POST":
                 await self._sse_message(http)
+            case "/api/openapi.json", "GET":
+                await http.respond(200, self._admin.openapi())
+            case _ if path.startswith("/api/"):
+                await self._administer(http, path)
             case "/healthz", "GET":
                 await http.respond(200, b'{"status":"ok"}')
             case "/readyz", "GET":
@@ -166,6 +173,18 @@ class HttpFace:
             user=http.headers.get("x-mcpgate-user"),
         )
         return replace(caller, noted=http.noted)
+
+    async def _administer(self, http: "_Exchange", path: str) -> None:
+        caller = await self._identify(http)
+        query = parse_qs(http.scope.get("query_string", b"").decode("latin-1"), keep_blank_values=True)
+        if twice := next((name for name, values in query.items() if len(values) > 1), None):
+            raise InvalidRequest(f"query parameter {twice[:80]!r} stands twice")
+        body = await http.json(or_nothing=True) if http.method in ("POST", "PUT", "PATCH") else None
+        try:
+            reply = await self._admin.answer(caller, http.method, path, {n: v[0] for n, v in query.items()}, body)
+        except StoreAway as error:
+            raise Unavailable("the store is away; try again soon") from error
+        await http.respond(reply.status, reply.body, {"content-type": reply.content_type, "cache-control": "no-store"})
 
     # --- streamable HTTP
 
@@ -497,8 +516,8 @@ class _Exchange:
         self.noted: list[Admission] = []
         self._id = secrets.token_hex(8)
 
-    async def json(self) -> Any:
-        """The body, decoded. Raises _Refused."""
+    async def json(self, or_nothing: bool = False) -> Any:
+        """The body, decoded; with `or_nothing`, None for an empty one. Raises _Refused."""
         chunks, size = [], 0
         while True:
             event = await self._receive()
@@ -510,6 +529,8 @@ class _Exchange:
             chunks.append(event.get("body", b""))
             if not event.get("more_body"):
                 break
+        if or_nothing and not any(chunks):
+            return None
         try:
             return jsontext.loads(b"".join(chunks))
         except ValueError as error:
@@ -570,7 +591,7 @@ class _Exchange:
             **own,
             "access-control-allow-origin": self.cors,
             "access-control-allow-headers": "*, authorization, content-type, mcp-session-id, mcp-protocol-version",
-            "access-control-allow-methods": "GET, POST, DELETE, OPTIONS",
+            "access-control-allow-methods": "GET, POST, PUT, PATCH, DELETE, OPTIONS",
             "access-control-expose-headers": "mcp-session-id, x-request-id, x-mcpgate-cost-usd, retry-after",
             "vary": "origin",
         }

@@ -115,7 +115,7 @@ class Catalog:
 
     def withholds(self, name: str) -> bool:
         """Whether a server or a tool of this name was left out of this catalog."""
-        if self._whole is None:
+        if self._whole is None or name in self._by_name:
             return False
         if self._whole.find_server(name) is not None:
             return self.find_server(name) is None

@@ -52,7 +52,7 @@ async def _examine(gateway: Gateway) -> dict[str, Any]:
     definitions = json.dumps(gateway.tool_list(LOCAL), separators=(",", ":"), ensure_ascii=False)
     return {
         "servers": servers,
-        "parts": [await _sandbox(gateway), await _store(gateway)],
+        "parts": [await _sandbox(gateway), await _store(gateway), await _books(gateway)],
         "meta_tool_tokens": tokens.count(definitions),
         "exact_tokens": tokens.is_exact(),
     }
@@ -78,6 +78,16 @@ async def _store(gateway: Gateway) -> dict[str, Any]:
 
     error = await asyncio.to_thread(gateway.memory.probe)
     return {"part": "store (sqlite)", "ok": not error, "seconds": round(time.monotonic() - began, 2), "error": error}
+
+
+async def _books(gateway: Gateway) -> dict[str, Any]:
+    """The ledger, and the counters of budgets and rate limits in it or beside it."""
+    began = time.monotonic()
+    gate = gateway.gate
+    error = await gate.probe()
+    names = dict.fromkeys((gate.durable.name, gate.counters.name))
+    seconds = round(time.monotonic() - began, 2)
+    return {"part": f"ledger ({' and '.join(names)})", "ok": not error, "seconds": seconds, "error": error}
 
 
 def _print(report: dict[str, Any]) -> None:

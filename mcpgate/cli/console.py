@@ -41,6 +41,11 @@ def fail(message: str) -> None:
     print(f"{styled('error:', 'red', sys.stderr)} {message}", file=sys.stderr)
 
 
+def note(message: str) -> None:
+    """Something for a person, beside what the command is asked for."""
+    print(styled(message, "dim", sys.stderr), file=sys.stderr)
+
+
 class Status:
     """One moving line on a terminal; elsewhere only what lasts long, once."""
 

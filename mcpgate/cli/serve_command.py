@@ -75,7 +75,8 @@ def check_reachable(config: Config, host: str) -> None:
     if not asyncio.run(_any_key(config)):
         raise ConfigError(
             f"refusing to listen on {host}: there are no keys yet, so nobody could call anything. Make one with "
-            "`mcpgate keys create NAME --tools '*'`, declare one in governance.keys, or listen on 127.0.0.1"
+            "`mcpgate keys create NAME --tools '*'`, declare one in governance.keys, listen on 127.0.0.1, or set "
+            "server.trust_network: true"
         )
 
 

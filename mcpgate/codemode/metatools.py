@@ -297,6 +297,8 @@ class MetaTools:
         wrong: list[UnknownTool] = []
         for name in dict.fromkeys(names):
             server = catalog.find_server(name)
+            if catalog.withholds(name):
+                raise NotAllowed(f"{name} is not granted to this key", key=caller.id)
             try:
                 tools = [catalog.get_tool(name)] if server is None else list(server.tools[:40])
             except UnknownTool as error:

@@ -33,6 +33,7 @@ from mcpgate.governance.prices import Prices
 from mcpgate.governance.records import (
     LOCAL,
     Caller,
+    Claim,
     Entry,
     Refusal,
     Request,
@@ -44,7 +45,7 @@ from mcpgate.governance.records import (
     to_usd,
 )
 from mcpgate.governance.rules import measured, shown_amount
-from mcpgate.governance.store import Content, Counters, Records, Settlement, StoreAway
+from mcpgate.governance.store import Content, Counters, CountersLost, Durable, Query, Settlement, StoreAway
 from mcpgate.governance_config import GovernanceConfig
 from mcpgate.telemetry.metrics import Metrics
 
@@ -55,6 +56,7 @@ _POLL_S = 0.05
 """How often money that another process may have let go of is asked for."""
 _MOST_CALLERS = 20_000
 _MOST_UNWRITTEN = 100_000
+_WRITTEN_AT_ONCE = 500
 
 
 class Gate:
@@ -65,22 +67,24 @@ class Gate:
         config: GovernanceConfig,
         prices: Prices,
         counters: Counters,
-        records: Records,
+        durable: Durable,
         metrics: Metrics,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self.config, self.prices = config, prices
         self.policy = Policy(config)
         self.owner = new_id("gw")
-        self._counters, self._records, self._metrics, self._clock = counters, records, metrics, clock
+        self.counters, self.durable, self._metrics, self._clock = counters, durable, metrics, clock
         self._callers: dict[str, tuple[Policy, Mapping[str, Any], VirtualKey, Caller]] = {}
         self._open: dict[str, Admission] = {}
         self._queues: dict[str, _Queue] = {}
         self._unwritten: list[Settlement] = []
+        self._unreleased: list[Reservation] = []
         self._settling: set[asyncio.Task[None]] = set()
         self._warned: set[tuple[str, int]] = set()
         self._away: str | None = None
         self._leased = False
+        self._recounting = asyncio.Lock()
         self._keeper: asyncio.Task[None] | None = None
 
     # --- its own life
@@ -107,28 +111,32 @@ class Gate:
             log.error("%d entries of the ledger could not be written and are lost", len(self._unwritten))
         if self._leased:
             with suppress(StoreAway):
-                await self._counters.renew(self.owner, 0.0)  # whatever it still holds is free at once
-                await self._counters.expire(self._clock())
+                await self.counters.renew(self.owner, 0.0)  # whatever it still holds is free at once
+                await self.counters.expire(self._clock())
 
     async def reload(self, config: GovernanceConfig, prices: Prices) -> None:
         """Take over an edited configuration. Requests under way end under the rules they began with."""
         self.config, self.prices = config, prices
-        self.policy = Policy(config)
+        # With what is known of the store's declarations, so that there is no moment without them.
+        self.policy = Policy(config, self.policy.records, self.policy.version)
         with suppress(StoreAway):
             await self._reload()
 
     async def _keep(self) -> None:
         leased_at = time.monotonic()
         while True:
-            await asyncio.sleep(_LOOK_EVERY_S)
+            await asyncio.sleep(min(_LOOK_EVERY_S, self.config.lease_s / 4))
             try:
                 if time.monotonic() - leased_at > self.config.lease_s / 4 or self._away:
                     await self._lease()
                     leased_at = time.monotonic()
                 if self._unwritten:
                     await self._write_again()
+                while self._unreleased:
+                    await self.counters.release(self._unreleased[-1])
+                    self._wake(self._unreleased.pop().claims)
                 await self._look()
-                await self._counters.expire(self._clock())
+                await self.counters.expire(self._clock())
                 self._found()
             except StoreAway as error:
                 self._lost(error)
@@ -136,32 +144,81 @@ class Gate:
                 log.exception("the gate could not look after its store")
 
     async def _lease(self) -> None:
-        await self._counters.renew(self.owner, self._clock() + self.config.lease_s)
+        await self.counters.renew(self.owner, self._clock() + self.config.lease_s)
         self._leased = True
+
+    async def refresh(self) -> None:
+        """Take over what was just declared."""
+        try:
+            await self._look()
+        except StoreAway as error:
+            self._lost(error)
 
     async def _look(self) -> None:
         """See whether anything was declared elsewhere."""
-        _, version = await self._records.find_key("")
+        _, version = await self.durable.find_key("")
         if version != self.policy.version:
             await self._reload()
 
     async def _reload(self) -> None:
-        _, version = await self._records.find_key("")
+        _, version = await self.durable.find_key("")
         records = []
         for kind in RECORD_KINDS:
             after = ""
-            while page := await self._records.list_records(kind, after):
+            while page := await self.durable.list_records(kind, after):
                 records += page
                 after = page[-1].id
-        self.policy = Policy(self.config, records, version)
-        await self._start_values()
+        policy = Policy(self.config, records, version)
+        await self._start_values(policy)
+        self.policy = policy
 
-    async def _start_values(self) -> None:
+    async def _start_values(self, policy: Policy) -> None:
         now = self._clock()
-        for rule in self.policy.rules:
+        for rule in policy.rules:
             if rule.start:
                 claim = replace(rule.claim("", now, rule.start), limit=None)
-                await self._counters.adjust(claim, once=f"start {rule.id}")
+                await self.counters.adjust(claim, once=f"start {rule.id}")
+
+    async def _reserve_after_recount(self, reservation: Reservation) -> tuple[Standing, ...] | Refusal:
+        async with self._recounting:  # once, whoever comes meanwhile
+            try:
+                return await self.counters.reserve(reservation)
+            except CountersLost:
+                await self._recount()
+        return await self.counters.reserve(reservation)
+
+    async def _recount(self) -> None:
+        """Count again from the ledger what the rules of today would have counted."""
+        log.warning("the counters are lost; they are counted again from the ledger")
+        callers: dict[str, Caller] = {}
+        amounts = []
+        async for entry in self.durable.entries(since=0.0):
+            caller = callers.get(entry.key)
+            if caller is None:
+                caller = callers[entry.key] = await self._caller_by_id(entry.key)
+            caller = replace(caller, user=entry.user, team=entry.team, customer=entry.customer, metadata=entry.metadata)
+            request = Request(
+                entry.kind,  # type: ignore[arg-type]
+                entry.server,
+                entry.tool,
+                entry.provider,
+                entry.model,
+                entry.usage,
+                entry.id,
+                entry.parent_id,
+                entry.at,
+            )
+            for share in self.policy.shares(caller, request, entry.cost):
+                amounts.append((share.claim, measured(share.claim.measure, entry.cost, entry.usage)))
+        await self.counters.restore(amounts)
+        await self._start_values(self.policy)
+
+    async def _caller_by_id(self, id: str) -> Caller:
+        declared = self.policy.keys.get(id)
+        if declared is not None:
+            return self.policy.caller_of(*declared)
+        record = await self.durable.get_record("key", id)
+        return Caller(id) if record is None else self.policy.caller_of(*from_record(id, record.value))
 
     def _lost(self, error: StoreAway) -> None:
         self._metrics.store_failed()
@@ -173,6 +230,22 @@ class Gate:
         if self._away is not None:
             log.warning("the store is back")
         self._away = None
+
+    async def probe(self) -> str:
+        """Hold something, let go of it, and ask the ledger for a report: what went wrong, or nothing."""
+        now = self._clock()
+        claim = Claim("probe", "requests", amount=1, limit=1_000_000, cell=int(now), oldest=int(now), ends_at=now + 1)
+        reservation = Reservation(new_id("probe"), self.owner, (claim,))
+        try:
+            try:
+                await self.counters.reserve(reservation)
+            except CountersLost:
+                await self._reserve_after_recount(reservation)
+            await self.counters.release(reservation)
+            await self.durable.report(Query(now - 3600, now))
+        except StoreAway as error:
+            return str(error)
+        return ""
 
     # --- who
 
@@ -228,7 +301,7 @@ class Gate:
         value: Mapping[str, Any] = {}
         if declared is None:
             try:
-                record, version = await self._records.find_key(digest)
+                record, version = await self.durable.find_key(digest)
                 if version != self.policy.version:
                     await self._reload()
             except StoreAway as error:
@@ -268,7 +341,7 @@ class Gate:
                 what = f"{request.server}.{request.tool}" if request.kind == "tool" else str(request.model)
                 raise NotAllowed(f"{what} has no known price, and budget {budget.match.rule.id!r} asks for one")
         admission.shares = shares
-        if self._away is not None and (shares or caller is not LOCAL):
+        if self._away is not None and (shares or not caller.is_local):
             self._when_away(StoreAway(self._away))
         elif shares:
             reservation = Reservation(request.id, self.owner, tuple(share.claim for share in shares))
@@ -278,6 +351,7 @@ class Gate:
                 admission.standings = await self._reserve(admission, reservation)
             except StoreAway as error:
                 self._lost(error)
+                self._unreleased.append(reservation)  # it may have been made all the same
                 self._when_away(error)
             except asyncio.CancelledError:
                 # Whether it was reserved is not known: the answer was on its way.
@@ -301,7 +375,10 @@ class Gate:
         log.debug("admitted without counting: %s", error)
 
     async def _reserve(self, admission: "Admission", reservation: Reservation) -> tuple[Standing, ...]:
-        answer = await self._counters.reserve(reservation)
+        try:
+            answer = await self.counters.reserve(reservation)
+        except CountersLost:
+            answer = await self._reserve_after_recount(reservation)
         if not isinstance(answer, Refusal):
             return answer
         refused, held = judge(admission.caller, admission.shares, answer, self._clock())
@@ -317,7 +394,7 @@ class Gate:
             async with asyncio.timeout(self.config.hold_wait_s), line.turn:
                 while True:
                     line.changed.clear()
-                    answer = await self._counters.reserve(reservation)
+                    answer = await self.counters.reserve(reservation)
                     if not isinstance(answer, Refusal):
                         return answer
                     refused, held = judge(admission.caller, admission.shares, answer, self._clock())
@@ -337,9 +414,10 @@ class Gate:
 
     async def _release(self, reservation: Reservation) -> None:
         try:
-            await self._counters.release(reservation)
+            await self.counters.release(reservation)
         except StoreAway as error:
-            self._lost(error)  # its lease goes on; it is let go of with this process
+            self._lost(error)
+            self._unreleased.append(reservation)
         self._wake(reservation.claims)
 
     def _wake(self, claims: Sequence[Any]) -> None:
@@ -381,6 +459,7 @@ class Gate:
         parent = self._open.get(request.parent_id) if request.parent_id else None
         if parent is not None:
             parent.total += cost or 0
+            parent.warnings = tuple(dict.fromkeys((*parent.warnings, *admission.warnings)))
         if parent is not None and not claims and not cost:
             # Nothing hangs on it but the record, which must be there before the execution's answer is.
             parent.children.append(settlement)
@@ -396,7 +475,7 @@ class Gate:
                 break
         if cancelled is not None:
             raise cancelled
-        governed = claims or admission.caller is not LOCAL
+        governed = claims or not admission.caller.is_local
         if task.exception() is not None and governed and self.config.when_store_is_away == "refuse":
             raise Unavailable(
                 "it was done, but the ledger is away and could not be written before the answer; "
@@ -405,25 +484,38 @@ class Gate:
 
     async def _settle(self, settlements: Sequence[Settlement]) -> None:
         try:
-            await self._counters.settle(settlements)
+            await self.counters.settle(settlements)
         except StoreAway as error:
             self._lost(error)
             self._unwritten += settlements
             if len(self._unwritten) > _MOST_UNWRITTEN:
                 log.error("the ledger has been away for too long: %d entries are lost", len(settlements))
-                del self._unwritten[:-_MOST_UNWRITTEN]
+                del self._unwritten[_MOST_UNWRITTEN:]
             raise
         finally:
             for settlement in settlements:
                 self._wake(settlement.claims)
 
     async def _write_again(self) -> None:
-        waiting, self._unwritten = self._unwritten, []
-        try:
-            await self._counters.settle(waiting)
-        except StoreAway:
-            self._unwritten = [*waiting, *self._unwritten]
-            raise
+        while some := self._unwritten[:_WRITTEN_AT_ONCE]:
+            try:
+                await self.counters.settle(some)
+            except StoreAway:
+                raise
+            except Exception:
+                log.exception("%d entries of the ledger cannot be written at once", len(some))
+                await self._write_each(some)
+            # Only now: whoever cancels this finds them where they were, and settling twice counts once.
+            del self._unwritten[: len(some)]
+
+    async def _write_each(self, settlements: Sequence[Settlement]) -> None:
+        for settlement in settlements:
+            try:
+                await self.counters.settle([settlement])
+            except StoreAway:
+                raise
+            except Exception:
+                log.exception("the entry of request %s cannot be written and is lost", settlement.entry.id)
 
     def _background(self, work: Any) -> "asyncio.Task[None]":
         task: asyncio.Task[None] = asyncio.ensure_future(work)
@@ -610,5 +702,5 @@ def _error_of(caller: Caller, misfit: _Misfit, now: float) -> McpgateError:
         measure=rule.measure,
         limit=rule.limit / 1000 if rule.measure == "execution_seconds" else rule.limit,
         window=str(rule.window) or None,
-        retry_after_s=round(wait, 3),
+        retry_after_s=math.ceil(wait * 1000) / 1000,
     )

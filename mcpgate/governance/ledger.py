@@ -22,6 +22,8 @@ SUMS = (
 )
 """What is added up. `entries` are lines of the ledger, `requests` those that were not made from inside an execution;
 `cost` is in nano-dollars, of those that have a price; `unpriced` counts the others. `seconds` are of running code."""
+FRACTIONS = ("seconds", "latency_ms")
+"""Those of `SUMS` that are no whole numbers."""
 _METADATA = re.compile(r"metadata\.[A-Za-z0-9_.-]{1,64}")
 
 
@@ -75,7 +77,7 @@ def shown_row(row: Mapping[str, Any]) -> dict[str, Any]:
     for name, value in row.items():
         if name == "cost":
             shown["cost_usd"] = f"{to_usd(int(value)):f}"
-        elif name in ("seconds", "latency_ms"):
+        elif name in FRACTIONS:
             shown[name] = round(float(value), 3)
         elif name in SUMS:
             shown[name] = int(value)

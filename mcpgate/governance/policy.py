@@ -4,6 +4,7 @@ configuration file. Says who a key's caller is and which rules a request falls u
 import logging
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
@@ -54,19 +55,21 @@ class Policy:
     """The configuration's declarations, and the records beside them."""
 
     def __init__(self, config: GovernanceConfig, records: Iterable[Record] = (), version: int = 0) -> None:
-        self.version = version
+        self.version, self.records = version, tuple(records)
         self.customers, self.teams, self.users = dict(config.customers), dict(config.teams), dict(config.users)
         budgets = {rule.id: rule for rule in config.budgets}
         rate_limits = {rule.id: rule for rule in config.rate_limits}
-        tables = {
+        self.tables: dict[str, dict[str, Any]] = {
             "customer": self.customers,
             "team": self.teams,
             "user": self.users,
             "budget": budgets,
             "rate_limit": rate_limits,
         }
-        for record in records:
-            table: dict[str, object] = tables[record.kind]  # type: ignore[assignment]
+        """Everything declared but keys: kind → id → its model."""
+        self.in_file = {kind: frozenset(table) for kind, table in self.tables.items()}
+        for record in self.records:
+            table = self.tables[record.kind]
             if record.id in table:
                 log.warning("%s %r stands in the configuration file, which goes before", record.kind, record.id)
                 continue
@@ -74,7 +77,6 @@ class Policy:
                 table[record.id] = RECORD_KINDS[record.kind].model_validate(dict(record.value))
             except ValidationError as error:
                 log.error("%s %r cannot be read and is left out: %s", record.kind, record.id, error)
-        self.budgets, self.rate_limits = budgets, rate_limits
         self.rules: tuple[Rule, ...] = (
             *(budget_rule(rule) for rule in budgets.values()),
             *(rule for limit in rate_limits.values() for rule in rate_limit_rules(limit)),
@@ -85,7 +87,7 @@ class Policy:
         for id, spec in config.keys.items():
             secret = spec.secret.get_secret_value()
             digest = digest_of(secret)
-            self.keys[id] = (make_key(id, spec, [(digest, None)], secret[-4:], declared=True), spec)
+            self.keys[id] = (make_key(id, spec, [(digest, None)], declared=True), spec)
             self._by_digest[digest] = id
         self._warn_of_labels(config)
         self._metadata = sorted(mentioned_metadata(self.rules))
@@ -132,7 +134,10 @@ class Policy:
             return ()
         seen = (
             caller.id,
+            caller.name,
             caller.user,
+            caller.team,
+            caller.customer,
             caller.rules,
             request.server,
             request.tool,

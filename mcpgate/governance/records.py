@@ -98,6 +98,11 @@ class Caller:
     """Where what is admitted for this one request is noted, for a face that tells of it in headers."""
 
     @property
+    def is_local(self) -> bool:
+        """Whether it came without a key, where none is needed."""
+        return self.id == "local"
+
+    @property
     def owner(self) -> str:
         """Whom handles and sandbox sessions belong to: the key, or each user that it names in its requests."""
         return self.id if self.user is None else f"{self.id} {self.user}"
@@ -116,7 +121,7 @@ class VirtualKey:
     digests: tuple[tuple[str, float | None], ...] = ()
     """(SHA-256 of a secret in hex, until when it is good in epoch seconds or None): two while a rotation overlaps."""
     hint: str = ""
-    """The secret's last four characters, to tell keys apart."""
+    """The last four characters of a secret that we made, to tell keys apart."""
     user: str | None = None
     team: str | None = None
     customer: str | None = None

@@ -4,7 +4,7 @@
 counters and ledger in one transaction; Redis is `Counters` in front of either. Implementations: stores/.
 """
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -14,6 +14,10 @@ from mcpgate.governance.records import Claim, Entry, Refusal, Reservation, Stand
 class StoreAway(Exception):
     """The store cannot be reached, or does not answer in time. Nothing is known of what it was asked to do, and
     everything may be asked again: reserving and settling are idempotent by request id."""
+
+
+class CountersLost(StoreAway):
+    """The store is there, and what it had counted is gone: see `Counters.restore`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,9 +43,13 @@ class Counters(Protocol):
     """Amounts held and spent. Every method is atomic, in itself and over all processes that share the store.
     All raise StoreAway."""
 
+    name: str
+    """Of the database, for people."""
+
     async def reserve(self, reservation: Reservation) -> tuple[Standing, ...] | Refusal:
         """Hold every claim, or none: `spent + held + amount` must stay within every limit. Returns what the counters
-        stand at, this reservation included. The same reservation a second time changes nothing."""
+        stand at, this reservation included. The same reservation a second time changes nothing. Raises CountersLost
+        where the counters can be lost without the ledger."""
         ...
 
     async def settle(self, settlements: Sequence[Settlement]) -> None:
@@ -76,6 +84,10 @@ class Counters(Protocol):
 
     async def names(self, prefix: str, limit: int) -> list[str]:
         """Counters that hold anything, by the beginning of their names."""
+        ...
+
+    async def restore(self, amounts: Iterable[tuple[Claim, int]]) -> None:
+        """Take amounts, counted again from the ledger, for what is spent, where counters are lost; else do nothing."""
         ...
 
     async def close(self) -> None: ...

@@ -18,7 +18,7 @@ CELLS = 60
 _UTC = datetime.UTC
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 7 * 86_400}
 _DAY_S = 86_400
-_LONGEST_S = {"M": 31 * _DAY_S, "Q": 92 * _DAY_S, "Y": 366 * _DAY_S}
+_LONGEST_D = {"M": 31, "Q": 92, "Y": 366}
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,14 +104,24 @@ class RollingMonths(Window):
 
     def __init__(self, period: Period) -> None:
         self.period = period
+        self._last: Span | None = None
 
     def span(self, at: float) -> Span:
-        before = self.period.before(datetime.datetime.fromtimestamp(at, _UTC)).timestamp()
         cell = math.floor(at / _DAY_S)
-        return Span(cell, math.floor(before / _DAY_S), self.frees_at(cell))
+        if self._last is None or self._last.cell != cell:
+            self._last = Span(cell, self._oldest(cell), self.frees_at(cell))
+        return self._last
 
     def frees_at(self, cell: int) -> float:
-        return (cell + 1) * _DAY_S + self.period.count * _LONGEST_S[self.period.unit]
+        # The first day whose span begins after the cell; months differ by a few days at most.
+        day = cell + 1 + self.period.count * _LONGEST_D[self.period.unit]
+        while self._oldest(day - 1) > cell:
+            day -= 1
+        return day * _DAY_S
+
+    def _oldest(self, day: int) -> int:
+        before = self.period.before(datetime.datetime.fromtimestamp(day * _DAY_S, _UTC))
+        return math.floor(before.timestamp() / _DAY_S)
 
     def __str__(self) -> str:
         return str(self.period)

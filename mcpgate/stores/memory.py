@@ -1,7 +1,7 @@
 """Counters, records and ledger in the memory of one process: for tests, and as the plainest reading of the
 contracts that the databases have to match."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from typing import Any
 
 from mcpgate.governance.ledger import SUMS, facts_of, sums_of
@@ -18,6 +18,8 @@ class _Cell:
 
 class MemoryBooks:
     """Implements Counters, Records and Ledger. For one event loop."""
+
+    name = "memory"
 
     def __init__(self) -> None:
         self._cells: dict[str, dict[int, _Cell]] = {}
@@ -127,6 +129,9 @@ class MemoryBooks:
             for claim in reservation.claims:
                 self._cell(claim).held -= claim.amount
 
+    async def restore(self, amounts: Iterable[tuple[Claim, int]]) -> None:
+        pass  # counters and ledger are lost together
+
     # --- Records
 
     async def find_key(self, digest: str) -> tuple[Record | None, int]:
@@ -144,10 +149,12 @@ class MemoryBooks:
         place = (change.kind, change.id)
         if change.only_new and place in self._records:
             return False
-        if change.kind == "key":
+        if change.action == "reset":
+            pass
+        elif change.kind == "key":
             self._digests = {digest: id for digest, id in self._digests.items() if id != change.id}
             self._digests |= {digest: change.id for digest, _ in change.digests}
-        elif change.action != "reset":
+        else:
             self._version += 1
         if change.action != "reset":
             self._records.pop(place, None)

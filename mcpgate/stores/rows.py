@@ -5,7 +5,7 @@ import math
 from collections.abc import Sequence
 from typing import Any, Protocol
 
-from mcpgate.governance.ledger import BUCKETS, DIMENSIONS, SUMS
+from mcpgate.governance.ledger import BUCKETS, DIMENSIONS, FRACTIONS, SUMS
 from mcpgate.governance.records import Entry, Usage
 from mcpgate.governance.store import Query
 
@@ -57,18 +57,23 @@ def quoted(names: Sequence[str]) -> str:
     return ", ".join(f'"{name}"' for name in names)
 
 
+def clean(text: str) -> str:
+    """Text as every database takes it: without NUL and halves of surrogate pairs, which upstreams may send."""
+    return text.encode("utf-8", "replace").decode().replace("\0", "?")
+
+
 def row_of(entry: Entry) -> tuple[Any, ...]:
     """An entry's columns."""
-    metadata = json.dumps(dict(sorted(entry.metadata.items())), ensure_ascii=False) if entry.metadata else "{}"
+    metadata = {clean(name): clean(value) for name, value in sorted(entry.metadata.items())}
     return (
         entry.id,
         entry.parent_id or "",
         entry.at,
-        *(getattr(entry, name) or "" for name in DIMENSIONS),
+        *(clean(getattr(entry, name) or "") for name in DIMENSIONS),
         entry.cost,
         *(getattr(entry.usage, name) for name in USAGE),
         entry.latency_ms,
-        metadata,
+        json.dumps(metadata, ensure_ascii=False),
     )
 
 
@@ -157,14 +162,13 @@ def _part(
 
 
 def report_rows(query: Query, rows: Sequence[Sequence[Any]]) -> list[dict[str, Any]]:
-    names = (*query.by, *SUMS)
-    found = [dict(zip(names, row, strict=True)) for row in rows]
-    # Without groups SQL answers with one row of nulls where nothing was found.
-    return [
-        {name: value if name in query.by else value or 0 for name, value in row.items()}
-        for row in found
-        if row["entries"] or not query.by
-    ]
+    found = []
+    for row in rows:
+        # Without groups SQL answers with one row of nulls where nothing was found. Some databases add up decimals.
+        sums = (float(value or 0) if name in FRACTIONS else int(value or 0)
+                for name, value in zip(SUMS, row[len(query.by):], strict=True))  # fmt: skip
+        found.append({**dict(zip(query.by, row, strict=False)), **dict(zip(SUMS, sums, strict=True))})
+    return [row for row in found if row["entries"] or not query.by]
 
 
 def entries_statement(dialect: Dialect, query: Query, limit: int, before: int | None) -> tuple[str, list[Any]]:

@@ -40,7 +40,7 @@ class SqliteDialect:
 
     def bucket(self, bucket: str, at: str) -> str:
         form = {"hour": "%Y-%m-%dT%H:00Z", "day": "%Y-%m-%d", "month": "%Y-%m"}[bucket]
-        return f"strftime('{form}', {at}, 'unixepoch')"
+        return f"strftime('{form}', CAST({at} AS INTEGER), 'unixepoch')"
 
 
 _DIALECT = SqliteDialect()
@@ -57,6 +57,8 @@ _SPEND = (
 
 class SqliteBooks:
     """Implements Counters, Records and Ledger."""
+
+    name = "sqlite"
 
     def __init__(self, path: Path, report_metadata: Sequence[str] = ()) -> None:
         """Raises StoreAway if the file cannot be used."""
@@ -110,7 +112,8 @@ class SqliteBooks:
                 if spent:
                     db.executemany(_SPEND, spent)
                 if (content := settlement.content) is not None:
-                    kept = (settlement.entry.id, settlement.entry.at, content.arguments, content.result)
+                    texts = (rows.clean(content.arguments), rows.clean(content.result))
+                    kept = (settlement.entry.id, settlement.entry.at, *texts)
                     db.execute("INSERT INTO contents VALUES (?, ?, ?, ?)", kept)
 
         await self._writer.run(work, durable=True)
@@ -153,6 +156,9 @@ class SqliteBooks:
         statement = "SELECT DISTINCT counter FROM cells WHERE counter >= ? AND counter < ? ORDER BY counter LIMIT ?"
         found = self._read(lambda db: db.execute(statement, (prefix, prefix + "\U0010ffff", limit)).fetchall())
         return [name for (name,) in found]
+
+    async def restore(self, amounts: Iterable[tuple[Claim, int]]) -> None:
+        pass  # counters and ledger are lost together
 
     # --- Records
 
@@ -227,15 +233,16 @@ class SqliteBooks:
 
     async def entries(self, since: float) -> AsyncIterator[Entry]:
         columns = rows.quoted(rows.COLUMNS)
-        statement = f"SELECT seq, {columns} FROM entries WHERE at >= ? AND seq > ? ORDER BY seq LIMIT 5000"
-        last = 0
+        statement = f"SELECT seq, {columns} FROM entries WHERE (at, seq) > (?, ?) ORDER BY at, seq LIMIT 5000"
+        last: tuple[float, int] = (since, -1)
         while True:
-            found = await self._report(lambda db, last=last: db.execute(statement, (since, last)).fetchall())  # type: ignore[misc]
+            found = await self._report(lambda db, last=last: db.execute(statement, last).fetchall())  # type: ignore[misc]
             if not found:
                 return
             for seq, *row in found:
-                last = seq
-                yield rows.entry_of(row)
+                entry = rows.entry_of(row)
+                last = (entry.at, seq)
+                yield entry
 
     async def find_settled(self, ids: Sequence[str]) -> dict[str, Entry]:
         statement = f"SELECT {rows.quoted(rows.COLUMNS)} FROM entries WHERE id IN (SELECT value FROM json_each(?))"
@@ -296,7 +303,7 @@ class SqliteBooks:
 
         try:
             return await asyncio.to_thread(read)
-        except sqlite3.Error as error:
+        except (OSError, sqlite3.Error) as error:
             raise StoreAway(str(error)) from error
 
 

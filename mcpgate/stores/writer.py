@@ -82,16 +82,23 @@ class Writer:
     def _commit(self, tasks: list[_Task]) -> None:
         try:
             self._transaction(tasks)
+        except (sqlite3.OperationalError, OSError) as error:
+            # The file is away, full or taken, and will be for the next one too.
+            self._fail(tasks, error)
         except Exception as error:
-            if len(tasks) > 1:  # one of them may be the fault of it
+            if len(tasks) > 1:  # one of them is the fault of it
                 for task in tasks:
                     self._commit([task])
                 return
-            log.error("cannot write to the store: %s", error)
-            away = isinstance(error, (sqlite3.Error, OSError))
-            tasks[0].error = StoreAway(str(error)) if away else error
-            if away:
-                self._drop()
+            self._fail(tasks, error)
+
+    def _fail(self, tasks: list[_Task], error: Exception) -> None:
+        log.error("cannot write to the store: %s", error)
+        away = isinstance(error, (sqlite3.Error, OSError))
+        for task in tasks:
+            task.error = StoreAway(str(error)) if away else error
+        if away:
+            self._drop()
 
     def _transaction(self, tasks: list[_Task]) -> None:
         db = self._db
@@ -99,6 +106,7 @@ class Writer:
             db = self._db = self._open_db()
             db.isolation_level, self._durable = None, False
             db.execute("PRAGMA synchronous = NORMAL")
+            db.execute("PRAGMA busy_timeout = 0")  # see _begin
         durable = any(task.durable for task in tasks)
         if durable != self._durable:
             db.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")

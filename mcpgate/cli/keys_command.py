@@ -1,0 +1,174 @@
+"""`mcpgate keys`: virtual keys, made, listed, rotated and revoked in the store; a running gateway follows at once."""
+
+import argparse
+import asyncio
+import datetime
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar
+
+from mcpgate.app import open_books
+from mcpgate.cli import console
+from mcpgate.cli.opened import add_config, config_or_default
+from mcpgate.errors import InvalidRequest
+from mcpgate.governance.admin import Admin, parse, shown_key
+from mcpgate.governance.policy import Policy
+from mcpgate.governance_config import KeySpec
+from mcpgate.periods import Period
+
+T = TypeVar("T")
+_ACTOR = "command line"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
+    create = actions.add_parser("create", help="make a key; its secret is shown once")
+    create.add_argument("name", nargs="?", default="", help="what it is for")
+    create.add_argument("--tools", nargs="+", default=[], metavar="GLOB", help="over server.tool; '*' for all")
+    create.add_argument("--servers", nargs="+", default=[], metavar="GLOB", help="all tools of these servers")
+    create.add_argument("--models", nargs="+", default=[], metavar="GLOB")
+    create.add_argument("--providers", nargs="+", default=[], metavar="GLOB")
+    create.add_argument("--meta-tools", nargs="+", metavar="GLOB", help="default: all, for a key with any tool")
+    create.add_argument("--admin", action="store_true", help="may use the admin API")
+    for scope in ("user", "team", "customer"):
+        create.add_argument(f"--{scope}", metavar="ID")
+    create.add_argument("--expires", metavar="WHEN", help="a date, or a period like 90d")
+    create.add_argument("--budget", action="append", default=[], metavar="USD/PERIOD", help="e.g. 10/1d; repeatable")
+    create.add_argument(
+        "--rate", action="append", default=[], metavar="REQUESTS/PERIOD", help="e.g. 100/1m; repeatable"
+    )
+    create.add_argument("--concurrency", type=int, metavar="N", help="requests at once")
+    create.add_argument("--ip", nargs="+", default=[], metavar="NETWORK", help="addresses it may be used from")
+    listed = actions.add_parser("list", help="list the keys; their secrets are nowhere")
+    rotate = actions.add_parser("rotate", help="make a new secret; the old one stays good for a while")
+    rotate.add_argument("key", help="id or name")
+    rotate.add_argument(
+        "--overlap", default="1d", metavar="PERIOD", help="how long the old secret is good (default: 1d)"
+    )
+    revoke = actions.add_parser("revoke", help="end a key at once, in every worker")
+    revoke.add_argument("key", help="id or name")
+    for action in (create, listed, rotate, revoke):
+        action.add_argument("--format", choices=("text", "json"), default="text")
+        add_config(action)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    async def work(admin: Admin) -> None:
+        match arguments.action:
+            case "create":
+                spec = _spec(arguments)
+                key, secret = await admin.create_key(spec, _ACTOR)
+                _show_secret(arguments, key.id, secret)
+                if spec.grants == KeySpec().grants:
+                    console.note("it may do nothing yet, for nothing was granted: --tools '*' grants every tool")
+            case "rotate":
+                key, secret = await admin.rotate_key(arguments.key, arguments.overlap, _ACTOR)
+                _show_secret(arguments, key.id, secret)
+            case "revoke":
+                key = await admin.revoke_key(arguments.key, _ACTOR)
+                console.show(shown_key(key)) if arguments.format == "json" else print(f"{key.id} is revoked")
+            case _:
+                await _list(admin, arguments.format)
+
+    _with_admin(arguments.config, work)
+    return 0
+
+
+def _with_admin(config_path: str | None, work: Callable[[Admin], Awaitable[T]]) -> T:
+    config = config_or_default(config_path)
+
+    async def main() -> T:
+        books = await open_books(config)
+        try:
+            policy = Policy(config.governance)
+            return await work(Admin(books.durable, books.counters, lambda: policy))
+        finally:
+            await books.close()
+
+    return asyncio.run(main())
+
+
+async def _list(admin: Admin, form: str) -> None:
+    keys, after = await admin.list_keys(), ""
+    while form == "json" and len(keys) % 1000 == 0 and keys and keys[-1].id != after:
+        after = keys[-1].id
+        keys += await admin.list_keys(after)
+    shown = [shown_key(key) for key in keys]
+    if form == "json":
+        console.show(shown)
+        return
+    headers = ("id", "name", "secret", "state", "customer", "team", "user", "tools", "expires")
+    rows = [
+        (
+            key["id"],
+            key["name"],
+            f"…{key['secret_ends_with']}" if key["secret_ends_with"] else "",
+            key["state"] + (" (file)" if key["declared"] else ""),
+            *(key[scope] or "" for scope in ("customer", "team", "user")),
+            " ".join(key["grants"]["tools"]) + (" +admin" if key["grants"]["admin"] else ""),
+            key["expires_at"] or "",
+        )
+        for key in shown
+    ]
+    print(
+        console.table(headers, rows) if rows else "there are no keys; `mcpgate keys create NAME --tools '*'` makes one"
+    )
+
+
+def _show_secret(arguments: argparse.Namespace, id: str, secret: str) -> None:
+    if arguments.format == "json":
+        console.show({"id": id, "secret": secret})
+        return
+    print(f"id      {id}\nsecret  {secret}")
+    console.note("the secret is shown this once; send it as Authorization: Bearer mg-… or x-api-key: mg-…")
+
+
+def _spec(arguments: argparse.Namespace) -> KeySpec:
+    limits: list[dict[str, Any]] = []
+    for text in arguments.rate:
+        requests, window = _per(text, "--rate", "100/1m")
+        limits.append({"requests": requests, "window": window})
+    if arguments.concurrency is not None:
+        limits.append({"concurrency": arguments.concurrency})
+    budgets = []
+    for text in arguments.budget:
+        usd, period = _per(text, "--budget", "10/1d")
+        budgets.append({"limit_usd": usd, "period": period})
+    spec: KeySpec = parse(
+        KeySpec,
+        {
+            "name": arguments.name,
+            "user": arguments.user,
+            "team": arguments.team,
+            "customer": arguments.customer,
+            "grants": {
+                "tools": arguments.tools,
+                "servers": arguments.servers,
+                "models": arguments.models,
+                "providers": arguments.providers,
+                "meta_tools": arguments.meta_tools,
+                "admin": arguments.admin,
+            },
+            "budget": budgets,
+            "rate_limits": limits,
+            "expires_at": _expiry(arguments.expires),
+            "allowed_ips": arguments.ip,
+        },
+    )
+    return spec
+
+
+def _per(text: str, option: str, example: str) -> tuple[str, str]:
+    amount, separator, period = text.partition("/")
+    if not separator:
+        raise InvalidRequest(f"{option} is {text!r}; it takes an amount and a period, e.g. {example}")
+    return amount, period
+
+
+def _expiry(text: str | None) -> str | None:
+    if text is None:
+        return None
+    now = datetime.datetime.now(datetime.UTC)
+    try:
+        return (now + (now - Period.parse(text).before(now))).isoformat()
+    except (ValueError, OverflowError):
+        return text

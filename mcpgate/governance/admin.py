@@ -1,0 +1,245 @@
+"""What administrators do, for the command line and the admin API alike: keys, scopes, rules, resets. Every change
+has its line in the audit trail, and none ever holds a secret."""
+
+import dataclasses
+import datetime
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+from mcpgate.errors import Conflict, InvalidRequest, NotFound
+from mcpgate.governance.keys import digest_of, from_record, new_secret, to_record
+from mcpgate.governance.policy import RECORD_KINDS, Policy
+from mcpgate.governance.records import VirtualKey, new_id, to_usd
+from mcpgate.governance.rules import Rule, budget_rule, rate_limit_rules, scope_rules
+from mcpgate.governance.store import Change, Counters, Durable
+from mcpgate.governance_config import KeySpec
+from mcpgate.periods import Period
+
+_MOST_SUBJECTS = 1000
+
+
+class Admin:
+    """Changes what is declared in the store. What stands in the configuration file is shown, and changed there."""
+
+    def __init__(
+        self,
+        durable: Durable,
+        counters: Counters,
+        policy: Callable[[], Policy],
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._durable, self._counters, self._policy, self._clock = durable, counters, policy, clock
+
+    # --- keys
+
+    async def create_key(self, spec: KeySpec, actor: str, id: str | None = None) -> tuple[VirtualKey, str]:
+        """The key, and its secret: nobody sees it again. Raises Conflict."""
+        id = id or new_id("vk")
+        if id in self._policy().keys:
+            raise Conflict(f"key {id!r} stands in the configuration file")
+        secret, now = new_secret(), self._clock()
+        digests = [(digest_of(secret), None)]
+        value = to_record(spec, digests, secret[-4:], now)
+        if not await self._durable.change(Change("key", id, value, actor, "create", now, digests, only_new=True)):
+            raise Conflict(f"there is a key {id!r} already")
+        return from_record(id, value)[0], secret
+
+    async def list_keys(self, after: str = "", limit: int = 1000) -> list[VirtualKey]:
+        """Those of the configuration file first, then by id."""
+        declared = [key for key, _ in self._policy().keys.values()] if not after else []
+        records = await self._durable.list_records("key", after, limit)
+        return [*declared, *(from_record(record.id, record.value)[0] for record in records)]
+
+    async def get_key(self, name: str) -> tuple[VirtualKey, KeySpec]:
+        """By id, or by a name that only one key has. Raises NotFound."""
+        if (declared := self._policy().keys.get(name)) is not None:
+            return declared
+        record = await self._durable.get_record("key", name)
+        if record is not None:
+            return from_record(name, record.value)
+        named = []
+        after = ""
+        while page := await self._durable.list_records("key", after):
+            named += [record for record in page if record.value["spec"].get("name") == name]
+            after = page[-1].id
+        if len(named) != 1:
+            several = f"; {len(named)} keys have this name, give the id" if named else ""
+            raise NotFound(f"there is no key {name!r}{several}")
+        return from_record(named[0].id, named[0].value)
+
+    async def rotate_key(self, name: str, overlap: str, actor: str) -> tuple[VirtualKey, str]:
+        """A new secret; the old ones are good for `overlap` longer (a period, or 0). Raises NotFound, Conflict."""
+        key, spec = await self._own(name)
+        if key.revoked_at is not None:
+            raise Conflict(f"key {name!r} was revoked; create another")
+        now = self._clock()
+        until = now
+        if overlap not in ("0", "0s", ""):
+            try:
+                period = Period.parse(overlap)
+            except ValueError as error:
+                raise InvalidRequest(f"overlap: {error}") from None
+            today = datetime.datetime.fromtimestamp(now, datetime.UTC)
+            until = now + (today - period.before(today)).total_seconds()
+        secret = new_secret()
+        old = [(digest, until if end is None else min(end, until)) for digest, end in key.digests]
+        digests = [(digest_of(secret), None), *((digest, end) for digest, end in old if end > now)]
+        value = to_record(spec, digests, secret[-4:], key.created_at)
+        await self._durable.change(Change("key", key.id, value, actor, "rotate", now, digests))
+        return from_record(key.id, value)[0], secret
+
+    async def change_key(self, name: str, spec: KeySpec, actor: str) -> VirtualKey:
+        """Put everything but the secret in the place of what it was. Raises NotFound, Conflict."""
+        key, _ = await self._own(name)
+        value = to_record(spec, key.digests, key.hint, key.created_at, key.revoked_at)
+        await self._durable.change(Change("key", key.id, value, actor, "change", self._clock(), key.digests))
+        return from_record(key.id, value)[0]
+
+    async def revoke_key(self, name: str, actor: str) -> VirtualKey:
+        """No worker takes it any more. The key stays known, for the ledger names it. Raises NotFound, Conflict."""
+        key, spec = await self._own(name)
+        now = self._clock()
+        value = to_record(spec, key.digests, key.hint, key.created_at, key.revoked_at or now)
+        await self._durable.change(Change("key", key.id, value, actor, "revoke", now, key.digests))
+        return from_record(key.id, value)[0]
+
+    async def _own(self, name: str) -> tuple[VirtualKey, KeySpec]:
+        key, spec = await self.get_key(name)
+        if key.declared:
+            raise Conflict(f"key {name!r} stands in the configuration file and is changed there")
+        return key, spec
+
+    # --- customers, teams, users, budgets, rate limits
+
+    def list_declared(self, kind: str) -> dict[str, tuple[BaseModel, bool]]:
+        """Id → what is declared, and whether it is in the configuration file."""
+        return {id: (value, id in self._policy().in_file[kind]) for id, value in self._table(kind).items()}
+
+    async def put(self, kind: str, id: str, value: Mapping[str, Any], actor: str) -> Any:
+        """Declare, or declare anew. Raises InvalidRequest, Conflict."""
+        if id in self._policy().in_file[kind]:
+            raise Conflict(f"{kind} {id!r} stands in the configuration file and is changed there")
+        given = {**value, "id": id} if kind in ("budget", "rate_limit") else dict(value)
+        parsed = parse(RECORD_KINDS[kind], given)
+        stored = parsed.model_dump(mode="json", exclude_defaults=True)
+        action = "change" if id in self._table(kind) else "create"
+        await self._durable.change(Change(kind, id, stored, actor, action, self._clock()))
+        return parsed
+
+    async def delete(self, kind: str, id: str, actor: str) -> None:
+        """Raises NotFound, Conflict."""
+        if id in self._policy().in_file[kind]:
+            raise Conflict(f"{kind} {id!r} stands in the configuration file and is changed there")
+        if id not in self._table(kind):
+            raise NotFound(f"there is no {kind} {id!r}")
+        await self._durable.change(Change(kind, id, None, actor, "delete", self._clock()))
+
+    def _table(self, kind: str) -> Mapping[str, BaseModel]:
+        return self._policy().tables[kind]
+
+    # --- what they stand at
+
+    async def standings(self, kind: str, id: str) -> list[dict[str, Any]]:
+        """What a budget or rate limit stands at, for each subject that has anything. `kind` may be that of a scope,
+        for what it has of its own. Raises NotFound."""
+        found = []
+        for rule in await self._rules(kind, id):
+            names = await self._counters.names(rule.counter(""), _MOST_SUBJECTS)
+            if rule.per == "shared" and not names:
+                names = [rule.counter("")]
+            span = rule.window.span(self._clock())
+            for name, standing in zip(
+                names, await self._counters.read([(name, span.oldest) for name in names]), strict=True
+            ):
+                frees = rule.window.frees_at(span.cell if standing.first is None else standing.first)
+                shown: Callable[[int], Any] = _usd if rule.measure == "cost" else _plain(rule)
+                found.append(
+                    {
+                        "id": rule.id,
+                        "measure": rule.measure,
+                        "subject": name.split("|", 2)[2] or None,
+                        "limit": shown(rule.limit),
+                        "spent": shown(standing.spent),
+                        "reserved": shown(standing.held),
+                        "left": shown(max(0, rule.limit - standing.spent - standing.held)),
+                        "window": str(rule.window) or None,
+                        "resets_at": _moment(frees),
+                    }
+                )
+        return found
+
+    async def reset(self, kind: str, id: str, subject: str | None, actor: str) -> None:
+        """Nothing is spent any more of a budget or rate limit: of one subject's, or of everybody's. What is held
+        stays held. Raises NotFound."""
+        for rule in await self._rules(kind, id):
+            names = await self._counters.names(rule.counter(""), 1_000_000)
+            for name in names if subject is None else [rule.counter(subject)]:
+                await self._counters.reset(name)
+        await self._durable.change(Change(kind, id, {"subject": subject}, actor, "reset", self._clock()))
+
+    async def _rules(self, kind: str, id: str) -> Sequence[Rule]:
+        if kind == "key":
+            key, spec = await self.get_key(id)
+            return scope_rules("key", key.id, spec)
+        declared: Any = self._table(kind).get(id)
+        if declared is None:
+            raise NotFound(f"there is no {kind.replace('_', ' ')} {id!r}")
+        if kind == "budget":
+            return [budget_rule(declared)]
+        return rate_limit_rules(declared) if kind == "rate_limit" else scope_rules(kind, id, declared)
+
+
+def parse(model: type[BaseModel], value: Mapping[str, Any]) -> Any:
+    """Raises InvalidRequest that says what and where."""
+    try:
+        return model.model_validate(dict(value))
+    except ValidationError as error:
+        faults = []
+        for fault in error.errors():
+            where = ".".join(str(part) for part in fault["loc"]) or "body"
+            faults.append(f"{where}: {fault['msg'].removeprefix('Value error, ')}")
+        raise InvalidRequest("; ".join(faults)) from None
+
+
+def shown_key(key: VirtualKey, spec: KeySpec | None = None) -> dict[str, Any]:
+    """A key for people and programs, without its digests."""
+    state = "active"
+    if key.revoked_at is not None:
+        state = "revoked"
+    elif not key.enabled:
+        state = "disabled"
+    elif key.expires_at is not None and key.expires_at <= time.time():
+        state = "expired"
+    grants = dataclasses.asdict(key.grants)
+    shown = {
+        "id": key.id,
+        "name": key.name,
+        "secret_ends_with": key.hint,
+        "state": state,
+        "user": key.user,
+        "team": key.team,
+        "customer": key.customer,
+        "grants": {name: list(value) if isinstance(value, tuple) else value for name, value in grants.items()},
+        "expires_at": None if key.expires_at is None else _moment(key.expires_at),
+        "created_at": _moment(key.created_at) if key.created_at else None,
+        "secrets": len(key.digests),
+        "declared": key.declared,
+    }
+    return shown if spec is None else {**shown, "spec": spec.model_dump(mode="json", exclude={"secret"})}
+
+
+def _usd(nano: int) -> str:
+    return f"{to_usd(nano):f}"
+
+
+def _plain(rule: Rule) -> Callable[[int], float]:
+    return (lambda amount: amount / 1000) if rule.measure == "execution_seconds" else (lambda amount: amount)
+
+
+def _moment(at: float) -> str | None:
+    if at in (float("inf"), float("-inf")) or at > 8e15:
+        return None
+    return datetime.datetime.fromtimestamp(at, datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

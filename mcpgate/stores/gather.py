@@ -1,0 +1,60 @@
+"""Many who ask at once share one question to the store, and so one round trip, one transaction, one flush to disk."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Generic, TypeVar
+
+from mcpgate.governance.store import StoreAway
+
+A = TypeVar("A")
+R = TypeVar("R")
+
+
+class Gather(Generic[A, R]):
+    """While `at_once` questions are under way, the next ones wait and become one."""
+
+    def __init__(self, ask: Callable[[list[A]], Awaitable[Sequence[R]]], at_once: int = 1, most: int = 100) -> None:
+        self._ask, self._free, self._most = ask, at_once, most
+        self._waiting: list[tuple[A, asyncio.Future[R]]] = []
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def __call__(self, item: A) -> R:
+        done: asyncio.Future[R] = asyncio.get_running_loop().create_future()
+        self._waiting.append((item, done))
+        if self._free:
+            self._free -= 1
+            task = asyncio.create_task(self._run())
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+        try:
+            return await asyncio.shield(done)
+        except asyncio.CancelledError:
+            # Whoever stops waiting may let go of it next: that must come after it.
+            await asyncio.wait([done])
+            if not done.cancelled():
+                done.exception()
+            raise
+
+    async def _run(self) -> None:
+        try:
+            while self._waiting:
+                batch, self._waiting = self._waiting[: self._most], self._waiting[self._most :]
+                await self._flush(batch)
+        finally:
+            self._free += 1
+
+    async def _flush(self, batch: list[tuple[A, "asyncio.Future[R]"]]) -> None:
+        try:
+            answers = await self._ask([item for item, _ in batch])
+        except Exception as error:
+            if len(batch) > 1 and not isinstance(error, StoreAway):  # one of them may be the fault of it
+                for one in batch:
+                    await self._flush([one])
+                return
+            for _, done in batch:
+                if not done.done():
+                    done.set_exception(error)
+            return
+        for (_, done), answer in zip(batch, answers, strict=True):
+            if not done.done():
+                done.set_result(answer)

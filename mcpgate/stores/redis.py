@@ -1,0 +1,348 @@
+"""Counters in Redis or Valkey, in front of a durable store that has the ledger. What must be atomic is one script.
+
+The ledger is written first and the counters after it. If a process dies in between, whoever lets go of what it held
+finds the entry in the ledger and counts it. If Redis loses what it had, it is counted again from the ledger: a mark
+says that the counters are whole, and without it nothing is reserved until they are. Amounts are exact up to 2^53
+nano-dollars (nine million dollars) in one window, for scripts count in doubles.
+"""
+
+import json
+import math
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from redis import asyncio as redis
+from redis.exceptions import RedisError
+
+from mcpgate.governance.records import Claim, Refusal, Reservation, Standing
+from mcpgate.governance.rules import measured
+from mcpgate.governance.store import CountersLost, Durable, Settlement, StoreAway
+from mcpgate.stores.gather import Gather
+
+_CONNECTIONS = 32
+_ANSWER_S = 5.0
+_REMEMBER_S = 600
+"""How long a settled request is remembered, so that settling it again counts nothing twice."""
+_FOREVER = 9e15
+_Settled = tuple[str, list[tuple[str, int, int, float]]]
+"""A request, and what it spent: counter, cell, amount, end of the cell."""
+
+_STANDING = """
+local function number(value) return tonumber(value or '0') end
+local function text(value) return string.format('%.0f', value) end
+-- spent, held and the first cell that is not empty, of the cells from `oldest` on; forgets those before
+local function standing(key, oldest)
+  local fields = redis.call('HGETALL', key)
+  local spent, held, first = 0, 0, nil
+  local old = {}
+  for i = 1, #fields, 2 do
+    local cell, what = string.match(fields[i], '^(-?%d+):(%a)$')
+    cell = tonumber(cell)
+    local amount = tonumber(fields[i + 1])
+    if cell < oldest then
+      old[#old + 1] = fields[i]
+    elseif amount ~= 0 then
+      if what == 's' then spent = spent + amount else held = held + amount end
+      if first == nil or cell < first then first = cell end
+    end
+  end
+  for _, field in ipairs(old) do redis.call('HDEL', key, field) end
+  return spent, held, first
+end
+local function keep(key, ends_at)
+  if ends_at >= 9e15 then
+    redis.call('PERSIST', key)
+  else
+    local at = math.ceil(ends_at * 1000)
+    local ttl = redis.call('PTTL', key)
+    local now = redis.call('TIME')
+    local left = at - (tonumber(now[1]) * 1000 + math.floor(tonumber(now[2]) / 1000))
+    if left < 1000 then left = 1000 end
+    if ttl < left and (ttl >= 0 or redis.call('HLEN', key) <= 1) then redis.call('PEXPIRE', key, text(left)) end
+  end
+end
+local function let_go(prefix, id)
+  local held = redis.call('GET', prefix .. 'r:' .. id)
+  if not held then return nil end
+  redis.call('DEL', prefix .. 'r:' .. id)
+  local reservation = cjson.decode(held)
+  redis.call('SREM', prefix .. 'o:' .. reservation.owner, id)
+  for _, claim in ipairs(reservation.claims) do
+    local key, field = prefix .. 'c:' .. claim[1], claim[2] .. ':h'
+    if claim[3] ~= '0' and redis.call('HEXISTS', key, field) == 1 then
+      if redis.call('HINCRBY', key, field, '-' .. claim[3]) == 0 then redis.call('HDEL', key, field) end
+    end
+  end
+  return reservation
+end
+"""
+
+_RESERVE = (
+    _STANDING
+    + """
+local prefix, answers = KEYS[1], {}
+if redis.call('EXISTS', prefix .. 'whole') == 0 then return cjson.encode({lost = true}) end
+for number, asked in ipairs(cjson.decode(ARGV[1])) do
+  local id, owner, claims = asked[1], asked[2], asked[3]
+  local known = redis.call('EXISTS', prefix .. 'r:' .. id) == 1 or redis.call('EXISTS', prefix .. 'd:' .. id) == 1
+  local fits, found = true, {}
+  for place, claim in ipairs(claims) do
+    local spent, held, first = standing(prefix .. 'c:' .. claim.counter, tonumber(claim.oldest))
+    local fit = known or claim.limit == nil or spent + held + tonumber(claim.amount) <= tonumber(claim.limit)
+    fits = fits and fit
+    found[place] = {fit, text(spent), text(held), first and text(first) or false}
+  end
+  if fits and not known then
+    for place, claim in ipairs(claims) do
+      local key = prefix .. 'c:' .. claim.counter
+      if claim.amount ~= '0' then redis.call('HINCRBY', key, claim.cell .. ':h', claim.amount) end
+      keep(key, claim.ends_at)
+      found[place][3] = text(tonumber(found[place][3]) + tonumber(claim.amount))
+    end
+    redis.call('SET', prefix .. 'r:' .. id, asked[4])
+    redis.call('SADD', prefix .. 'o:' .. owner, id)
+    redis.call('ZADD', prefix .. 'leases', 'NX', '0', owner)  -- without a lease it is held for nobody
+  end
+  answers[number] = found
+end
+return cjson.encode({answers = answers})
+"""
+)
+
+_SETTLE = (
+    _STANDING
+    + """
+local prefix, remember, settlements = KEYS[1], ARGV[1], cjson.decode(ARGV[2])
+local whole = redis.call('EXISTS', prefix .. 'whole') == 1
+for _, settlement in ipairs(settlements) do
+  let_go(prefix, settlement.id)
+  -- What is not whole is counted again from the ledger, where this is already.
+  if whole and redis.call('SET', prefix .. 'd:' .. settlement.id, '1', 'NX', 'EX', remember) then
+    for _, part in ipairs(settlement.spent) do
+      local key = prefix .. 'c:' .. part[1]
+      redis.call('HINCRBY', key, part[2] .. ':s', part[3])
+      keep(key, part[4])
+    end
+  end
+end
+return 1
+"""
+)
+
+_RELEASE = _STANDING + "let_go(KEYS[1], ARGV[1]) return 1"
+
+_READ = (
+    _STANDING
+    + """
+local found = {}
+for place, asked in ipairs(cjson.decode(ARGV[1])) do
+  local spent, held, first = standing(KEYS[1] .. 'c:' .. asked[1], tonumber(asked[2]))
+  found[place] = {text(spent), text(held), first and text(first) or false}
+end
+return cjson.encode(found)
+"""
+)
+
+_ADJUST = (
+    _STANDING
+    + """
+local prefix, once, claim = KEYS[1], ARGV[1], cjson.decode(ARGV[2])
+if once == '' or redis.call('SADD', prefix .. 'adjusted', once) == 1 then
+  local key = prefix .. 'c:' .. claim[1]
+  redis.call('HINCRBY', key, claim[2] .. ':s', claim[3])
+  keep(key, claim[4])
+end
+return 1
+"""
+)
+
+_RESET = """
+local key = KEYS[1] .. 'c:' .. ARGV[1]
+for _, field in ipairs(redis.call('HKEYS', key)) do
+  if string.sub(field, -2) == ':s' then redis.call('HDEL', key, field) end
+end
+return 1
+"""
+
+_RESTORE = (
+    _STANDING
+    + """
+local prefix = KEYS[1]
+if redis.call('EXISTS', prefix .. 'whole') == 1 then return 0 end
+for _, part in ipairs(cjson.decode(ARGV[1])) do
+  local key = prefix .. 'c:' .. part[1]
+  redis.call('HSET', key, part[2] .. ':s', part[3])
+  keep(key, part[4])
+end
+redis.call('SET', prefix .. 'whole', '1')
+return 1
+"""
+)
+
+
+class RedisCounters:
+    """Implements Counters."""
+
+    name = "redis"
+
+    def __init__(self, client: "redis.Redis", durable: Durable, prefix: str) -> None:
+        # The braces keep all keys on one node of a cluster, which scripts need.
+        self._client, self._durable, self._prefix = client, durable, f"{{{prefix}}}:"
+        self._reserve_next = Gather(self._reserve_all)
+        self._count_next = Gather(self._count_all)
+        self._scripts = {
+            name: client.register_script(text)
+            for name, text in (
+                ("reserve", _RESERVE),
+                ("settle", _SETTLE),
+                ("release", _RELEASE),
+                ("read", _READ),
+                ("adjust", _ADJUST),
+                ("reset", _RESET),
+                ("restore", _RESTORE),
+            )
+        }
+
+    @classmethod
+    async def open(cls, url: str, durable: Durable, prefix: str = "mcpgate") -> "RedisCounters":
+        """Raises StoreAway."""
+        address = url.replace("valkey", "redis", 1)
+        try:
+            pool = redis.BlockingConnectionPool.from_url(
+                address,
+                decode_responses=True,
+                socket_timeout=_ANSWER_S,
+                socket_connect_timeout=_ANSWER_S,
+                max_connections=_CONNECTIONS,
+                timeout=_ANSWER_S,
+                client_name="mcpgate",
+            )
+        except ValueError as error:
+            raise StoreAway(f"storage.counters: {error}") from error
+        counters = cls(redis.Redis.from_pool(pool), durable, prefix)
+        await counters._ask(counters._client.ping())
+        return counters
+
+    async def close(self) -> None:
+        await self._client.aclose()
+
+    async def reserve(self, reservation: Reservation) -> tuple[Standing, ...] | Refusal:
+        return await self._reserve_next(reservation)
+
+    async def _reserve_all(self, reservations: Sequence[Reservation]) -> list[tuple[Standing, ...] | Refusal]:
+        asked = []
+        for reservation in reservations:
+            claims, kept = [], []
+            for claim in reservation.claims:
+                cell, amount, ends_at = str(claim.cell), str(claim.amount), _ends(claim.ends_at)
+                facts = {"counter": claim.counter, "cell": cell, "oldest": str(claim.oldest), "amount": amount}
+                limit = {} if claim.limit is None else {"limit": str(claim.limit)}
+                claims.append({**facts, **limit, "ends_at": ends_at})
+                kept.append([claim.counter, cell, amount, claim.measure, ends_at])
+            held = json.dumps({"owner": reservation.owner, "claims": kept})
+            asked.append([reservation.id, reservation.owner, claims, held])
+        answer = json.loads(await self._run("reserve", json.dumps(asked)))
+        if "lost" in answer:
+            raise CountersLost("Redis has lost its counters")
+        answers: list[tuple[Standing, ...] | Refusal] = []
+        for found in answer["answers"]:
+            standings = tuple(_standing(*row[1:]) for row in found)
+            misfits = tuple((place, standings[place]) for place, row in enumerate(found) if not row[0])
+            answers.append(Refusal(misfits) if misfits else standings)
+        return answers
+
+    async def settle(self, settlements: Sequence[Settlement]) -> None:
+        await self._durable.settle([Settlement(s.entry, content=s.content) for s in settlements])
+        counted: list[_Settled] = []
+        for settlement in settlements:
+            pairs = zip(settlement.claims, settlement.amounts, strict=True)
+            spent = [(claim.counter, claim.cell, amount, claim.ends_at) for claim, amount in pairs]
+            if spent:
+                counted.append((settlement.entry.id, spent))
+        if counted:
+            await self._count_next(counted)
+
+    async def _count_all(self, batches: Sequence[Sequence[_Settled]]) -> list[None]:
+        parts = [
+            {"id": id, "spent": [[name, str(cell), str(n), _ends(ends_at)] for name, cell, n, ends_at in spent if n]}
+            for batch in batches
+            for id, spent in batch
+        ]
+        await self._run("settle", str(_REMEMBER_S), json.dumps(parts))
+        return [None] * len(batches)
+
+    async def release(self, reservation: Reservation) -> None:
+        await self._run("release", reservation.id)
+
+    async def renew(self, owner: str, until: float) -> None:
+        await self._ask(self._client.zadd(self._prefix + "leases", {owner: until}))
+
+    async def expire(self, now: float) -> int:
+        dead: list[str] = await self._ask(self._client.zrangebyscore(self._prefix + "leases", "-inf", now))
+        gone = 0
+        for owner in dead:
+            ids = sorted(await self._ask(self._client.smembers(f"{self._prefix}o:{owner}")))
+            held = await self._ask(self._client.mget([f"{self._prefix}r:{id}" for id in ids])) if ids else []
+            settled = await self._durable.find_settled(ids)
+            for id, text in zip(ids, held, strict=True):
+                if text is None:
+                    await self._ask(self._client.srem(f"{self._prefix}o:{owner}", id))
+                elif (entry := settled.get(id)) is not None:
+                    # It died between the ledger and the counters.
+                    spent = [
+                        (counter, int(cell), measured(measure, entry.cost, entry.usage), ends_at)
+                        for counter, cell, _, measure, ends_at in json.loads(text)["claims"]
+                    ]
+                    await self._count_next([(id, spent)])
+                else:
+                    await self._run("release", id)
+                gone += 1
+            await self._ask(self._client.zremrangebyscore(self._prefix + "leases", "-inf", now))
+        return gone
+
+    async def read(self, counters: Sequence[tuple[str, int]]) -> list[Standing]:
+        asked = json.dumps([[name, str(oldest)] for name, oldest in counters])
+        return [_standing(*row) for row in json.loads(await self._run("read", asked)) or []]
+
+    async def adjust(self, claim: Claim, once: str | None = None) -> None:
+        part = [claim.counter, str(claim.cell), str(claim.amount), _ends(claim.ends_at)]
+        await self._run("adjust", once or "", json.dumps(part))
+
+    async def reset(self, counter: str) -> None:
+        await self._run("reset", counter)
+
+    async def names(self, prefix: str, limit: int) -> list[str]:
+        start = f"{self._prefix}c:"
+        escaped = "".join(f"\\{c}" if c in "*?[]\\" else c for c in start + prefix)
+        found = []
+        try:
+            async for key in self._client.scan_iter(match=escaped + "*", count=1000):
+                found.append(key.removeprefix(start))
+        except (RedisError, OSError) as error:
+            raise StoreAway(f"{type(error).__name__}: {error}") from error
+        return sorted(found)[:limit]
+
+    async def restore(self, amounts: Iterable[tuple[Claim, int]]) -> None:
+        sums: dict[tuple[str, int], tuple[int, float]] = {}
+        for claim, amount in amounts:
+            before, _ = sums.get((claim.counter, claim.cell), (0, 0.0))
+            sums[claim.counter, claim.cell] = (before + amount, claim.ends_at)
+        parts = [[name, str(cell), str(amount), _ends(ends)] for (name, cell), (amount, ends) in sums.items() if amount]
+        await self._run("restore", json.dumps(parts))
+
+    async def _run(self, script: str, *arguments: str) -> Any:
+        return await self._ask(self._scripts[script](keys=[self._prefix], args=arguments))
+
+    async def _ask(self, answer: Any) -> Any:
+        try:
+            return await answer
+        except (RedisError, OSError) as error:
+            raise StoreAway(f"{type(error).__name__}: {error}") from error
+
+
+def _standing(spent: str, held: str, first: str | bool) -> Standing:
+    return Standing(int(spent), int(held), int(first) if isinstance(first, str) else None)
+
+
+def _ends(at: float) -> float:
+    return _FOREVER if at >= _FOREVER else math.ceil(at * 1000) / 1000
