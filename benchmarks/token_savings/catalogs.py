@@ -111,6 +111,9 @@ def replay(catalogue: Catalogue) -> Iterator[dict[str, dict[str, Any]]]:
     class Server(ThreadingHTTPServer):
         request_queue_size = 256  # A gateway connects to every server at once.
 
+        def handle_error(self, request: Any, client_address: Any) -> None:
+            """A gateway that ends in the middle of a request is none of the run's business."""
+
     httpd = Server(("127.0.0.1", 0), Handler)
     thread = threading.Thread(target=httpd.serve_forever, name="replay", daemon=True)
     thread.start()
