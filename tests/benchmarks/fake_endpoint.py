@@ -18,7 +18,7 @@ from typing import Any
 from benchmarks.token_savings.catalogs import qualified
 from benchmarks.token_savings.task import Task
 
-KEY = "sk-test"
+KEY = "a-test-key"
 INPUT_TOKENS, CACHED_TOKENS, OUTPUT_TOKENS = 1000, 400, 10
 """Of every request."""
 _NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")
