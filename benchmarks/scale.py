@@ -50,10 +50,10 @@ async def main() -> None:
             rows = [
                 ("start to both listed, s", started),
                 ("search index, ms, once", indexed),
-                ("tools/list, ms", await timed(50, lambda _: asyncio.to_thread(gateway.tool_list))),
-                ("list_tools(query), ms", await timed(50, lambda n: tools.list_tools(query=f"tool number {n}"))),
-                ("list_tools(server), ms", await timed(20, lambda _: tools.list_tools(server="left"))),
-                ("describe_tools, ms", await timed(50, lambda n: tools.describe_tools([f"right.tool_{n}"]))),
+                ("tools/list, ms", await timed(50, lambda _: asyncio.to_thread(gateway.tool_list, LOCAL))),
+                ("list_tools(query), ms", await timed(50, lambda n: tools.list_tools(LOCAL, query=f"tool number {n}"))),
+                ("list_tools(server), ms", await timed(20, lambda _: tools.list_tools(LOCAL, server="left"))),
+                ("describe_tools, ms", await timed(50, lambda n: tools.describe_tools(LOCAL, [f"right.tool_{n}"]))),
                 (
                     "execute_code with one call, ms",
                     await timed(20, lambda n: tools.execute_code(LOCAL, f"left.tool_{n}(value='x')")),

@@ -26,6 +26,8 @@ from typing import Any
 
 import platformdirs
 
+from benchmarks.services import ServiceMissing, running
+
 _PROTOCOL_VERSION = "2025-11-25"
 _START_TIMEOUT_S = 120.0
 _MAX_MESSAGE_BYTES = 64 * 2**20
@@ -36,7 +38,8 @@ _NOWHERE = "http://127.0.0.1:9"
 
 @dataclass(frozen=True)
 class Server:
-    """How one server is installed and started. `{work}` in arguments and environment is the scratch folder."""
+    """How one server is installed and started. In arguments and environment `{work}` is the scratch folder and
+    `{port}` where the service listens that it needs."""
 
     name: str
     package: str
@@ -47,6 +50,8 @@ class Server:
     env: Mapping[str, str] = field(default_factory=dict)
     also: tuple[str, ...] = ()
     """Further requirements, e.g. `mcp<2` for servers written for the SDK's first version."""
+    needs: str = ""
+    """A service (`benchmarks.services`) without which it does not list its tools."""
 
     @property
     def is_npm(self) -> bool:
@@ -61,6 +66,7 @@ _AWS = dict.fromkeys(("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"), "dummy") | 
     "AWS_ENDPOINT_URL": _NOWHERE,
     "AWS_REGION": "us-east-1",
     "AWS_DEFAULT_REGION": "us-east-1",
+    "AWS_CONFIG_FILE": "{work}/aws-config",
     "FASTMCP_LOG_LEVEL": "ERROR",
 }
 
@@ -186,6 +192,45 @@ _TABLE = (
     Server("circleci", "@circleci/mcp-server-circleci@0.20.0", "dist/index.js", env=_dummy("CIRCLECI_TOKEN")),
     Server("dynamodb", "awslabs-dynamodb-mcp-server==2.1.8", "awslabs.dynamodb-mcp-server", env=_AWS),
     Server("ecs", "awslabs-ecs-mcp-server==0.1.37", "ecs-mcp-server", env=_AWS),
+    Server("taskmaster", "task-master-ai@0.43.1", "dist/mcp-server.js",
+           env=_dummy("ANTHROPIC_API_KEY") | {"TASK_MASTER_TOOLS": "all"}),
+    Server("mysql-never", "@neverinfamous/mysql-mcp@2.1.0", "dist/cli.js",
+           ("--transport", "stdio", "--mysql", "mysql://bench:bench@127.0.0.1:{port}/test"), needs="mysql"),
+    Server("memcached", "awslabs-memcached-mcp-server==1.1.1", "awslabs.memcached-mcp-server",
+           env=_AWS | {"MEMCACHED_HOST": "127.0.0.1", "MEMCACHED_PORT": "9"}),
+    Server("email", "mcp-email-server==1.13.3", "mcp-email-server", ("stdio",)),
+    Server("chroma", "chroma-mcp==0.2.6", "chroma-mcp",
+           ("--client-type", "persistent", "--data-dir", "{work}/chroma"), also=("mcp<2", "pydantic<2.13")),
+    Server("valkey", "awslabs-valkey-mcp-server==1.1.1", "awslabs.valkey-mcp-server",
+           env=_AWS | {"VALKEY_HOST": "127.0.0.1", "VALKEY_PORT": "9"}),
+    Server("obsidian", "obsidian-mcp@1.0.6", "build/main.js", ("{work}/vault",)),
+    Server("infisical", "@infisical/mcp@0.0.24", "dist/index.js",
+           env=_dummy("INFISICAL_UNIVERSAL_AUTH_CLIENT_ID", "INFISICAL_UNIVERSAL_AUTH_CLIENT_SECRET")),
+    Server("currents", "@currents/mcp@2.1.1", "build/index.js", env=_dummy("CURRENTS_API_KEY")),
+    Server("excel-negokaz", "@negokaz/excel-mcp-server@0.12.0", "dist/launcher.js"),
+    Server("libsql-memory", "mcp-memory-libsql@0.0.17", "dist/index.js", env={"LIBSQL_URL": "file:{work}/lib.db"}),
+    Server("opensearch", "opensearch-mcp-server-py==0.12.0", "opensearch-mcp-server-py",
+           env={"OPENSEARCH_URL": _NOWHERE, "OPENSEARCH_NO_AUTH": "true"}),
+    Server("alchemy", "mcp-alchemy==2026.10.15.202659", "mcp-alchemy", env={"DB_URL": "sqlite:///{work}/t.db"}),
+    Server("redis-ref", "@modelcontextprotocol/server-redis@2025.4.25", "dist/index.js", ("redis://127.0.0.1:{port}",),
+           needs="redis"),
+    Server("dataforseo", "dataforseo-mcp-server@3.0.1", "dist/index.js",
+           env=_dummy("DATAFORSEO_USERNAME", "DATAFORSEO_PASSWORD")),
+    Server("docload", "awslabs-document-loader-mcp-server==1.0.23", "awslabs.document-loader-mcp-server", env=_AWS),
+    Server("dbhub", "@bytebase/dbhub@0.21.2", "dist/index.js",
+           ("--transport", "stdio", "--dsn", "mysql://bench:bench@127.0.0.1:{port}/test"), needs="mysql"),
+    Server("serena", "serena-agent==2.1.0", "serena",
+           ("start-mcp-server", "--context", "ide-assistant", "--project", "{work}/repo",
+            "--enable-web-dashboard", "false")),
+    Server("calculator", "mcp-server-calculator==0.2.1", "mcp-server-calculator"),
+    Server("clickhouse", "mcp-clickhouse==0.7.0", "mcp-clickhouse",
+           env={"CHDB_ENABLED": "true", "CLICKHOUSE_ENABLED": "false", "CHDB_DATA_PATH": ":memory:"},
+           also=("chdb",)),
+    Server("pandoc", "mcp-pandoc==0.11.1", "mcp-pandoc"),
+    Server("postgres-ref", "@modelcontextprotocol/server-postgres@0.6.2", "dist/index.js",
+           ("postgresql://postgres@127.0.0.1:9/postgres",)),
+    Server("mermaid", "mcp-mermaid@0.4.1", "build/index.js"),
+    Server("eslint", "@eslint/mcp@0.3.13", "src/mcp-cli.js"),
 )
 # fmt: on
 
@@ -304,10 +349,13 @@ def mcp_servers(servers: Iterable[Server], work: Path | None = None) -> dict[str
     return {server.name: _launch_line(server, work) for server in servers}
 
 
-def _launch_line(server: Server, work: Path) -> dict[str, Any]:
+def _launch_line(server: Server, work: Path, port: int = 9) -> dict[str, Any]:
+    def fill(text: str) -> str:
+        return text.replace("{work}", work.as_posix()).replace("{port}", str(port))
+
     home = home_of(server)
-    args = [text.replace("{work}", work.as_posix()) for text in server.args]
-    env = {key: text.replace("{work}", work.as_posix()) for key, text in server.env.items()}
+    args = [fill(text) for text in server.args]
+    env = {key: fill(text) for key, text in server.env.items()}
     if not server.is_npm:
         return {"command": str(_script(home, server.program)), "args": args, "env": env}
     module = home / "node_modules" / server.package.rpartition("@")[0] / server.program
@@ -315,8 +363,9 @@ def _launch_line(server: Server, work: Path) -> dict[str, Any]:
 
 
 def prepare(work: Path) -> None:
-    """Fills a scratch folder with what some servers insist on: a repository and a kubeconfig."""
-    work.mkdir(parents=True, exist_ok=True)
+    """Fills a scratch folder with what some servers insist on: a repository, a kubeconfig, a vault, a profile."""
+    (work / "vault" / ".obsidian").mkdir(parents=True, exist_ok=True)
+    (work / "aws-config").write_text("[default]\nregion = us-east-1\n")
     (work / "kubeconfig").write_text(json.dumps(_KUBECONFIG))
     repository = work / "repo"
     if not (repository / ".git").exists():
@@ -358,8 +407,14 @@ async def capture(server: Server) -> int:
     """Starts the server, stores every page of its `tools/list`, and returns the number of tools."""
     if not is_installed(server):
         raise ServerFailed(f"not installed; run `python -m benchmarks.servers install {server.name}`")
-    work = cache_folder() / "work"
-    line = mcp_servers([server], work)[server.name]
+    work = (cache_folder() / "work").resolve()
+    prepare(work)
+    with contextlib.ExitStack() as stack:
+        port = stack.enter_context(running(server.needs)) if server.needs else 9
+        return await _capture(server, _launch_line(server, work, port), work)
+
+
+async def _capture(server: Server, line: Mapping[str, Any], work: Path) -> int:
     async with asyncio.timeout(_START_TIMEOUT_S), _open_session(line, work) as session:
         opened = await session.request(
             "initialize",
@@ -482,7 +537,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         started = time.monotonic()
         try:
             outcome = _act(options.action, server)
-        except (ServerFailed, OSError, TimeoutError) as error:
+        except (ServerFailed, ServiceMissing, OSError, TimeoutError) as error:
             failed += 1
             outcome = f"FAILED: {str(error) or type(error).__name__}"
         print(f"{server.name:20} {time.monotonic() - started:6.1f} s  {outcome}", flush=True)

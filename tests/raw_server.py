@@ -27,6 +27,7 @@ parser.add_argument("--grandchild", default="", help="start a child of its own a
 parser.add_argument("--pid-file", default="", help="append the pid at every start")
 parser.add_argument("--stubborn", action="store_true", help="ignore SIGTERM and a closed stdin")
 parser.add_argument("--wait-for", default="", help="start only when this file exists")
+parser.add_argument("--also", default="[]", help="JSON: list these tools too; nobody calls them")
 parser.add_argument("--log", default="", help="append every method received to this file")
 options = parser.parse_args()
 
@@ -210,7 +211,7 @@ def answer(id: object, method: str, params: dict) -> None:
             "cacheScope": "private",
         }
     elif method == "tools/list":
-        listed = tools()
+        listed = [*tools(), *json.loads(options.also)]
         if options.page:
             start = int(params.get("cursor") or 0)
             result = {"tools": listed[start : start + options.page]}

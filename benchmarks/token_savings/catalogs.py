@@ -16,6 +16,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 from benchmarks.servers import SERVERS, SETS, ServerFailed, capture, capture_file, install, load_tools
+from benchmarks.services import ServiceMissing
 from benchmarks.token_savings.transcript import definitions_tokens, function_of
 
 _SIX = ("filesystem", "memory", "git", "sqlite", "sequential-thinking", "word")
@@ -91,7 +92,7 @@ def prepare(name: str) -> list[str]:
         try:
             install(SERVERS[server])
             asyncio.run(capture(SERVERS[server]))
-        except (ServerFailed, OSError, TimeoutError) as error:
+        except (ServerFailed, ServiceMissing, OSError, TimeoutError) as error:
             failed.append(f"{server}: {error}")
     return failed
 
@@ -109,6 +110,9 @@ def replay(catalogue: Catalogue) -> Iterator[dict[str, dict[str, Any]]]:
 
     class Server(ThreadingHTTPServer):
         request_queue_size = 256  # A gateway connects to every server at once.
+
+        def handle_error(self, request: Any, client_address: Any) -> None:
+            """A gateway that ends in the middle of a request is none of the run's business."""
 
     httpd = Server(("127.0.0.1", 0), Handler)
     thread = threading.Thread(target=httpd.serve_forever, name="replay", daemon=True)

@@ -2,9 +2,11 @@
 
 Costs are the endpoint's own token counts at the given price; the sum of a run never begins a request beyond its
 ceiling. Every play is appended to a file as it ends, so that a run goes on where the last one stopped. The transcript
-of the conversation stands in the same file. It knows nothing of the ground truth but the user's turns.
+of the conversation stands in the same file. What an endpoint refuses fails the task; an endpoint that is away ends the
+run, and the task is played next time. It knows nothing of the ground truth but the user's turns.
 """
 
+import contextlib
 import json
 import os
 import time
@@ -32,15 +34,17 @@ _MAX_REQUESTS = 40
 _MAX_OUTPUT_TOKENS = 8192
 _TIMEOUT_S = 300.0
 _RETRIES = 4
+_LONGEST_WAIT_S = 60.0
 _RETRIED = (408, 409, 425, 429, 500, 502, 503, 504, 529)
+_LOCKED = (401, 402, 403, 404)
 
 
-class CeilingReached(Exception):
-    """The next request might cost more than the run may."""
+class RunEnded(Exception):
+    """No play can go on: the ceiling is reached, or the endpoint cannot be used."""
 
 
-class EndpointFailed(Exception):
-    """The endpoint refused a request, or answered what is no answer."""
+class EndpointRefused(Exception):
+    """The endpoint refused one request, say for a context too long, or answered what is no answer."""
 
 
 @dataclass(frozen=True)
@@ -165,30 +169,58 @@ class Endpoint:
     _dearest_usd: Decimal = Decimal(0)
 
     async def ask(self, client: httpx2.AsyncClient, body: Mapping[str, Any]) -> Said:
-        """One request, again where the endpoint is busy. Raises CeilingReached, EndpointFailed."""
+        """One request, again where the endpoint is busy. Raises RunEnded, EndpointRefused."""
         if self.spent_usd + self._dearest_usd > self.max_usd:
-            raise CeilingReached(f"${self.spent_usd:.2f} of ${self.max_usd} are spent")
-        url = self.base_url.rstrip("/") + self.dialect.path
-        for attempt in range(_RETRIES + 1):
-            response = await client.post(url, json=body, headers=self.dialect.headers(self.key), timeout=_TIMEOUT_S)
-            if response.status_code not in _RETRIED or attempt == _RETRIES:
-                break
-            await anyio.sleep(2**attempt)
+            raise RunEnded(f"${self.spent_usd:.2f} of ${self.max_usd} are spent")
+        response = await self._post(client, body)
         if response.status_code != 200:
-            raise EndpointFailed(f"{url} answered {response.status_code}: {response.text[:400]}")
-        said = self.dialect.answer(response.json())
+            raise EndpointRefused(f"{self.base_url} answered {response.status_code}: {response.text[:400]}")
+        try:
+            said = self.dialect.answer(response.json())
+        except (ValueError, KeyError, TypeError, IndexError) as error:
+            raise EndpointRefused(f"{self.base_url} answered {response.text[:400]}") from error
         cost = self.price.cost_usd(said.usage, cached=True)
         self.spent_usd += cost
         self._dearest_usd = max(self._dearest_usd, cost)
         return said
+
+    async def _post(self, client: httpx2.AsyncClient, body: Mapping[str, Any]) -> httpx2.Response:
+        url = self.base_url.rstrip("/") + self.dialect.path
+        headers = self.dialect.headers(self.key)
+        trouble = ""
+        for attempt in range(_RETRIES + 1):
+            wait_s = 2.0**attempt
+            try:
+                response = await client.post(url, json=body, headers=headers, timeout=_TIMEOUT_S)
+            except httpx2.TransportError as error:
+                trouble = f"{type(error).__name__}: {error}"
+            else:
+                if response.status_code not in (*_RETRIED, *_LOCKED):
+                    return response
+                trouble = f"{response.status_code}: {response.text[:400]}"
+                if response.status_code in _LOCKED:
+                    break
+                with contextlib.suppress(ValueError):
+                    wait_s = float(response.headers.get("retry-after", ""))
+            if attempt < _RETRIES:
+                await anyio.sleep(min(wait_s, _LONGEST_WAIT_S))
+        raise RunEnded(f"{url} cannot be used: {trouble}")
 
 
 async def run(
     plan: Plan, suites: Iterable[Suite], endpoint: Endpoint, journal: "Journal", report: Callable[[Play], None]
 ) -> str:
     """Plays what the journal does not hold yet. Returns why it ended early, if it did."""
+    wanted = {
+        (task.id, rival.name, catalogue.name)
+        for tasks in plan.tasks.values()
+        for task in tasks
+        for rival in plan.rivals
+        for catalogue in plan.catalogues
+    }
     for play in journal.plays:
-        report(play)
+        if (play.task, play.rival, play.catalogue) in wanted:
+            report(play)
     async with httpx2.AsyncClient() as client:
         for suite in suites:
             for rival in plan.rivals:
@@ -232,8 +264,8 @@ class _Seat:
                 player = _Player(self.endpoint, self.client, stage, toolbox)
                 try:
                     play = await player.play(task, self.rival.name, scene)
-                except CeilingReached as reached:
-                    return str(reached)
+                except RunEnded as ended:
+                    return str(ended)
                 self.journal.add(play, player.messages)
                 self.report(play)
         return ""
@@ -250,15 +282,15 @@ class _Player:
         self.messages: list[dict[str, Any]] = []
 
     async def play(self, task: Task, rival: str, scene: Scene) -> Play:
-        """Raises CeilingReached. An endpoint that refuses, say for a context too long, fails the task."""
+        """Raises RunEnded. A request that is refused fails the task."""
         self._stage.world.begin(task)
         self._stage.take_calls()
         began = time.perf_counter()
         try:
             answers = [await self._turn(turn.user) for turn in task.turns]
             failure = self._stage.world.verify(task, answers)
-        except EndpointFailed as failed:
-            failure = str(failed)
+        except EndpointRefused as refused:
+            failure = str(refused)
         return Play(
             suite=self._stage.suite,
             task=task.id,

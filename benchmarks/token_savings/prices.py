@@ -23,4 +23,5 @@ class Price:
 
 
 GPT_5 = Price("gpt-5", Decimal("1.25"), Decimal("10"))
-"""As published by OpenAI: 1.25 in, 0.125 for cached input, 10 out. Its tokenizer is the one that we count with."""
+"""OpenAI's: 1.25 in, 0.125 for cached input, 10 out, in the snapshot that genai-prices 0.2.3 (PyPI) ships;
+a test compares them. Its tokenizer is the one that we count with."""

@@ -80,6 +80,7 @@ def markdown(header: Header, plays: Plays) -> str:
     parts += [
         _by_suite(header, plays),
         _by_difficulty(header, plays),
+        _more_requests(header, plays),
         _more_expensive(header, plays),
         _fixed_cost(header, plays),
         _failures(header, plays),
@@ -130,7 +131,7 @@ def _against_the_goals(header: Header, plays: Plays) -> str:
                 _span(play.tools for play in ours),
                 _number(total(twins).input_tokens),
                 _number(total(ours).input_tokens),
-                f"**{change:+.1f} %**",
+                f"**{_percent(change)}**",
                 _percent(PUBLISHED.get(catalogue)),
                 _percent(GOALS.get(catalogue)),
                 f"{total(twins).requests} → {total(ours).requests}",
@@ -223,6 +224,21 @@ def _by_difficulty(header: Header, plays: Plays) -> str:
             )
     titles = ("catalogue", "suite", "difficulty", "tasks", "classic, median input", "mcpgate, median input", "change")
     return _section("By difficulty", _table((*titles, "requests", "cost, cached"), rows))
+
+
+def _more_requests(header: Header, plays: Plays) -> str:
+    """How often, and by how many: the first look at tools costs a request that classic MCP does not make."""
+    rows = []
+    for catalogue in header.catalogues:
+        pairs = [(play, twin) for play in plays.of(OURS, catalogue) if (twin := plays.twin(play, BASE))]
+        if not pairs:
+            continue
+        differences = [ours.usage.requests - theirs.usage.requests for ours, theirs in pairs]
+        cells = [sum(low <= d <= high for d in differences) for low, high in ((-1000, -1), (0, 0), (1, 1), (2, 1000))]
+        total_of = [str(sum(play.usage.requests for play in side)) for side in zip(*pairs, strict=True)]
+        rows.append([_name(header, catalogue), *map(str, cells), f"{total_of[1]} → {total_of[0]}"])
+    titles = ("catalogue", "fewer", "as many", "one more", "two or more", "all together")
+    return _section("Requests: plays of mcpgate against classic MCP", _table(titles, rows))
 
 
 def _more_expensive(header: Header, plays: Plays) -> str:
@@ -325,7 +341,9 @@ def _number(value: float) -> str:
 
 
 def _percent(value: float | None) -> str:
-    return "–" if value is None else f"{value:+.1f} %"
+    if value is None:
+        return "–"
+    return f"{value:+.1f} %" if value > -99.9 else f"{value:+.2f} %"  # -100.0 % would be free.
 
 
 def _dollars(value: Decimal) -> str:

@@ -32,7 +32,12 @@ class Plan:
 
     @property
     def plays(self) -> int:
-        return sum(map(len, self.tasks.values())) * len(self.rivals) * len(self.catalogues)
+        tasks = sum(len(self.tasks_of(rival, suite)) for suite in self.tasks for rival in self.rivals)
+        return tasks * len(self.catalogues)
+
+    def tasks_of(self, rival: Rival, suite: str) -> Sequence[Task]:
+        """Those that a rival plays."""
+        return stratified(self.tasks[suite], rival.sample) if rival.sample else self.tasks[suite]
 
 
 async def run(
@@ -57,7 +62,7 @@ async def _play_suite(plan: Plan, suite: Suite, report: Callable[[Play], None], 
             with closing(suite.open(folder / "world")) as world:
                 stage = await open_stage(plan, suite.name, world, folder, tools, kinds)
                 tools = stage.tools
-                await rival.play(stage, plan.tasks[suite.name], plan.catalogues, report)
+                await rival.play(stage, plan.tasks_of(rival, suite.name), plan.catalogues, report)
         except Exception as error:  # Whatever ends one rival must not end the others.
             await checkpoint()  # Ctrl-C reaches a suite's processes too: then it is that, and no failure.
             failed(f"{rival.title}, {suite.name}: {_reason(error)}")

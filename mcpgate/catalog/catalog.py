@@ -7,6 +7,7 @@ from typing import Any
 
 from mcpgate.catalog.names import identifiers, server_identifiers
 from mcpgate.catalog.search import SearchIndex
+from mcpgate.catalog.stubs import shared_sentences
 from mcpgate.catalog.tools import Tool
 from mcpgate.errors import NotFound, UnknownTool
 
@@ -42,6 +43,11 @@ class Server:
         for tool in self.tools:
             table.setdefault(tool.name.lower(), tool)
         return table
+
+    @cached_property
+    def shared_sentences(self) -> frozenset[str]:
+        """What most of its tools say of themselves, and lists need not repeat."""
+        return shared_sentences(self.tools)
 
 
 class Catalog:

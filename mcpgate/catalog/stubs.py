@@ -1,42 +1,83 @@
 """Tools as Python: a one-line call shape for lists, a full stub for describe. Pure."""
 
 import re
+from collections import Counter
+from collections.abc import Collection, Iterable
 from typing import Any
 
+from mcpgate.catalog.search import words
 from mcpgate.catalog.tools import Tool
 from mcpgate.catalog.types import TypeWriter, comment, default_of, one_line
 
 _SHORT_TYPE = 90
-"""Characters of one type in a one-line shape, at most; a longer object is written as dict."""
+"""Characters of one type in a one-line shape, at most; a longer object is written by its keys."""
+_SENTENCE_END = re.compile(r"(?<=[.!?])(?<!e\.g\.)(?<!i\.e\.)\s+|(?<=:)\s+(?=[A-Z])")
+"""Also between a label and its text: "Description: Reads a file." is a label and a sentence."""
+_EMPTY_WORDS = frozenset(
+    words("get gets retrieve retrieves return returns fetch fetches given specified provided a tool")
+)
 
 
-def call_shape(tool: Tool, observed: Any = None, room: int = 400) -> str:
-    """`files.read(path: str, head: int = ...) -> str`: enough to write a simple call.
-    `observed` is the learned output schema, used where the tool declares none."""
+def call_shape(tool: Tool, observed: Any = None, room: int = 400, returns: int = _SHORT_TYPE) -> str:
+    """`files.read(path: str, head: int = ...) -> str`: enough to write a simple call. `observed` is the learned output
+    schema, used where the tool declares none. `room` is for the parameters, `returns` for the return type (0: none)."""
+    return f"{tool.qualified}({_parameters(tool, room)}){_returns(tool, observed, returns)}"
+
+
+def _parameters(tool: Tool, room: int) -> str:
+    """With types where they fit, else optional ones by name, else all by name. Required ones are never left out."""
     writer = TypeWriter(tool.input_schema, "", inline=True)
-    parts = []
+    required, optional = [], []
     for ident, name in tool.parameters.items():
         schema = tool.properties[name]
-        kind = _shorten(writer.write(schema, name))
-        default = "" if name in tool.required else f" = {default_of(schema)}"
-        parts.append(f"{ident}: {kind}{default}")
-    shown = ", ".join(parts)
-    if len(shown) > room:
-        required = [p for p in parts if " = " not in p]
-        shown = ", ".join(required)
-        if len(shown) > room:
-            shown = ", ".join(p.partition(":")[0] for p in required)
-        shown += f"{', ' if shown else ''}… {len(parts) - len(required)} more optional"
-    if not parts and tool.open_ended and tool.input_schema not in ({}, True) and not _takes_nothing(tool):
-        shown = "**arguments"
-    return f"{tool.qualified}({shown}){_returns(tool, observed)}"
+        kind = _shorten(writer.write(schema, name), _SHORT_TYPE)
+        if name in tool.required:
+            required.append(f"{ident}: {kind}")
+            continue
+        default = default_of(schema)
+        # What can be left out need not say that it can be None.
+        optional.append(f"{ident}: {kind.removesuffix(' | None') if default == 'None' else kind} = {default}")
+    if not required and not optional:
+        takes_any = tool.open_ended and tool.input_schema not in ({}, True) and not _takes_nothing(tool)
+        return "**arguments" if takes_any else ""
+    names = [f"{part.partition(':')[0]}?" for part in optional]
+    for parts in ([*required, *optional], [*required, *names]):
+        if len(shown := ", ".join(parts)) <= room:
+            return shown
+    if len(", ".join(required)) > room:
+        required = [part.partition(":")[0] for part in required]
+    shown = ", ".join(required)
+    for at, name in enumerate(names):
+        rest = f"… {len(names) - at} more optional"
+        if len(shown) + len(name) > room - len(rest) and len(rest) < len(", ".join(names[at:])):
+            return f"{shown}{', ' if shown else ''}{rest}"
+        shown += f"{', ' if shown else ''}{name}"
+    return shown
 
 
-def summary(tool: Tool, room: int = 120) -> str:
-    """What the tool does, in one sentence."""
-    text = " ".join(tool.description.split())
-    sentence = re.split(r"(?<=[.!?])\s", text, maxsplit=1)[0]
+def summary(tool: Tool, room: int = 120, shared: Collection[str] = ()) -> str:
+    """What the tool does, in one sentence: the first that is not in `shared`. Empty where that says no more than the
+    tool's name and parameters do."""
+    told = [sentence for sentence in _sentences(tool) if sentence not in shared]
+    if not told:
+        return ""
+    sentence = " ".join(told[:2]) if told[0].endswith(":") else told[0]
+    named = words(" ".join((tool.name, tool.server, *tool.properties)))
+    if set(words(sentence)) <= _EMPTY_WORDS.union(named):
+        return ""
     return sentence if len(sentence) <= room else sentence[: room - 1].rstrip() + "…"
+
+
+def shared_sentences(tools: Iterable[Tool]) -> frozenset[str]:
+    """The sentences that stand in the descriptions of most tools of a server: they tell none from another."""
+    found = [set(_sentences(tool)) for tool in tools]
+    counts = Counter(sentence for sentences in found for sentence in sentences)
+    return frozenset(sentence for sentence, count in counts.items() if count >= max(3, len(found) / 2))
+
+
+def _sentences(tool: Tool) -> list[str]:
+    # A description may be a manual; its beginning is enough.
+    return _SENTENCE_END.split(" ".join(tool.description[:2000].split()))
 
 
 def stub(tool: Tool, observed: Any = None) -> str:
@@ -79,34 +120,33 @@ def _output(tool: Tool, observed: Any, classes: dict[str, str]) -> tuple[str, Ty
     return kind, writer, "" if declared is not None else "output observed, not declared"
 
 
-def _returns(tool: Tool, observed: Any) -> str:
+def _returns(tool: Tool, observed: Any, room: int) -> str:
     schema = tool.value_schema if tool.value_schema is not None else observed
-    if schema is None:
+    if schema is None or room == 0:
         return ""
     root = tool.output_schema if tool.value_schema is not None else observed
-    kind = _shorten(TypeWriter(root, "", inline=True).write(schema, "result"))
+    kind = _shorten(TypeWriter(root, "", inline=True).write(schema, "result"), room)
     return f" -> {kind}"
 
 
-def _shorten(kind: str) -> str:
-    if len(kind) <= _SHORT_TYPE:
+def _shorten(kind: str, room: int) -> str:
+    if len(kind) <= room:
         return kind
     if kind.startswith("list["):
-        inner = _shorten_inner(kind[5:-1])
-        return f"list[{inner}]"
-    return _shorten_inner(kind)
+        return f"list[{_shorten_inner(kind[5:-1], room)}]"
+    return _shorten_inner(kind, room)
 
 
-def _shorten_inner(kind: str) -> str:
+def _shorten_inner(kind: str, room: int) -> str:
     if kind.startswith("Literal["):
-        return kind[: _SHORT_TYPE - 3].rsplit(",", 1)[0] + ", …]"
+        return kind[: room - 3].rsplit(",", 1)[0] + ", …]"
     if kind.startswith("{"):
         # Keys say most; their types come with describe_tools.
         keys = re.findall(r"""[{,] ?([^\s:{},\[\]'"]+|'[^']*'\??|"[^"]*"\??)(?=:)""", _flatten(kind))
         text = "{" + ", ".join(keys) + "}"
-        return text if len(text) <= _SHORT_TYPE else text[: _SHORT_TYPE - 3].rsplit(",", 1)[0] + ", …}"
+        return text if len(text) <= room else text[: room - 3].rsplit(",", 1)[0] + ", …}"
     if " | " in kind:
-        return "dict | …" if "{" in kind else kind[: _SHORT_TYPE - 1] + "…"
+        return "dict | …" if "{" in kind else kind[: room - 1] + "…"
     return "dict"
 
 

@@ -3,7 +3,10 @@ formats, and people reach the same methods from the command line."""
 
 import contextlib
 import dataclasses
-from collections.abc import Callable, Sequence
+import re
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -27,6 +30,33 @@ from mcpgate_sandbox.errors import SandboxUnavailable
 _MAX_NAMES = 50
 _GRACE_S = 3.0
 """How long a first question waits for servers that are just starting."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Detail:
+    """How much of a tool its line shows: characters of parameters, of the return type, of what it does."""
+
+    parameters: int
+    returns: int
+    about: int
+
+
+_DETAILS = (
+    _Detail(40, 0, 0),
+    _Detail(70, 0, 0),
+    _Detail(100, 0, 0),
+    _Detail(160, 30, 0),
+    _Detail(240, 60, 0),
+    _Detail(400, 60, 60),
+    _Detail(400, 90, 100),
+)
+"""Of the tools of a whole server, from little to much. What calls are written from comes first."""
+_DETAILS_OF_ONE = (_Detail(400, 90, 100), _Detail(160, 60, 50), _Detail(60, 0, 0))
+"""Of one tool among others."""
+_WHOLE_SERVER = 2
+"""Times `list_tokens` that one server may take: what is listed whole is not asked for again."""
+_SHORTEST_LINE = 4
+"""Tokens of a tool's line, at least."""
 
 
 class MetaTools:
@@ -58,8 +88,8 @@ class MetaTools:
         defined = [
             _definition(
                 "list_tools",
-                "Find tools. query: what you need, in words; answers with ranked call shapes, "
-                "often all you need to write code. Without arguments: the servers.",
+                "Find tools. query: what you need, in words; answers with ranked call shapes, often all you need "
+                "to write code. server: lists that server whole. Without arguments: the servers.",
                 {"query": _STRING, "server": _STRING, "limit": {"type": "integer"}},
                 read_only=True,
             ),
@@ -102,19 +132,22 @@ class MetaTools:
     def _make_index(self, servers: Sequence[Server], room: int) -> str:
         if room == 0 or not servers:
             return ""
-        # Without learned shapes: they change while the catalog stays the same, and the text must not.
-        few = sum(len(server.tools) for server in servers) <= room // 8
-        shapes = [call_shape(tool, None, 120) for server in servers for tool in server.tools] if few else []
+        tools = [tool for server in servers for tool in server.tools]
+        complete = all(server.tools for server in servers) and len(tools) <= room // 8
+        candidates = []
+        for parameters, returns in ((120, 90), (120, 0), (60, 0)) if complete else ():
+            # Without learned shapes: they change while the catalog stays the same, and the text must not.
+            shapes = [call_shape(tool, None, parameters, returns) for tool in tools]
+            candidates.append(" Tools: " + "; ".join(shapes))
         names = [f"{s.ident}: {', '.join(t.ident for t in s.tools)}" if s.tools else s.ident for s in servers]
         counts = [f"{s.ident} ({len(s.tools)})" if s.tools else s.ident for s in servers]
-        complete = all(server.tools for server in servers)
-        candidates = [" Tools: " + "; ".join(shapes)] if shapes and complete else []
         candidates += [" Tools by server: " + "; ".join(names), " Servers (tools): " + ", ".join(counts)]
-        candidates += [" Servers: " + ", ".join(server.ident for server in servers)]
-        for text in candidates:
-            if len(text) < room * 8 and estimate(text) <= room:
-                return text
-        return ""
+        idents = [server.ident for server in servers]
+        candidates += [" Servers: " + ", ".join(idents)]
+        candidates += [
+            f" Servers: {', '.join(idents[:at])} … and {len(idents) - at} more" for at in range(len(idents) - 1, 0, -1)
+        ]
+        return next((text for text in candidates if len(text) < room * 8 and estimate(text) <= room), "")
 
     # --- list_tools
 
@@ -135,61 +168,90 @@ class MetaTools:
         chosen = catalog.get_server(server) if server else None
         room = self.code_mode.list_tokens if limit is None else max(self.code_mode.list_tokens, 30 * limit)
         if query and query.strip():
-            return self._search(catalog, query, chosen, limit or self.code_mode.list_limit, room)
+            return self._search(catalog, query, chosen, limit, room)
         if chosen is not None:
             return self._one_server(chosen, limit, room)
         return self._servers(catalog, room)
 
-    def _search(self, catalog: Catalog, query: str, server: Server | None, limit: int, room: int) -> str:
-        found = catalog.search(query, limit + 1, server.name if server else None)
+    def _search(self, catalog: Catalog, query: str, server: Server | None, limit: int | None, room: int) -> str:
+        if server is not None:
+            found = catalog.search(query, len(server.tools), server.name)
+            return self._one_server(server, limit, room, found)
+        most = limit or self.code_mode.list_limit
+        found = catalog.search(query, most + 1)
         waiting = self._waiting(catalog)
         if not found:
-            where = f" on {server.ident}" if server else ""
-            return f"Nothing matches {query!r}{where}. Without a query, list_tools shows the servers.{waiting}"
-        lines, shown = self._lines(found[:limit], room - 30 - estimate(waiting))
-        more = len(found) > shown
-        tail = f"(the best {shown}; limit=… shows more, a narrower query shows better ones)" if more else ""
+            return f"Nothing matches {query!r}. Without a query, list_tools shows the servers.{waiting}"
+        shared = {tool.server_ident: catalog.get_server(tool.server).shared_sentences for tool in found}
+        lines = self._lines(found[:most], shared, room - 30 - estimate(waiting))
+        more = len(found) > len(lines)
+        tail = f"(the best {len(lines)}; limit=… shows more, a narrower query shows better ones)" if more else ""
         return "\n".join([*lines, *([tail] if tail else [])]) + waiting
 
-    def _one_server(self, server: Server, limit: int | None, room: int) -> str:
+    def _one_server(self, server: Server, limit: int | None, room: int, found: Sequence[Tool] = ()) -> str:
+        """Every tool, in as much detail as there is room for; those that a search has found come first."""
         if server.trouble and not server.tools:
             return f"{server.ident}: {server.trouble}"
-        tools = server.tools[:limit] if limit else server.tools
-        if limit is None:
-            lines, shown = self._lines(tools, room - 30)
-            if shown < len(server.tools):
-                # All by name says more than some by shape.
-                names: list[str] = []
-                for tool in server.tools:
-                    if estimate(", ".join([*names, tool.ident])) > room - 60:
-                        break
-                    names.append(tool.ident)
-                lines, shown = [f"{server.ident}: {', '.join(names)}"], len(names)
-                hint = f'(names only; query="…" or describe_tools gives shapes; {len(server.tools)} tools in all)'
-                return "\n".join([*lines, hint])
-            return "\n".join(lines)
-        lines, shown = self._lines(tools, room - 30)
-        more = f"({shown} of {len(server.tools)})" if shown < len(server.tools) else ""
-        return "\n".join([*lines, *([more] if more else [])])
+        matches = frozenset(found)
+        ordered = [*found, *(tool for tool in server.tools if tool not in matches)]
+        tools, total = ordered[:limit], len(ordered)
+        head = f"{server.ident}: {_tools(total)}, called as {server.ident}.NAME(…)"
+        if server.trouble:
+            head += f" (not usable now: {_cut(server.trouble, 60)})"
+        whole = max(room, self.code_mode.list_tokens * _WHOLE_SERVER)
+        if lines := self._whole(tools, server, whole - estimate(head) - 10):
+            more = [f"({len(tools)} of {total})"] if len(tools) < total else []
+            return "\n".join([head, *lines, *more])
+        if found:
+            lines = self._lines(tools, {server.ident: server.shared_sentences}, room - estimate(head) - 30, server)
+            tail = f"(the best {len(lines)} of {total}; limit=… shows more, a narrower query shows better ones)"
+            return "\n".join([head, *lines, tail])
+        # All by name says more than some by shape.
+        names: list[str] = []
+        for tool in tools:
+            if estimate(", ".join([*names, tool.ident])) > room - 60:
+                break
+            names.append(tool.ident)
+        hint = f'(names only; query="…" or describe_tools gives shapes; {total} tools in all)'
+        return "\n".join([f"{server.ident}: {', '.join(names)}", hint])
 
-    def _lines(self, tools: Sequence[Tool], room: int) -> tuple[list[str], int]:
-        """Lines that fit, and how many; at least one."""
+    def _whole(self, tools: Sequence[Tool], server: Server, room: int) -> list[str]:
+        """A line for every tool, in the most detail that fits; empty when none does."""
+        found: list[str] = []
+        for detail in _DETAILS:
+            if len(tools) * _SHORTEST_LINE > room:
+                break
+            lines = _name_repeated([self._line(tool, detail, server.shared_sentences, server) for tool in tools])
+            if estimate("\n".join(lines)) > room:
+                break
+            found = lines
+        return found
+
+    def _lines(
+        self, tools: Sequence[Tool], shared: Mapping[str, Collection[str]], room: int, server: Server | None = None
+    ) -> list[str]:
+        """Lines that fit; at least one."""
         lines: list[str] = []
         used = 0
         for tool in tools:
-            for shape_room, summary_room in ((400, 100), (160, 50), (60, 0)):
-                about = summary(tool, summary_room) if summary_room else ""
-                shape = call_shape(tool, self._memory.observed(tool), shape_room)
-                line = f"{shape} — {about}" if about else shape
+            for detail in _DETAILS_OF_ONE:
+                line = self._line(tool, detail, shared[tool.server_ident], server)
                 cost = estimate(line) + 1
                 # One tool of many parameters must not take the room of all the others.
-                if cost <= max(60, room // 4) or shape_room == 60:
+                if cost <= max(60, room // 4):
                     break
             if used + cost > room and lines:
                 break
             lines.append(line if cost <= room else results.shorten_text(line, room))
             used += cost
-        return lines, len(lines)
+        return lines
+
+    def _line(self, tool: Tool, detail: _Detail, shared: Collection[str], server: Server | None) -> str:
+        """`server.tool(…) -> … — what it does`; without the server where the list has named it."""
+        shape = call_shape(tool, self._memory.observed(tool), detail.parameters, detail.returns)
+        about = summary(tool, detail.about, shared) if detail.about else ""
+        shape = shape.removeprefix(f"{server.ident}.") if server else shape
+        return f"{shape} — {about}" if about else shape
 
     def _servers(self, catalog: Catalog, room: int) -> str:
         for about_room in (100, 50, 24, 0):
@@ -374,6 +436,7 @@ class MetaTools:
 
 
 _STRING = {"type": "string"}
+_RETURNED_OBJECT = re.compile(r"(?<= -> )\{[^{}]{30,}\}|(?<= -> list\[)\{[^{}]{30,}\}")
 
 
 def _definition(
@@ -386,6 +449,20 @@ def _definition(
     if read_only:
         definition["annotations"] = {"readOnlyHint": True}
     return definition
+
+
+def _tools(number: int) -> str:
+    return f"{number} tool{'' if number == 1 else 's'}"
+
+
+def _name_repeated(lines: Sequence[str]) -> list[str]:
+    """Lines with the long objects that several tools return named, and written out once below."""
+    found = Counter(match[0] for line in lines for match in _RETURNED_OBJECT.finditer(line))
+    named = {text: f"T{at}" for at, text in enumerate((text for text, count in found.items() if count > 1), 1)}
+    if not named:
+        return list(lines)
+    short = [_RETURNED_OBJECT.sub(lambda match: named.get(match[0], match[0]), line) for line in lines]
+    return [*short, *(f"{name} = {text}" for text, name in named.items())]
 
 
 def _server_line(server: Server, about_room: int) -> str:

@@ -1,6 +1,7 @@
 """The harness of benchmarks/token_savings, over a tiny suite: real processes, real verification, a fake endpoint."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
 
@@ -12,13 +13,14 @@ from benchmarks.token_savings.catalogs import Catalogue
 from benchmarks.token_savings.discovery import question, shapes_of, suffices
 from benchmarks.token_savings.prices import GPT_5
 from benchmarks.token_savings.report import Header, Plays, markdown
+from benchmarks.token_savings.rivals import mcpgate
 from benchmarks.token_savings.rivals.spelling import respell
 from benchmarks.token_savings.rivals.table import RIVALS
 from benchmarks.token_savings.run import Plan, run, stratified
 from benchmarks.token_savings.stage import Play
 from benchmarks.token_savings.task import Call
 from benchmarks.token_savings.transcript import FRAME_TOKENS, Conversation, ToolCall, Usage, count_tokens, usage_of
-from tests.benchmarks.fake_endpoint import INPUT_TOKENS, OUTPUT_TOKENS, fake_endpoint
+from tests.benchmarks.fake_endpoint import INPUT_TOKENS, KEY, OUTPUT_TOKENS, fake_endpoint
 from tests.benchmarks.notes_suite import NotesSuite
 
 SUITE = NotesSuite()
@@ -108,6 +110,7 @@ def test_the_report_names_the_agent_and_every_rival(plays: list[Play]) -> None:
     assert "# Token savings, oracle" in text
     assert all(title in text for title in titles.values())
     assert "## Not verified" not in text
+    assert "| the suite's own servers alone | 3 | 0 | 0 | 0 | 14 → 8 |" in text
     assert all(svg.startswith("<svg") for svg in charts.draw(header, Plays(plays)).values())
 
 
@@ -133,6 +136,13 @@ def test_cached_reads_cost_a_tenth() -> None:
     assert GPT_5.cost_usd(usage, cached=True) == Decimal("2.375")
 
 
+def test_the_price_is_the_published_one() -> None:
+    genai_prices = pytest.importorskip("genai_prices")
+    tokens = {"input_tokens": 2_000_000, "cache_read_tokens": 1_000_000, "output_tokens": 1_000_000}
+    found = genai_prices.calc_price(genai_prices.Usage(**tokens), model_ref=GPT_5.model, provider_id="openai")
+    assert GPT_5.cost_usd(Usage(1, 2_000_000, 1_000_000, 1_000_000), cached=True) == found.total_price
+
+
 # Pure parts
 
 
@@ -148,8 +158,42 @@ def test_a_shape_suffices_only_if_it_names_every_argument_even_inside_objects() 
     assert not suffices(shape, [Call("s", "put", {"mode": "x"})], {})
 
 
+@pytest.mark.parametrize(
+    ("shown", "is_shown"),
+    [
+        ("Run it. Servers (tools): git (12), time (2)", True),
+        ("Run it. Servers: git, time … and 3 more", True),
+        ("Run it. Tools by server: git: log; time: now, later", True),
+        ("Run it. Servers: git … and 3 more\ntime.now() — Now.", True),
+        ("Run it. Servers: git … and 3 more\nfiles.stat(path: str) — Size, time and owner.", False),
+    ],
+)
+def test_a_server_is_known_from_the_index_or_a_tool_and_not_from_prose(
+    monkeypatch: pytest.MonkeyPatch, shown: str, is_shown: bool
+) -> None:
+    monkeypatch.setattr(mcpgate, "_ident", lambda stage, server: server)
+    assert mcpgate.IDIOM.server_shown
+    assert mcpgate.IDIOM.server_shown(None, "time", shown) is is_shown  # type: ignore[arg-type]
+
+
+def test_a_shortened_listing_is_read_with_the_servers_name() -> None:
+    text = "notes: 2 tools, called as notes.NAME(…)\nadd(text: str)\nclear() -> T1\nT1 = {left: int}"
+    assert mcpgate.IDIOM.spelt_out(text).splitlines()[1:3] == ["notes.add(text: str)", "notes.clear() -> T1"]
+    assert mcpgate.IDIOM.spelt_out("notes.add(text: str)") == "notes.add(text: str)"
+
+
 def test_a_sample_holds_every_difficulty() -> None:
     assert {task.difficulty for task in stratified(SUITE.tasks(), 2)} == {"1 call", "2-4 calls"}
+
+
+def test_a_slow_rival_plays_a_sample_and_the_others_everything(tmp_path: Path) -> None:
+    plan = _plan(tmp_path / "run", ("classic", "mcpgate", "fastmcp"))
+    tasks = [replace(task, id=f"{task.id}/{number}") for task in SUITE.tasks() for number in range(20)]
+    plan = replace(plan, tasks={SUITE.name: tasks})
+    played = {rival.name: plan.tasks_of(rival, SUITE.name) for rival in plan.rivals}
+    assert played["classic"] == played["mcpgate"] == tasks
+    assert len(played["fastmcp"]) == 12 and {task.difficulty for task in played["fastmcp"]} == {"1 call", "2-4 calls"}
+    assert plan.plays == 2 * (60 + 60 + 12)
 
 
 def test_programs_are_respelt_with_awaits_and_parsed_results() -> None:
@@ -176,8 +220,8 @@ def _play_with_a_model(
     found: list[Play] = []
     tasks = SUITE.tasks()
     with fake_endpoint(tasks) as fake:
-        fake.busy = 0
-        endpoint = model.Endpoint("fake", fake.url, dialect, GPT_5, Decimal(max_usd), key="none")
+        url = fake.url if isinstance(dialect, model.Anthropic) else f"{fake.url}/v1"
+        endpoint = model.Endpoint("fake", url, dialect, GPT_5, Decimal(max_usd), key=KEY)
         plan = _plan(folder / "run", [rival], [MANY])
         journal = model.Journal(folder / "journal.jsonl")
         trouble = anyio.run(model.run, plan, [SUITE], endpoint, journal, found.append)
@@ -199,7 +243,7 @@ def test_a_model_plays_over_the_wire_and_the_world_verifies_it(
 
 
 def test_a_run_goes_on_where_the_last_one_stopped(tmp_path: Path) -> None:
-    first, trouble, asked = _play_with_a_model(tmp_path, model.OpenAI(), "classic", max_usd="0.008")
+    first, trouble, asked = _play_with_a_model(tmp_path, model.OpenAI(), "classic", max_usd="0.0055")
     assert "are spent" in trouble
     assert [play.task for play in first] == ["notes/one"]
     assert asked <= 6

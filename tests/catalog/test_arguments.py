@@ -199,12 +199,12 @@ def test_any_schema_binds_and_checks_or_refuses(schema: Any, positional: list[An
 
 @pytest.mark.skipif(not captured_catalogs().is_dir(), reason="no captured catalogues; benchmarks.servers captures them")
 def test_every_captured_tool_has_a_sound_schema_and_refuses_what_it_does_not_take() -> None:
-    started = time.perf_counter()
     for subject in captured_tools():
+        started = time.process_time()
         assert schema_fault(subject.input_schema) is None
         arguments = {name: None for name in subject.parameters}
         assert bind(subject, [], arguments).keys() <= subject.properties.keys()
         if not subject.open_ended:
             with pytest.raises(ArgumentFault, match="unknown argument 'no_such_argument'"):
                 bind(subject, [], {"no_such_argument": 1})
-    assert time.perf_counter() - started < 30
+        assert time.process_time() - started < 5, subject

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 
-from mcpgate.catalog.stubs import call_shape, stub, summary
+from mcpgate.catalog.stubs import call_shape, shared_sentences, stub, summary
 from mcpgate.catalog.tools import Tool
 from tests.catalog.schemas import ANY_JSON, ANY_SCHEMA, captured_catalogs, captured_tools, taking, tool
 
@@ -310,10 +310,34 @@ def test_no_text_in_a_schema_breaks_out_of_its_comment(text: str) -> None:
     check_stub(tool(taking(**{text: field, "inner": taking(**{text: field})})))
 
 
-def test_a_long_call_shape_names_the_required_and_counts_the_rest() -> None:
+def test_a_long_call_shape_gives_optional_parameters_by_name() -> None:
+    properties = {f"option_{i}": {"type": "string"} for i in range(4)}
+    subject = tool(taking(("path",), path={"type": "string"}, **properties))
+    assert call_shape(subject, room=60) == "srv.tool(path: str, option_0?, option_1?, option_2?, option_3?)"
+
+
+def test_a_call_shape_never_leaves_a_required_parameter_out_and_counts_the_options_that_do_not_fit() -> None:
     properties = {f"option_{i}": {"type": "string"} for i in range(40)}
     subject = tool(taking(("path",), path={"type": "string"}, **properties))
-    assert call_shape(subject, room=200) == "srv.tool(path: str, … 40 more optional)"
+    assert (
+        call_shape(subject, room=70)
+        == "srv.tool(path: str, option_0?, option_1?, option_2?, option_3?, … 36 more optional)"
+    )
+    assert call_shape(subject, room=5) == "srv.tool(path, … 40 more optional)"
+    assert call_shape(tool(taking(("path",), path={}, tail={}, head={})), room=5) == "srv.tool(path, tail?, head?)"
+
+
+def test_an_option_that_is_none_by_default_need_not_say_that_it_may_be_none() -> None:
+    mail = {"anyOf": [{"type": "string"}, {"type": "null"}], "default": None}
+    assert call_shape(tool(taking(mail=mail))) == "srv.tool(mail: str = None)"
+    assert call_shape(tool(taking(("mail",), mail=mail))) == "srv.tool(mail: str | None)"
+
+
+def test_the_room_of_a_return_type_is_apart_and_may_be_none() -> None:
+    subject = tool(taking(), output=taking(("name", "size"), name={"type": "string"}, size={"type": "integer"}))
+    assert call_shape(subject) == "srv.tool() -> {name: str, size: int}"
+    assert call_shape(subject, returns=20) == "srv.tool() -> {name, size}"
+    assert call_shape(subject, returns=0) == "srv.tool()"
 
 
 def test_a_long_object_is_shown_by_its_keys() -> None:
@@ -324,8 +348,27 @@ def test_a_long_object_is_shown_by_its_keys() -> None:
 
 def test_a_summary_is_the_first_sentence() -> None:
     assert summary(tool({}, description="Reads a file.  Then more.\nAnd more.")) == "Reads a file."
+    assert summary(tool({}, description="The day, e.g. Monday. More.")) == "The day, e.g. Monday."
     assert summary(tool({}, description="word " * 100)) == ("word " * 24).strip() + "…"
     assert summary(tool({}, description="")) == ""
+
+
+def test_a_sentence_that_most_tools_of_a_server_share_is_passed_over() -> None:
+    about = "This tool belongs to the files. Tool description: "
+    tools = [tool({}, f"t{i}", description=f"{about}Does thing {i}.") for i in range(4)]
+    tools.append(tool({}, "odd", description="Note: Does something else."))
+    shared = shared_sentences(tools)
+    assert [summary(one, shared=shared) for one in tools] == [
+        "Does thing 0.", "Does thing 1.", "Does thing 2.", "Does thing 3.", "Note: Does something else.",
+    ]  # fmt: skip
+    assert shared_sentences(tools[:2]) == frozenset()
+
+
+def test_a_summary_that_only_repeats_the_name_is_left_out() -> None:
+    assert (
+        summary(tool(taking(city={"type": "string"}), "get_hotels", description="Get hotels in the given city.")) == ""
+    )
+    assert summary(tool({}, "get_hotels", description="Get hotels and their prices.")) == "Get hotels and their prices."
 
 
 def _nested(depth: int) -> dict[str, Any]:

@@ -50,6 +50,56 @@ async def test_a_search_answer_is_enough_to_write_the_call() -> None:
         assert await run(opened, "raw.add(a=1, b=2)['sum']") == "3"
 
 
+async def test_a_small_server_is_listed_whole_below_its_name() -> None:
+    async with gateway({"raw": raw()}) as opened:
+        answer = await opened.metatools.list_tools(LOCAL, server="raw")
+        head, *lines = answer.splitlines()
+        assert head == "raw: 21 tools, called as raw.NAME(…)"
+        assert len(lines) == 21 and "raw." not in "".join(lines)
+        assert "add(a: int, b: int) -> {sum: int} — Add two numbers." in lines
+        assert count(answer) <= 300
+
+
+async def test_a_question_about_a_small_server_ranks_it_and_hides_nothing() -> None:
+    async with gateway({"raw": raw()}) as opened:
+        head, first, *rest = (
+            await opened.metatools.list_tools(LOCAL, server="raw", query="sum two numbers")
+        ).splitlines()
+        assert first.startswith("add(a: int, b: int)")
+        assert len(rest) == 20
+        nothing = await opened.metatools.list_tools(LOCAL, server="raw", query="zebra")
+        assert nothing.splitlines()[0] == head and len(nothing.splitlines()) == 22
+
+
+async def test_a_limit_costs_detail_before_it_costs_tools() -> None:
+    wide = {f"a_parameter_with_a_long_name_{i}": {"type": "string"} for i in range(12)}
+    also = [
+        {"name": f"wide_{i}", "description": "Not short. " * 20, "inputSchema": {"properties": wide}} for i in range(30)
+    ]
+    async with gateway({"raw": raw("--also", json.dumps(also))}) as opened:
+        some = await opened.metatools.list_tools(LOCAL, server="raw", limit=4)
+        assert some.count("\n") == 5 and some.endswith("(4 of 51)")
+        answer = await opened.metatools.list_tools(LOCAL, server="raw", limit=51)
+        assert all(f"\nwide_{number}(" in answer for number in range(30))
+        assert "more optional" in answer and "Not short" not in answer
+
+
+async def test_what_several_tools_return_is_written_once() -> None:
+    row = {"type": "object", "properties": {name: {"type": "string"} for name in ("first_name", "last_name", "mail")}}
+    rows = {"type": "object", "properties": {"result": {"type": "array", "items": row}}}
+    also = [
+        {"name": name, "inputSchema": {"type": "object", "properties": {}}, "outputSchema": output}
+        for name, output in (("get_person", row), ("list_people", rows))
+    ]
+    async with gateway({"raw": raw("--also", json.dumps(also), tools={"allow": ["*_pe*"]})}) as opened:
+        assert (await opened.metatools.list_tools(LOCAL, server="raw")).splitlines() == [
+            "raw: 2 tools, called as raw.NAME(…)",
+            "get_person() -> T1",
+            "list_people() -> list[T1]",
+            "T1 = {first_name?: str, last_name?: str, mail?: str}",
+        ]
+
+
 async def test_calls_are_checked_before_anything_runs() -> None:
     async with gateway({"raw": raw()}) as opened:
         text = await run(opened, "raw.echo(text='spent')\nraw.ad(a=1, b=2)\nraw.add(a=1, c=2)\nrow.add(a=1, b=2)")
@@ -211,8 +261,21 @@ async def test_small_set_ups_find_their_tools_in_the_description_itself() -> Non
     one = raw(tools={"allow": ["add"]})
     async with gateway({"calc": one}) as opened:
         assert "calc.add(a: int, b: int) -> {sum: int}" in opened.metatools.definitions(LOCAL)[3]["description"]
+    few = raw(tools={"allow": ["echo", "add", "big", "steps", "rows", "liar", "deep", "meet", "fail"]})
+    async with gateway({"calc": few}, code_mode={"index_tokens": 85}) as opened:
+        text = opened.metatools.definitions(LOCAL)[3]["description"]
+        assert "calc.add(a: int, b: int); " in text and "calc.liar()" in text
     async with gateway({"calc": one}, code_mode={"index_tokens": 0}) as opened:
         assert "calc" not in json.dumps(opened.tool_list(LOCAL))
+
+
+async def test_the_description_names_as_many_servers_as_fit_and_counts_the_rest() -> None:
+    servers = {f"server_with_a_long_name_{i:02}": raw("--tools", "30") for i in range(20)}
+    async with gateway(servers, settle=False) as opened:
+        text = opened.metatools.definitions(LOCAL)[3]["description"]
+        named = text.rpartition(" Servers: ")[2].partition(" … and ")
+        assert named[0].split(", ") == sorted(servers)[: named[0].count(",") + 1]
+        assert named[2] == f"{20 - named[0].count(',') - 1} more" and named[0].count(",") > 5
 
 
 async def test_two_servers_of_a_thousand_tools_each_stay_quick() -> None:

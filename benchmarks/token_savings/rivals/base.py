@@ -32,6 +32,9 @@ class Rival(Protocol):
 
     name: str
     title: str
+    sample: int | None
+    """Of each suite it plays about so many tasks, every difficulty in its share; None: all. For rivals that would take
+    hours: the same tasks every time, in front of every catalogue, and reports say how many of how many."""
 
     def play(
         self, stage: Stage, tasks: Sequence[Task], catalogues: Sequence[Catalogue], report: Report
@@ -62,8 +65,10 @@ class Idiom:
     """Whether code may be written straight from a search answer; if not, `describe` always comes between."""
     program: Callable[[str, Stage], str]
     """The oracle's code → the same in this rival's spelling."""
-    browse: Callable[[Stage, str, str], dict[str, Any]] | None = None
-    """(stage, server, question) → arguments of `search` that show one server's tools: all of a small one, else those
-    that fit the question. None: it cannot be asked about one server."""
-    server_shown: Callable[[Stage, str], str] | None = None
-    """(stage, server) → how a text shows that a server is there. None: as with `browse`."""
+    browse: Callable[[Stage, str, str, str], dict[str, Any]] | None = None
+    """(stage, server, question, everything shown so far) → arguments of `search` that show one server's tools. None: it
+    cannot be asked about one server."""
+    server_shown: Callable[[Stage, str, str], bool] | None = None
+    """(stage, server, everything shown so far) → whether that names the server. None: as with `browse`."""
+    spelt_out: Callable[[str], str] = lambda text: text
+    """An answer of `search` → the same with every tool by the name that `shown` gives, where the answer shortens it."""

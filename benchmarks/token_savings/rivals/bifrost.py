@@ -30,6 +30,7 @@ _TYPES = {"string": "str", "integer": "int", "number": "float", "boolean": "bool
 class Bifrost:
     name = "bifrost"
     title = "Bifrost's shape (rebuilt)"
+    sample: int | None = None
 
     async def play(self, stage: Stage, tasks: Sequence[Task], catalogues: Sequence[Catalogue], report: Report) -> None:
         """Runs every program once; the listing alone differs between catalogues."""

@@ -40,6 +40,8 @@ class ClassicToolbox:
 
 
 class Classic:
+    sample: int | None = None
+
     def __init__(self, name: str, title: str, *, parallel: bool) -> None:
         self.name, self.title = name, title
         self._parallel = parallel

@@ -50,4 +50,4 @@ IDIOM = Idiom(
     program=_program,
 )
 
-RIVAL = Gateway("fastmcp", "FastMCP 4.1.2 Code Mode", IDIOM, _launch)
+RIVAL = Gateway("fastmcp", "FastMCP 4.1.2 Code Mode", IDIOM, _launch, sample=12)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,9 +13,9 @@ from benchmarks.token_savings.rivals.gateway import Gateway
 from benchmarks.token_savings.stage import Stage
 
 _SMALL_SERVER = 30
-"""Tools: so few are listed whole, which spares a question in later turns."""
-_WHOLE_SERVER = 50
-"""The limit that a model asks for when it wants all: the room of the answer grows with it."""
+"""Tools: a model that has read that there are so few lists them all; any other server it asks about its task."""
+_INDEX = re.compile(r" (?:Servers|Servers \(tools\)|Tools by server): (.+)$", re.MULTILINE)
+_HEAD = re.compile(r"(\w+): \d+ tools?, called as ")
 _CHECKOUT = Path(__file__).resolve().parents[3]
 
 
@@ -32,11 +33,25 @@ def _launch(stage: Stage, servers: Mapping[str, Mapping[str, Any]], folder: Path
     return {"command": sys.executable, "args": args, "env": {**os.environ, "PYTHONPATH": path}, "cwd": str(folder)}
 
 
-def _browse(stage: Stage, server: str, question: str) -> dict[str, Any]:
+def _browse(stage: Stage, server: str, question: str, shown: str) -> dict[str, Any]:
     ident = _ident(stage, server)
-    if len(stage.tools[server]) <= _SMALL_SERVER:
-        return {"server": ident, "limit": _WHOLE_SERVER}
-    return {"server": ident, "query": question}
+    counted = re.search(rf"(?<![\w.]){ident} \((\d+)", shown)
+    small = counted is not None and int(counted[1]) <= _SMALL_SERVER
+    return {"server": ident} if small else {"server": ident, "query": question}
+
+
+def _server_shown(stage: Stage, server: str, shown: str) -> bool:
+    """In the index, or before a tool. A word of prose is no server, even if one is called `time`."""
+    ident = _ident(stage, server)
+    index = _INDEX.search(shown)
+    listed = re.split(r", |; | … ", index[1]) if index else []
+    return any(re.split(r" \(|:", item)[0] == ident for item in listed) or f"\n{ident}." in shown
+
+
+def _spelt_out(text: str) -> str:
+    """What stands below `server: … called as server.NAME(…)`, with the server before each name."""
+    head = _HEAD.match(text)
+    return re.sub(r"^(?=\w+\()", f"{head[1]}.", text, flags=re.MULTILINE) if head else text
 
 
 def _ident(stage: Stage, server: str) -> str:
@@ -53,7 +68,8 @@ IDIOM = Idiom(
     search_shows_shapes=True,
     program=lambda code, stage: code,
     browse=_browse,
-    server_shown=_ident,
+    server_shown=_server_shown,
+    spelt_out=_spelt_out,
 )
 
 RIVAL = Gateway("mcpgate", "mcpgate", IDIOM, _launch, probe=("list_tools", {}), always_runs=True)

@@ -82,12 +82,12 @@ class Oracle:
 
     def _is_shown(self, server: str) -> bool:
         shown = self._idiom.server_shown
-        return shown is not None and mentions(self._shown, shown(self._stage, server))
+        return shown is not None and shown(self._stage, server, self._shown)
 
     def _browse(self, server: str, query: str) -> ToolCall:
         assert self._idiom.browse
         self._browsed.add(server)
-        return self._search(self._idiom.browse(self._stage, server, query))
+        return self._search(self._idiom.browse(self._stage, server, query, self._shown))
 
     def _search(self, arguments: Mapping[str, Any]) -> ToolCall:
         return ToolCall(self._idiom.search, arguments)
@@ -96,8 +96,9 @@ class Oracle:
         for id, call in zip(self.talk.assistant("", calls), calls, strict=True):
             reply = await self._timed(self._toolbox.call(call.name, call.arguments))
             self.talk.tool(id, reply.text)
-            self._shown += "\n" + reply.text
-            self._read(reply.text, unknown, seen)
+            text = self._idiom.spelt_out(reply.text)
+            self._shown += "\n" + text
+            self._read(text, unknown, seen)
 
     def _read(self, text: str, unknown: Mapping[Tool, Sequence[Call]], seen: set[Tool]) -> None:
         """Notes which tools a text shows, and for which of them it shows enough to write the calls."""

@@ -59,4 +59,4 @@ IDIOM = Idiom(
     program=_program,
 )
 
-RIVAL = Gateway("toolplane", "toolplane 0.5.2", IDIOM, _launch)
+RIVAL = Gateway("toolplane", "toolplane 0.5.2", IDIOM, _launch, sample=60)

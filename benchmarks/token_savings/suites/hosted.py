@@ -67,6 +67,7 @@ class HostedWorld:
                 cwd=folder,
                 text=True,
                 encoding="utf-8",
+                start_new_session=True,  # Ctrl-C is for the run, which then closes the host; the host ends with stdin.
             )
         greeting = self._read()
         self.servers: Mapping[str, Mapping[str, Any]] = {
