@@ -116,7 +116,7 @@ class CodeModeConfig(_Model):
     list_limit: int = Field(default=12, ge=1, le=200)
     """Tools in one search answer, at most."""
     list_tokens: int = Field(default=300, ge=100, le=20_000)
-    """Tokens of one search answer, at most."""
+    """Tokens of one answer of list_tools, at most."""
     max_result_tokens: int = Field(default=2000, ge=100, le=1_000_000)
     """Tokens of one execution's answer; what is longer is shortened and kept under a handle."""
     index_tokens: int = Field(default=120, ge=0, le=10_000)
@@ -252,6 +252,14 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
+
+
+def needs_key(config: "Config", host: str) -> bool:
+    """Whether requests to an address must carry a key. Addresses that other machines reach ask for one whatever an
+    edit of the running file says, unless the network is trusted."""
+    if config.governance.require_key is True:
+        return True
+    return not (is_loopback(host) or config.server.trust_network)
 
 
 def user_config_folder() -> Path:

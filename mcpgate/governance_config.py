@@ -101,7 +101,7 @@ PeriodText = Annotated[str, AfterValidator(_period)]
 ZoneText = Annotated[str, AfterValidator(_zone)]
 Usd = Annotated[Decimal, Field(ge=0, le=9_000_000, allow_inf_nan=False)]
 """US dollars. Nine million of them in nano-dollars is what a counter can hold exactly on every store."""
-Patterns = Annotated[tuple[str, ...], BeforeValidator(_one_or_many)]
+Patterns = Annotated[tuple[str, ...], BeforeValidator(_one_or_many, json_schema_input_type=str | tuple[str, ...])]
 Id = Annotated[str, Field(min_length=1, max_length=128, pattern=r"^[^\s|/\x00-\x1f][^|/\x00-\x1f]*$")]
 KeyId = Annotated[Id, AfterValidator(_key_id)]
 Moment = Annotated[datetime.datetime, BeforeValidator(_moment), AfterValidator(_ordinary)]
@@ -174,8 +174,14 @@ class RateLimitRuleConfig(_RuleConfig, RateLimitConfig):
     pass
 
 
-Budgets = Annotated[tuple[BudgetConfig, ...], BeforeValidator(_one_or_many)]
-RateLimits = Annotated[tuple[RateLimitConfig, ...], BeforeValidator(_one_or_many)]
+Budgets = Annotated[
+    tuple[BudgetConfig, ...],
+    BeforeValidator(_one_or_many, json_schema_input_type=BudgetConfig | tuple[BudgetConfig, ...]),
+]
+RateLimits = Annotated[
+    tuple[RateLimitConfig, ...],
+    BeforeValidator(_one_or_many, json_schema_input_type=RateLimitConfig | tuple[RateLimitConfig, ...]),
+]
 
 
 class ScopeConfig(_Model):

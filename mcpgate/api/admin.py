@@ -121,6 +121,8 @@ class AdminApi:
             if route.method != method:
                 allowed.append(route.method)
                 continue
+            for text in (*found.groupdict().values(), *query.values()):
+                _check_text(text)
             if unknown := [name for name in query if name not in route.query]:
                 known = f"it takes {', '.join(route.query)}" if route.query else "it takes none"
                 raise InvalidRequest(f"unknown query parameter {unknown[0][:80]!r}; {known}")
@@ -128,10 +130,7 @@ class AdminApi:
                 body = {} if body is None else body
                 if not isinstance(body, dict):
                     raise InvalidRequest("the body must be a JSON object")
-                try:
-                    orjson.dumps(body)
-                except TypeError as error:  # halves of surrogate pairs, which could be stored and never be shown
-                    raise InvalidRequest(f"the body cannot be written as JSON again: {error}") from None
+                _check_text(body)
             reply = await route.handle(Call(caller, found.groupdict(), query, body))
             if method != "GET":
                 await self._gate.refresh()
@@ -159,9 +158,7 @@ class AdminApi:
         return _json(shown_key(*await self._admin.get_key(call.path["id"])))
 
     async def _change_key(self, call: Call) -> Reply:
-        _, spec = await self._admin.get_key(call.path["id"])
-        merged = parse(KeySpec, {**spec.model_dump(mode="json", exclude={"secret"}), **call.body})
-        return _json(shown_key(await self._admin.change_key(call.path["id"], merged, call.caller.id), merged))
+        return _json(shown_key(*await self._admin.change_key(call.path["id"], call.body, call.caller.id)))
 
     async def _rotate_key(self, call: Call) -> Reply:
         overlap = parse(Rotation, call.body).overlap
@@ -265,7 +262,7 @@ class AdminApi:
             Route("POST", f"{key}/revoke", "Revoke a key at once", self._revoke_key),
             Route("GET", f"{key}/standing", "What its own ceilings stand at", self._stander("key")),
             Route("POST", f"{key}/reset", "Nothing is spent any more of its own ceilings", self._resetter("key"),
-                  Reset),
+                  Reset, status=204),
         ]  # fmt: skip
         for kind, model in RECORD_KINDS.items():
             plural = kind.replace("_", "-") + "s"
@@ -292,6 +289,16 @@ class AdminApi:
 
 class MethodNotAllowed(McpgateError):
     code, http_status = "invalid_request", 405
+
+
+def _check_text(value: Any) -> None:
+    """Raises InvalidRequest for text that not every database takes."""
+    try:
+        odd = b"\\u0000" in orjson.dumps(value)
+    except TypeError:  # halves of surrogate pairs
+        odd = True
+    if odd:
+        raise InvalidRequest("text holds a NUL or half a surrogate pair")
 
 
 def _pairs(call: Call) -> dict[str, str]:
@@ -331,11 +338,18 @@ def _pattern(path: str) -> re.Pattern[str]:
     return re.compile(re.sub(r"\{(\w+)\}", r"(?P<\1>[^/]+)", path))
 
 
+def _schema_of_query(name: str) -> dict[str, Any]:
+    return {"type": "integer", "minimum": 1} if name in ("limit", "before") else {"type": "string"}
+
+
 def _openapi(routes: list[Route]) -> dict[str, Any]:
     models = sorted({route.body for route in routes if route.body is not None}, key=lambda model: model.__name__)
     _, schemas = models_json_schema(
         [(model, "validation") for model in models], ref_template="#/components/schemas/{model}"
     )
+    for schema in schemas["$defs"].values():
+        if "id" in schema.get("required", ()):
+            schema["required"].remove("id")  # the path says it
     error = {
         "type": "object",
         "required": ["error"],
@@ -354,7 +368,7 @@ def _openapi(routes: list[Route]) -> dict[str, Any]:
             for name in re.findall(r"\{(\w+)\}", route.path)
         ]
         parameters += [
-            {"name": name, "in": "query", "required": False, "description": about, "schema": {"type": "string"}}
+            {"name": name, "in": "query", "required": False, "description": about, "schema": _schema_of_query(name)}
             for name, about in route.query.items()
         ]
         content = {} if route.status == 204 else {"content": {"application/json": {"schema": {"type": "object"}}}}
@@ -369,14 +383,10 @@ def _openapi(routes: list[Route]) -> dict[str, Any]:
         }
         if route.body is not None:
             schema = {"$ref": f"#/components/schemas/{route.body.__name__}"}
-            # A change says only what changes, and what the path says need not be said again.
-            partly = route.method == "PATCH" or route.method == "PUT"
             operation["requestBody"] = {
                 "required": route.method == "PUT",
-                "content": {"application/json": {"schema": {"type": "object"} if partly else schema}},
+                "content": {"application/json": {"schema": schema}},
             }
-            if partly:
-                operation["description"] = f"Takes the fields of {route.body.__name__}."
         paths.setdefault(route.path, {})[route.method.lower()] = operation
     return {
         "openapi": "3.1.0",
@@ -384,7 +394,7 @@ def _openapi(routes: list[Route]) -> dict[str, Any]:
         "security": [{"bearer": []}, {"header": []}],
         "paths": paths,
         "components": {
-            "schemas": schemas.get("$defs", {}),
+            "schemas": schemas["$defs"],
             "securitySchemes": {
                 "bearer": {"type": "http", "scheme": "bearer"},
                 "header": {"type": "apiKey", "in": "header", "name": "x-api-key"},

@@ -40,7 +40,7 @@ from mcpgate.api.mcp import (
     unsupported,
 )
 from mcpgate.codemode.gateway import Gateway
-from mcpgate.config import is_loopback
+from mcpgate.config import is_loopback, needs_key
 from mcpgate.errors import InvalidRequest, McpgateError, Unavailable
 from mcpgate.governance.gate import Admission
 from mcpgate.governance.records import Caller
@@ -76,13 +76,10 @@ log = logging.getLogger("mcpgate.http")
 class HttpFace:
     """The ASGI application."""
 
-    def __init__(
-        self, gateway: Gateway, host: str = "127.0.0.1", sessions: bool = True, key_required: bool = False
-    ) -> None:
+    def __init__(self, gateway: Gateway, host: str = "127.0.0.1", sessions: bool = True) -> None:
         """`host`: the address listened on, which is a name that clients may use. `sessions`: False where several
         processes share the port, so that no request depends on an earlier one."""
         self._gateway, self._host, self._with_sessions = gateway, host, sessions
-        self._key_required = key_required
         self._admin = AdminApi(gateway.gate)
         self._face = McpFace(gateway)
         self._sessions = _Sessions(self._face)
@@ -137,6 +134,10 @@ class HttpFace:
             case _:
                 raise _Refused(404, "not_found", f"no route {path}; MCP is served at /mcp (streamable HTTP) and /sse")
 
+    @property
+    def _needs_key(self) -> bool:
+        return needs_key(self._gateway.config, self._host)
+
     def _check_origin(self, http: "_Exchange") -> None:
         """Only hosts and origins we know: a web page must not reach a gateway on its reader's machine by
         rebinding a name (and no gateway should be reached by a name it does not have)."""
@@ -145,7 +146,7 @@ class HttpFace:
         name = _hostname(f"//{host}")
         allowed = {h.lower() for h in server.allowed_hosts}
         # Who needs a key cannot be made to send it by a web page.
-        anywhere = self._key_required or (server.trust_network and self._host in ("0.0.0.0", "::"))
+        anywhere = self._needs_key or (server.trust_network and self._host in ("0.0.0.0", "::"))
         if not (
             anywhere
             or _is_local(name)
@@ -167,7 +168,7 @@ class HttpFace:
         """Who is asking. Raises what the gate does, InvalidRequest for headers that cannot be read."""
         caller = await self._gateway.gate.identify(
             secret_of(http.headers),
-            key_required=self._key_required,
+            key_required=self._needs_key,
             address=http.address,
             metadata=metadata_of(http.headers),
             user=user_of(http.headers),
@@ -298,7 +299,7 @@ class HttpFace:
                 if not streaming:
                     streaming = True
                     await http.start_stream(headers)
-                await http.event(sent, last)
+                await http.event(_with_headers(sent, http.noted) if last else sent, last)
             return last
 
         try:
@@ -402,9 +403,11 @@ class HttpFace:
 
     async def _ready(self, http: "_Exchange") -> None:
         views = self._gateway.pool.views()
-        states = {view.name: view.state for view in views}
         starting = any(view.state == "connecting" and not view.reason for view in views)
-        await http.respond(503 if starting else 200, orjson.dumps({"ready": not starting, "upstreams": states}))
+        answer: dict[str, Any] = {"ready": not starting}
+        if not self._needs_key:  # else whoever asks is nobody we know
+            answer["upstreams"] = {view.name: view.state for view in views}
+        await http.respond(503 if starting else 200, orjson.dumps(answer))
 
 
 class _Sessions:
@@ -447,6 +450,17 @@ class _Sessions:
                 break
             if not session.tasks:
                 self.drop(id)
+
+
+def _with_headers(answer: Message, noted: list[Admission]) -> Message:
+    """A streamed answer, with what it learnt too late for the response's headers."""
+    late = governance_headers(noted, answer)
+    result = answer.get("result")
+    if not late or not isinstance(result, dict):
+        return answer
+    meta = result.get("_meta")
+    kept = meta if isinstance(meta, dict) else {}
+    return {**answer, "result": {**result, "_meta": {**kept, "mcpgate/headers": late}}}
 
 
 def _offer(outbox: "asyncio.Queue[Message]", message: Message) -> None:

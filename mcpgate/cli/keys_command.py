@@ -88,10 +88,10 @@ def _with_admin(config_path: str | None, work: Callable[[Admin], Awaitable[T]]) 
 
 
 async def _list(admin: Admin, form: str) -> None:
-    keys, after = await admin.list_keys(), ""
-    while form == "json" and len(keys) % 1000 == 0 and keys and keys[-1].id != after:
-        after = keys[-1].id
-        keys += await admin.list_keys(after)
+    keys = page = await admin.list_keys()
+    while page and not page[-1].declared:
+        page = await admin.list_keys(page[-1].id)
+        keys += page
     shown = [shown_key(key) for key in keys]
     if form == "json":
         console.show(shown)

@@ -12,7 +12,6 @@ import sys
 import threading
 import time
 from collections.abc import AsyncIterator, Callable
-from functools import partial
 from pathlib import Path
 
 from mcpgate.api import stdio
@@ -21,6 +20,7 @@ from mcpgate.cli.opened import add_config
 from mcpgate.codemode.gateway import Gateway
 from mcpgate.config import Config, find_config, is_loopback, key_of_environment, load_config
 from mcpgate.errors import ConfigError
+from mcpgate.governance.records import Caller
 from mcpgate.telemetry import logs
 
 _EARLY_S = 5.0
@@ -56,18 +56,11 @@ def run(arguments: argparse.Namespace) -> int:
     return asyncio.run(_serve_http(config, path, host, port, arguments.worker))
 
 
-def key_required(config: Config, host: str) -> bool:
-    """Whether every request must carry a key: as set, else where other machines reach the gateway."""
-    if config.governance.require_key is not None:
-        return config.governance.require_key
-    return not is_loopback(host) and not config.server.trust_network
-
-
 def check_reachable(config: Config, host: str) -> None:
     """Raises ConfigError where whoever reaches the port could call every tool."""
     if is_loopback(host) or config.server.trust_network:
         return
-    if not key_required(config, host):
+    if config.governance.require_key is False:
         raise ConfigError(
             f"refusing to listen on {host} with governance.require_key: false, for whoever reaches the port could "
             "call every tool. Require keys, listen on 127.0.0.1, or set server.trust_network: true"
@@ -95,15 +88,18 @@ async def _serve_stdio(config: Config, path: Path) -> int:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         loop.add_signal_handler(number, stop.set)
-    secret, required = key_of_environment(), config.governance.require_key is True
-    if required and secret is None:
+    secret = key_of_environment()
+    if config.governance.require_key and secret is None:
         raise ConfigError(
             "governance.require_key is true: over stdio the key comes from $MCPGATE_KEY, which is not set"
         )
     async with running(config, _log_progress, _HOLD_S) as gateway, _watching(gateway, path):
-        identify = partial(gateway.gate.identify, secret, key_required=required) if secret or required else None
-        if identify is not None:
-            await identify()  # a wrong key is said at once, not with the first request
+
+        async def identify() -> Caller:
+            required = gateway.config.governance.require_key is True  # as it stands in the file by now
+            return await gateway.gate.identify(secret, key_required=required)
+
+        await identify()  # a wrong key is said at once, not with the first request
         await stdio.serve(gateway, stop, identify)
     return 0
 
@@ -114,7 +110,7 @@ async def _serve_http(config: Config, path: Path, host: str, port: int, is_worke
     from mcpgate.api.http import HttpFace
 
     async with running(config, _log_progress) as gateway, _watching(gateway, path):
-        face = HttpFace(gateway, host, sessions=not is_worker, key_required=key_required(config, host))
+        face = HttpFace(gateway, host, sessions=not is_worker)
         server = uvicorn.Server(
             uvicorn.Config(
                 face,
@@ -151,7 +147,8 @@ async def _serve_http(config: Config, path: Path, host: str, port: int, is_worke
 
 def _listen(host: str, port: int, reuse_port: bool) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM)
+    # Said to be TCP, for only then asyncio turns Nagle's algorithm off, which holds each answer back for 40 ms.
+    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     if reuse_port:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)

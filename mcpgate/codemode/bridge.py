@@ -100,6 +100,10 @@ class Bridge:
                 admission.outcome = "tool_error"
             if self._gate.config.log_content:
                 admission.content = Content(*(jsontext.dumps(part).decode() for part in (arguments, result)))
+            if admission.warnings:
+                meta = result.get("_meta")
+                kept = meta if isinstance(meta, dict) else {}
+                result = {**result, "_meta": {**kept, "mcpgate/warnings": list(admission.warnings)}}
             return result
 
     def tool_names(self, caller: Caller, server: str) -> dict[str, str]:

@@ -64,7 +64,7 @@ class Gateway:
         self.catalog = Catalog()
         self.direct: dict[str, Tool] = {}
         """Tools that are shown as they are, by the name they are shown under."""
-        self._views: dict[tuple[str, ...], Catalog] = {}
+        self._views: dict[Grants, Catalog] = {}
         """What the catalog is for each set of grants; gone when the catalog changes, as are the next."""
         self._measured: dict[Grants, tuple[int, int]] = {}
         self._listeners: list[Callable[[], None]] = []
@@ -130,11 +130,11 @@ class Gateway:
         """The tools that code of a caller can reach: what is not granted is not there."""
         if caller.grants.everything:
             return self.catalog
-        view = self._views.get(caller.grants.tools)
+        view = self._views.get(caller.grants)
         if view is None:
             if len(self._views) > _MOST_VIEWS:
                 self._views.clear()
-            view = self._views[caller.grants.tools] = self.catalog.limited_to(lambda tool: may_call(caller, tool))
+            view = self._views[caller.grants] = self.catalog.limited_to(lambda tool: may_call(caller, tool))
         return view
 
     def direct_of(self, caller: Caller) -> dict[str, Tool]:
@@ -209,7 +209,7 @@ class Gateway:
 
 def may_call(caller: Caller, tool: Tool) -> bool:
     """Whether a tool is granted, under its own names or as Python sees it."""
-    return caller.grants.allow_tool(f"{tool.server}.{tool.name}", tool.qualified)
+    return caller.grants.allow_tool((tool.server, tool.name), (tool.server_ident, tool.ident))
 
 
 def prices_of(config: Config) -> Prices:

@@ -53,8 +53,6 @@ _DETAILS = (
 """Of the tools of a whole server, from little to much. What calls are written from comes first."""
 _DETAILS_OF_ONE = (_Detail(400, 90, 100), _Detail(160, 60, 50), _Detail(60, 0, 0))
 """Of one tool among others."""
-_WHOLE_SERVER = 2
-"""Times `list_tokens` that one server may take: what is listed whole is not asked for again."""
 _SHORTEST_LINE = 4
 """Tokens of a tool's line, at least."""
 
@@ -198,8 +196,7 @@ class MetaTools:
         head = f"{server.ident}: {_tools(total)}, called as {server.ident}.NAME(…)"
         if server.trouble:
             head += f" (not usable now: {_cut(server.trouble, 60)})"
-        whole = max(room, self.code_mode.list_tokens * _WHOLE_SERVER)
-        if lines := self._whole(tools, server, whole - estimate(head) - 10):
+        if lines := self._whole(tools, server, room - estimate(head) - 10):
             more = [f"({len(tools)} of {total})"] if len(tools) < total else []
             return "\n".join([head, *lines, *more])
         if found:
@@ -327,10 +324,12 @@ class MetaTools:
         if topic == "sandbox" and catalog.find_server("sandbox") is None:
             return await self._sandbox_page(caller)
         if (server := catalog.find_server(topic)) is not None:
-            return self._bounded(await self._server_page(server, caller.grants.allow_whole_server(server.name)))
+            return self._bounded(
+                await self._server_page(server, caller.grants.allow_whole_server(server.name, server.ident))
+            )
         head, _, rest = topic.partition(" ")
         if rest and (server := catalog.find_server(head)) is not None:
-            if not caller.grants.allow_whole_server(server.name):
+            if not caller.grants.allow_whole_server(server.name, server.ident):
                 raise NotAllowed(f"resources and prompts of {server.ident} need a grant of all its tools")
             return self._bounded(await self._resource_or_prompt(server, rest.strip()))
         try:

@@ -14,11 +14,12 @@ from mcpgate.governance.keys import digest_of, from_record, new_secret, to_recor
 from mcpgate.governance.policy import RECORD_KINDS, Policy
 from mcpgate.governance.records import VirtualKey, new_id, to_usd
 from mcpgate.governance.rules import Rule, budget_rule, rate_limit_rules, scope_rules
-from mcpgate.governance.store import Change, Counters, Durable
+from mcpgate.governance.store import Change, Counters, Durable, Record
 from mcpgate.governance_config import KeySpec
 from mcpgate.periods import Period
 
 _MOST_SUBJECTS = 1000
+_TRIES = 20
 
 
 class Admin:
@@ -59,62 +60,75 @@ class Admin:
         """By id, or by a name that only one key has. Raises NotFound."""
         if (declared := self._policy().keys.get(name)) is not None:
             return declared
+        record = await self._get_record(name)
+        return from_record(record.id, record.value)
+
+    async def rotate_key(self, name: str, overlap: str, actor: str) -> tuple[VirtualKey, str]:
+        """A new secret; the old ones are good for `overlap` longer (a period, or 0). Raises NotFound, Conflict."""
+        now, secret = self._clock(), new_secret()
+        until = now + _seconds(overlap, now)
+
+        def rotated(key: VirtualKey, spec: KeySpec) -> dict[str, Any]:
+            if key.revoked_at is not None:
+                raise Conflict(f"key {name!r} was revoked; create another")
+            old = [(digest, until if end is None else min(end, until)) for digest, end in key.digests]
+            digests = [(digest_of(secret), None), *((digest, end) for digest, end in old if end > now)]
+            return to_record(spec, digests, secret[-4:], key.created_at)
+
+        return await self._alter(name, "rotate", actor, rotated), secret
+
+    async def change_key(self, name: str, changes: Mapping[str, Any], actor: str) -> tuple[VirtualKey, KeySpec]:
+        """Put these fields of `KeySpec` in the place of what they were. Raises InvalidRequest, NotFound, Conflict."""
+
+        def changed(key: VirtualKey, spec: KeySpec) -> dict[str, Any]:
+            merged = parse(KeySpec, {**spec.model_dump(mode="json"), **changes})
+            return to_record(merged, key.digests, key.hint, key.created_at, key.revoked_at)
+
+        key = await self._alter(name, "change", actor, changed)
+        return await self.get_key(key.id)
+
+    async def revoke_key(self, name: str, actor: str) -> VirtualKey:
+        """No worker takes it any more. The key stays known, for the ledger names it. Raises NotFound, Conflict."""
+        now = self._clock()
+
+        def revoked(key: VirtualKey, spec: KeySpec) -> dict[str, Any]:
+            return to_record(spec, key.digests, key.hint, key.created_at, key.revoked_at or now)
+
+        return await self._alter(name, "revoke", actor, revoked)
+
+    async def _alter(
+        self, name: str, action: str, actor: str, alter: Callable[[VirtualKey, KeySpec], dict[str, Any]]
+    ) -> VirtualKey:
+        """Replace a key by what it becomes, and by nothing that somebody else made of it meanwhile: a key that was
+        just revoked must not come back."""
+        if name in self._policy().keys:
+            raise Conflict(f"key {name!r} stands in the configuration file and is changed there")
+        for _ in range(_TRIES):
+            record = await self._get_record(name)
+            value = alter(*from_record(record.id, record.value))
+            key, spec = from_record(record.id, value)  # before it is written: what cannot be read must not get there
+            scope_rules("key", key.id, spec)
+            at, digests = self._clock(), key.digests
+            change = Change("key", key.id, value, actor, action, at, digests, replaces=record.value)
+            if await self._durable.change(change):
+                return key
+        raise Conflict(f"key {name!r} is being changed by others; try again")
+
+    async def _get_record(self, name: str) -> Record:
         record = await self._durable.get_record("key", name)
         if record is not None:
-            return from_record(name, record.value)
+            return record
         named = []
         after = ""
         while page := await self._durable.list_records("key", after):
             named += [record for record in page if record.value["spec"].get("name") == name]
             after = page[-1].id
+        if len(named) > 1:  # a revoked key's name is free again
+            named = [record for record in named if record.value["revoked_at"] is None] or named
         if len(named) != 1:
             several = f"; {len(named)} keys have this name, give the id" if named else ""
             raise NotFound(f"there is no key {name!r}{several}")
-        return from_record(named[0].id, named[0].value)
-
-    async def rotate_key(self, name: str, overlap: str, actor: str) -> tuple[VirtualKey, str]:
-        """A new secret; the old ones are good for `overlap` longer (a period, or 0). Raises NotFound, Conflict."""
-        key, spec = await self._own(name)
-        if key.revoked_at is not None:
-            raise Conflict(f"key {name!r} was revoked; create another")
-        now = self._clock()
-        until = now
-        if overlap not in ("0", "0s", ""):
-            try:
-                period = Period.parse(overlap)
-                today = datetime.datetime.fromtimestamp(now, datetime.UTC)
-                until = now + (today - period.before(today)).total_seconds()
-            except (ValueError, OverflowError) as error:
-                raise InvalidRequest(f"overlap: {error}") from None
-        secret = new_secret()
-        old = [(digest, until if end is None else min(end, until)) for digest, end in key.digests]
-        digests = [(digest_of(secret), None), *((digest, end) for digest, end in old if end > now)]
-        value = to_record(spec, digests, secret[-4:], key.created_at)
-        await self._durable.change(Change("key", key.id, value, actor, "rotate", now, digests))
-        return from_record(key.id, value)[0], secret
-
-    async def change_key(self, name: str, spec: KeySpec, actor: str) -> VirtualKey:
-        """Put everything but the secret in the place of what it was. Raises NotFound, Conflict."""
-        key, _ = await self._own(name)
-        value = to_record(spec, key.digests, key.hint, key.created_at, key.revoked_at)
-        changed, _ = from_record(key.id, value)
-        scope_rules("key", key.id, spec)
-        await self._durable.change(Change("key", key.id, value, actor, "change", self._clock(), key.digests))
-        return changed
-
-    async def revoke_key(self, name: str, actor: str) -> VirtualKey:
-        """No worker takes it any more. The key stays known, for the ledger names it. Raises NotFound, Conflict."""
-        key, spec = await self._own(name)
-        now = self._clock()
-        value = to_record(spec, key.digests, key.hint, key.created_at, key.revoked_at or now)
-        await self._durable.change(Change("key", key.id, value, actor, "revoke", now, key.digests))
-        return from_record(key.id, value)[0]
-
-    async def _own(self, name: str) -> tuple[VirtualKey, KeySpec]:
-        key, spec = await self.get_key(name)
-        if key.declared:
-            raise Conflict(f"key {name!r} stands in the configuration file and is changed there")
-        return key, spec
+        return named[0]
 
     # --- customers, teams, users, budgets, rate limits
 
@@ -165,7 +179,7 @@ class Admin:
                     {
                         "id": rule.id,
                         "measure": rule.measure,
-                        "subject": name.split("|", 2)[2] or None,
+                        "subject": name.split("|", 3)[3] or None,
                         "limit": shown(rule.limit),
                         "spent": shown(standing.spent),
                         "reserved": shown(standing.held),
@@ -193,6 +207,16 @@ class Admin:
         if declared is None:
             raise NotFound(f"there is no {kind.replace('_', ' ')} {id!r}")
         return _rules_of(kind, id, declared)
+
+
+def _seconds(overlap: str, now: float) -> float:
+    if overlap.strip() in ("0", "0s"):
+        return 0.0
+    try:
+        today = datetime.datetime.fromtimestamp(now, datetime.UTC)
+        return (today - Period.parse(overlap).before(today)).total_seconds()
+    except (ValueError, OverflowError) as error:
+        raise InvalidRequest(f"overlap: {error}") from None
 
 
 def _rules_of(kind: str, id: str, declared: Any) -> Sequence[Rule]:

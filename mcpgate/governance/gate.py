@@ -338,8 +338,9 @@ class Gate:
     async def _enter(self, admission: "Admission") -> None:
         caller, request = admission.caller, admission.request
         cost = self.prices.cost(request, request.estimate)
-        shares = self.policy.shares(caller, request, cost)
-        if cost is None and self.config.unpriced == "deny":
+        deny = self.config.unpriced == "deny"
+        shares = self.policy.shares(caller, request, cost, with_unpriced=deny)
+        if cost is None and deny:
             budget = next((s for s in shares if s.match.rule.measure == "cost" and s.claim.limit is not None), None)
             if budget is not None:
                 what = f"{request.server}.{request.tool}" if request.kind == "tool" else str(request.model)

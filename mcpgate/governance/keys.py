@@ -37,8 +37,10 @@ def is_good(key: VirtualKey, digest: str, now: float) -> bool:
 
 def make_grants(config: GrantsConfig) -> Grants:
     return Grants(
-        tools=(*config.tools, *(f"{server}.*" for server in config.servers)),
-        models=(*config.models, *(f"{provider}/*" for provider in config.providers)),
+        tools=config.tools,
+        servers=config.servers,
+        models=config.models,
+        providers=config.providers,
         meta_tools=config.meta_tools,
         admin=config.admin,
     )

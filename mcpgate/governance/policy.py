@@ -117,14 +117,18 @@ class Policy:
         rules = caller.rules if user is None else (*caller.rules, *scope_rules("user", user_id, user))
         return replace(caller, user=user_id, rules=rules)
 
-    def shares(self, caller: Caller, request: Request, cost: int | None) -> tuple[Share, ...]:
+    def shares(
+        self, caller: Caller, request: Request, cost: int | None, with_unpriced: bool = False
+    ) -> tuple[Share, ...]:
         """What every rule takes from a request, at the estimate; `cost` in nano-dollars. Where the estimate is known
-        to be the most, what would take nothing is left out: a free call needs no trip to the store."""
+        to be the most, what would take nothing is left out: a free call needs no trip to the store; nor, unless
+        `with_unpriced`, does one without a price."""
         shares = []
         for match in self._matching(caller, request):
             amount = measured(match.rule.measure, cost, request.estimate)
             claim = match.rule.claim(match.subject, request.at, amount, match.governs)
-            if claim.amount or request.kind not in _ESTIMATED_EXACTLY:
+            unpriced = with_unpriced and cost is None and match.rule.measure == "cost"
+            if claim.amount or unpriced or request.kind not in _ESTIMATED_EXACTLY:
                 shares.append(Share(match, claim))
         return tuple(shares)
 

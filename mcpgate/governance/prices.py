@@ -12,7 +12,9 @@ class Prices:
 
     def __init__(self, tools: Mapping[str, Mapping[str, Decimal]], execution_usd_per_s: Decimal | None) -> None:
         """`tools`: server → glob over its tools' own names → US dollars for one call; the first that matches."""
-        self._tools = {server: dict(prices) for server, prices in tools.items() if prices}
+        self._tools = {
+            server: {glob: to_nano(usd) for glob, usd in prices.items()} for server, prices in tools.items() if prices
+        }
         self._second = None if execution_usd_per_s is None else to_nano(execution_usd_per_s)
 
     def cost(self, request: Request, usage: Usage) -> int | None:
@@ -29,7 +31,7 @@ class Prices:
         return None
 
     def _of_tool(self, server: str, tool: str) -> int | None:
-        for glob, usd in self._tools.get(server, {}).items():
+        for glob, nano in self._tools.get(server, {}).items():
             if fnmatch.fnmatchcase(tool, glob):
-                return to_nano(usd)
+                return nano
         return None

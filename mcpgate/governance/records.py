@@ -5,6 +5,8 @@ Money is `Decimal` US dollars in these values and whole nano-dollars where it is
 
 import fnmatch
 import ipaddress
+import os
+import random
 import secrets
 import time
 from collections.abc import Mapping, Sequence
@@ -43,33 +45,50 @@ class Grants:
 
     tools: tuple[str, ...] = ()
     """Over `server.tool`, with the server's and the tool's own names or their identifiers in Python."""
+    servers: tuple[str, ...] = ()
+    """Over servers: all tools of theirs."""
     models: tuple[str, ...] = ()
     """Over model aliases and `provider/model`."""
+    providers: tuple[str, ...] = ()
     meta_tools: tuple[str, ...] | None = None
     """None: all of them for whoever may call any tool."""
     admin: bool = False
 
-    def allow_tool(self, *names: str) -> bool:
-        """`names`: the spellings of one tool, each `server.tool`."""
-        return any(_matches(name, self.tools) for name in names)
+    def allow_tool(self, *spellings: tuple[str, str]) -> bool:
+        """`spellings` of one tool, each (server, tool)."""
+        return any(
+            _matches(server, self.servers) or any(_matches_tool(server, tool, glob) for glob in self.tools)
+            for server, tool in spellings
+        )
 
-    def allow_whole_server(self, server: str) -> bool:
+    def allow_whole_server(self, *spellings: str) -> bool:
         """Whether every tool of a server is granted, those to come too; its resources and prompts are then."""
-        return _matches(f"{server}.*", self.tools)
+        return self.allow_tool(*((server, "*") for server in spellings))
 
     def allow_meta_tool(self, name: str) -> bool:
-        return bool(self.tools) if self.meta_tools is None else _matches(name, self.meta_tools)
+        return bool(self.tools or self.servers) if self.meta_tools is None else _matches(name, self.meta_tools)
 
-    def allow_model(self, *names: str) -> bool:
-        return any(_matches(name, self.models) for name in names)
+    def allow_model(self, provider: str | None, *names: str) -> bool:
+        """`names`: the alias that was asked for, or `provider/model`."""
+        return _matches(provider or "", self.providers) or any(_matches(name, self.models) for name in names)
 
     @property
     def everything(self) -> bool:
         """Whether every tool is granted, so that nothing has to be left out of any list."""
-        return "*" in self.tools or "*.*" in self.tools
+        return "*" in self.tools or "*.*" in self.tools or "*" in self.servers
 
 
 ALL_GRANTS = Grants(tools=("*",), models=("*",), meta_tools=("*",), admin=True)
+
+
+def _matches_tool(server: str, tool: str, glob: str) -> bool:
+    """`files.*` is the server `files` and no other: not `files.private`, whose name may hold a dot too."""
+    if "." not in glob:
+        return fnmatch.fnmatchcase(f"{server}.{tool}", glob)
+    dots = [place for place, character in enumerate(glob) if character == "."]
+    return any(
+        fnmatch.fnmatchcase(server, glob[:place]) and fnmatch.fnmatchcase(tool, glob[place + 1 :]) for place in dots
+    )
 
 
 def _matches(name: str, globs: Sequence[str]) -> bool:
@@ -105,7 +124,7 @@ class Caller:
     @property
     def owner(self) -> str:
         """Whom handles and sandbox sessions belong to: the key, or each user that it names in its requests."""
-        return self.id if self.user is None else f"{self.id} {self.user}"
+        return self.id if self.user is None else f"{self.id}\n{self.user}"  # which no id holds
 
 
 LOCAL = Caller()
@@ -271,5 +290,10 @@ class Entry:
     metadata: Mapping[str, str] = field(default_factory=lambda: EMPTY)
 
 
+_random = random.Random(secrets.randbits(256))
+os.register_at_fork(after_in_child=lambda: _random.seed(secrets.randbits(256)))
+
+
 def new_id(kind: str) -> str:
-    return f"{kind}_{secrets.token_hex(10)}"
+    """Not a secret: a system call for each would cost every request more than the rest of its admission."""
+    return f"{kind}_{_random.getrandbits(80):020x}"

@@ -68,7 +68,8 @@ class Rule:
         return self.measure not in PER_REQUEST or any(name in ("server", "tool") for name, _ in self.when)
 
     def counter(self, subject: str) -> str:
-        return f"{self.id}|{self.measure}|{subject}"
+        # With the window, for amounts counted in cells of another length mean something else.
+        return f"{self.id}|{self.measure}|{self.window.key}|{subject}"
 
     def claim(self, subject: str, at: float, amount: int, governs: bool = True) -> Claim:
         span = self.window.span(at)
@@ -98,13 +99,17 @@ def shown_amount(measure: str, amount: int) -> str:
 
 def scope_rules(kind: str, name: str, config: ScopeConfig) -> tuple[Rule, ...]:
     """The ceilings that a customer, team, user or key has of its own."""
-    base = f"{kind}:{name}"
-    rules = []
-    for number, budget in enumerate(config.budget):
-        rules.append(_budget(budget, base if len(config.budget) == 1 else f"{base}#{number + 1}"))
-    for number, limit in enumerate(config.rate_limits):
-        rules += _rate_limits(limit, base if len(config.rate_limits) == 1 else f"{base}#{number + 1}")
-    return tuple(rules)
+    id = f"{kind}:{name}"
+    rules = [_budget(budget, id) for budget in config.budget]
+    for limit in config.rate_limits:
+        rules += _rate_limits(limit, id)
+    # Two ceilings on the same thing are one: the lower.
+    lowest: dict[str, Rule] = {}
+    for rule in rules:
+        known = lowest.get(rule.counter(""))
+        if known is None or rule.limit < known.limit:
+            lowest[rule.counter("")] = rule
+    return tuple(lowest.values())
 
 
 def budget_rule(config: BudgetRuleConfig) -> Rule:

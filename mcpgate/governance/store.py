@@ -120,6 +120,8 @@ class Change:
     """Of a key: digest, and until when it is good."""
     only_new: bool = False
     """Fail if the record is there already."""
+    replaces: Mapping[str, Any] | None = None
+    """Fail if the record is not this any more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +148,7 @@ class Records(Protocol):
         ...
 
     async def change(self, change: Change) -> bool:
-        """Make a change and write it to the audit trail. False if `only_new` and it was there."""
+        """Make a change and write it to the audit trail. False if it was to fail: see `only_new`, `replaces`."""
         ...
 
     async def list_audit(self, limit: int = 100, before: int | None = None) -> list[tuple[int, AuditLine]]:

@@ -35,6 +35,9 @@ class Span:
 class Window:
     """How the cells of one rule follow each other. `at` is epoch seconds."""
 
+    key: str = ""
+    """Names what the cells are: the same for windows that are cut alike."""
+
     def span(self, at: float) -> Span:
         raise NotImplementedError
 
@@ -61,6 +64,7 @@ class Aligned(Window):
 
     def __init__(self, period: Period, zone: ZoneInfo) -> None:
         self.period, self.zone = period, zone
+        self.key = f"{period}@{zone.key}"
         self._last = (math.inf, math.inf)
 
     def span(self, at: float) -> Span:
@@ -84,7 +88,7 @@ class Rolling(Window):
     """The last so many seconds, hours or days."""
 
     def __init__(self, period: Period) -> None:
-        self.period = period
+        self.period, self.key = period, str(period)
         self._whole_s = period.count * _SECONDS[period.unit]
         self._cell_s = self._whole_s / CELLS
 
@@ -103,7 +107,7 @@ class RollingMonths(Window):
     """The last so many months, quarters or years, in days of UTC: a month is as long as the calendar says."""
 
     def __init__(self, period: Period) -> None:
-        self.period = period
+        self.period, self.key = period, str(period)
         self._last: Span | None = None
 
     def span(self, at: float) -> Span:

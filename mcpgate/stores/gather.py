@@ -46,15 +46,21 @@ class Gather(Generic[A, R]):
     async def _flush(self, batch: list[tuple[A, "asyncio.Future[R]"]]) -> None:
         try:
             answers = await self._ask([item for item, _ in batch])
+            for (_, done), answer in list(zip(batch, answers, strict=True)):
+                if not done.done():
+                    done.set_result(answer)
         except Exception as error:
             if len(batch) > 1 and not isinstance(error, StoreAway):  # one of them may be the fault of it
                 for one in batch:
                     await self._flush([one])
                 return
-            for _, done in batch:
-                if not done.done():
-                    done.set_exception(error)
-            return
-        for (_, done), answer in zip(batch, answers, strict=True):
-            if not done.done():
-                done.set_result(answer)
+            _fail(batch, error)
+        except BaseException:  # cancelled: nobody else would ever wake those who wait
+            _fail(batch, StoreAway("the question was given up"))
+            raise
+
+
+def _fail(batch: Sequence[tuple[object, "asyncio.Future[R]"]], error: Exception) -> None:
+    for _, done in batch:
+        if not done.done():
+            done.set_exception(error)

@@ -147,7 +147,10 @@ class MemoryBooks:
 
     async def change(self, change: Change) -> bool:
         place = (change.kind, change.id)
-        if change.only_new and place in self._records:
+        known = self._records.get(place)
+        if change.only_new and known is not None:
+            return False
+        if change.replaces is not None and (known is None or known.value != change.replaces):
             return False
         if change.action == "reset":
             pass

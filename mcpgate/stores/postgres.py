@@ -122,7 +122,10 @@ class PostgresBooks:
     async def _settle_all(self, batches: Sequence[Sequence[Settlement]]) -> list[None]:
         entries, spent, contents = [], [], []
         # One statement cannot tell two of the same id apart.
-        for settlement in {one.entry.id: one for batch in reversed(batches) for one in reversed(batch)}.values():
+        first: dict[str, Settlement] = {}
+        for settlement in (one for batch in batches for one in batch):
+            first.setdefault(settlement.entry.id, settlement)
+        for settlement in first.values():
             entry = settlement.entry
             row = dict(zip(rows.COLUMNS, rows.row_of(entry), strict=True))
             entries.append({**row, "metadata": json.loads(row["metadata"])})
@@ -223,6 +226,10 @@ class PostgresBooks:
 
         async def work(db: Any) -> bool:
             async with db.transaction():
+                if change.replaces is not None:
+                    same = "SELECT 1 FROM records WHERE kind = $1 AND id = $2 AND value = $3::jsonb FOR UPDATE"
+                    if not await db.fetch(same, *place, json.dumps(change.replaces)):
+                        return False
                 if change.action != "reset":
                     if value is None:
                         await db.execute("DELETE FROM records WHERE kind = $1 AND id = $2", *place)

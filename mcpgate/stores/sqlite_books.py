@@ -188,7 +188,10 @@ class SqliteBooks:
         def work(db: sqlite3.Connection) -> bool:
             value = None if change.value is None else json.dumps(change.value)
             place = (change.kind, change.id)
-            if change.only_new and db.execute("SELECT 1 FROM records WHERE kind=? AND id=?", place).fetchone():
+            known = db.execute("SELECT value FROM records WHERE kind = ? AND id = ?", place).fetchone()
+            if change.only_new and known is not None:
+                return False
+            if change.replaces is not None and (known is None or json.loads(known[0]) != change.replaces):
                 return False
             if change.action != "reset":
                 if value is None:

@@ -21,6 +21,7 @@ class Metrics:
         self._settled = Counter(
             "mcpgate_settled", "Requests that were settled, by outcome", ["outcome"], registry=self._registry
         )
+        self._settled_by: dict[str, Counter] = {}
         self._cost = counter("cost_usd", "US dollars settled, of what has a price")
         self._unpriced = counter("unpriced", "Requests settled without a known price")
         self._refused = Counter(
@@ -42,7 +43,10 @@ class Metrics:
         self, kind: str, outcome: str, cost: int | None, definition_tokens_saved: int, result_tokens_saved: int
     ) -> None:
         """One line of the ledger; `cost` in nano-dollars."""
-        self._settled.labels(outcome).inc()
+        settled = self._settled_by.get(outcome)
+        if settled is None:
+            settled = self._settled_by[outcome] = self._settled.labels(outcome)
+        settled.inc()
         if kind in ("meta", "execution"):
             self._meta_tool_calls.inc()
             self._saved_definitions.inc(definition_tokens_saved)
