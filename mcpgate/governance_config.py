@@ -104,6 +104,7 @@ Usd = Annotated[Decimal, Field(ge=0, le=9_000_000, allow_inf_nan=False)]
 Patterns = Annotated[tuple[str, ...], BeforeValidator(_one_or_many, json_schema_input_type=str | tuple[str, ...])]
 Id = Annotated[str, Field(min_length=1, max_length=128, pattern=r"^[^\s|/\x00-\x1f][^|/\x00-\x1f]*$")]
 KeyId = Annotated[Id, AfterValidator(_key_id)]
+MetadataName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,64}$")]
 Moment = Annotated[datetime.datetime, BeforeValidator(_moment), AfterValidator(_ordinary)]
 Count = Annotated[int, Field(ge=0, le=2**53)]
 """What a counter can hold exactly on every store."""
@@ -253,9 +254,9 @@ class GovernanceConfig(_Model):
     keys: dict[KeyId, KeyConfig] = {}
     budgets: tuple[BudgetRuleConfig, ...] = ()
     rate_limits: tuple[RateLimitRuleConfig, ...] = ()
-    required_metadata: tuple[str, ...] = ()
+    required_metadata: tuple[MetadataName, ...] = ()
     """Names that every request of a key must carry in x-mcpgate-metadata."""
-    report_metadata: tuple[str, ...] = ()
+    report_metadata: tuple[MetadataName, ...] = ()
     """Names that reports can group by for as long as there are reports, and not only until entries are rolled up."""
     execution_usd_per_s: Usd | None = None
     """Price of a second of running code."""

@@ -27,7 +27,9 @@ _MIGRATION_LOCK = 0x6D6370676174
 
 class PostgresDialect:
     fresh = "xid >= (SELECT value::xid8 FROM facts WHERE name = 'rolled')"
-    hour = "(floor(at)::bigint - floor(at)::bigint % 3600)"
+
+    def start(self, span_s: int) -> str:
+        return f"(floor(at)::bigint - floor(at)::bigint % {span_s})"
 
     def parameter(self, number: int) -> str:
         return f"${number}"
@@ -291,7 +293,10 @@ class PostgresBooks:
 
     async def roll_up(self) -> int:
         chosen = "xid >= $1::text::xid8 AND xid < $2::text::xid8"
-        added = rows.roll_up_statement(_DIALECT, chosen, self._report_metadata)
+        added = [
+            rows.roll_up_statement(_DIALECT, span_s, chosen, self._report_metadata)
+            for span_s in (rows.HOUR_S, rows.DAY_S)
+        ]
 
         async def work(db: Any) -> int:
             async with db.transaction():
@@ -299,8 +304,8 @@ class PostgresBooks:
                 # Everything below this has ended: nothing will be added there any more.
                 upto = await db.fetchval("SELECT pg_snapshot_xmin(pg_current_snapshot())::text")
                 count = await db.fetchval(f"SELECT count(*) FROM entries WHERE {chosen}", rolled, upto)
-                if count:
-                    await db.execute(added, rolled, upto, timeout=_REPORT_S)
+                for statement in added if count else ():
+                    await db.execute(statement, rolled, upto, timeout=_REPORT_S)
                 await db.execute("UPDATE facts SET value = $1 WHERE name = 'rolled'", upto)
                 return int(count)
 

@@ -40,14 +40,14 @@ CREATE INDEX entries_xid ON entries (xid);
 CREATE TABLE contents (
     id TEXT PRIMARY KEY, at DOUBLE PRECISION NOT NULL, arguments TEXT NOT NULL, result TEXT NOT NULL);
 CREATE TABLE sums (
-    hour BIGINT NOT NULL, {_DIMENSIONS}, metadata JSONB NOT NULL,
+    span INTEGER NOT NULL, start BIGINT NOT NULL, {_DIMENSIONS}, metadata JSONB NOT NULL,
     entries BIGINT NOT NULL, requests BIGINT NOT NULL, executions BIGINT NOT NULL, tool_calls BIGINT NOT NULL,
     failed BIGINT NOT NULL, unpriced BIGINT NOT NULL, cost BIGINT NOT NULL, input_tokens BIGINT NOT NULL,
     output_tokens BIGINT NOT NULL, cache_read_tokens BIGINT NOT NULL, cache_write_tokens BIGINT NOT NULL,
     seconds DOUBLE PRECISION NOT NULL, latency_ms DOUBLE PRECISION NOT NULL,
     definition_tokens_saved BIGINT NOT NULL, result_tokens_saved BIGINT NOT NULL,
     PRIMARY KEY (
-        hour, kind, "key", "user", team, customer, server, tool, provider, model, outcome, cache, metadata));
+        span, start, kind, "key", "user", team, customer, server, tool, provider, model, outcome, cache, metadata));
 CREATE TABLE records (kind TEXT, id TEXT COLLATE "C", value JSONB NOT NULL, PRIMARY KEY (kind, id));
 CREATE TABLE digests (digest TEXT PRIMARY KEY, id TEXT NOT NULL);
 CREATE INDEX digests_id ON digests (id);

@@ -10,6 +10,7 @@ from mcpgate.governance.records import Entry, Usage
 from mcpgate.governance.store import Query
 
 HOUR_S = 3600
+DAY_S = 24 * HOUR_S
 USAGE = (
     *("calls", "input_tokens", "output_tokens", "cache_read_tokens", "cache_write_tokens", "seconds"),
     *("definition_tokens_saved", "result_tokens_saved"),
@@ -33,8 +34,10 @@ class Dialect(Protocol):
 
     fresh: str
     """A condition on `entries`: not yet in the sums by the hour."""
-    hour: str
-    """The hour that an entry's `at` lies in, as whole epoch seconds."""
+
+    def start(self, span_s: int) -> str:
+        """The start of the hour or day that an entry's `at` lies in, as whole epoch seconds."""
+        ...
 
     def parameter(self, number: int) -> str:
         """The n-th parameter of a statement, from 1."""
@@ -86,16 +89,16 @@ def entry_of(row: Sequence[Any]) -> Entry:
     return Entry(**{**columns, "usage": usage, "metadata": json.loads(columns["metadata"])})
 
 
-def roll_up_statement(dialect: Dialect, chosen: str, names: Sequence[str]) -> str:
-    """Adds the entries of a condition to the sums by the hour. Of their metadata only `names` stay, which the
-    configuration has checked to be identifiers."""
-    keys = ["hour", *DIMENSIONS, "metadata"]
-    group = f"{dialect.hour}, {quoted(DIMENSIONS)}, {dialect.some_of(names)}"
+def roll_up_statement(dialect: Dialect, span_s: int, chosen: str, names: Sequence[str]) -> str:
+    """Adds the entries of a condition to the sums by the hour, or by the day (of UTC). Of their metadata only `names`
+    stay, which the configuration has checked to be identifiers."""
+    keys = ["span", "start", *DIMENSIONS, "metadata"]
+    group = f"{span_s}, {dialect.start(span_s)}, {quoted(DIMENSIONS)}, {dialect.some_of(names)}"
     added = ", ".join(f"SUM({_ADDED.get(name, name)})" for name in SUMS)
     updates = ", ".join(f'"{name}" = sums."{name}" + excluded."{name}"' for name in SUMS)
     return (
         f"INSERT INTO sums ({quoted([*keys, *SUMS])}) SELECT {group}, {added} FROM entries WHERE {chosen}"
-        f" GROUP BY {group} ON CONFLICT ({quoted(keys)}) DO UPDATE SET {updates}"
+        f" GROUP BY {group.partition(', ')[2]} ON CONFLICT ({quoted(keys)}) DO UPDATE SET {updates}"
     )
 
 
@@ -124,9 +127,9 @@ class _Statement:
 def report_statement(
     dialect: Dialect, query: Query, report_metadata: Sequence[str], pruned_before: float
 ) -> tuple[str, list[Any]]:
-    """Whole hours are read from the sums, and from the entries that are not yet in them; what is left at the ends
-    from the entries. Where a question needs metadata that the sums do not have, everything is read from the entries.
-    """
+    """Whole days are read from the sums by the day (unless single hours are asked for), further whole hours from those
+    by the hour, what is not yet in them and what is left at the ends from the entries. Where a question needs metadata
+    that the sums do not have, everything is read from the entries."""
     statement = _Statement(dialect)
     names = {name.removeprefix("metadata.") for name in (*query.by, *query.where) if name.startswith("metadata.")}
     first, last = math.ceil(query.since / HOUR_S) * HOUR_S, math.floor(query.until / HOUR_S) * HOUR_S
@@ -138,7 +141,12 @@ def report_statement(
     if first >= last or not names <= set(report_metadata):
         parts.append(_part(statement, query, "entries", "at", read, [(query.since, query.until)], ""))
     else:
-        parts.append(_part(statement, query, "sums", "hour", sums, [(first, last)], ""))
+        days = (math.ceil(first / DAY_S) * DAY_S, math.floor(last / DAY_S) * DAY_S)
+        hours = [(first, last)]
+        if days[0] < days[1] and "hour" not in query.by:
+            hours = [(first, days[0]), (days[1], last)]
+            parts.append(_part(statement, query, "sums", "start", sums, [days], f"span = {DAY_S}"))
+        parts.append(_part(statement, query, "sums", "start", sums, hours, f"span = {HOUR_S}"))
         parts.append(_part(statement, query, "entries", "at", read, [(first, last)], dialect.fresh))
         parts.append(_part(statement, query, "entries", "at", read, [(query.since, first), (last, query.until)], ""))
     groups = [f"g{number}" for number in range(len(query.by))]

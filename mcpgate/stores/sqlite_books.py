@@ -18,13 +18,15 @@ from mcpgate.stores.writer import Writer
 T = TypeVar("T")
 _FOREVER = 9e15
 """SQLite has no infinity that JSON and indexes agree on; this is the year 285 million."""
-_ROLLED_AT_ONCE = 50_000
+_ROLLED_AT_ONCE = 10_000
 """Entries that one transaction adds to the sums: others wait as long as it takes."""
 
 
 class SqliteDialect:
     fresh = "seq > (SELECT value FROM facts WHERE name = 'rolled')"
-    hour = "CAST(at AS INTEGER) - CAST(at AS INTEGER) % 3600"
+
+    def start(self, span_s: int) -> str:
+        return f"CAST(at AS INTEGER) - CAST(at AS INTEGER) % {span_s}"
 
     def parameter(self, number: int) -> str:
         return f"?{number}"
@@ -253,7 +255,10 @@ class SqliteBooks:
         return {row[0]: rows.entry_of(row) for row in found}
 
     async def roll_up(self) -> int:
-        statement = rows.roll_up_statement(_DIALECT, "seq > ?1 AND seq <= ?2", self._report_metadata)
+        statements = [
+            rows.roll_up_statement(_DIALECT, span_s, "seq > ?1 AND seq <= ?2", self._report_metadata)
+            for span_s in (rows.HOUR_S, rows.DAY_S)
+        ]
 
         def work(db: sqlite3.Connection) -> int:
             (rolled,) = db.execute("SELECT value FROM facts WHERE name = 'rolled'").fetchone()
@@ -261,7 +266,8 @@ class SqliteBooks:
             upto = min(last, rolled + _ROLLED_AT_ONCE)
             if upto <= rolled:
                 return 0
-            db.execute(statement, (rolled, upto))
+            for statement in statements:
+                db.execute(statement, (rolled, upto))
             db.execute("UPDATE facts SET value = ? WHERE name = 'rolled'", (upto,))
             return int(upto - rolled)
 

@@ -27,7 +27,7 @@ CREATE INDEX entries_at ON entries (at);
 CREATE TABLE contents (
     id TEXT PRIMARY KEY, at REAL NOT NULL, arguments TEXT NOT NULL, result TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE sums (
-    hour INTEGER NOT NULL,
+    span INTEGER NOT NULL, start INTEGER NOT NULL,
     {_DIMENSIONS},
     metadata TEXT NOT NULL,
     entries INTEGER NOT NULL, requests INTEGER NOT NULL, executions INTEGER NOT NULL, tool_calls INTEGER NOT NULL,
@@ -36,7 +36,7 @@ CREATE TABLE sums (
     seconds REAL NOT NULL, latency_ms REAL NOT NULL, definition_tokens_saved INTEGER NOT NULL,
     result_tokens_saved INTEGER NOT NULL,
     PRIMARY KEY (
-        hour, kind, "key", "user", team, customer, server, tool, provider, model, outcome, cache, metadata)
+        span, start, kind, "key", "user", team, customer, server, tool, provider, model, outcome, cache, metadata)
     ) WITHOUT ROWID;
 CREATE TABLE records (kind TEXT, id TEXT, value TEXT NOT NULL, PRIMARY KEY (kind, id)) WITHOUT ROWID;
 CREATE TABLE digests (digest TEXT PRIMARY KEY, id TEXT NOT NULL) WITHOUT ROWID;
@@ -47,13 +47,13 @@ CREATE TABLE audit (
 CREATE TABLE facts (name TEXT PRIMARY KEY, value NOT NULL) WITHOUT ROWID;
 INSERT INTO facts VALUES ('version', 0), ('rolled', 0), ('pruned', 0);
 
--- What earlier versions counted by the day becomes sums of the day's first hour.
+-- What earlier versions counted by the day becomes sums of the day, and of its first hour.
 INSERT INTO sums
-SELECT CAST(strftime('%s', day) AS INTEGER), 'meta', 'local', '', '', '', '', '', '', '', 'ok', '', '{{}}',
+SELECT span, CAST(strftime('%s', day) AS INTEGER), 'meta', 'local', '', '', '', '', '', '', '', 'ok', '', '{{}}',
     SUM(amount * (name = 'requests')), SUM(amount * (name = 'requests')), SUM(amount * (name = 'executions')),
     SUM(amount * (name = 'tool_calls')), SUM(amount * (name = 'failed_executions')), 0, 0, 0, 0, 0, 0, 0, 0,
     SUM(amount * (name = 'definition_tokens_saved')), SUM(amount * (name = 'result_tokens_saved'))
-FROM tallies GROUP BY day;
+FROM tallies, (SELECT 3600 AS span UNION SELECT 86400) GROUP BY span, day;
 DROP TABLE tallies;
 """
 
