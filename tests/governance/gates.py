@@ -1,0 +1,172 @@
+"""Gates as tests want them: on any store, with prices of tools in a word; and a loop whose time only passes when
+everybody waits, for tests of waiting."""
+
+import asyncio
+import math
+import selectors
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+from contextlib import asynccontextmanager
+from decimal import Decimal
+from typing import Any, TypeVar
+
+from mcpgate.app import Books
+from mcpgate.errors import McpgateError
+from mcpgate.governance.gate import Gate
+from mcpgate.governance.prices import Prices
+from mcpgate.governance.records import LOCAL, Caller, Request, Usage
+from mcpgate.governance.store import Counters, Durable
+from mcpgate.governance_config import GovernanceConfig
+from mcpgate.telemetry.metrics import Metrics
+from tests.stores.conftest import NOW
+
+T = TypeVar("T")
+PRICES = {"read": "0.01", "write": "0.02", "dear": "1", "free": "0", "odd": "0.000000007"}
+CENT = 10**7
+"""In nano-dollars."""
+
+
+class Clock:
+    """Epoch seconds, as far as a gate is told."""
+
+    def __init__(self, now: float = NOW) -> None:
+        self.now = now
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def prices(tools: Mapping[str, str] = PRICES, second: str | None = None) -> Prices:
+    return Prices(
+        {"files": {name: Decimal(usd) for name, usd in tools.items()}}, None if second is None else Decimal(second)
+    )
+
+
+def make_gate(
+    counters: Counters,
+    durable: Durable,
+    clock: Callable[[], float] | None = None,
+    metrics: Metrics | None = None,
+    second: str | None = None,
+    **settings: Any,
+) -> Gate:
+    config = GovernanceConfig.model_validate(settings)
+    more = {} if clock is None else {"clock": clock}
+    return Gate(config, prices(second=second), counters, durable, metrics or Metrics(), **more)
+
+
+@asynccontextmanager
+async def gate_on(books: Books | Any, clock: Callable[[], float] | None = None, **settings: Any) -> AsyncIterator[Gate]:
+    """`books`: anything with `counters` and `durable`, or that is both."""
+    counters, durable = getattr(books, "counters", books), getattr(books, "durable", books)
+    gate = make_gate(counters, durable, clock, **settings)
+    await gate.start()
+    try:
+        yield gate
+    finally:
+        await gate.aclose()
+
+
+def tool(name: str = "read", calls: int = 1, at: float | None = None, **others: Any) -> Request:
+    more = {} if at is None else {"at": at}
+    return Request("tool", server="files", tool=name, estimate=Usage(calls=calls), **more, **others)
+
+
+async def call(gate: Gate, request: Request | None = None, caller: Caller = LOCAL, calls: int = 1) -> None:
+    """A call that is made and comes to `calls`."""
+    async with gate.admit(caller, request or tool()) as admission:
+        admission.spent(Usage(calls=calls))
+
+
+async def refusal_of(gate: Gate, request: Request | None = None, caller: Caller = LOCAL) -> McpgateError:
+    """What a call is refused with; it must be."""
+    try:
+        async with gate.admit(caller, request or tool()):
+            pass
+    except McpgateError as error:
+        return error
+    raise AssertionError("it was admitted")
+
+
+async def standing(counters: Counters, short: str, oldest: int = 0) -> tuple[int, int]:
+    """What is spent and held; `short` is `rule|measure|subject`, whatever stands in between."""
+    found = await counters.read([(name, oldest) for name in await names_of(counters, short)])
+    return sum(one.spent for one in found), sum(one.held for one in found)
+
+
+async def names_of(counters: Counters, short: str) -> list[str]:
+    rule, measure, subject = short.split("|")
+    return [name for name in await counters.names(f"{rule}|{measure}|", 100) if name.rpartition("|")[2] == subject]
+
+
+async def race(gate: Gate, wanted: Callable[[], Request], callers: int, decided: Callable[[], Any]) -> int:
+    """Callers at one barrier; who is admitted stays until everybody is decided upon, and `decided` says that all may
+    go. Returns how many were admitted."""
+    barrier, leave = asyncio.Barrier(callers), asyncio.Event()
+    left = callers
+    admitted = 0
+
+    async def one() -> None:
+        nonlocal left, admitted
+
+        async def done() -> None:
+            nonlocal left
+            left -= 1
+            if not left:
+                answer = decided()
+                if answer is not None:
+                    await answer
+                leave.set()
+
+        await barrier.wait()
+        try:
+            async with gate.admit(LOCAL, wanted()) as admission:
+                admission.spent(Usage(calls=1))
+                admitted += 1
+                await done()
+                await leave.wait()
+        except McpgateError as error:
+            assert error.http_status in (402, 429), error
+            await done()
+
+    await asyncio.gather(*(one() for _ in range(callers)))
+    return admitted
+
+
+class _Selector(selectors.DefaultSelector):  # type: ignore[misc,valid-type]
+    """Does not wait: time goes on at once."""
+
+    skipped = 0.0
+
+    def select(self, timeout: float | None = None) -> Any:
+        if timeout is None:
+            raise AssertionError("everybody waits, and nothing will come")
+        found = super().select(0)
+        if not found and timeout > 0:
+            self.skipped += timeout
+        return found
+
+
+class VirtualLoop(asyncio.SelectorEventLoop):
+    """A loop whose time passes only when everybody waits, and then at once. For what needs no threads."""
+
+    def __init__(self) -> None:
+        self._virtual = _Selector()
+        super().__init__(self._virtual)
+
+    def time(self) -> float:
+        return self._virtual.skipped
+
+    @property
+    def _clock_resolution(self) -> float:
+        return 1e-9
+
+    @_clock_resolution.setter
+    def _clock_resolution(self, _: float) -> None:
+        pass
+
+
+def in_virtual_time(work: Callable[[Callable[[], float]], Coroutine[Any, Any, T]]) -> T:
+    """Runs work, which is given a clock that goes with the loop."""
+    with asyncio.Runner(loop_factory=VirtualLoop) as runner:
+        loop = runner.get_loop()
+        return runner.run(work(lambda: NOW + math.floor(loop.time() * 1e6) / 1e6))

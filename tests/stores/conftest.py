@@ -1,0 +1,180 @@
+"""Every store that governance can stand on, one place each, that any number of processes can open; and short ways to
+say claims, reservations and entries.
+
+PostgreSQL and Redis are tested where a server answers (`MCPGATE_TEST_POSTGRES`, `MCPGATE_TEST_REDIS`, else the usual
+ports of this machine). Each test has a schema or a prefix of its own and removes it.
+"""
+
+import asyncio
+import dataclasses
+import importlib.util
+import math
+import multiprocessing
+import os
+import secrets
+import socket
+import time
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+
+from mcpgate.app import Books
+from mcpgate.governance.records import Claim, Entry, Reservation, Usage
+from mcpgate.governance.store import Content, Counters, Durable, Settlement
+from mcpgate.stores.memory import MemoryBooks
+from mcpgate.stores.sqlite_books import SqliteBooks
+from tests.conftest import IN_CI
+
+POSTGRES = os.environ.get("MCPGATE_TEST_POSTGRES", "postgresql://127.0.0.1:5432/test")
+REDIS = os.environ.get("MCPGATE_TEST_REDIS", "redis://127.0.0.1:6379/11")
+SHARED = ("sqlite", "postgres", "redis+sqlite", "redis+postgres")
+"""What several processes can use at once."""
+STORES = ("memory", *SHARED)
+NOW = float(time.time() // 3600 * 3600)
+"""A whole hour. Redis forgets by its own clock, so a test's clock stands near it."""
+PROCESSES = multiprocessing.get_context("forkserver")
+"""Starts processes that have everything imported already."""
+PROCESSES.set_forkserver_preload(["tests.governance.worker"])
+
+
+@dataclasses.dataclass(frozen=True)
+class Place:
+    """Where books are kept."""
+
+    kind: str
+    path: str
+    name: str
+    """The schema in PostgreSQL, the prefix in Redis."""
+    report_metadata: tuple[str, ...] = ()
+
+    @asynccontextmanager
+    async def open(self) -> AsyncIterator[Books]:
+        durable = await self._durable()
+        counters: Counters = durable
+        if self.kind.startswith("redis"):
+            from mcpgate.stores.redis import RedisCounters
+
+            counters = await RedisCounters.open(REDIS, durable, prefix=self.name)
+            await counters.restore([])
+        books = Books(counters, durable)
+        try:
+            yield books
+        finally:
+            await books.close()
+
+    async def _durable(self) -> Durable:
+        if self.kind == "memory":
+            return MemoryBooks()
+        if self.kind.endswith("sqlite"):
+            return SqliteBooks(Path(self.path), self.report_metadata)
+        from mcpgate.stores.postgres import PostgresBooks
+
+        return await PostgresBooks.open(POSTGRES, self.report_metadata, schema=self.name)
+
+    async def remove(self) -> None:
+        await self.forget()
+        if self.kind.endswith("postgres"):
+            import asyncpg
+
+            db = await asyncpg.connect(POSTGRES)
+            await db.execute("SET client_min_messages = warning")
+            await db.execute(f'DROP SCHEMA IF EXISTS "{self.name}" CASCADE')
+            await db.close()
+
+    async def forget(self) -> None:
+        """What Redis has, as if it had lost it."""
+        if self.kind.startswith("redis"):
+            from redis import asyncio as redis
+
+            client = redis.Redis.from_url(REDIS)
+            keys = [key async for key in client.scan_iter(match=f"{{{self.name}}}:*", count=10_000)]
+            if keys:
+                await client.delete(*keys)
+            await client.aclose()
+
+
+def _trouble(url: str, module: str, port: int) -> str | None:
+    """Why a server cannot be tested with."""
+    if importlib.util.find_spec(module) is None:
+        return f"the package {module} is not installed"
+    parts = urlsplit(url)
+    try:
+        socket.create_connection((parts.hostname or "127.0.0.1", parts.port or port), timeout=2).close()
+    except OSError as error:
+        return f"no server answers at {parts.hostname}:{parts.port or port}: {error}"
+    return None
+
+
+def needs_server(kind: str) -> None:
+    """Skips on a user's machine where there is no server for a store; in CI there must be one."""
+    troubles = []
+    if kind.endswith("postgres"):
+        troubles.append(_trouble(POSTGRES, "asyncpg", 5432))
+    if kind.startswith("redis"):
+        troubles.append(_trouble(REDIS, "redis", 6379))
+    for trouble in troubles:
+        if trouble is not None:
+            (pytest.fail if IN_CI else pytest.skip)(trouble)
+
+
+def make_place(kind: str, folder: Path, report_metadata: Sequence[str] = ()) -> Place:
+    needs_server(kind)
+    return Place(kind, str(folder / "books.sqlite3"), f"test_{secrets.token_hex(6)}", tuple(report_metadata))
+
+
+@pytest.fixture(params=STORES)
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Place]:
+    made = make_place(request.param, tmp_path, ["project_id"])
+    yield made
+    asyncio.run(made.remove())
+
+
+@pytest.fixture(params=SHARED)
+def shared_place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Place]:
+    made = make_place(request.param, tmp_path)
+    yield made
+    asyncio.run(made.remove())
+
+
+@pytest.fixture
+async def books(anyio_backend: str, place: Place) -> AsyncIterator[Books]:
+    """In which the owner `me` has a lease."""
+    async with place.open() as opened:
+        await opened.counters.renew("me", NOW + 30)
+        yield opened
+
+
+def claim(
+    counter: str = "b|cost|",
+    amount: int = 1,
+    limit: int | None = 10,
+    cell: int = 0,
+    oldest: int | None = None,
+    ends_at: float = math.inf,
+    measure: str = "cost",
+) -> Claim:
+    return Claim(counter, measure, amount, limit, cell, cell if oldest is None else oldest, ends_at)
+
+
+def reservation(id: str, *claims: Claim, owner: str = "me") -> Reservation:
+    return Reservation(id, owner, claims or (claim(),))
+
+
+def entry(id: str, at: float = NOW, cost: int | None = 1, **others: Any) -> Entry:
+    values: dict[str, Any] = {
+        **{"parent_id": None, "kind": "tool", "key": "vk_1", "user": None, "team": None, "customer": None},
+        **{"server": "files", "tool": "read", "provider": None, "model": None, "outcome": "ok"},
+        **{"usage": Usage(calls=1), "latency_ms": 1.0},
+    }
+    return Entry(id=id, at=at, cost=cost, **{**values, **others})
+
+
+def settlement(id: str, *claims: Claim, spent: Sequence[int] = (), content: Content | None = None, **facts: Any) -> Any:
+    """The end of a request that came to `spent`, one amount a claim; by default what was held."""
+    amounts = tuple(spent) or tuple(c.amount for c in claims)
+    cost = next((n for c, n in zip(claims, amounts, strict=True) if c.measure == "cost"), 0)
+    return Settlement(entry(id, **{"cost": cost, **facts}), claims, amounts, content)
