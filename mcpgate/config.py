@@ -12,14 +12,14 @@ import re
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args, get_origin
+from typing import Any, Literal, get_args, get_origin
 
 import platformdirs
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from mcpgate.errors import ConfigError
-from mcpgate.governance_config import LIMITS, GovernanceConfig, Usd
+from mcpgate.governance_config import GovernanceConfig, LimitsConfig, PositiveSeconds, Usd
 
 FILE_NAMES = ("mcpgate.yaml", "mcpgate.yml", "mcpgate.json")
 _LATER = {
@@ -27,8 +27,6 @@ _LATER = {
     "llm": "the LLM gateway",
 }
 """Sections of the public contract that this version does not build yet: refused, never silently ignored."""
-
-PositiveSeconds = Annotated[float, Field(gt=0, le=86_400)]
 
 
 class _Model(BaseModel):
@@ -126,25 +124,13 @@ class CodeModeConfig(_Model):
     max_handle_mib: int = Field(default=256, ge=1, le=16_384)
 
 
-class SandboxConfig(_Model):
+class SandboxConfig(LimitsConfig):
     engine: str = "wasm"
     """`wasm`, `restricted`, or an import string `package.module:Class`."""
     isolation: Literal["none", "process"] = "none"
     """process: each Wasm guest in a locked-down child process of its own, for gateways that serve strangers."""
     allow_unlocked: bool = False
     """Let child processes run code where the kernel cannot filter their system calls."""
-    timeout_s: PositiveSeconds = 60.0
-    tool_wait_s: PositiveSeconds = 300.0
-    cpu_s: PositiveSeconds = 10.0
-    memory_mib: int = Field(default=256, ge=96, le=4096)
-    max_tool_calls: int = Field(default=500, ge=0, le=1_000_000)
-    max_parallel_calls: int = Field(default=32, ge=1, le=10_000)
-    max_output_chars: int = Field(default=200_000, ge=1_000, le=100_000_000)
-    max_result_chars: int = Field(default=16_000_000, ge=1_000, le=500_000_000)
-    max_source_chars: int = Field(default=1_000_000, ge=1_000, le=100_000_000)
-    max_argument_chars: int = Field(default=16_000_000, ge=1_000, le=500_000_000)
-    max_reply_chars: int = Field(default=32_000_000, ge=1_000, le=500_000_000)
-    max_depth: int = Field(default=200, ge=5, le=500)
     warm: int | None = Field(default=None, ge=0, le=256)
     """Interpreters kept ready; default: two a core, at most 8."""
     max_executions: int = Field(default=32, ge=1, le=1024)
@@ -159,7 +145,7 @@ class SandboxConfig(_Model):
 
     def limits(self) -> dict[str, Any]:
         """The limits of one execution, by their names in the sandbox's `Limits`."""
-        return {name: getattr(self, name) for name in LIMITS}
+        return {name: getattr(self, name) for name in LimitsConfig.model_fields}
 
 
 class StorageConfig(_Model):

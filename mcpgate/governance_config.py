@@ -8,19 +8,22 @@ from decimal import Decimal
 from typing import Annotated, Any, Literal
 from zoneinfo import ZoneInfo
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    model_validator,
+)
 
 from mcpgate.periods import Period
 
 SCOPES = ("customer", "team", "user", "key")
 DIMENSIONS = (*SCOPES, "provider", "model", "server", "tool")
 """What a rule can look at, besides `metadata.NAME`."""
-
-LIMITS = (
-    *("timeout_s", "tool_wait_s", "cpu_s", "memory_mib", "max_tool_calls", "max_parallel_calls", "max_output_chars"),
-    *("max_result_chars", "max_source_chars", "max_argument_chars", "max_reply_chars", "max_depth"),
-)
-"""Settings of the sandbox that bound one execution, and that a key can have its own of."""
 
 _METADATA = re.compile(r"metadata\.[A-Za-z0-9_.-]{1,64}")
 
@@ -77,6 +80,20 @@ def _subject(name: str) -> str:
     return name
 
 
+def _limits(given: dict[str, float]) -> dict[str, float]:
+    """Only names and values that `sandbox` takes; whole numbers where it wants them."""
+    try:
+        checked = LimitsConfig.model_validate(given)
+    except ValidationError as error:
+        fault = error.errors()[0]
+        if fault["type"] == "extra_forbidden":
+            raise ValueError(
+                f"{fault['loc'][0]} is no limit; there are {', '.join(LimitsConfig.model_fields)}"
+            ) from None
+        raise ValueError(f"{fault['loc'][0]}: {fault['msg']}") from None
+    return {name: getattr(checked, name) for name in given}
+
+
 def _one_or_many(value: Any) -> Any:
     return (value,) if isinstance(value, (str, int, float, bool, dict)) else value
 
@@ -99,9 +116,13 @@ def _moment(value: Any) -> Any:
 
 PeriodText = Annotated[str, AfterValidator(_period)]
 ZoneText = Annotated[str, AfterValidator(_zone)]
-Usd = Annotated[Decimal, Field(ge=0, le=9_000_000, allow_inf_nan=False)]
-"""US dollars. Nine million of them in nano-dollars is what a counter can hold exactly on every store."""
-Patterns = Annotated[tuple[str, ...], BeforeValidator(_one_or_many, json_schema_input_type=str | tuple[str, ...])]
+PositiveSeconds = Annotated[float, Field(gt=0, le=86_400)]
+Usd = Annotated[Decimal, Field(ge=0, le=9_000_000, decimal_places=9, allow_inf_nan=False)]
+"""US dollars, to the nano-dollar. Nine million of them are what a counter can hold exactly on every store."""
+Pattern = Annotated[str, Field(min_length=1, max_length=512)]
+Patterns = Annotated[
+    tuple[Pattern, ...], BeforeValidator(_one_or_many, json_schema_input_type=Pattern | tuple[Pattern, ...])
+]
 Id = Annotated[str, Field(min_length=1, max_length=128, pattern=r"^[^\s|/\x00-\x1f][^|/\x00-\x1f]*$")]
 KeyId = Annotated[Id, AfterValidator(_key_id)]
 MetadataName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,64}$")]
@@ -109,6 +130,23 @@ Moment = Annotated[datetime.datetime, BeforeValidator(_moment), AfterValidator(_
 Count = Annotated[int, Field(ge=0, le=2**53)]
 """What a counter can hold exactly on every store."""
 Amount = Annotated[float, Field(ge=0, le=1e12, allow_inf_nan=False)]
+
+
+class LimitsConfig(_Model):
+    """What one execution may use: settings of `sandbox`, of which a key can have its own."""
+
+    timeout_s: PositiveSeconds = 60.0
+    tool_wait_s: PositiveSeconds = 300.0
+    cpu_s: PositiveSeconds = 10.0
+    memory_mib: int = Field(default=256, ge=96, le=4096)
+    max_tool_calls: int = Field(default=500, ge=0, le=1_000_000)
+    max_parallel_calls: int = Field(default=32, ge=1, le=10_000)
+    max_output_chars: int = Field(default=200_000, ge=1_000, le=100_000_000)
+    max_result_chars: int = Field(default=16_000_000, ge=1_000, le=500_000_000)
+    max_source_chars: int = Field(default=1_000_000, ge=1_000, le=100_000_000)
+    max_argument_chars: int = Field(default=16_000_000, ge=1_000, le=500_000_000)
+    max_reply_chars: int = Field(default=32_000_000, ge=1_000, le=500_000_000)
+    max_depth: int = Field(default=200, ge=5, le=500)
 
 
 class BudgetConfig(_Model):
@@ -124,6 +162,12 @@ class BudgetConfig(_Model):
     """From here on there is a warning, and nothing is refused."""
     start_usd: Usd = Decimal(0)
     """What counts as spent when the budget is first seen."""
+
+    @model_validator(mode="after")
+    def _softer(self) -> "BudgetConfig":
+        if self.soft_limit_usd is not None and self.soft_limit_usd >= self.limit_usd:
+            raise ValueError("soft_limit_usd must be less than limit_usd, or nobody would ever be warned")
+        return self
 
 
 class RateLimitConfig(_Model):
@@ -159,7 +203,7 @@ class _RuleConfig(_Model):
     """Dimension → globs, one of which must match; all dimensions must."""
     per: Annotated[str, AfterValidator(_subject)] = "shared"
     """Each key, user, team, customer or metadata.NAME has the ceiling to itself, or all share it."""
-    group: str | None = None
+    group: Annotated[str, Field(min_length=1, max_length=128)] | None = None
     """Of the rules of a group the first that matches governs; the others only count."""
 
 
@@ -227,7 +271,7 @@ class KeySpec(ScopeConfig):
     team: Id | None = None
     customer: Id | None = None
     grants: GrantsConfig = GrantsConfig()
-    limits: dict[Literal[LIMITS], Amount] = {}  # type: ignore[valid-type]
+    limits: Annotated[dict[str, float], AfterValidator(_limits)] = {}
     """Its executions' own limits: the names of the settings in `sandbox`."""
     expires_at: Moment | None = None
     enabled: bool = True

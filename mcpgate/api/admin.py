@@ -17,7 +17,7 @@ from mcpgate import __version__
 from mcpgate.errors import InvalidRequest, McpgateError, NotAllowed, NotFound
 from mcpgate.governance.admin import Admin, parse, shown_key
 from mcpgate.governance.gate import Gate
-from mcpgate.governance.ledger import BUCKETS, DIMENSIONS, make_query, shown_row
+from mcpgate.governance.ledger import BUCKETS, DIMENSIONS, SUMS, make_query, shown_row
 from mcpgate.governance.policy import RECORD_KINDS
 from mcpgate.governance.records import Caller, Entry, to_usd
 from mcpgate.governance_config import Id, KeyId, KeySpec
@@ -229,7 +229,7 @@ class AdminApi:
                 return _json({"rows": rows})
             case "csv":
                 text = io.StringIO()
-                writer = csv.DictWriter(text, list(rows[0]) if rows else by)
+                writer = csv.DictWriter(text, list(shown_row(dict.fromkeys((*by, *SUMS), 0))))
                 writer.writeheader()
                 writer.writerows(rows)
                 return Reply(text.getvalue().encode(), content_type="text/csv; charset=utf-8")

@@ -608,6 +608,6 @@ class _Exchange:
             "access-control-allow-origin": self.cors,
             "access-control-allow-headers": "*, authorization, content-type, mcp-session-id, mcp-protocol-version",
             "access-control-allow-methods": "GET, POST, PUT, PATCH, DELETE, OPTIONS",
-            "access-control-expose-headers": "mcp-session-id, x-request-id, x-mcpgate-cost-usd, retry-after",
+            "access-control-expose-headers": "*, mcp-session-id",
             "vary": "origin",
         }

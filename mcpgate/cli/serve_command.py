@@ -78,7 +78,12 @@ async def _any_key(config: Config) -> bool:
         return True
     books = await open_books(config)
     try:
-        return bool(await books.durable.list_records("key", limit=1))
+        after = ""
+        while page := await books.durable.list_records("key", after):
+            if any(record.value["revoked_at"] is None for record in page):
+                return True
+            after = page[-1].id
+        return False
     finally:
         await books.close()
 

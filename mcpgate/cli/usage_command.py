@@ -14,7 +14,7 @@ from mcpgate.cli import console
 from mcpgate.cli.opened import add_config, config_or_default
 from mcpgate.codemode.savings import CHARS_PER_TOKEN
 from mcpgate.errors import InvalidRequest
-from mcpgate.governance.ledger import BUCKETS, DIMENSIONS, make_query, shown_row
+from mcpgate.governance.ledger import BUCKETS, DIMENSIONS, SUMS, make_query, shown_row
 
 _HOW = (
     f"Saved tokens are estimated, {CHARS_PER_TOKEN} characters to a token, and rather too low: for each request the\n"
@@ -58,10 +58,9 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.format == "json":
         print(json.dumps(rows, indent=1))
     elif arguments.format == "csv":
-        if rows:
-            writer = csv.DictWriter(sys.stdout, list(rows[0]))
-            writer.writeheader()
-            writer.writerows(rows)
+        writer = csv.DictWriter(sys.stdout, list(shown_row(dict.fromkeys((*by, *SUMS), 0))))
+        writer.writeheader()
+        writer.writerows(rows)
     elif not rows:
         print(f"nothing was used since {arguments.since}")
     elif not by:

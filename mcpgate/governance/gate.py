@@ -450,7 +450,7 @@ class Gate:
                 self._warned.add(once)
                 log.warning("%s", text)
 
-    async def _exit(self, admission: "Admission") -> None:
+    async def _exit(self, admission: "Admission", failed: bool) -> None:
         request = admission.request
         self._open.pop(request.id, None)
         cost = self.prices.cost(request, admission.usage) if admission.cost is None else admission.cost
@@ -481,7 +481,9 @@ class Gate:
         if cancelled is not None:
             raise cancelled
         governed = claims or not admission.caller.is_local
-        if task.exception() is not None and governed and self.config.when_store_is_away == "refuse":
+        if task.exception() is None or failed:  # what the block ended with, above all a cancellation, goes on
+            return
+        if governed and self.config.when_store_is_away == "refuse":
             raise Unavailable(
                 "it was done, but the ledger is away and could not be written before the answer; "
                 "the entry is kept and written when it is back"
@@ -585,7 +587,7 @@ class Admission:
     ) -> None:
         if error is not None and self.outcome == "ok":
             self.outcome = error.code if isinstance(error, McpgateError) else _outcome_of(error)
-        await self._gate._exit(self)
+        await self._gate._exit(self, failed=error is not None)
 
     def headers(self) -> dict[str, str]:
         """`x-ratelimit-*` of the tightest limit of each measure."""

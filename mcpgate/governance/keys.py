@@ -64,7 +64,7 @@ def make_key(
         team=spec.team,
         customer=spec.customer,
         grants=make_grants(spec.grants),
-        limits=MappingProxyType({name: int(v) if v == int(v) else v for name, v in spec.limits.items()}),
+        limits=MappingProxyType(dict(spec.limits)),
         expires_at=None if spec.expires_at is None else spec.expires_at.timestamp(),
         enabled=spec.enabled,
         revoked_at=revoked_at,

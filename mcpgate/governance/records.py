@@ -108,7 +108,7 @@ class Caller:
     customer: str | None = None
     grants: Grants = ALL_GRANTS
     limits: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
-    """What its executions may use, where that differs from the settings: names as in `governance_config.LIMITS`."""
+    """What its executions may use, where that differs from the settings: see `governance_config.LimitsConfig`."""
     metadata: Mapping[str, str] = field(default_factory=lambda: EMPTY)
     """What this request says of itself: `project_id`, `env`, …"""
     rules: "tuple[Rule, ...]" = field(default=(), repr=False, compare=False)

@@ -6,9 +6,10 @@ says that the counters are whole, and without it nothing is reserved until they 
 nano-dollars (nine million dollars) in one window, for scripts count in doubles.
 """
 
+import asyncio
 import json
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Awaitable, Iterable, Sequence
 from typing import Any
 
 from redis import asyncio as redis
@@ -188,6 +189,7 @@ class RedisCounters:
     def __init__(self, client: "redis.Redis", durable: Durable, prefix: str) -> None:
         # The braces keep all keys on one node of a cluster, which scripts need.
         self._client, self._durable, self._prefix = client, durable, f"{{{prefix}}}:"
+        self._asked: set[asyncio.Future[Any]] = set()
         self._reserve_next = Gather(self._reserve_all)
         self._count_next = Gather(self._count_all)
         self._scripts = {
@@ -223,7 +225,14 @@ class RedisCounters:
         await counters._ask(counters._client.ping())
         return counters
 
+    def _answered(self, task: "asyncio.Future[Any]") -> None:
+        self._asked.discard(task)
+        if not task.cancelled():
+            task.exception()  # looked at, for nobody may be waiting any more
+
     async def close(self) -> None:
+        if self._asked:
+            await asyncio.wait(tuple(self._asked), timeout=_ANSWER_S)
         await self._client.aclose()
 
     async def reserve(self, reservation: Reservation) -> tuple[Standing, ...] | Refusal:
@@ -333,9 +342,13 @@ class RedisCounters:
     async def _run(self, script: str, *arguments: str) -> Any:
         return await self._ask(self._scripts[script](keys=[self._prefix], args=arguments))
 
-    async def _ask(self, answer: Any) -> Any:
+    async def _ask(self, answer: Awaitable[Any]) -> Any:
+        # In a task of its own: redis-py 8.1 often swallows the cancellation of whoever waits for it.
+        task = asyncio.ensure_future(answer)
+        self._asked.add(task)
+        task.add_done_callback(self._answered)
         try:
-            return await answer
+            return await asyncio.shield(task)
         except (RedisError, OSError) as error:
             raise StoreAway(f"{type(error).__name__}: {error}") from error
 

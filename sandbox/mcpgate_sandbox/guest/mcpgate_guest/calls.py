@@ -222,7 +222,11 @@ class Server:
         if self._module is not None and not name.startswith("_") and hasattr(self._module, name):
             return getattr(self._module, name)
         near = difflib.get_close_matches(name, names, 3, 0.5)
-        hint = f"; did you mean {' or '.join(near)}?" if near else f"; it has {len(set(names.values()))} tools, see dir({self._name})"
+        hint = (
+            f"; did you mean {' or '.join(near)}?"
+            if near
+            else f"; it has {len(set(names.values()))} tools, see dir({self._name})"
+        )
         raise AttributeError(f"server {self._name} has no tool {name}{hint}", name=name, obj=self)
 
     def __getitem__(self, name: str) -> Any:

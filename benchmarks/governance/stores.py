@@ -1,0 +1,114 @@
+"""The stores that the benchmark runs on, each opened in a place of its own and removed afterwards.
+
+PostgreSQL gets a schema and Redis a prefix that nobody else uses; what does not answer is left out and said to be.
+"""
+
+import os
+import secrets
+import tempfile
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+from redis import asyncio as redis
+
+from mcpgate.governance.store import Counters, Durable, StoreAway
+from mcpgate.stores.memory import MemoryBooks
+from mcpgate.stores.postgres import PostgresBooks
+from mcpgate.stores.redis import RedisCounters
+from mcpgate.stores.sqlite_books import SqliteBooks
+
+POSTGRES = os.environ.get("MCPGATE_BENCH_POSTGRES", "postgresql://127.0.0.1:5432/test")
+REDIS = os.environ.get("MCPGATE_BENCH_REDIS", "redis://127.0.0.1:6379/11")
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A store that is open and empty."""
+
+    counters: Counters
+    durable: Durable
+    path: Path | None = None
+    """Of the SQLite file, where there is one."""
+    schema: str | None = None
+    """Of PostgreSQL."""
+    prefix: str | None = None
+    """Of the keys in Redis."""
+
+
+@asynccontextmanager
+async def _memory() -> AsyncIterator[Opened]:
+    books = MemoryBooks()
+    yield Opened(books, books)
+
+
+@asynccontextmanager
+async def _sqlite() -> AsyncIterator[Opened]:
+    with tempfile.TemporaryDirectory(prefix="mcpgate-bench-") as folder:
+        path = Path(folder) / "books.sqlite3"
+        books = SqliteBooks(path)
+        try:
+            yield Opened(books, books, path)
+        finally:
+            await books.close()
+
+
+@asynccontextmanager
+async def _postgres() -> AsyncIterator[Opened]:
+    schema = f"mcpgate_bench_{secrets.token_hex(4)}"
+    books = await PostgresBooks.open(POSTGRES, schema=schema)
+    try:
+        yield Opened(books, books, schema=schema)
+    finally:
+        await books.close()
+        db = await asyncpg.connect(POSTGRES)
+        try:
+            await db.execute(f'DROP SCHEMA "{schema}" CASCADE')
+        finally:
+            await db.close()
+
+
+@asynccontextmanager
+async def _redis() -> AsyncIterator[Opened]:
+    prefix = f"mcpgate-bench-{secrets.token_hex(4)}"
+    async with _sqlite() as beside:
+        counters = await RedisCounters.open(REDIS, beside.durable, prefix)
+        try:
+            yield Opened(counters, beside.durable, beside.path, prefix=prefix)
+        finally:
+            await counters.close()
+            client: Any = redis.Redis.from_url(REDIS)
+            async with client:
+                keys = [key async for key in client.scan_iter(match=f"{{{prefix}}}:*", count=10_000)]
+                for start in range(0, len(keys), 5_000):
+                    await client.unlink(*keys[start : start + 5_000])
+
+
+@dataclass(frozen=True)
+class Store:
+    name: str
+    title: str
+    open: Callable[[], AbstractAsyncContextManager[Opened]]
+
+
+STORES = (
+    Store("memory", "memory", _memory),
+    Store("sqlite", "SQLite", _sqlite),
+    Store("postgres", "PostgreSQL", _postgres),
+    Store("redis", "Redis, SQLite behind", _redis),
+)
+
+
+async def answering(stores: Sequence[Store]) -> tuple[list[Store], dict[str, str]]:
+    """Those that can be opened, and why the others cannot."""
+    there, absent = [], {}
+    for store in stores:
+        try:
+            async with store.open():
+                there.append(store)
+        except (StoreAway, OSError, asyncpg.PostgresError) as error:
+            absent[store.name] = f"{type(error).__name__}: {error}"
+    return there, absent

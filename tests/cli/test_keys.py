@@ -1,0 +1,236 @@
+"""`mcpgate keys` and `mcpgate usage` as a person or a script runs them, on a file that a gateway has or will have."""
+
+import asyncio
+import csv
+import datetime
+import io
+import json
+import re
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+from subprocess import CompletedProcess
+from typing import Any
+
+import pytest
+
+from mcpgate.app import open_books
+from mcpgate.cli.main import main
+from mcpgate.config import Config, load_config
+from mcpgate.governance.admin import Admin
+from mcpgate.governance.policy import Policy
+from mcpgate.governance.records import Entry, Usage
+from mcpgate.governance.store import Settlement
+from mcpgate.governance_config import KeySpec
+from tests.flows.governed import environment, mcpgate, write_config
+
+Run = Callable[..., CompletedProcess[str]]
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    return write_config(tmp_path, {}, governance={"keys": {"in-file": {"secret": "mg-declared-in-the-file"}}})
+
+
+@pytest.fixture
+def run(tmp_path: Path, config: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    """Commands in this process, which saves the start of many."""
+    monkeypatch.setenv("XDG_DATA_HOME", environment(tmp_path)["XDG_DATA_HOME"])
+
+    def command(*arguments: str) -> CompletedProcess[str]:
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            main([*arguments, "-c", str(config)])
+        return CompletedProcess(arguments, int(ended.value.code or 0), *capsys.readouterr())
+
+    return command
+
+
+@pytest.fixture
+def processes(tmp_path: Path, config: Path) -> Run:
+    """Commands as a shell runs them."""
+
+    def command(*arguments: str) -> CompletedProcess[str]:
+        return mcpgate(*arguments, "-c", str(config), env=environment(tmp_path))
+
+    return command
+
+
+def as_json(done: CompletedProcess[str]) -> Any:
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+async def fill(config: Config, keys: int = 0, entries: list[Entry] | None = None) -> None:
+    """Put many things where commands look for them, without a command for each."""
+    books = await open_books(config)
+    admin = Admin(books.durable, books.counters, lambda: Policy(config.governance))
+    await asyncio.gather(*(admin.create_key(KeySpec(name=f"n{i}"), "test", f"k{i:05}") for i in range(keys)))
+    if entries:
+        await books.counters.settle([Settlement(entry) for entry in entries])
+    await books.close()
+
+
+def test_a_key_is_made_listed_rotated_and_revoked(processes: Run) -> None:
+    run = processes
+    made = run("keys", "create", "laptop", "--tools", "files.*", "docs.search", "--user", "ada", "--team", "search",
+               "--budget", "10/1d", "--budget", "100/1M", "--rate", "100/1m", "--concurrency", "4", "--expires", "90d",
+               "--ip", "10.0.0.0/8")  # fmt: skip
+    assert made.returncode == 0, made.stderr
+    id, secret = re.fullmatch(r"id {6}(vk_\w+)\nsecret {2}(mg-[\w-]{43})\n", made.stdout).groups()  # type: ignore[union-attr]
+    assert "shown this once" in made.stderr and "--tools" not in made.stderr
+    listed = run("keys", "list")
+    line = next(line for line in listed.stdout.splitlines() if id in line)
+    assert all(part in line for part in ("laptop", f"…{secret[-4:]}", "active", "search", "ada", "files.* docs.search"))
+    assert secret not in listed.stdout and "(file)" in next(x for x in listed.stdout.splitlines() if "in-file" in x)
+    rotated = as_json(run("keys", "rotate", "laptop", "--overlap", "2h", "--format", "json"))
+    assert rotated["id"] == id and rotated["secret"] != secret
+    (shown,) = [key for key in as_json(run("keys", "list", "--format", "json")) if key["id"] == id]
+    assert (shown["secrets"], shown["state"], shown["secret_ends_with"]) == (2, "active", rotated["secret"][-4:])
+    ends = datetime.datetime.fromisoformat(shown["expires_at"]) - datetime.datetime.now(datetime.UTC)
+    assert datetime.timedelta(days=89) < ends <= datetime.timedelta(days=90)
+    revoked = run("keys", "revoke", "laptop")
+    assert (revoked.returncode, revoked.stdout) == (0, f"{id} is revoked\n")
+    again = run("keys", "rotate", id)
+    assert again.returncode == 1 and "was revoked; create another" in again.stderr and again.stdout == ""
+
+
+def test_a_key_that_may_do_nothing_is_made_with_a_remark(run: Run) -> None:
+    done = run("keys", "create", "--format", "json")
+    assert set(as_json(done)) == {"id", "secret"} and "--tools '*'" in done.stderr
+    revoked = as_json(run("keys", "revoke", as_json(done)["id"], "--format", "json"))
+    assert revoked["state"] == "revoked" and revoked["grants"]["tools"] == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (["keys"], 2, "ACTION"),
+        (["keys", "make"], 2, "create"),
+        (["keys", "revoke"], 2, "key"),
+        (["keys", "create", "x", "--concurrency", "many"], 2, "--concurrency"),
+        (["keys", "create", "x", "--budget", "ten"], 1, "e.g. 10/1d"),
+        (["keys", "create", "x", "--budget", "ten/1d"], 1, "budget.0.limit_usd"),
+        (["keys", "create", "x", "--budget", "10/1x"], 1, "1x"),
+        (["keys", "create", "x", "--rate", "100"], 1, "e.g. 100/1m"),
+        (["keys", "create", "x", "--expires", "someday"], 1, "expires_at"),
+        (["keys", "create", "x", "--ip", "10.0.0.300"], 1, "allowed_ips.0"),
+        (["keys", "revoke", "absent"], 1, "there is no key 'absent'"),
+        (["keys", "revoke", "in-file"], 1, "stands in the configuration file"),
+        (["keys", "rotate", "absent", "--overlap", "1d"], 1, "there is no key 'absent'"),
+        (["usage", "--by", "colour"], 1, "metadata.NAME"),
+        (["usage", "--where", "key"], 1, "NAME=VALUE"),
+        (["usage", "--where", "hour=5"], 1, "cannot choose by 'hour'"),
+        (["usage", "--since", "someday"], 1, "a date like"),
+        (["usage", "--format", "xml"], 2, "table"),
+    ],
+)
+def test_wrong_arguments_end_with_a_code_and_a_remedy(run: Run, arguments: list[str], code: int, said: str) -> None:
+    done = run(*arguments)
+    assert done.returncode == code and done.stdout == "" and "Traceback" not in done.stderr
+    assert said in done.stderr, done.stderr
+
+
+def test_rotating_with_a_nonsensical_overlap_is_refused_and_the_secret_lives_on(run: Run) -> None:
+    id = as_json(run("keys", "create", "x", "--format", "json"))["id"]
+    for overlap in ("soon", "9999Y"):
+        done = run("keys", "rotate", id, "--overlap", overlap)
+        assert done.returncode == 1 and "overlap" in done.stderr and "Traceback" not in done.stderr, done.stderr
+    (key,) = [key for key in as_json(run("keys", "list", "--format", "json")) if key["id"] == id]
+    assert key["secrets"] == 1
+
+
+def test_a_name_that_several_keys_have_is_not_enough(run: Run) -> None:
+    ids = [as_json(run("keys", "create", "twin", "--format", "json"))["id"] for _ in range(2)]
+    done = run("keys", "revoke", "twin")
+    assert done.returncode == 1 and "2 keys have this name, give the id" in done.stderr
+    assert run("keys", "revoke", ids[0]).returncode == 0
+    states = {key["id"]: key["state"] for key in as_json(run("keys", "list", "--format", "json"))}
+    assert states[ids[0]] == "revoked" and states[ids[1]] == "active"
+
+
+def test_a_name_is_free_again_when_its_key_is_revoked(run: Run) -> None:
+    first = as_json(run("keys", "create", "ci", "--format", "json"))["id"]
+    assert run("keys", "revoke", "ci").returncode == 0
+    second = as_json(run("keys", "create", "ci", "--format", "json"))["id"]
+    assert run("keys", "revoke", "ci").stdout == f"{second} is revoked\n" and first != second
+
+
+def test_many_keys_are_all_listed(run: Run, config: Path) -> None:
+    asyncio.run(fill(load_config(config), keys=1001))
+    listed = {key["id"] for key in as_json(run("keys", "list", "--format", "json"))}
+    assert listed == {"in-file", *(f"k{i:05}" for i in range(1001))}
+    text = run("keys", "list").stdout
+    assert "k01000" in text or "more" in text, "what is left out is said"
+
+
+def entry(number: int, at: datetime.datetime, **facts: Any) -> Entry:
+    values: dict[str, Any] = {
+        **{"parent_id": None, "kind": "tool", "key": "ci", "user": "ada", "team": "search", "customer": "acme"},
+        **{"server": "files", "tool": "read", "provider": None, "model": None, "outcome": "ok", "cost": 10_000_000},
+        **{"usage": Usage(calls=1), "latency_ms": 1.0},
+    }
+    return Entry(id=f"rq_{number}", at=at.timestamp(), **{**values, **facts})
+
+
+def test_usage_is_grouped_chosen_and_cut_in_time(run: Run, config: Path) -> None:
+    now = datetime.datetime.now(datetime.UTC).replace(minute=0, second=0, microsecond=0)
+    entries = [
+        entry(1, now),
+        entry(2, now, user="bob", metadata={"project_id": "p,1"}, cost=None),
+        entry(3, now - datetime.timedelta(days=3), tool="write", outcome="tool_error", metadata={"project_id": "p2"}),
+        entry(4, now - datetime.timedelta(days=40), cost=5_000_000_000, key="old"),
+    ]
+    asyncio.run(fill(load_config(config), entries=entries))
+
+    def rows(*arguments: str) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = as_json(run("usage", *arguments, "--format", "json"))
+        return found
+
+    (total,) = rows()
+    assert (total["tool_calls"], total["cost_usd"], total["unpriced"], total["failed"]) == (3, "0.02", 1, 1)
+    assert {row["user"]: row["cost_usd"] for row in rows("--by", "user")} == {"ada": "0.02", "bob": "0"}
+    by_project = {row["metadata.project_id"]: row["tool_calls"] for row in rows("--by", "metadata.project_id")}
+    assert by_project == {None: 1, "p,1": 1, "p2": 1}
+    (one,) = rows("--by", "key,tool", "--where", "tool=write", "--where", "metadata.project_id=p2")
+    assert (one["key"], one["tool"], one["cost_usd"]) == ("ci", "write", "0.01")
+    assert rows("--since", "1d")[0]["tool_calls"] == 2
+    long_ago = (now - datetime.timedelta(days=50)).date().isoformat()
+    assert [row["key"] for row in rows("--since", long_ago, "--until", "2099-01-01", "--by", "key")] == ["ci", "old"]
+    yesterday = (now - datetime.timedelta(days=1)).isoformat()
+    assert rows("--since", long_ago, "--until", yesterday)[0]["cost_usd"] == "5.01"
+    assert {row["day"] for row in rows("--by", "day")} == {
+        f"{e.date()}" for e in (now, now - datetime.timedelta(days=3))
+    }
+    text = run("usage", "--by", "user,metadata.project_id", "--format", "csv").stdout
+    assert {(r["user"], r["metadata.project_id"]): r["cost_usd"] for r in csv.DictReader(io.StringIO(text))} == {
+        ("ada", ""): "0.01",
+        ("ada", "p2"): "0.01",
+        ("bob", "p,1"): "0",
+    }
+    table = run("usage", "--by", "user").stdout.splitlines()
+    assert table[0].split()[:2] == ["user", "requests"] and table[1].split()[0] == "ada"
+    assert "nothing was used" in run("usage", "--by", "key", "--where", "user=eve").stdout
+
+
+def test_a_file_of_an_earlier_version_is_taken_over_with_what_it_counted(run: Run, tmp_path: Path) -> None:
+    """Version 2 kept one number a day and name, in `tallies`."""
+    path = Path(environment(tmp_path)["XDG_DATA_HOME"]) / "mcpgate" / "mcpgate.sqlite3"
+    path.parent.mkdir(parents=True)
+    yesterday = datetime.datetime.now(datetime.UTC).date() - datetime.timedelta(days=1)
+    db = sqlite3.connect(path)
+    db.executescript(f"""
+        CREATE TABLE kept (kind TEXT, key TEXT, value BLOB NOT NULL, at REAL NOT NULL, PRIMARY KEY (kind, key))
+            WITHOUT ROWID;
+        CREATE TABLE tallies (day TEXT, name TEXT, amount INTEGER NOT NULL, PRIMARY KEY (day, name)) WITHOUT ROWID;
+        INSERT INTO tallies VALUES ('{yesterday}', 'requests', 7), ('{yesterday}', 'executions', 5),
+            ('{yesterday}', 'tool_calls', 11), ('{yesterday}', 'failed_executions', 2),
+            ('{yesterday}', 'definition_tokens_saved', 1234), ('{yesterday}', 'result_tokens_saved', 4321);
+        PRAGMA user_version = 2;
+    """)
+    db.close()
+    (row,) = as_json(run("usage", "--by", "day", "--format", "json"))
+    assert (row["day"], row["requests"], row["executions"], row["tool_calls"]) == (str(yesterday), 7, 5, 11)
+    assert (row["failed"], row["definition_tokens_saved"], row["result_tokens_saved"]) == (2, 1234, 4321)
+    assert as_json(run("keys", "create", "after", "--tools", "*", "--format", "json"))["secret"].startswith("mg-")
+    assert "11" in run("usage").stdout  # once, and not again with every start
