@@ -22,6 +22,7 @@ from mcp.client.sse import sse_client
 from mcp.client.stdio import stdio_client
 from mcp.client.streamable_http import streamable_http_client
 
+from mcpgate.cli.serve_command import _listen
 from tests.conftest import RAW_SERVER, raw, serve_command
 from tests.flows.governed import (
     ADMIN,
