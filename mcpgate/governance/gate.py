@@ -11,7 +11,7 @@ import json
 import logging
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from types import TracebackType
@@ -44,7 +44,7 @@ from mcpgate.governance.records import (
     new_id,
     to_usd,
 )
-from mcpgate.governance.rules import measured, shown_amount
+from mcpgate.governance.rules import Rule, measured, shown_amount
 from mcpgate.governance.store import Content, Counters, CountersLost, Durable, Query, Settlement, StoreAway
 from mcpgate.governance_config import GovernanceConfig
 from mcpgate.telemetry.metrics import Metrics
@@ -171,15 +171,15 @@ class Gate:
                 records += page
                 after = page[-1].id
         policy = Policy(self.config, records, version)
-        await self._start_values(policy)
+        await self._start_values(policy.declared_rules())
         self.policy = policy
 
-    async def _start_values(self, policy: Policy) -> None:
+    async def _start_values(self, rules: Iterable[Rule]) -> None:
         now = self._clock()
-        for rule in policy.rules:
+        for rule in rules:
             if rule.start:
                 claim = replace(rule.claim("", now, rule.start), limit=None)
-                await self.counters.adjust(claim, once=f"start {rule.id}")
+                await self.counters.adjust(claim, once=f"start {claim.counter}")
 
     async def _reserve_after_recount(self, reservation: Reservation) -> tuple[Standing, ...] | Refusal:
         async with self._recounting:  # once, whoever comes meanwhile
@@ -215,7 +215,7 @@ class Gate:
             for share in self.policy.shares(caller, request, entry.cost):
                 amounts.append((share.claim, measured(share.claim.measure, entry.cost, entry.usage)))
         await self.counters.restore(amounts)
-        await self._start_values(self.policy)
+        await self._start_values(self.policy.declared_rules())
 
     async def _caller_by_id(self, id: str) -> Caller:
         declared = self.policy.keys.get(id)
@@ -321,6 +321,11 @@ class Gate:
         else:
             key, spec = declared or from_record(record.id if record else "", value)
             caller = self.policy.caller_of(key, spec)
+            if declared is None:
+                try:
+                    await self._start_values(caller.rules)
+                except StoreAway as error:
+                    self._lost(error)
             if len(self._callers) > _MOST_CALLERS:
                 self._callers.clear()
             self._callers[digest] = (self.policy, value, key, caller)
@@ -337,7 +342,8 @@ class Gate:
 
     async def _enter(self, admission: "Admission") -> None:
         caller, request = admission.caller, admission.request
-        cost = self.prices.cost(request, request.estimate)
+        admission.prices = self.prices  # those that it began with, whatever an edit says meanwhile
+        cost = admission.prices.cost(request, request.estimate)
         deny = self.config.unpriced == "deny"
         shares = self.policy.shares(caller, request, cost, with_unpriced=deny)
         if cost is None and deny:
@@ -453,7 +459,7 @@ class Gate:
     async def _exit(self, admission: "Admission", failed: bool) -> None:
         request = admission.request
         self._open.pop(request.id, None)
-        cost = self.prices.cost(request, admission.usage) if admission.cost is None else admission.cost
+        cost = admission.prices.cost(request, admission.usage) if admission.cost is None else admission.cost
         entry = admission.entry(cost, (self._clock() - request.at) * 1000)
         claims = tuple(share.claim for share in admission.shares)
         amounts = tuple(measured(claim.measure, cost, admission.usage) for claim in claims)
@@ -551,6 +557,7 @@ class Admission:
         "content",
         "cost",
         "outcome",
+        "prices",
         "request",
         "shares",
         "standings",
@@ -561,6 +568,7 @@ class Admission:
 
     def __init__(self, gate: Gate, caller: Caller, request: Request) -> None:
         self._gate, self.caller, self.request = gate, caller, request
+        self.prices = gate.prices
         self.shares: tuple[Share, ...] = ()
         self.standings: tuple[Standing, ...] = ()
         self.children: list[Settlement] = []

@@ -2,7 +2,7 @@
 configuration file. Says who a key's caller is and which rules a request falls under; it counts nothing."""
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -93,6 +93,15 @@ class Policy:
         self._warn_of_labels(config)
         self._metadata = sorted(mentioned_metadata(self.rules))
         self._matches: dict[tuple[object, ...], tuple[Match, ...]] = {}
+
+    def declared_rules(self) -> Iterator[Rule]:
+        """Every ceiling that is known here: all but those of the store's keys."""
+        yield from self.rules
+        for kind in ("customer", "team", "user"):
+            for id, scope in self.tables[kind].items():
+                yield from scope_rules(kind, id, scope)
+        for id, (_, spec) in self.keys.items():
+            yield from scope_rules("key", id, spec)
 
     def find_declared(self, digest: str) -> tuple[VirtualKey, KeySpec] | None:
         id = self._by_digest.get(digest)

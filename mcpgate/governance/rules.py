@@ -224,7 +224,9 @@ def _values(name: str, caller: Caller, request: Request) -> Sequence[str | None]
         case "provider":
             return (request.provider,)
         case "model":
-            return (request.model, f"{request.provider}/{request.model}")
+            if request.model is None:
+                return ()
+            return (request.model, f"{request.provider}/{request.model}") if request.provider else (request.model,)
     return (caller.metadata.get(name.removeprefix("metadata.")),)
 
 

@@ -306,7 +306,7 @@ class RedisCounters:
                 else:
                     await self._run("release", id)
                 gone += 1
-            await self._ask(self._client.zremrangebyscore(self._prefix + "leases", "-inf", now))
+            await self._ask(self._client.zrem(self._prefix + "leases", owner))
         return gone
 
     async def read(self, counters: Sequence[tuple[str, int]]) -> list[Standing]:
