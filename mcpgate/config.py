@@ -392,6 +392,11 @@ def key_of_environment(environ: Mapping[str, str] = os.environ) -> str | None:
     return environ.get("MCPGATE_KEY") or None
 
 
+def metadata_of_environment(environ: Mapping[str, str] = os.environ) -> str:
+    """What such a client says of itself, as x-mcpgate-metadata would: $MCPGATE_METADATA, a JSON object."""
+    return environ.get("MCPGATE_METADATA", "")
+
+
 INHERITED = (
     ("APPDATA", "HOMEDRIVE", "HOMEPATH", "LOCALAPPDATA", "PATH", "PATHEXT", "PROCESSOR_ARCHITECTURE", "SYSTEMDRIVE",
      "SYSTEMROOT", "TEMP", "USERNAME", "USERPROFILE")

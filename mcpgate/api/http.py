@@ -63,6 +63,8 @@ _STATUS = {
 """HTTP status of a modern answer by its JSON-RPC error code, as the 2026-07-28 transport wants; else 200."""
 _PING_S = 15.0
 _MAX_SESSIONS = 10_000
+_MAX_SESSIONS_EACH = 1000
+"""Of one key."""
 _MAX_BATCH = 1000
 _MAX_UNREAD = 1000
 """Notifications that wait for a client that does not read; further ones are dropped, answers never."""
@@ -128,6 +130,8 @@ class HttpFace:
             case "/readyz", "GET":
                 await self._ready(http)
             case "/metrics", "GET":
+                if self._needs_key and not is_loopback(self._host):
+                    await self._identify(http)
                 await http.respond(200, self._gateway.metrics.shown(), {"content-type": CONTENT_TYPE})
             case (("/mcp" | "/sse" | "/messages" | "/healthz" | "/readyz" | "/metrics"), _):
                 raise _Refused(405, "invalid_request", f"{http.method} is not allowed on {path}")
@@ -173,6 +177,9 @@ class HttpFace:
             metadata=metadata_of(http.headers),
             user=user_of(http.headers),
         )
+        if caller.is_local and not is_loopback(self._host):
+            # A trusted network may call every tool; what is declared stays with who holds an admin key.
+            caller = replace(caller, grants=replace(caller.grants, admin=False))
         return replace(caller, noted=http.noted)
 
     async def _administer(self, http: "_Exchange", path: str) -> None:
@@ -368,8 +375,11 @@ class HttpFace:
                     await http.event(item.result())
                 else:
                     item.cancel()
+                    await self._identify(http)  # a key that was revoked meanwhile hears no more
                     self._sessions.find(id, caller)
                     await http.ping()
+            await http.end_stream()
+        except McpgateError:
             await http.end_stream()
         finally:
             gone.cancel()
@@ -419,6 +429,9 @@ class _Sessions:
 
     def new(self, caller: Caller) -> tuple[str, Session]:
         self._expire()
+        own = [id for id, (session, _, _) in self._table.items() if session.caller.id == caller.id]
+        if len(own) >= _MAX_SESSIONS_EACH and not caller.is_local:
+            self.drop(own[0])  # the longest unused of its own, before anybody else's
         id = secrets.token_urlsafe(24)
         outbox: asyncio.Queue[Message] = asyncio.Queue()
         session = Session(self._face, lambda _: None, caller, announce=lambda m: _offer(outbox, m))

@@ -15,10 +15,11 @@ from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 from mcpgate.api import stdio
+from mcpgate.api.headers import metadata_of
 from mcpgate.app import open_books, running, watch
 from mcpgate.cli.opened import add_config
 from mcpgate.codemode.gateway import Gateway
-from mcpgate.config import Config, find_config, is_loopback, key_of_environment, load_config
+from mcpgate.config import Config, find_config, is_loopback, key_of_environment, load_config, metadata_of_environment
 from mcpgate.errors import ConfigError
 from mcpgate.governance.records import Caller
 from mcpgate.telemetry import logs
@@ -93,7 +94,7 @@ async def _serve_stdio(config: Config, path: Path) -> int:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         loop.add_signal_handler(number, stop.set)
-    secret = key_of_environment()
+    secret, metadata = key_of_environment(), metadata_of({"x-mcpgate-metadata": metadata_of_environment()})
     if config.governance.require_key and secret is None:
         raise ConfigError(
             "governance.require_key is true: over stdio the key comes from $MCPGATE_KEY, which is not set"
@@ -102,7 +103,7 @@ async def _serve_stdio(config: Config, path: Path) -> int:
 
         async def identify() -> Caller:
             required = gateway.config.governance.require_key is True  # as it stands in the file by now
-            return await gateway.gate.identify(secret, key_required=required)
+            return await gateway.gate.identify(secret, key_required=required, metadata=metadata)
 
         await identify()  # a wrong key is said at once, not with the first request
         await stdio.serve(gateway, stop, identify)

@@ -84,7 +84,8 @@ class Runner:
         async with self._gate.admit(caller, request) as admission:
             answer = await self._run(admission, code, limits, max_result_tokens, session, on_progress)
             outcome = answer.outcome
-            seconds = 0.0 if outcome is None else max(0.0, outcome.wall_s - outcome.tool_wait_s)
+            ran_s = 0.0 if outcome is None else max(0.0, outcome.wall_s - outcome.tool_wait_s)
+            seconds = min(ran_s, limits.timeout_s)  # which is what was reserved
             admission.spent(dataclasses.replace(self._saved(caller, answer.text, outcome), seconds=seconds))
             admission.outcome = _outcome_of(answer)
             return dataclasses.replace(answer, warnings=admission.warnings)

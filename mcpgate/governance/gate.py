@@ -19,6 +19,7 @@ from typing import Any
 
 from mcpgate.errors import (
     BudgetExceeded,
+    ConfigError,
     InvalidKey,
     InvalidRequest,
     McpgateError,
@@ -55,6 +56,8 @@ _LOOK_EVERY_S = 1.0
 _POLL_S = 0.05
 """How often money that another process may have let go of is asked for."""
 _MOST_CALLERS = 20_000
+_LAST_CALLS_S = 5.0
+"""How long the end waits for what was admitted to be settled."""
 _MOST_UNWRITTEN = 100_000
 _WRITTEN_AT_ONCE = 500
 
@@ -83,25 +86,35 @@ class Gate:
         self._settling: set[asyncio.Task[None]] = set()
         self._warned: set[tuple[str, int]] = set()
         self._away: str | None = None
-        self._leased = False
-        self._recounting = asyncio.Lock()
-        self._keeper: asyncio.Task[None] | None = None
+        self._leased, self._leased_until = False, 0.0
+        self._recounting: asyncio.Task[None] | None = None
+        self._reloading = asyncio.Lock()
+        self._checked: dict[str, tuple[float, str]] = {}
+        self._inside = 0
+        self._tasks: list[asyncio.Task[None]] = []
 
     # --- its own life
 
     async def start(self) -> None:
         """Read what is declared, and keep the lease from now on."""
-        with suppress(StoreAway):
+        try:
             await self._lease()
             await self._reload()
-        self._keeper = asyncio.create_task(self._keep(), name="gate")
+        except StoreAway as error:
+            self._lost(error)
+        self._tasks = [
+            asyncio.create_task(self._keep_lease(), name="lease"),
+            asyncio.create_task(self._keep(), name="gate"),
+        ]
 
     async def aclose(self) -> None:
         """Write everything that was spent; returns when it is written, or cannot be."""
-        if self._keeper is not None:
-            self._keeper.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._keeper
+        give_up = time.monotonic() + _LAST_CALLS_S
+        while self._inside and time.monotonic() < give_up:
+            await asyncio.sleep(0.01)  # what was admitted ends with its upstream, and is settled then
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
         while self._settling:
             await asyncio.wait(tuple(self._settling))
         if self._unwritten:
@@ -122,14 +135,19 @@ class Gate:
         with suppress(StoreAway):
             await self._reload()
 
-    async def _keep(self) -> None:
-        leased_at = time.monotonic()
+    async def _keep_lease(self) -> None:
+        """By itself, for nothing slow must come between."""
         while True:
             await asyncio.sleep(min(_LOOK_EVERY_S, self.config.lease_s / 4))
             try:
-                if time.monotonic() - leased_at > self.config.lease_s / 4 or self._away:
-                    await self._lease()
-                    leased_at = time.monotonic()
+                await self._lease()
+            except StoreAway as error:
+                self._lost(error)
+
+    async def _keep(self) -> None:
+        while True:
+            await asyncio.sleep(min(_LOOK_EVERY_S, self.config.lease_s / 4))
+            try:
                 if self._unwritten:
                     await self._write_again()
                 while self._unreleased:
@@ -138,6 +156,8 @@ class Gate:
                     self._unreleased.remove(reservation)
                     self._wake(reservation.claims)
                 await self._look()
+                if self._clock() >= self._leased_until:
+                    await self._lease()  # this machine slept: first of all ourselves
                 await self.counters.expire(self._clock())
                 self._found()
             except StoreAway as error:
@@ -146,8 +166,9 @@ class Gate:
                 log.exception("the gate could not look after its store")
 
     async def _lease(self) -> None:
-        await self.counters.renew(self.owner, self._clock() + self.config.lease_s)
-        self._leased = True
+        until = self._clock() + self.config.lease_s
+        await self.counters.renew(self.owner, until)
+        self._leased, self._leased_until = True, until
 
     async def refresh(self) -> None:
         """Take over what was just declared."""
@@ -160,19 +181,25 @@ class Gate:
         """See whether anything was declared elsewhere."""
         _, version = await self.durable.find_key("")
         if version != self.policy.version:
-            await self._reload()
+            await self._reload(version)
 
-    async def _reload(self) -> None:
-        _, version = await self.durable.find_key("")
-        records = []
-        for kind in RECORD_KINDS:
-            after = ""
-            while page := await self.durable.list_records(kind, after):
-                records += page
-                after = page[-1].id
-        policy = Policy(self.config, records, version)
-        await self._start_values(policy.declared_rules())
-        self.policy = policy
+    async def _reload(self, wanted: int | None = None) -> None:
+        """Read what is declared; once for all who want the same version of it."""
+        async with self._reloading:
+            if wanted is not None and wanted == self.policy.version:
+                return
+            _, version = await self.durable.find_key("")
+            records = []
+            for kind in RECORD_KINDS:
+                after = ""
+                while page := await self.durable.list_records(kind, after):
+                    records += page
+                    after = page[-1].id
+            try:
+                self.policy = Policy(self.config, records, version)
+            except ConfigError as error:  # a limit that cannot be read must not be one that does not hold
+                raise StoreAway(error.message) from error
+            await self._start_values(self.policy.declared_rules())
 
     async def _start_values(self, rules: Iterable[Rule]) -> None:
         now = self._clock()
@@ -182,18 +209,20 @@ class Gate:
                 await self.counters.adjust(claim, once=f"start {claim.counter}")
 
     async def _reserve_after_recount(self, reservation: Reservation) -> tuple[Standing, ...] | Refusal:
-        async with self._recounting:  # once, whoever comes meanwhile
+        if self._recounting is None or self._recounting.done():
             try:
-                return await self.counters.reserve(reservation)
+                return await self.counters.reserve(reservation)  # somebody else may have been here before
             except CountersLost:
-                await self._recount()
+                self._recounting = self._background(self._recount())
+        # Once for all who come meanwhile, and not in the task of one who may give up.
+        await asyncio.shield(self._recounting)
         return await self.counters.reserve(reservation)
 
     async def _recount(self) -> None:
         """Count again from the ledger what the rules of today would have counted."""
         log.warning("the counters are lost; they are counted again from the ledger")
         callers: dict[str, Caller] = {}
-        amounts = []
+        amounts: dict[tuple[str, int], tuple[Claim, int]] = {}
         async for entry in self.durable.entries(since=0.0):
             caller = callers.get(entry.key)
             if caller is None:
@@ -213,8 +242,12 @@ class Gate:
                 entry.at,
             )
             for share in self.policy.shares(caller, request, entry.cost):
-                amounts.append((share.claim, measured(share.claim.measure, entry.cost, entry.usage)))
-        await self.counters.restore(amounts)
+                claim = share.claim
+                _, before = amounts.get((claim.counter, claim.cell), (claim, 0))
+                amount = measured(claim.measure, entry.cost, entry.usage)
+                amounts[claim.counter, claim.cell] = (claim, before + amount)
+        await self.counters.restore(amounts.values())
+        await self._lease()
         await self._start_values(self.policy.declared_rules())
 
     async def _caller_by_id(self, id: str) -> Caller:
@@ -307,10 +340,11 @@ class Gate:
             try:
                 record, version = await self.durable.find_key(digest)
                 if version != self.policy.version:
-                    await self._reload()
+                    await self._reload(version)
             except StoreAway as error:
                 self._lost(error)
-                if remembered is not None and self.config.when_store_is_away == "allow":
+                known = remembered is not None and is_good(remembered[2], digest, self._clock())
+                if remembered is not None and known and self.config.when_store_is_away == "allow":
                     return remembered[2], remembered[3]
                 raise Unavailable("the store that knows the keys is away; try again soon") from error
             if record is None:
@@ -342,6 +376,8 @@ class Gate:
 
     async def _enter(self, admission: "Admission") -> None:
         caller, request = admission.caller, admission.request
+        if request.parent_id is not None and not caller.is_local:
+            await self._check_again(caller)
         admission.prices = self.prices  # those that it began with, whatever an edit says meanwhile
         cost = admission.prices.cost(request, request.estimate)
         deny = self.config.unpriced == "deny"
@@ -378,6 +414,29 @@ class Gate:
             if caller.noted is not None:
                 caller.noted.append(admission)
 
+    async def _check_again(self, caller: Caller) -> None:
+        """Code may run for minutes after its key was revoked; its calls end within a second. Raises NotAllowed."""
+        now = self._clock()
+        until, refused = self._checked.get(caller.id, (0.0, ""))
+        if now >= until:
+            if (declared := self.policy.keys.get(caller.id)) is not None:
+                key: VirtualKey | None = declared[0]
+            else:
+                try:
+                    record = await self.durable.get_record("key", caller.id)
+                except StoreAway as error:
+                    self._lost(error)
+                    return  # what follows asks the store too, and decides
+                key = None if record is None else from_record(record.id, record.value)[0]
+            expired = key is not None and key.expires_at is not None and now >= key.expires_at
+            gone = key is None or key.revoked_at is not None or not key.enabled or expired
+            refused = "this key was revoked, disabled or has expired meanwhile" if gone else ""
+            if len(self._checked) > _MOST_CALLERS:
+                self._checked.clear()
+            self._checked[caller.id] = (now + _LOOK_EVERY_S, refused)
+        if refused:
+            raise NotAllowed(refused, key=caller.id)
+
     def _when_away(self, error: StoreAway) -> None:
         if self.config.when_store_is_away == "refuse":
             self._metrics.refused(Unavailable.code)
@@ -386,17 +445,17 @@ class Gate:
         log.debug("admitted without counting: %s", error)
 
     async def _reserve(self, admission: "Admission", reservation: Reservation) -> tuple[Standing, ...]:
-        try:
-            answer = await self.counters.reserve(reservation)
-        except CountersLost:
-            answer = await self._reserve_after_recount(reservation)
-        if not isinstance(answer, Refusal):
-            return answer
-        refused, held = judge(admission.caller, admission.shares, answer, self._clock())
-        if not held or self.config.hold_wait_s == 0:
-            raise refused
+        refused: McpgateError | None = None
+        counter = next((claim.counter for claim in reservation.claims if claim.counter in self._queues), None)
+        if counter is None:
+            answer = await self._ask(reservation)
+            if not isinstance(answer, Refusal):
+                return answer
+            refused, held = judge(admission.caller, admission.shares, answer, self._clock())
+            if not held or self.config.hold_wait_s == 0:
+                raise refused
+            counter = admission.shares[answer.misfits[0][0]].claim.counter
         # First come, first served: of those who wait for the same counter only the first one asks again.
-        counter = admission.shares[answer.misfits[0][0]].claim.counter
         line = self._queues.get(counter)
         if line is None:
             line = self._queues[counter] = _Queue()
@@ -417,11 +476,22 @@ class Gate:
         except TimeoutError:
             # The answer to a last question may be lost on the way: what it took is given back.
             await self._release(reservation)
-            raise refused from None
+            if refused is not None:
+                raise refused from None
+            answer = await self._ask(reservation)  # its turn never came
+            if not isinstance(answer, Refusal):
+                return answer
+            raise judge(admission.caller, admission.shares, answer, self._clock())[0] from None
         finally:
             line.waiting -= 1
             if not line.waiting:
                 self._queues.pop(counter, None)
+
+    async def _ask(self, reservation: Reservation) -> tuple[Standing, ...] | Refusal:
+        try:
+            return await self.counters.reserve(reservation)
+        except CountersLost:
+            return await self._reserve_after_recount(reservation)
 
     async def _release(self, reservation: Reservation) -> None:
         try:
@@ -498,7 +568,11 @@ class Gate:
     async def _settle(self, settlements: Sequence[Settlement]) -> None:
         try:
             await self.counters.settle(settlements)
-        except StoreAway as error:
+        except Exception as error:
+            if not isinstance(error, StoreAway):
+                log.exception("%d entries of the ledger cannot be written at once", len(settlements))
+                await self._write_each(settlements)
+                return
             self._lost(error)
             self._unwritten += settlements
             if len(self._unwritten) > _MOST_UNWRITTEN:
@@ -529,6 +603,7 @@ class Gate:
                 raise
             except Exception:
                 log.exception("the entry of request %s cannot be written and is lost", settlement.entry.id)
+                await self.counters.release(Reservation(settlement.entry.id, self.owner, settlement.claims))
 
     def _background(self, work: Any) -> "asyncio.Task[None]":
         task: asyncio.Task[None] = asyncio.ensure_future(work)
@@ -588,6 +663,7 @@ class Admission:
 
     async def __aenter__(self) -> "Admission":
         await self._gate._enter(self)
+        self._gate._inside += 1
         return self
 
     async def __aexit__(
@@ -595,7 +671,10 @@ class Admission:
     ) -> None:
         if error is not None and self.outcome == "ok":
             self.outcome = error.code if isinstance(error, McpgateError) else _outcome_of(error)
-        await self._gate._exit(self, failed=error is not None)
+        try:
+            await self._gate._exit(self, failed=error is not None)
+        finally:
+            self._gate._inside -= 1
 
     def headers(self) -> dict[str, str]:
         """`x-ratelimit-*` of the tightest limit of each measure."""

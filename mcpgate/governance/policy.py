@@ -8,6 +8,7 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
+from mcpgate.errors import ConfigError
 from mcpgate.governance.keys import digest_of, make_key
 from mcpgate.governance.records import Caller, Claim, Request, VirtualKey
 from mcpgate.governance.rules import (
@@ -53,7 +54,8 @@ class Share:
 
 
 class Policy:
-    """The configuration's declarations, and the records beside them."""
+    """The configuration's declarations, and the records beside them. Raises ConfigError for a record that cannot be
+    read."""
 
     def __init__(self, config: GovernanceConfig, records: Iterable[Record] = (), version: int = 0) -> None:
         self.version, self.records = version, tuple(records)
@@ -77,7 +79,11 @@ class Policy:
             try:
                 table[record.id] = RECORD_KINDS[record.kind].model_validate(dict(record.value))
             except ValidationError as error:
-                log.error("%s %r cannot be read and is left out: %s", record.kind, record.id, error)
+                fault = error.errors()[0]
+                where = ".".join(str(part) for part in fault["loc"])
+                raise ConfigError(
+                    f"the stored {record.kind} {record.id!r} cannot be read: {where}: {fault['msg']}"
+                ) from None
         self.rules: tuple[Rule, ...] = (
             *(budget_rule(rule) for rule in budgets.values()),
             *(rule for limit in rate_limits.values() for rule in rate_limit_rules(limit)),
@@ -92,6 +98,7 @@ class Policy:
             self._by_digest[digest] = id
         self._warn_of_labels(config)
         self._metadata = sorted(mentioned_metadata(self.rules))
+        self._rules_of_users: dict[str, tuple[Rule, ...]] = {}
         self._matches: dict[tuple[object, ...], tuple[Match, ...]] = {}
 
     def declared_rules(self) -> Iterator[Rule]:
@@ -123,8 +130,12 @@ class Policy:
     def with_user(self, caller: Caller, user_id: str) -> Caller:
         """A caller whose key is nobody's own, on behalf of a user; the key's team and customer stay."""
         user = self.users.get(user_id)
-        rules = caller.rules if user is None else (*caller.rules, *scope_rules("user", user_id, user))
-        return replace(caller, user=user_id, rules=rules)
+        if user is None:
+            return replace(caller, user=user_id)
+        own = self._rules_of_users.get(user_id)
+        if own is None:
+            own = self._rules_of_users[user_id] = scope_rules("user", user_id, user)
+        return replace(caller, user=user_id, rules=(*caller.rules, *own))
 
     def shares(
         self, caller: Caller, request: Request, cost: int | None, with_unpriced: bool = False

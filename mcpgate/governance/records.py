@@ -63,7 +63,11 @@ class Grants:
 
     def allow_whole_server(self, *spellings: str) -> bool:
         """Whether every tool of a server is granted, those to come too; its resources and prompts are then."""
-        return self.allow_tool(*((server, "*") for server in spellings))
+        return any(
+            _matches(server, self.servers)
+            or any(_matches_tool(server, "*", glob) for glob in self.tools if _is_whole(glob))
+            for server in spellings
+        )
 
     def allow_meta_tool(self, name: str) -> bool:
         return bool(self.tools or self.servers) if self.meta_tools is None else _matches(name, self.meta_tools)
@@ -89,6 +93,11 @@ def _matches_tool(server: str, tool: str, glob: str) -> bool:
     return any(
         fnmatch.fnmatchcase(server, glob[:place]) and fnmatch.fnmatchcase(tool, glob[place + 1 :]) for place in dots
     )
+
+
+def _is_whole(glob: str) -> bool:
+    """Whether a glob that fits any tool fits all: `files.*`, and not `files.[!d]*`."""
+    return glob == "*" or glob.endswith(".*")
 
 
 def _matches(name: str, globs: Sequence[str]) -> bool:

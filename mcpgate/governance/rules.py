@@ -232,4 +232,7 @@ def _values(name: str, caller: Caller, request: Request) -> Sequence[str | None]
 
 def _matches(name: str, patterns: tuple[str, ...], caller: Caller, request: Request) -> bool:
     values = _values(name, caller, request)
+    if name == "tool" and request.server is None:
+        # A meta-tool is meant by its name only: `*` is every tool of the servers, and not the execution round them.
+        return request.tool in patterns
     return any(value and fnmatch.fnmatchcase(value, pattern) for pattern in patterns for value in values)

@@ -31,6 +31,9 @@ class PostgresDialect:
     def start(self, span_s: int) -> str:
         return f"(floor(at)::bigint - floor(at)::bigint % {span_s})"
 
+    def digest(self, columns: str) -> str:
+        return f"md5(ROW({columns})::text)"
+
     def parameter(self, number: int) -> str:
         return f"${number}"
 

@@ -117,12 +117,16 @@ local prefix, remember, settlements = KEYS[1], ARGV[1], cjson.decode(ARGV[2])
 local whole = redis.call('EXISTS', prefix .. 'whole') == 1
 for _, settlement in ipairs(settlements) do
   let_go(prefix, settlement.id)
-  -- What is not whole is counted again from the ledger, where this is already.
-  if whole and redis.call('SET', prefix .. 'd:' .. settlement.id, '1', 'NX', 'EX', remember) then
-    for _, part in ipairs(settlement.spent) do
-      local key = prefix .. 'c:' .. part[1]
-      redis.call('HINCRBY', key, part[2] .. ':s', part[3])
-      keep(key, part[4])
+  if redis.call('SET', prefix .. 'd:' .. settlement.id, '1', 'NX', 'EX', remember) then
+    if whole then
+      for _, part in ipairs(settlement.spent) do
+        local key = prefix .. 'c:' .. part[1]
+        redis.call('HINCRBY', key, part[2] .. ':s', part[3])
+        keep(key, part[4])
+      end
+    elseif #settlement.spent > 0 then
+      -- Whoever counts the ledger again may have read past this, or not: rather counted twice than not at all.
+      redis.call('RPUSH', prefix .. 'late', cjson.encode(settlement.spent))
     end
   end
 end
@@ -148,6 +152,7 @@ _ADJUST = (
     _STANDING
     + """
 local prefix, once, claim = KEYS[1], ARGV[1], cjson.decode(ARGV[2])
+if redis.call('EXISTS', prefix .. 'whole') == 0 then return 0 end  -- comes again when the ledger is counted
 if once == '' or redis.call('SADD', prefix .. 'adjusted', once) == 1 then
   local key = prefix .. 'c:' .. claim[1]
   redis.call('HINCRBY', key, claim[2] .. ':s', claim[3])
@@ -165,6 +170,12 @@ end
 return 1
 """
 
+_FORGET = """
+local ends = redis.call('ZSCORE', KEYS[1] .. 'leases', ARGV[1])
+if ends and tonumber(ends) <= tonumber(ARGV[2]) then redis.call('ZREM', KEYS[1] .. 'leases', ARGV[1]) end
+return 1
+"""
+
 _RESTORE = (
     _STANDING
     + """
@@ -175,6 +186,14 @@ for _, part in ipairs(cjson.decode(ARGV[1])) do
   redis.call('HSET', key, part[2] .. ':s', part[3])
   keep(key, part[4])
 end
+for _, late in ipairs(redis.call('LRANGE', prefix .. 'late', 0, -1)) do
+  for _, part in ipairs(cjson.decode(late)) do
+    local key = prefix .. 'c:' .. part[1]
+    redis.call('HINCRBY', key, part[2] .. ':s', part[3])
+    keep(key, part[4])
+  end
+end
+redis.call('DEL', prefix .. 'late', prefix .. 'adjusted')
 redis.call('SET', prefix .. 'whole', '1')
 return 1
 """
@@ -201,6 +220,7 @@ class RedisCounters:
                 ("read", _READ),
                 ("adjust", _ADJUST),
                 ("reset", _RESET),
+                ("forget", _FORGET),
                 ("restore", _RESTORE),
             )
         }
@@ -306,7 +326,7 @@ class RedisCounters:
                 else:
                     await self._run("release", id)
                 gone += 1
-            await self._ask(self._client.zrem(self._prefix + "leases", owner))
+            await self._run("forget", owner, repr(now))
         return gone
 
     async def read(self, counters: Sequence[tuple[str, int]]) -> list[Standing]:

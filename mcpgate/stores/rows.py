@@ -39,6 +39,11 @@ class Dialect(Protocol):
         """The start of the hour or day that an entry's `at` lies in, as whole epoch seconds."""
         ...
 
+    def digest(self, columns: str) -> str:
+        """What makes a row of sums the only one of its kind, where the columns themselves may be too long for an
+        index; else nothing."""
+        ...
+
     def parameter(self, number: int) -> str:
         """The n-th parameter of a statement, from 1."""
         ...
@@ -96,9 +101,12 @@ def roll_up_statement(dialect: Dialect, span_s: int, chosen: str, names: Sequenc
     group = f"{span_s}, {dialect.start(span_s)}, {quoted(DIMENSIONS)}, {dialect.some_of(names)}"
     added = ", ".join(f"SUM({_ADDED.get(name, name)})" for name in SUMS)
     updates = ", ".join(f'"{name}" = sums."{name}" + excluded."{name}"' for name in SUMS)
+    columns, target = quoted([*keys, *SUMS]), quoted(keys)
+    if digest := dialect.digest(group):
+        columns, added, target = f"{columns}, digest", f"{added}, {digest}", "digest"
     return (
-        f"INSERT INTO sums ({quoted([*keys, *SUMS])}) SELECT {group}, {added} FROM entries WHERE {chosen}"
-        f" GROUP BY {group.partition(', ')[2]} ON CONFLICT ({quoted(keys)}) DO UPDATE SET {updates}"
+        f"INSERT INTO sums ({columns}) SELECT {group}, {added} FROM entries WHERE {chosen}"
+        f" GROUP BY {group.partition(', ')[2]} ON CONFLICT ({target}) DO UPDATE SET {updates}"
     )
 
 

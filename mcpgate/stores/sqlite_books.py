@@ -28,6 +28,9 @@ class SqliteDialect:
     def start(self, span_s: int) -> str:
         return f"CAST(at AS INTEGER) - CAST(at AS INTEGER) % {span_s}"
 
+    def digest(self, columns: str) -> str:
+        return ""
+
     def parameter(self, number: int) -> str:
         return f"?{number}"
 

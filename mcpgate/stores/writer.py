@@ -39,7 +39,7 @@ class Writer:
         """`open_db` is called in the thread, again after trouble. Raises what it raises."""
         self._open_db = open_db
         self._db: sqlite3.Connection | None = None
-        self._durable = False
+        self._durable = self._closed = False
         self._tasks: queue.SimpleQueue[_Task | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="sqlite writer", daemon=True)
         self._thread.start()
@@ -52,11 +52,14 @@ class Writer:
         """Like `run`, without waiting. Work that was started is done, whoever stops waiting for it."""
         loop = asyncio.get_running_loop()
         task = _Task(work, durable, loop, loop.create_future())
+        if self._closed:
+            raise StoreAway("the store is closed")
         self._tasks.put(task)
         return task.done
 
     def close(self) -> None:
         """Returns when all that was started is done."""
+        self._closed = True
         self._tasks.put(None)
         self._thread.join()
 
