@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from mcpgate.errors import ConfigError
-from mcpgate.governance.records import LOCAL, Caller
+from mcpgate.governance.records import LOCAL
 from tests.conftest import gateway, raw
 
 pytestmark = pytest.mark.anyio
@@ -48,8 +48,9 @@ async def test_the_sandbox_page_tells_which_engine_it_is_and_where_it_differs(na
 
 
 async def test_a_caller_may_have_limits_of_its_own() -> None:
-    async with gateway({"raw": raw()}) as opened:
-        tight = Caller("tight", limits={"max_tool_calls": 1})
+    key = {"secret": "mg-tight-enough", "grants": {"tools": "*"}, "limits": {"max_tool_calls": 1}}
+    async with gateway({"raw": raw()}, governance={"keys": {"tight": key}}) as opened:
+        tight = await opened.gate.identify("mg-tight-enough", key_required=True)
         code = "raw.add(a=1, b=1)\nraw.add(a=1, b=2)\n'done'"
         assert (await opened.metatools.execute_code(LOCAL, code)).text == "done"
         refused = await opened.metatools.execute_code(tight, code)
