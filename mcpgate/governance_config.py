@@ -25,7 +25,7 @@ SCOPES = ("customer", "team", "user", "key")
 DIMENSIONS = (*SCOPES, "provider", "model", "server", "tool")
 """What a rule can look at, besides `metadata.NAME`."""
 
-_METADATA = re.compile(r"metadata\.[A-Za-z0-9_.-]{1,64}")
+METADATA = re.compile(r"metadata\.[A-Za-z0-9_.-]{1,64}")
 
 
 class _Model(BaseModel):
@@ -57,7 +57,7 @@ def _network(text: str) -> str:
 
 
 def _dimension(name: str) -> str:
-    if name not in DIMENSIONS and not _METADATA.fullmatch(name):
+    if name not in DIMENSIONS and not METADATA.fullmatch(name):
         raise ValueError(f"{name!r} is nothing a rule can look at; it takes {', '.join(DIMENSIONS)} or metadata.NAME")
     return name
 
@@ -75,7 +75,7 @@ def _key_id(id: str) -> str:
 
 
 def _subject(name: str) -> str:
-    if name not in (*SCOPES, "shared") and not _METADATA.fullmatch(name):
+    if name not in (*SCOPES, "shared") and not METADATA.fullmatch(name):
         raise ValueError(f"per is {name!r}; it takes {', '.join(SCOPES)}, metadata.NAME or shared")
     return name
 

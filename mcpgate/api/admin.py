@@ -1,8 +1,6 @@
 """The admin API: keys, scopes, budgets, rate limits, usage, audit, as REST under /api. One table of routes is what
 serves and what /api/openapi.json is made from. Not here: the rules themselves, see governance/admin.py."""
 
-import csv
-import io
 import re
 import time
 from collections.abc import Awaitable, Callable, Mapping
@@ -17,7 +15,7 @@ from mcpgate import __version__
 from mcpgate.errors import InvalidRequest, McpgateError, NotAllowed, NotFound
 from mcpgate.governance.admin import Admin, parse, shown_key
 from mcpgate.governance.gate import Gate
-from mcpgate.governance.ledger import BUCKETS, DIMENSIONS, SUMS, make_query, shown_row
+from mcpgate.governance.ledger import BUCKETS, DIMENSIONS, make_query, parse_where, render_csv, shown_row
 from mcpgate.governance.policy import RECORD_KINDS
 from mcpgate.governance.records import Caller, Entry, to_usd
 from mcpgate.governance_config import Id, KeyId, KeySpec
@@ -222,21 +220,17 @@ class AdminApi:
 
     async def _usage(self, call: Call) -> Reply:
         by = [name.strip() for name in call.query.get("by", "").split(",") if name.strip()]
-        query = make_query(by, _pairs(call), call.query.get("since", "30d"), call.query.get("until"), self._clock())
+        query = make_query(by, _where(call), call.query.get("since", "30d"), call.query.get("until"), self._clock())
         rows = [shown_row(row) for row in await self._durable.report(query)]
         match call.query.get("format", "json"):
             case "json":
                 return _json({"rows": rows})
             case "csv":
-                text = io.StringIO()
-                writer = csv.DictWriter(text, list(shown_row(dict.fromkeys((*by, *SUMS), 0))))
-                writer.writeheader()
-                writer.writerows(rows)
-                return Reply(text.getvalue().encode(), content_type="text/csv; charset=utf-8")
+                return Reply(render_csv(by, rows).encode(), content_type="text/csv; charset=utf-8")
         raise InvalidRequest("format must be json or csv")
 
     async def _entries(self, call: Call) -> Reply:
-        query = make_query([], _pairs(call), call.query.get("since", "30d"), call.query.get("until"), self._clock())
+        query = make_query([], _where(call), call.query.get("since", "30d"), call.query.get("until"), self._clock())
         limit = call.whole_number("limit", 100, _MOST_ROWS)
         before = call.whole_number("before", 1 << 62, 1 << 62)
         found = await self._durable.list_entries(query, limit, before)
@@ -301,16 +295,8 @@ def _check_text(value: Any) -> None:
         raise InvalidRequest("text holds a NUL or half a surrogate pair")
 
 
-def _pairs(call: Call) -> dict[str, str]:
-    pairs = {}
-    for part in call.query.get("where", "").split(","):
-        if not part.strip():
-            continue
-        name, separator, value = part.partition("=")
-        if not separator:
-            raise InvalidRequest(f"where is {part[:80]!r}; it takes NAME=VALUE, e.g. team=search")
-        pairs[name.strip()] = value
-    return pairs
+def _where(call: Call) -> dict[str, str]:
+    return parse_where(part for part in call.query.get("where", "").split(",") if part.strip())
 
 
 def _json(value: Any, status: int = 200) -> Reply:

@@ -2,19 +2,16 @@
 
 import argparse
 import asyncio
-import csv
 import json
 import sys
 import time
-from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mcpgate.app import open_books
 from mcpgate.cli import console
 from mcpgate.cli.opened import add_config, config_or_default
 from mcpgate.codemode.savings import CHARS_PER_TOKEN
-from mcpgate.errors import InvalidRequest
-from mcpgate.governance.ledger import BUCKETS, DIMENSIONS, SUMS, make_query, shown_row
+from mcpgate.governance.ledger import BUCKETS, DIMENSIONS, make_query, parse_where, render_csv, shown_row
 
 _HOW = (
     f"Saved tokens are estimated, {CHARS_PER_TOKEN} characters to a token, and rather too low: for each request the\n"
@@ -44,7 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     by = [] if arguments.by == "total" else [name.strip() for name in arguments.by.split(",")]
-    query = make_query(by, _pairs(arguments.where), arguments.since, arguments.until, time.time())
+    query = make_query(by, parse_where(arguments.where), arguments.since, arguments.until, time.time())
     config = config_or_default(arguments.config)
 
     async def read() -> list[dict[str, Any]]:
@@ -58,9 +55,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.format == "json":
         print(json.dumps(rows, indent=1))
     elif arguments.format == "csv":
-        writer = csv.DictWriter(sys.stdout, list(shown_row(dict.fromkeys((*by, *SUMS), 0))))
-        writer.writeheader()
-        writer.writerows(rows)
+        sys.stdout.write(render_csv(by, rows))
     elif not rows:
         print(f"nothing was used since {arguments.since}")
     elif not by:
@@ -72,13 +67,3 @@ def run(arguments: argparse.Namespace) -> int:
         cells = [[("" if row[name] is None else row[name]) for name in columns] for row in rows]
         print(console.table(columns, cells, frozenset(range(len(by), len(columns)))))
     return 0
-
-
-def _pairs(given: Sequence[str]) -> Mapping[str, str]:
-    pairs = {}
-    for text in given:
-        name, separator, value = text.partition("=")
-        if not separator:
-            raise InvalidRequest(f"--where is {text!r}; it takes NAME=VALUE, e.g. team=search")
-        pairs[name] = value
-    return pairs

@@ -1,14 +1,16 @@
 """What reports can ask of the ledger: its dimensions, its sums, and how both are read off an entry. Pure; the adding
 up is done by the store."""
 
+import csv
 import datetime
-import re
-from collections.abc import Mapping, Sequence
+import io
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from mcpgate.errors import InvalidRequest
 from mcpgate.governance.records import Entry, to_usd
 from mcpgate.governance.store import Query
+from mcpgate.governance_config import METADATA
 from mcpgate.periods import Period
 
 DIMENSIONS = (*("kind", "key", "user", "team", "customer", "server", "tool", "provider", "model", "outcome", "cache"),)
@@ -24,7 +26,6 @@ SUMS = (
 `cost` is in nano-dollars, of those that have a price; `unpriced` counts the others. `seconds` are of running code."""
 FRACTIONS = ("seconds", "latency_ms")
 """Those of `SUMS` that are no whole numbers."""
-_METADATA = re.compile(r"metadata\.[A-Za-z0-9_.-]{1,64}")
 
 
 def facts_of(entry: Entry) -> dict[str, str | None]:
@@ -60,15 +61,35 @@ def sums_of(entry: Entry) -> dict[str, float]:
 def make_query(by: Sequence[str], where: Mapping[str, str], since: str, until: str | None, now: float) -> Query:
     """A question as people ask it. Raises InvalidRequest that says what there is."""
     for name in by:
-        if name not in (*DIMENSIONS, *BUCKETS) and not _METADATA.fullmatch(name):
+        if name not in (*DIMENSIONS, *BUCKETS) and not METADATA.fullmatch(name):
             known = ", ".join((*BUCKETS, *DIMENSIONS))
             raise InvalidRequest(f"cannot group by {name!r}; there are {known} and metadata.NAME")
     for name in where:
-        if name not in DIMENSIONS and not _METADATA.fullmatch(name):
+        if name not in DIMENSIONS and not METADATA.fullmatch(name):
             raise InvalidRequest(f"cannot choose by {name!r}; there are {', '.join(DIMENSIONS)} and metadata.NAME")
     if len(set(by)) < len(by):
         raise InvalidRequest("a dimension stands twice")
     return Query(_moment(since, now), now + 1 if until is None else _moment(until, now), tuple(by), dict(where))
+
+
+def parse_where(pairs: Iterable[str]) -> dict[str, str]:
+    """`NAME=VALUE` each. Raises InvalidRequest."""
+    where = {}
+    for pair in pairs:
+        name, separator, value = pair.partition("=")
+        if not separator:
+            raise InvalidRequest(f"where is {pair[:80]!r}; it takes NAME=VALUE, e.g. team=search")
+        where[name.strip()] = value
+    return where
+
+
+def render_csv(by: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> str:
+    """Rows as `shown_row` makes them, below a header that is there without rows too."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(shown_row(dict.fromkeys((*by, *SUMS), 0))))
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
 
 
 def shown_row(row: Mapping[str, Any]) -> dict[str, Any]:

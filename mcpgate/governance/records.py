@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from mcpgate.governance.gate import Admission
     from mcpgate.governance.rules import Rule
 
-NANO = 1_000_000_000
-"""Nano-dollars in a dollar: the unit of everything that is added up."""
 _ONE_NANO = Decimal(1).scaleb(-9)
 
 EMPTY: Mapping[str, str] = MappingProxyType({})

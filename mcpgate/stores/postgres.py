@@ -19,8 +19,6 @@ T = TypeVar("T")
 _CONNECTIONS = 16
 _ANSWER_S = 30.0
 _REPORT_S = 300.0
-_FOREVER = 9e15
-"""In place of infinity, which JSON does not know."""
 _MIGRATION_LOCK = 0x6D6370676174
 """Whoever migrates holds this advisory lock."""
 
@@ -111,7 +109,7 @@ class PostgresBooks:
             [claim.oldest for claim in claims],
             [claim.amount for claim in claims],
             [claim.limit for claim in claims],
-            [_ends(claim.ends_at) for claim in claims],
+            [rows.finite(claim.ends_at) for claim in claims],
         )
         answers: list[tuple[Standing, ...] | Refusal] = []
         for reservation in reservations:
@@ -135,7 +133,7 @@ class PostgresBooks:
             row = dict(zip(rows.COLUMNS, rows.row_of(entry), strict=True))
             entries.append({**row, "metadata": json.loads(row["metadata"])})
             for claim, amount in zip(settlement.claims, settlement.amounts, strict=True):
-                ends_at = _ends(claim.ends_at)
+                ends_at = rows.finite(claim.ends_at)
                 part = {"id": entry.id, "counter": claim.counter, "cell": claim.cell}
                 spent.append({**part, "amount": amount, "ends_at": ends_at})
             if (content := settlement.content) is not None:
@@ -186,7 +184,7 @@ class PostgresBooks:
                     claim.counter,
                     claim.cell,
                     claim.amount,
-                    _ends(claim.ends_at),
+                    rows.finite(claim.ends_at),
                 )
 
         await self._with(work)
@@ -364,10 +362,6 @@ async def migrate(db: Any, schema: str, migrations: Sequence[tuple[str, ...]] = 
                 await db.execute("INSERT INTO migrations VALUES ($1)", number)
     finally:
         await db.execute("SELECT pg_advisory_unlock($1)", _MIGRATION_LOCK)
-
-
-def _ends(at: float) -> float:
-    return min(at, _FOREVER)
 
 
 def _without_password(url: str) -> str:

@@ -11,6 +11,7 @@ from mcpgate.governance.store import Query
 
 HOUR_S = 3600
 DAY_S = 24 * HOUR_S
+FOREVER = 9e15
 USAGE = (
     *("calls", "input_tokens", "output_tokens", "cache_read_tokens", "cache_write_tokens", "seconds"),
     *("definition_tokens_saved", "result_tokens_saved"),
@@ -63,6 +64,11 @@ class Dialect(Protocol):
 
 def quoted(names: Sequence[str]) -> str:
     return ", ".join(f'"{name}"' for name in names)
+
+
+def finite(ends_at: float) -> float:
+    """The end of a cell as a number that JSON and indexes agree on; for what never ends, the year 285 million."""
+    return min(ends_at, FOREVER)
 
 
 def clean(text: str) -> str:

@@ -16,8 +16,6 @@ from mcpgate.stores.sqlite import open_file
 from mcpgate.stores.writer import Writer
 
 T = TypeVar("T")
-_FOREVER = 9e15
-"""SQLite has no infinity that JSON and indexes agree on; this is the year 285 million."""
 _ROLLED_AT_ONCE = 10_000
 """Entries that one transaction adds to the sums: others wait as long as it takes."""
 
@@ -93,7 +91,7 @@ class SqliteBooks:
             )
             if misfits:
                 return Refusal(misfits)
-            db.executemany(_HOLD, [(c.counter, c.cell, c.amount, _ends(c.ends_at)) for c in reservation.claims])
+            db.executemany(_HOLD, [(c.counter, c.cell, c.amount, rows.finite(c.ends_at)) for c in reservation.claims])
             held = json.dumps([[c.counter, c.cell, c.amount] for c in reservation.claims])
             db.execute("INSERT INTO reservations VALUES (?, ?, ?)", (reservation.id, reservation.owner, held))
             return tuple(
@@ -110,7 +108,7 @@ class SqliteBooks:
                 if not db.execute(_INSERT, rows.row_of(settlement.entry)).rowcount:
                     continue
                 spent = [
-                    (claim.counter, claim.cell, amount, _ends(claim.ends_at))
+                    (claim.counter, claim.cell, amount, rows.finite(claim.ends_at))
                     for claim, amount in zip(settlement.claims, settlement.amounts, strict=True)
                     if amount
                 ]
@@ -149,7 +147,7 @@ class SqliteBooks:
         def work(db: sqlite3.Connection) -> None:
             name = f"adjusted {once}"
             if once is None or db.execute("INSERT INTO facts VALUES (?, 1) ON CONFLICT DO NOTHING", (name,)).rowcount:
-                db.execute(_SPEND, (claim.counter, claim.cell, claim.amount, _ends(claim.ends_at)))
+                db.execute(_SPEND, (claim.counter, claim.cell, claim.amount, rows.finite(claim.ends_at)))
 
         await self._writer.run(work, durable=True)
 
@@ -333,7 +331,3 @@ def _let_go(db: sqlite3.Connection, id: str) -> None:
 def _lower(db: sqlite3.Connection, claims: Iterable[tuple[str, int, int]]) -> None:
     statement = "UPDATE cells SET held = held - ? WHERE counter = ? AND cell = ?"
     db.executemany(statement, [(amount, counter, cell) for counter, cell, amount in claims])
-
-
-def _ends(at: float) -> float:
-    return min(at, _FOREVER)
