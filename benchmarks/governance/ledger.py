@@ -1,4 +1,4 @@
-"""Reports over a large ledger in SQLite, from the entries themselves and from their sums by the hour."""
+"""Reports over a large ledger in SQLite, from the entries themselves and from their sums by the hour and day."""
 
 import sqlite3
 import statistics

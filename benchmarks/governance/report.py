@@ -121,8 +121,8 @@ def _ledger(found: LedgerFigures) -> list[str]:
         for by, spans in found.from_sums_s.items()
     ]
     rows.append(["size of the file", f"{found.mib:,.0f} MiB", f"{found.rolled_mib:,.0f} MiB"])
-    rows.append(["rows that a report reads", f"{found.entries:,}", f"{found.sums:,}"])
-    lines = _table([f"SQLite, {found.entries:,} entries", "from entries only", "with sums by the hour"], rows)
+    rows.append(["rows of entries, and of sums", f"{found.entries:,}", f"{found.sums:,}"])
+    lines = _table([f"SQLite, {found.entries:,} entries", "from entries only", "with sums"], rows)
     rate = found.entries / found.rolled_s
     return [*lines, "", f"roll_up: {found.rolled_s:.1f} s, {rate:,.0f} entries a second."]
 
