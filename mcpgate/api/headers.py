@@ -85,7 +85,7 @@ def governance_headers(admissions: Sequence[Admission], answer: Mapping[str, Any
     """Of an answer in JSON-RPC: what is left of the tightest limits, what the request cost, and when to come again."""
     found: dict[str, str] = {}
     for admission in admissions:
-        found |= admission.headers()
+        found |= _limit_headers(admission)
     if admissions:
         found["x-mcpgate-cost-usd"] = f"{to_usd(sum(admission.total for admission in admissions)):f}"
     result = answer.get("result")
@@ -93,4 +93,26 @@ def governance_headers(admissions: Sequence[Admission], answer: Mapping[str, Any
     error = meta.get("mcpgate/error") if isinstance(meta, dict) else None
     if isinstance(error, dict):
         found |= refusal_headers(402 if error.get("code") == "budget_exceeded" else 200, error)
+    return found
+
+
+def _limit_headers(admission: Admission) -> dict[str, str]:
+    """`x-ratelimit-*` of the tightest limit of each measure."""
+    found: dict[str, str] = {}
+    tightest: dict[str, int] = {}
+    for share, standing in zip(admission.shares, admission.standings, strict=False):
+        measure, limit = share.claim.measure, share.claim.limit
+        if measure in ("cost", "execution_seconds") or limit is None:
+            continue
+        remaining = max(0, limit - standing.spent - standing.held)
+        if remaining >= tightest.get(measure, 1 << 62):
+            continue
+        tightest[measure] = remaining
+        name = measure.replace("_", "-")
+        found[f"x-ratelimit-limit-{name}"] = str(limit)
+        found[f"x-ratelimit-remaining-{name}"] = str(remaining)
+        if measure != "concurrency":
+            first = share.claim.cell if standing.first is None else standing.first
+            wait = share.match.rule.window.frees_at(first) - admission.request.at
+            found[f"x-ratelimit-reset-{name}"] = f"{max(0.0, wait):.3f}s"
     return found

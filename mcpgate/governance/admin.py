@@ -12,7 +12,7 @@ from pydantic import BaseModel, ValidationError
 from mcpgate.errors import Conflict, InvalidRequest, NotFound
 from mcpgate.governance.keys import digest_of, from_record, new_secret, to_record
 from mcpgate.governance.policy import RECORD_KINDS, Policy
-from mcpgate.governance.records import VirtualKey, new_id, to_usd
+from mcpgate.governance.records import VirtualKey, new_id, shown_moment, to_usd
 from mcpgate.governance.rules import Rule, budget_rule, rate_limit_rules, scope_rules
 from mcpgate.governance.store import Change, Counters, Durable, Record
 from mcpgate.governance_config import KeySpec
@@ -185,7 +185,7 @@ class Admin:
                         "reserved": shown(standing.held),
                         "left": shown(max(0, rule.limit - standing.spent - standing.held)),
                         "window": str(rule.window) or None,
-                        "resets_at": _moment(frees),
+                        "resets_at": shown_moment(frees),
                     }
                 )
         return found
@@ -239,25 +239,18 @@ def parse(model: type[BaseModel], value: Mapping[str, Any]) -> Any:
 
 def shown_key(key: VirtualKey, spec: KeySpec | None = None) -> dict[str, Any]:
     """A key for people and programs, without its digests."""
-    state = "active"
-    if key.revoked_at is not None:
-        state = "revoked"
-    elif not key.enabled:
-        state = "disabled"
-    elif key.expires_at is not None and key.expires_at <= time.time():
-        state = "expired"
     grants = dataclasses.asdict(key.grants)
     shown = {
         "id": key.id,
         "name": key.name,
         "secret_ends_with": key.hint,
-        "state": state,
+        "state": key.state(time.time()),
         "user": key.user,
         "team": key.team,
         "customer": key.customer,
         "grants": {name: list(value) if isinstance(value, tuple) else value for name, value in grants.items()},
-        "expires_at": None if key.expires_at is None else _moment(key.expires_at),
-        "created_at": _moment(key.created_at) if key.created_at else None,
+        "expires_at": None if key.expires_at is None else shown_moment(key.expires_at),
+        "created_at": shown_moment(key.created_at) if key.created_at else None,
         "secrets": len(key.digests),
         "declared": key.declared,
     }
@@ -270,9 +263,3 @@ def _usd(nano: int) -> str:
 
 def _plain(rule: Rule) -> Callable[[int], float]:
     return (lambda amount: amount / 1000) if rule.measure == "execution_seconds" else (lambda amount: amount)
-
-
-def _moment(at: float) -> str | None:
-    if at in (float("inf"), float("-inf")) or at > 8e15:
-        return None
-    return datetime.datetime.fromtimestamp(at, datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

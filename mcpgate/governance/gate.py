@@ -9,23 +9,20 @@ import asyncio
 import datetime
 import json
 import logging
-import math
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from types import TracebackType
 from typing import Any
 
 from mcpgate.errors import (
-    BudgetExceeded,
     ConfigError,
     InvalidKey,
     InvalidRequest,
     McpgateError,
     MissingKey,
     NotAllowed,
-    RateLimited,
     Unavailable,
 )
 from mcpgate.governance.keys import PREFIX, digest_of, from_record, is_good
@@ -43,11 +40,11 @@ from mcpgate.governance.records import (
     Usage,
     VirtualKey,
     new_id,
-    to_usd,
 )
+from mcpgate.governance.refusals import judge, scope_of
 from mcpgate.governance.rules import Rule, measured, shown_amount
 from mcpgate.governance.store import Content, Counters, CountersLost, Durable, Query, Settlement, StoreAway
-from mcpgate.governance_config import GovernanceConfig
+from mcpgate.governance_config import GovernanceConfig, KeySpec
 from mcpgate.telemetry.metrics import Metrics
 
 log = logging.getLogger("mcpgate.governance")
@@ -86,7 +83,7 @@ class Gate:
         self._settling: set[asyncio.Task[None]] = set()
         self._warned: set[tuple[str, int]] = set()
         self._away: str | None = None
-        self._leased, self._leased_until = False, 0.0
+        self._leased_until = 0.0
         self._recounting: asyncio.Task[None] | None = None
         self._reloading = asyncio.Lock()
         self._checked: dict[str, tuple[float, str]] = {}
@@ -122,7 +119,7 @@ class Gate:
                 await self._write_again()
         if self._unwritten:
             log.error("%d entries of the ledger could not be written and are lost", len(self._unwritten))
-        if self._leased:
+        if self._leased_until:
             with suppress(StoreAway):
                 await self.counters.renew(self.owner, 0.0)  # whatever it still holds is free at once
                 await self.counters.expire(self._clock())
@@ -168,7 +165,7 @@ class Gate:
     async def _lease(self) -> None:
         until = self._clock() + self.config.lease_s
         await self.counters.renew(self.owner, until)
-        self._leased, self._leased_until = True, until
+        self._leased_until = until
 
     async def refresh(self) -> None:
         """Take over what was just declared."""
@@ -199,7 +196,7 @@ class Gate:
                 self.policy = Policy(self.config, records, version)
             except ConfigError as error:  # a limit that cannot be read must not be one that does not hold
                 raise StoreAway(error.message) from error
-            await self._start_values(self.policy.declared_rules())
+            await self._start_values(self.policy.starting_rules())
 
     async def _start_values(self, rules: Iterable[Rule]) -> None:
         now = self._clock()
@@ -248,14 +245,17 @@ class Gate:
                 amounts[claim.counter, claim.cell] = (claim, before + amount)
         await self.counters.restore(amounts.values())
         await self._lease()
-        await self._start_values(self.policy.declared_rules())
+        await self._start_values(self.policy.starting_rules())
 
     async def _caller_by_id(self, id: str) -> Caller:
-        declared = self.policy.keys.get(id)
-        if declared is not None:
-            return self.policy.caller_of(*declared)
+        found = await self._key_by_id(id)
+        return Caller(id) if found is None else self.policy.caller_of(*found)
+
+    async def _key_by_id(self, id: str) -> tuple[VirtualKey, KeySpec] | None:
+        if (declared := self.policy.keys.get(id)) is not None:
+            return declared
         record = await self.durable.get_record("key", id)
-        return Caller(id) if record is None else self.policy.caller_of(*from_record(id, record.value))
+        return None if record is None else from_record(id, record.value)
 
     def _lost(self, error: StoreAway) -> None:
         self._metrics.store_failed()
@@ -274,10 +274,7 @@ class Gate:
         claim = Claim("probe", "requests", amount=1, limit=1_000_000, cell=int(now), oldest=int(now), ends_at=now + 1)
         reservation = Reservation(new_id("probe"), self.owner, (claim,))
         try:
-            try:
-                await self.counters.reserve(reservation)
-            except CountersLost:
-                await self._reserve_after_recount(reservation)
+            await self._ask(reservation)
             await self.counters.release(reservation)
             await self.durable.report(Query(now - 3600, now))
         except StoreAway as error:
@@ -304,14 +301,14 @@ class Gate:
             caller = LOCAL
         else:
             key, caller = await self._find(digest_of(secret))
-            now = self._clock()
-            if key.revoked_at is not None:
-                raise InvalidKey("this key was revoked")
-            if key.expires_at is not None and now >= key.expires_at:
-                when = datetime.datetime.fromtimestamp(key.expires_at, datetime.UTC)
-                raise InvalidKey(f"this key expired on {when:%Y-%m-%d %H:%M} UTC")
-            if not key.enabled:
-                raise NotAllowed("this key is disabled", key=key.id)
+            match key.state(self._clock()):
+                case "revoked":
+                    raise InvalidKey("this key was revoked")
+                case "expired":
+                    when = datetime.datetime.fromtimestamp(key.expires_at or 0.0, datetime.UTC)
+                    raise InvalidKey(f"this key expired on {when:%Y-%m-%d %H:%M} UTC")
+                case "disabled":
+                    raise NotAllowed("this key is disabled", key=key.id)
             if not key.admits_address(address):
                 raise NotAllowed(f"this key may not be used from {address or 'an unknown address'}", key=key.id)
             missing = [name for name in self.config.required_metadata if not (metadata or {}).get(name)]
@@ -378,7 +375,6 @@ class Gate:
         caller, request = admission.caller, admission.request
         if request.parent_id is not None and not caller.is_local:
             await self._check_again(caller)
-        admission.prices = self.prices  # those that it began with, whatever an edit says meanwhile
         cost = admission.prices.cost(request, request.estimate)
         deny = self.config.unpriced == "deny"
         shares = self.policy.shares(caller, request, cost, with_unpriced=deny)
@@ -393,7 +389,7 @@ class Gate:
         elif shares:
             reservation = Reservation(request.id, self.owner, tuple(share.claim for share in shares))
             try:
-                if not self._leased:
+                if not self._leased_until:
                     await self._lease()
                 admission.standings = await self._reserve(admission, reservation)
             except StoreAway as error:
@@ -419,18 +415,13 @@ class Gate:
         now = self._clock()
         until, refused = self._checked.get(caller.id, (0.0, ""))
         if now >= until:
-            if (declared := self.policy.keys.get(caller.id)) is not None:
-                key: VirtualKey | None = declared[0]
-            else:
-                try:
-                    record = await self.durable.get_record("key", caller.id)
-                except StoreAway as error:
-                    self._lost(error)
-                    return  # what follows asks the store too, and decides
-                key = None if record is None else from_record(record.id, record.value)[0]
-            expired = key is not None and key.expires_at is not None and now >= key.expires_at
-            gone = key is None or key.revoked_at is not None or not key.enabled or expired
-            refused = "this key was revoked, disabled or has expired meanwhile" if gone else ""
+            try:
+                found = await self._key_by_id(caller.id)
+            except StoreAway as error:
+                self._lost(error)
+                return  # what follows asks the store too, and decides
+            good = found is not None and found[0].state(now) == "active"
+            refused = "" if good else "this key was revoked, disabled or has expired meanwhile"
             if len(self._checked) > _MOST_CALLERS:
                 self._checked.clear()
             self._checked[caller.id] = (now + _LOOK_EVERY_S, refused)
@@ -464,7 +455,7 @@ class Gate:
             async with asyncio.timeout(self.config.hold_wait_s), line.turn:
                 while True:
                     line.changed.clear()
-                    answer = await self.counters.reserve(reservation)
+                    answer = await self._ask(reservation)
                     if not isinstance(answer, Refusal):
                         return answer
                     refused, held = judge(admission.caller, admission.shares, answer, self._clock())
@@ -567,12 +558,8 @@ class Gate:
 
     async def _settle(self, settlements: Sequence[Settlement]) -> None:
         try:
-            await self.counters.settle(settlements)
-        except Exception as error:
-            if not isinstance(error, StoreAway):
-                log.exception("%d entries of the ledger cannot be written at once", len(settlements))
-                await self._write_each(settlements)
-                return
+            await self._write(settlements)
+        except StoreAway as error:
             self._lost(error)
             self._unwritten += settlements
             if len(self._unwritten) > _MOST_UNWRITTEN:
@@ -585,25 +572,25 @@ class Gate:
 
     async def _write_again(self) -> None:
         while some := self._unwritten[:_WRITTEN_AT_ONCE]:
-            try:
-                await self.counters.settle(some)
-            except StoreAway:
-                raise
-            except Exception:
-                log.exception("%d entries of the ledger cannot be written at once", len(some))
-                await self._write_each(some)
+            await self._write(some)
             # Only now: whoever cancels this finds them where they were, and settling twice counts once.
             del self._unwritten[: len(some)]
 
-    async def _write_each(self, settlements: Sequence[Settlement]) -> None:
-        for settlement in settlements:
-            try:
-                await self.counters.settle([settlement])
-            except StoreAway:
-                raise
-            except Exception:
-                log.exception("the entry of request %s cannot be written and is lost", settlement.entry.id)
-                await self.counters.release(Reservation(settlement.entry.id, self.owner, settlement.claims))
+    async def _write(self, settlements: Sequence[Settlement]) -> None:
+        """All at once; if one of them is such that no store takes it, each by itself, and without that one. Raises
+        StoreAway."""
+        try:
+            await self.counters.settle(settlements)
+        except StoreAway:
+            raise
+        except Exception:
+            if len(settlements) > 1:
+                for settlement in settlements:
+                    await self._write([settlement])
+                return
+            (lost,) = settlements
+            log.exception("the entry of request %s cannot be written and is lost", lost.entry.id)
+            await self.counters.release(Reservation(lost.entry.id, self.owner, lost.claims))
 
     def _background(self, work: Any) -> "asyncio.Task[None]":
         task: asyncio.Task[None] = asyncio.ensure_future(work)
@@ -644,6 +631,7 @@ class Admission:
     def __init__(self, gate: Gate, caller: Caller, request: Request) -> None:
         self._gate, self.caller, self.request = gate, caller, request
         self.prices = gate.prices
+        """Those that it began with, whatever an edit says meanwhile."""
         self.shares: tuple[Share, ...] = ()
         self.standings: tuple[Standing, ...] = ()
         self.children: list[Settlement] = []
@@ -676,27 +664,6 @@ class Admission:
         finally:
             self._gate._inside -= 1
 
-    def headers(self) -> dict[str, str]:
-        """`x-ratelimit-*` of the tightest limit of each measure."""
-        found: dict[str, str] = {}
-        tightest: dict[str, int] = {}
-        for share, standing in zip(self.shares, self.standings, strict=False):
-            measure, limit = share.claim.measure, share.claim.limit
-            if measure in ("cost", "execution_seconds") or limit is None:
-                continue
-            remaining = max(0, limit - standing.spent - standing.held)
-            if remaining >= tightest.get(measure, 1 << 62):
-                continue
-            tightest[measure] = remaining
-            name = measure.replace("_", "-")
-            found[f"x-ratelimit-limit-{name}"] = str(limit)
-            found[f"x-ratelimit-remaining-{name}"] = str(remaining)
-            if measure != "concurrency":
-                first = share.claim.cell if standing.first is None else standing.first
-                wait = share.match.rule.window.frees_at(first) - self.request.at
-                found[f"x-ratelimit-reset-{name}"] = f"{max(0.0, wait):.3f}s"
-        return found
-
     def entry(self, cost: int | None, latency_ms: float) -> Entry:
         caller, request = self.caller, self.request
         return Entry(
@@ -723,78 +690,3 @@ class Admission:
 
 def _outcome_of(error: BaseException) -> str:
     return "cancelled" if isinstance(error, asyncio.CancelledError) else "error"
-
-
-def scope_of(caller: Caller, share: Share) -> str:
-    """Whose ceiling it is, in words: `user ada`, `key vk_1`, `project_id p7`, `everybody`."""
-    rule = share.match.rule
-    if rule.per != "shared":
-        return f"{rule.per.removeprefix('metadata.')} {share.match.subject}"
-    kind, separator, name = rule.id.partition(":")
-    if separator and kind in ("key", "user", "team", "customer"):
-        return f"{kind} {name.partition('#')[0]}"
-    return "everybody together"
-
-
-@dataclass(frozen=True, slots=True)
-class _Misfit:
-    share: Share
-    standing: Standing
-    spent: bool
-    """It would not fit even if nothing were held."""
-    resets_at: float
-
-
-def judge(caller: Caller, shares: Sequence[Share], refusal: Refusal, now: float) -> tuple[McpgateError, bool]:
-    """The error that a refusal is, and whether waiting a moment may help: nothing is spent but all is held. Pure."""
-    misfits = []
-    for place, standing in refusal.misfits:
-        share = shares[place]
-        claim, rule = share.claim, share.match.rule
-        # A request that is under way counts as one however it ends.
-        taken = standing.spent + (standing.held if claim.measure == "requests" else 0)
-        spent = taken + claim.amount > (claim.limit or 0)
-        first = claim.cell if standing.first is None else standing.first
-        misfits.append(_Misfit(share, standing, spent, rule.window.frees_at(first)))
-    # What helps longest is what to say: a budget before a rate limit, what is spent before what is held.
-    worst = max(misfits, key=lambda m: (m.spent, m.share.claim.measure == "cost", m.resets_at))
-    held = not worst.spent and all(m.share.claim.measure != "concurrency" for m in misfits)
-    return _error_of(caller, worst, now), held
-
-
-def _error_of(caller: Caller, misfit: _Misfit, now: float) -> McpgateError:
-    share, standing = misfit.share, misfit.standing
-    rule, claim = share.match.rule, share.claim
-    scope = scope_of(caller, share)
-    resets = None
-    if math.isfinite(misfit.resets_at):
-        resets = datetime.datetime.fromtimestamp(misfit.resets_at, datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-    if rule.measure == "cost":
-        left = max(0, rule.limit - standing.spent - standing.held)
-        money = {
-            "limit_usd": float(to_usd(rule.limit)),
-            "spent_usd": float(to_usd(standing.spent)),
-            "reserved_usd": float(to_usd(standing.held)),
-        }
-        facts = {"scope": scope, "budget": rule.id, "window": str(rule.window) or None, **money, "resets_at": resets}
-        needs = f"{shown_amount('cost', claim.amount)} is needed and {shown_amount('cost', left)} is left"
-        if misfit.spent:
-            when = f"; it resets at {resets}" if resets else ""
-            return BudgetExceeded(
-                f"budget {rule.id!r} of {scope} ({rule.limit_text}) is used up: {needs}{when}", **facts
-            )
-        return RateLimited(
-            f"budget {rule.id!r} of {scope} ({rule.limit_text}) is held by calls under way: {needs}; try again",
-            **facts,
-            retry_after_s=0.5,
-        )
-    wait = 1.0 if rule.measure == "concurrency" or not misfit.spent else max(0.001, misfit.resets_at - now)
-    return RateLimited(
-        f"rate limit {rule.id!r} of {scope}: {rule.limit_text}; try again in {wait:.1f} s",
-        scope=scope,
-        rate_limit=rule.id,
-        measure=rule.measure,
-        limit=rule.limit / 1000 if rule.measure == "execution_seconds" else rule.limit,
-        window=str(rule.window) or None,
-        retry_after_s=math.ceil(wait * 1000) / 1000,
-    )

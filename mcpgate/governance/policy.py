@@ -28,6 +28,7 @@ from mcpgate.governance_config import (
     GovernanceConfig,
     KeySpec,
     RateLimitRuleConfig,
+    ScopeConfig,
     TeamConfig,
     UserConfig,
 )
@@ -98,17 +99,24 @@ class Policy:
             self._by_digest[digest] = id
         self._warn_of_labels(config)
         self._metadata = sorted(mentioned_metadata(self.rules))
-        self._rules_of_users: dict[str, tuple[Rule, ...]] = {}
+        self._scope_rules: dict[tuple[str, str], tuple[Rule, ...]] = {}
         self._matches: dict[tuple[object, ...], tuple[Match, ...]] = {}
 
-    def declared_rules(self) -> Iterator[Rule]:
-        """Every ceiling that is known here: all but those of the store's keys."""
-        yield from self.rules
-        for kind in ("customer", "team", "user"):
-            for id, scope in self.tables[kind].items():
-                yield from scope_rules(kind, id, scope)
-        for id, (_, spec) in self.keys.items():
-            yield from scope_rules("key", id, spec)
+    def starting_rules(self) -> Iterator[Rule]:
+        """The budgets that begin with something spent: all but those of the store's keys."""
+        scopes = [(kind, id, scope) for kind in ("customer", "team", "user") for id, scope in self.tables[kind].items()]
+        own = (*scopes, *(("key", id, spec) for id, (_, spec) in self.keys.items()))
+        yield from (rule for rule in self.rules if rule.start)
+        for kind, id, scope in own:
+            if any(budget.start_usd for budget in scope.budget):
+                yield from (rule for rule in self._own_rules(kind, id, scope) if rule.start)
+
+    def _own_rules(self, kind: str, id: str, scope: ScopeConfig) -> tuple[Rule, ...]:
+        """The ceilings of a scope's own, made when first asked for: many keys share them."""
+        found = self._scope_rules.get((kind, id))
+        if found is None:
+            found = self._scope_rules[kind, id] = scope_rules(kind, id, scope)
+        return found
 
     def find_declared(self, digest: str) -> tuple[VirtualKey, KeySpec] | None:
         id = self._by_digest.get(digest)
@@ -124,17 +132,13 @@ class Policy:
         rules = [*scope_rules("key", key.id, spec)]
         for kind, id, scope in (("user", key.user, user), ("team", team_id, team), ("customer", customer_id, customer)):
             if scope is not None and id is not None:
-                rules += scope_rules(kind, id, scope)
+                rules += self._own_rules(kind, id, scope)
         return Caller(key.id, key.name, key.user, team_id, customer_id, key.grants, key.limits, rules=tuple(rules))
 
     def with_user(self, caller: Caller, user_id: str) -> Caller:
         """A caller whose key is nobody's own, on behalf of a user; the key's team and customer stay."""
         user = self.users.get(user_id)
-        if user is None:
-            return replace(caller, user=user_id)
-        own = self._rules_of_users.get(user_id)
-        if own is None:
-            own = self._rules_of_users[user_id] = scope_rules("user", user_id, user)
+        own = () if user is None else self._own_rules("user", user_id, user)
         return replace(caller, user=user_id, rules=(*caller.rules, *own))
 
     def shares(

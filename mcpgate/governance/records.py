@@ -3,8 +3,10 @@
 Money is `Decimal` US dollars in these values and whole nano-dollars where it is counted (`to_nano`, `to_usd`).
 """
 
+import datetime
 import fnmatch
 import ipaddress
+import math
 import os
 import random
 import secrets
@@ -20,6 +22,14 @@ if TYPE_CHECKING:
     from mcpgate.governance.rules import Rule
 
 _ONE_NANO = Decimal(1).scaleb(-9)
+
+
+def shown_moment(at: float) -> str | None:
+    """Epoch seconds as ISO 8601 in UTC; None for what never comes."""
+    if not math.isfinite(at):
+        return None
+    return datetime.datetime.fromtimestamp(at, datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
 
 EMPTY: Mapping[str, str] = MappingProxyType({})
 
@@ -165,6 +175,14 @@ class VirtualKey:
 
     def __repr__(self) -> str:
         return f"VirtualKey(id={self.id!r}, name={self.name!r}, secret='********')"
+
+    def state(self, now: float) -> Literal["active", "revoked", "expired", "disabled"]:
+        """What stands in the way of using it, whatever its secret; `now` in epoch seconds."""
+        if self.revoked_at is not None:
+            return "revoked"
+        if self.expires_at is not None and now >= self.expires_at:
+            return "expired"
+        return "active" if self.enabled else "disabled"
 
     def admits_address(self, address: str | None) -> bool:
         """Whether the key may be used from an address; one that is not known is refused where any are named."""

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from mcpgate.governance.records import Caller, Claim, Request, Usage, to_nano, to_usd
+from mcpgate.governance.records import Caller, Claim, Refusal, Request, Standing, Usage, to_nano, to_usd
 from mcpgate.governance.windows import Forever, Window, make_window
 from mcpgate.governance_config import (
     WINDOWED,
@@ -92,6 +92,19 @@ def shown_amount(measure: str, amount: int) -> str:
     if measure == "concurrency":
         return f"{amount} at once"
     return f"{amount:,} {measure.replace('_', ' ')}"
+
+
+def fitted(claims: Sequence[Claim], standings: Sequence[Standing]) -> tuple[Standing, ...] | Refusal:
+    """Whether claims fit what their counters stand at: all of them, or none. What the counters stand at with them."""
+    pairs = tuple(zip(claims, standings, strict=True))
+    misfits = tuple(
+        (place, standing)
+        for place, (claim, standing) in enumerate(pairs)
+        if claim.limit is not None and standing.spent + standing.held + claim.amount > claim.limit
+    )
+    if misfits:
+        return Refusal(misfits)
+    return tuple(Standing(standing.spent, standing.held + claim.amount, standing.first) for claim, standing in pairs)
 
 
 # --- from settings

@@ -6,6 +6,7 @@ from typing import Any
 
 from mcpgate.governance.ledger import SUMS, facts_of, sums_of
 from mcpgate.governance.records import Claim, Entry, Refusal, Reservation, Standing
+from mcpgate.governance.rules import fitted
 from mcpgate.governance.store import AuditLine, Change, Content, Query, Record, Settlement
 
 
@@ -39,20 +40,13 @@ class MemoryBooks:
         if reservation.id in self._reservations or reservation.id in self._entries:
             return tuple(self._standing(claim.counter, claim.oldest) for claim in reservation.claims)
         standings = [self._standing(claim.counter, claim.oldest) for claim in reservation.claims]
-        misfits = tuple(
-            (place, standing)
-            for place, (claim, standing) in enumerate(zip(reservation.claims, standings, strict=True))
-            if claim.limit is not None and standing.spent + standing.held + claim.amount > claim.limit
-        )
-        if misfits:
-            return Refusal(misfits)
+        answer = fitted(reservation.claims, standings)
+        if isinstance(answer, Refusal):
+            return answer
         for claim in reservation.claims:
             self._cell(claim).held += claim.amount
         self._reservations[reservation.id] = reservation
-        return tuple(
-            Standing(standing.spent, standing.held + claim.amount, standing.first)
-            for claim, standing in zip(reservation.claims, standings, strict=True)
-        )
+        return answer
 
     async def settle(self, settlements: Sequence[Settlement]) -> None:
         for settlement in settlements:

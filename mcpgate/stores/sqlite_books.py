@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from mcpgate.governance.records import Claim, Entry, Refusal, Reservation, Standing
+from mcpgate.governance.rules import fitted
 from mcpgate.governance.store import AuditLine, Change, Query, Record, Settlement, StoreAway
 from mcpgate.stores import rows
 from mcpgate.stores.sqlite import open_file
@@ -84,20 +85,13 @@ class SqliteBooks:
             known = "SELECT 1 FROM reservations WHERE id = ?1 UNION ALL SELECT 1 FROM entries WHERE id = ?1"
             if db.execute(known, (reservation.id,)).fetchone():
                 return tuple(standings)
-            misfits = tuple(
-                (place, standing)
-                for place, (claim, standing) in enumerate(zip(reservation.claims, standings, strict=True))
-                if claim.limit is not None and standing.spent + standing.held + claim.amount > claim.limit
-            )
-            if misfits:
-                return Refusal(misfits)
+            answer = fitted(reservation.claims, standings)
+            if isinstance(answer, Refusal):
+                return answer
             db.executemany(_HOLD, [(c.counter, c.cell, c.amount, rows.finite(c.ends_at)) for c in reservation.claims])
             held = json.dumps([[c.counter, c.cell, c.amount] for c in reservation.claims])
             db.execute("INSERT INTO reservations VALUES (?, ?, ?)", (reservation.id, reservation.owner, held))
-            return tuple(
-                Standing(standing.spent, standing.held + claim.amount, standing.first)
-                for claim, standing in zip(reservation.claims, standings, strict=True)
-            )
+            return answer
 
         return await self._writer.run(work)
 

@@ -1,0 +1,85 @@
+"""Why a reservation was not made, as the error that a caller gets: which ceiling, whose, how much is left, when to come
+again. Pure; refusing is the gate's work."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from mcpgate.errors import BudgetExceeded, McpgateError, RateLimited
+from mcpgate.governance.policy import Share
+from mcpgate.governance.records import Caller, Refusal, Standing, shown_moment, to_usd
+from mcpgate.governance.rules import shown_amount
+from mcpgate.governance_config import SCOPES
+
+
+def scope_of(caller: Caller, share: Share) -> str:
+    """Whose ceiling it is, in words: `user ada`, `key vk_1`, `project_id p7`, `everybody`."""
+    rule = share.match.rule
+    if rule.per != "shared":
+        return f"{rule.per.removeprefix('metadata.')} {share.match.subject}"
+    kind, separator, name = rule.id.partition(":")
+    if separator and kind in SCOPES:
+        return f"{kind} {name}"
+    return "everybody together"
+
+
+@dataclass(frozen=True, slots=True)
+class _Misfit:
+    share: Share
+    standing: Standing
+    spent: bool
+    """It would not fit even if nothing were held."""
+    resets_at: float
+
+
+def judge(caller: Caller, shares: Sequence[Share], refusal: Refusal, now: float) -> tuple[McpgateError, bool]:
+    """The error that a refusal is, and whether waiting a moment may help: nothing is spent but all is held. Pure."""
+    misfits = []
+    for place, standing in refusal.misfits:
+        share = shares[place]
+        claim, rule = share.claim, share.match.rule
+        # A request that is under way counts as one however it ends.
+        taken = standing.spent + (standing.held if claim.measure == "requests" else 0)
+        spent = taken + claim.amount > (claim.limit or 0)
+        first = claim.cell if standing.first is None else standing.first
+        misfits.append(_Misfit(share, standing, spent, rule.window.frees_at(first)))
+    # What helps longest is what to say: a budget before a rate limit, what is spent before what is held.
+    worst = max(misfits, key=lambda m: (m.spent, m.share.claim.measure == "cost", m.resets_at))
+    held = not worst.spent and all(m.share.claim.measure != "concurrency" for m in misfits)
+    return _error_of(caller, worst, now), held
+
+
+def _error_of(caller: Caller, misfit: _Misfit, now: float) -> McpgateError:
+    share, standing = misfit.share, misfit.standing
+    rule, claim = share.match.rule, share.claim
+    scope = scope_of(caller, share)
+    resets = shown_moment(misfit.resets_at)
+    if rule.measure == "cost":
+        left = max(0, rule.limit - standing.spent - standing.held)
+        money = {
+            "limit_usd": float(to_usd(rule.limit)),
+            "spent_usd": float(to_usd(standing.spent)),
+            "reserved_usd": float(to_usd(standing.held)),
+        }
+        facts = {"scope": scope, "budget": rule.id, "window": str(rule.window) or None, **money, "resets_at": resets}
+        needs = f"{shown_amount('cost', claim.amount)} is needed and {shown_amount('cost', left)} is left"
+        if misfit.spent:
+            when = f"; it resets at {resets}" if resets else ""
+            return BudgetExceeded(
+                f"budget {rule.id!r} of {scope} ({rule.limit_text}) is used up: {needs}{when}", **facts
+            )
+        return RateLimited(
+            f"budget {rule.id!r} of {scope} ({rule.limit_text}) is held by calls under way: {needs}; try again",
+            **facts,
+            retry_after_s=0.5,
+        )
+    wait = 1.0 if rule.measure == "concurrency" or not misfit.spent else max(0.001, misfit.resets_at - now)
+    return RateLimited(
+        f"rate limit {rule.id!r} of {scope}: {rule.limit_text}; try again in {wait:.1f} s",
+        scope=scope,
+        rate_limit=rule.id,
+        measure=rule.measure,
+        limit=rule.limit / 1000 if rule.measure == "execution_seconds" else rule.limit,
+        window=str(rule.window) or None,
+        retry_after_s=math.ceil(wait * 1000) / 1000,
+    )
