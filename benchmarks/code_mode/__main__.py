@@ -9,12 +9,14 @@ to stdout, progress to stderr. Exit status 1 when a contestant failed or answere
 import argparse
 import json
 import signal
+import subprocess
 import sys
 from pathlib import Path
 
 from benchmarks.code_mode.contestants import CONTESTANTS
 from benchmarks.code_mode.measure import FULL, QUICK, measure
-from benchmarks.code_mode.report import as_json, describe_machine, load, markdown
+from benchmarks.code_mode.report import as_json, markdown
+from benchmarks.machine import describe_machine, load
 
 
 def main() -> int:
@@ -26,7 +28,8 @@ def main() -> int:
     options = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # Unwinds, so that no child outlives the benchmark.
     contestants = [contestant for contestant in CONTESTANTS if contestant.name in (options.only or names)]
-    machine = {**describe_machine(), "load_before": load()}
+    node = subprocess.run(["node", "--version"], capture_output=True, text=True, check=False).stdout.strip()
+    machine = {**describe_machine(), "node": node, "load_before": load()}
     records = measure(contestants, QUICK if options.quick else FULL)
     machine["load_after"] = load()
     print(markdown(contestants, records, machine))

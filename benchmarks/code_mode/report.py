@@ -1,12 +1,7 @@
 """Turns records into the Markdown table and the JSON. It measures nothing."""
 
-import os
-import platform
-import subprocess
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 from benchmarks.code_mode.contestants import SEARCH, TASKS, Contestant
@@ -129,25 +124,3 @@ def as_json(
             for contestant in contestants
         },
     }
-
-
-def describe_machine() -> dict[str, Any]:
-    return {
-        "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
-        "cpu": cpu_model(),
-        "cores": os.cpu_count(),
-        "system": f"{platform.system()} {platform.release()}",
-        "python": platform.python_version(),
-        "node": subprocess.run(["node", "--version"], capture_output=True, text=True, check=False).stdout.strip(),
-    }
-
-
-def load() -> str:
-    return " ".join(f"{figure:.2f}" for figure in os.getloadavg())
-
-
-def cpu_model() -> str:
-    for line in Path("/proc/cpuinfo").read_text().splitlines():
-        if line.startswith("model name"):
-            return line.partition(":")[2].strip()
-    return platform.machine()

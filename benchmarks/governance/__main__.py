@@ -19,14 +19,14 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.code_mode.report import load
 from benchmarks.governance import simulation
 from benchmarks.governance.admission import budgets, measure, percentile
 from benchmarks.governance.keys import measure_keys
 from benchmarks.governance.ledger import measure_ledger
 from benchmarks.governance.peers import measure_peers
-from benchmarks.governance.report import Results, as_json, describe_machine, markdown
+from benchmarks.governance.report import Results, as_json, markdown
 from benchmarks.governance.stores import STORES, Store, answering
+from benchmarks.machine import describe_machine, load
 
 PARTS = ("admission", "rules", "keys", "ledger", "simulation", "peers")
 

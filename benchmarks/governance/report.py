@@ -1,13 +1,9 @@
 """Turns figures into the Markdown report and the JSON. It measures nothing."""
 
-import os
-import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from datetime import UTC, datetime
 from typing import Any
 
-from benchmarks.code_mode.report import cpu_model
 from benchmarks.governance.admission import Figures
 from benchmarks.governance.keys import KeyFigures
 from benchmarks.governance.ledger import LedgerFigures, seconds
@@ -29,16 +25,6 @@ class Results:
     ledger: LedgerFigures | None = None
     simulation: dict[str, list[Outcome]] = field(default_factory=dict)
     peers: list[PeerFigures] = field(default_factory=list)
-
-
-def describe_machine() -> dict[str, Any]:
-    return {
-        "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
-        "cpu": cpu_model(),
-        "cores": os.cpu_count(),
-        "system": f"{platform.system()} {platform.release()}",
-        "python": platform.python_version(),
-    }
 
 
 def markdown(results: Results) -> str:

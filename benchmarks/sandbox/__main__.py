@@ -12,10 +12,10 @@ import signal
 import sys
 from pathlib import Path
 
-from benchmarks.code_mode.report import load
+from benchmarks.machine import describe_machine, load
 from benchmarks.sandbox.contestants import CONTESTANTS
 from benchmarks.sandbox.measure import FULL, QUICK, measure
-from benchmarks.sandbox.report import as_json, describe_machine, markdown
+from benchmarks.sandbox.report import as_json, markdown
 
 
 def main() -> int:

@@ -1,13 +1,9 @@
 """Turns records into the Markdown table and the JSON. It measures nothing."""
 
-import os
-import platform
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
 from typing import Any
 
-from benchmarks.code_mode.report import cpu_model
 from benchmarks.sandbox.contestants import Contestant
 from benchmarks.sandbox.measure import HOGS, KILL_TIMEOUT_S, LIMIT_S, Record
 
@@ -136,13 +132,4 @@ def as_json(
             }
             for contestant in contestants
         },
-    }
-
-
-def describe_machine() -> dict[str, Any]:
-    return {
-        "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
-        "cpu": cpu_model(),
-        "cores": os.cpu_count(),
-        "system": f"{platform.system()} {platform.release()}",
     }

@@ -22,7 +22,7 @@ from pathlib import Path
 import anyio
 
 from benchmarks.code_mode.contestants import FASTMCP, TOOLPLANE
-from benchmarks.code_mode.report import describe_machine
+from benchmarks.machine import describe_machine
 from benchmarks.servers import ServerFailed, cache_folder, install
 from benchmarks.token_savings import catalogs, charts, model
 from benchmarks.token_savings.prices import GPT_5, Price
