@@ -16,8 +16,8 @@ from datetime import date
 from pathlib import Path
 
 from mcpgate.app import running
-from mcpgate.config import Config
-from mcpgate.governance.records import LOCAL
+from mcpgate.config.settings import Config
+from mcpgate.governance.callers import LOCAL
 
 SERVER = Path(__file__).resolve().parent.parent / "tests" / "raw_server.py"
 TOOLS = 1_000

@@ -10,17 +10,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mcpgate.catalog.memory import Memory
+from mcpgate.catalog.learned import Memory
 from mcpgate.codemode.gateway import Gateway, prices_of
-from mcpgate.config import Config, SandboxConfig, StorageConfig, load_config, user_data_folder
+from mcpgate.config.files import load_config, user_data_folder
+from mcpgate.config.governance import GovernanceConfig
+from mcpgate.config.periods import Period
+from mcpgate.config.settings import Config, SandboxConfig, StorageConfig
 from mcpgate.errors import ConfigError, Unavailable
 from mcpgate.governance.gate import Gate
 from mcpgate.governance.store import Counters, Durable, StoreAway
-from mcpgate.governance_config import GovernanceConfig
-from mcpgate.periods import Period
 from mcpgate.stores.memory import MemoryBooks
-from mcpgate.stores.sqlite import SqliteStore
-from mcpgate.stores.sqlite_books import SqliteBooks
+from mcpgate.stores.sqlite.governance import SqliteBooks
+from mcpgate.stores.sqlite.learned import SqliteStore
 from mcpgate.telemetry.metrics import Metrics
 from mcpgate_sandbox.engine import Engine
 from mcpgate_sandbox.sessions import SessionLimits
@@ -80,13 +81,13 @@ async def open_books(config: Config) -> Books:
     try:
         durable: Durable
         if storage.url is not None and not storage.url.startswith("sqlite:"):
-            postgres = _optional("mcpgate.stores.postgres", "postgres", "storage.url")
+            postgres = _optional("mcpgate.stores.postgres.governance", "postgres", "storage.url")
             durable = await postgres.PostgresBooks.open(storage.url, names)
         else:
             durable = _sqlite_books(config)
         if storage.counters is None:
             return Books(durable, durable)
-        redis = _optional("mcpgate.stores.redis", "redis", "storage.counters")
+        redis = _optional("mcpgate.stores.redis.counters", "redis", "storage.counters")
         return Books(await redis.RedisCounters.open(storage.counters, durable), durable)
     except StoreAway as error:
         raise Unavailable(f"the store cannot be used: {error}") from error

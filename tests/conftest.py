@@ -16,7 +16,7 @@ import yaml
 
 from mcpgate.app import running
 from mcpgate.codemode.gateway import Gateway
-from mcpgate.config import Config
+from mcpgate.config.settings import Config
 
 RAW_SERVER = Path(__file__).with_name("raw_server.py")
 IN_CI = os.environ.get("CI") == "true"

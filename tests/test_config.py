@@ -7,7 +7,10 @@ from typing import Any
 
 import pytest
 
-from mcpgate.config import Config, UpstreamConfig, child_environment, find_config, load_config, parse_config
+from mcpgate.config.environment import child_environment
+from mcpgate.config.files import find_config, load_config, parse_config
+from mcpgate.config.settings import Config
+from mcpgate.config.upstreams import UpstreamConfig
 from mcpgate.errors import ConfigError
 
 

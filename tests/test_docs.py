@@ -9,7 +9,8 @@ from pydantic import BaseModel
 
 from mcpgate import errors
 from mcpgate.cli.main import COMMANDS
-from mcpgate.config import Config, parse_config
+from mcpgate.config.files import parse_config
+from mcpgate.config.settings import Config
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")

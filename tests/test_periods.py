@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mcpgate.periods import Period
+from mcpgate.config.periods import Period
 
 UTC = datetime.UTC
 ZONES = [

@@ -11,10 +11,11 @@ from decimal import Decimal
 from math import ceil
 
 from benchmarks.governance.stores import Opened
+from mcpgate.config.governance import BudgetRuleConfig, GovernanceConfig
+from mcpgate.governance.callers import Caller
 from mcpgate.governance.gate import Gate
 from mcpgate.governance.prices import Prices
-from mcpgate.governance.records import Caller, Request, Usage
-from mcpgate.governance_config import BudgetRuleConfig, GovernanceConfig
+from mcpgate.governance.records import Request, Usage
 from mcpgate.telemetry.metrics import Metrics
 
 CALLER = Caller("vk_bench", "bench", user="ada", team="search", customer="acme")

@@ -12,10 +12,10 @@ import asyncpg
 
 from benchmarks.governance.admission import gate_on, percentile
 from benchmarks.governance.stores import POSTGRES, Opened
+from mcpgate.config.governance import GovernanceConfig, KeySpec
 from mcpgate.governance.gate import Gate
 from mcpgate.governance.keys import PREFIX, digest_of, to_record
 from mcpgate.governance.store import Record
-from mcpgate.governance_config import GovernanceConfig, KeySpec
 from mcpgate.stores.memory import MemoryBooks
 
 _AT_ONCE = 50_000

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from mcpgate.governance.store import Query
-from mcpgate.stores.sqlite_books import SqliteBooks
+from mcpgate.stores.sqlite.governance import SqliteBooks
 
 REPORTS: tuple[tuple[str, ...], ...] = (("key",), ("day",), ("team", "tool"))
 _DAYS = 30

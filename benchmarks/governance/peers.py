@@ -19,9 +19,9 @@ from redis import asyncio as redis
 from benchmarks.governance.admission import CALLER, ONE_CALL, gate_on, percentile
 from benchmarks.governance.stores import REDIS, Opened, Store
 from benchmarks.servers import cache_folder
+from mcpgate.config.governance import GovernanceConfig, RateLimitRuleConfig
 from mcpgate.governance.records import Refusal, Request, Reservation, new_id
 from mcpgate.governance.rules import rate_limit_rules
-from mcpgate.governance_config import GovernanceConfig, RateLimitRuleConfig
 
 _LIMIT = RateLimitRuleConfig.model_validate({"id": "all", "requests": 1_000_000, "window": "1h"})
 _WARM_UP = 200

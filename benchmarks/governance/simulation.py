@@ -18,11 +18,11 @@ from typing import Any
 
 from benchmarks.governance.admission import CALLER, gate_on
 from benchmarks.governance.stores import Opened
+from mcpgate.config.governance import BudgetRuleConfig, GovernanceConfig
 from mcpgate.errors import McpgateError
 from mcpgate.governance.prices import Prices
 from mcpgate.governance.records import Request, Usage
-from mcpgate.governance_config import BudgetRuleConfig, GovernanceConfig
-from mcpgate.stores.sqlite_books import SqliteBooks
+from mcpgate.stores.sqlite.governance import SqliteBooks
 
 ANSWERS = 100
 REQUESTS, CALLERS = 2_000, 500

@@ -17,9 +17,9 @@ from redis import asyncio as redis
 
 from mcpgate.governance.store import Counters, Durable, StoreAway
 from mcpgate.stores.memory import MemoryBooks
-from mcpgate.stores.postgres import PostgresBooks
-from mcpgate.stores.redis import RedisCounters
-from mcpgate.stores.sqlite_books import SqliteBooks
+from mcpgate.stores.postgres.governance import PostgresBooks
+from mcpgate.stores.redis.counters import RedisCounters
+from mcpgate.stores.sqlite.governance import SqliteBooks
 
 POSTGRES = os.environ.get("MCPGATE_BENCH_POSTGRES", "postgresql://127.0.0.1:5432/test")
 REDIS = os.environ.get("MCPGATE_BENCH_REDIS", "redis://127.0.0.1:6379/11")

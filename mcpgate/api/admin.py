@@ -12,13 +12,14 @@ from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 from pydantic.json_schema import models_json_schema
 
 from mcpgate import __version__
+from mcpgate.config.governance import Id, KeyId, KeySpec
 from mcpgate.errors import InvalidRequest, McpgateError, NotAllowed, NotFound
 from mcpgate.governance.admin import Admin, parse, shown_key
+from mcpgate.governance.callers import Caller
 from mcpgate.governance.gate import Gate
 from mcpgate.governance.ledger import BUCKETS, DIMENSIONS, make_query, parse_where, render_csv, shown_row
 from mcpgate.governance.policy import RECORD_KINDS
-from mcpgate.governance.records import Caller, Entry, to_usd
-from mcpgate.governance_config import Id, KeyId, KeySpec
+from mcpgate.governance.records import Entry, to_usd
 
 _MOST_ROWS = 10_000
 _ID = TypeAdapter(Id)

@@ -40,10 +40,10 @@ from mcpgate.api.mcp import (
     unsupported,
 )
 from mcpgate.codemode.gateway import Gateway
-from mcpgate.config import is_loopback, needs_key
+from mcpgate.config.settings import is_loopback, needs_key
 from mcpgate.errors import InvalidRequest, McpgateError, Unavailable
+from mcpgate.governance.callers import Caller
 from mcpgate.governance.gate import Admission
-from mcpgate.governance.records import Caller
 from mcpgate.governance.store import StoreAway
 from mcpgate.telemetry.metrics import CONTENT_TYPE
 

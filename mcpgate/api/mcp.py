@@ -15,10 +15,11 @@ from typing import Any
 from mcpgate import __version__
 from mcpgate.catalog.catalog import nearest
 from mcpgate.catalog.tools import Tool
+from mcpgate.codemode.definitions import META_TOOL_NAMES
 from mcpgate.codemode.gateway import Gateway
 from mcpgate.codemode.runner import Answer
 from mcpgate.errors import InvalidRequest, McpgateError
-from mcpgate.governance.records import LOCAL, META_TOOL_NAMES, Caller
+from mcpgate.governance.callers import LOCAL, Caller
 from mcpgate.upstream.connection import RpcError
 
 HANDSHAKE_VERSIONS = ("2024-11-05", "2025-03-26", "2025-06-18", "2025-11-25")

@@ -11,7 +11,7 @@ from typing import Any
 from mcpgate import jsontext
 from mcpgate.api.mcp import INVALID_REQUEST, PARSE_ERROR, McpFace, RpcFault, Session
 from mcpgate.codemode.gateway import Gateway
-from mcpgate.governance.records import Caller
+from mcpgate.governance.callers import Caller
 
 _DRAIN_S = 10.0
 """How long requests under way may go on after stdin was closed."""

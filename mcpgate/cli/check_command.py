@@ -9,9 +9,9 @@ from typing import Any
 from mcpgate import tokens
 from mcpgate.catalog.arguments import schema_fault
 from mcpgate.cli import console
-from mcpgate.cli.opened import add_config, add_format, run_with_gateway
+from mcpgate.cli.gateway_session import add_config, add_format, run_with_gateway
 from mcpgate.codemode.gateway import Gateway
-from mcpgate.governance.records import LOCAL
+from mcpgate.governance.callers import LOCAL
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -19,7 +19,7 @@ import yaml
 
 from mcpgate import tokens
 from mcpgate.cli import console
-from mcpgate.config import load_config
+from mcpgate.config.files import load_config
 from mcpgate.errors import ConfigError, McpgateError
 
 SERVERS = ("mcp-server-time", "mcp-server-motherduck", "mcp-alchemy")

@@ -9,8 +9,9 @@ import yaml
 from pydantic import ValidationError
 
 from mcpgate.cli import clients, console
-from mcpgate.cli.opened import add_format
-from mcpgate.config import FILE_NAMES, Config, user_config_folder
+from mcpgate.cli.gateway_session import add_format
+from mcpgate.config.files import FILE_NAMES, user_config_folder
+from mcpgate.config.settings import Config
 from mcpgate.errors import ConfigError
 
 

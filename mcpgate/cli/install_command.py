@@ -4,8 +4,8 @@ import argparse
 import json
 
 from mcpgate.cli import clients, console
-from mcpgate.cli.opened import add_config
-from mcpgate.config import find_config, load_config
+from mcpgate.cli.gateway_session import add_config
+from mcpgate.config.files import find_config, load_config
 from mcpgate.errors import ConfigError
 
 

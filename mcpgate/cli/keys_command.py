@@ -8,12 +8,12 @@ from typing import Any, TypeVar
 
 from mcpgate.app import open_books
 from mcpgate.cli import console
-from mcpgate.cli.opened import add_config, config_or_default
+from mcpgate.cli.gateway_session import add_config, config_or_default
+from mcpgate.config.governance import KeySpec
+from mcpgate.config.periods import Period
 from mcpgate.errors import InvalidRequest
 from mcpgate.governance.admin import Admin, parse, shown_key
 from mcpgate.governance.policy import Policy
-from mcpgate.governance_config import KeySpec
-from mcpgate.periods import Period
 
 T = TypeVar("T")
 _ACTOR = "command line"

@@ -7,10 +7,10 @@ import sys
 from pathlib import Path
 
 from mcpgate.cli import console
-from mcpgate.cli.opened import add_config, add_format, run_with_gateway
+from mcpgate.cli.gateway_session import add_config, add_format, run_with_gateway
 from mcpgate.codemode.gateway import Gateway
 from mcpgate.errors import ConfigError
-from mcpgate.governance.records import LOCAL
+from mcpgate.governance.callers import LOCAL
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

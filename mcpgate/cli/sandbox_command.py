@@ -8,7 +8,7 @@ from typing import Any
 
 from mcpgate.app import make_engine
 from mcpgate.cli import console
-from mcpgate.config import SandboxConfig
+from mcpgate.config.settings import SandboxConfig
 from mcpgate.errors import ConfigError, Unavailable
 from mcpgate_sandbox import component
 from mcpgate_sandbox.engine import Engine, Execution, Limits

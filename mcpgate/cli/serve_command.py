@@ -17,11 +17,13 @@ from pathlib import Path
 from mcpgate.api import stdio
 from mcpgate.api.headers import metadata_of
 from mcpgate.app import open_books, running, watch
-from mcpgate.cli.opened import add_config
+from mcpgate.cli.gateway_session import add_config
 from mcpgate.codemode.gateway import Gateway
-from mcpgate.config import Config, find_config, is_loopback, key_of_environment, load_config, metadata_of_environment
+from mcpgate.config.environment import key_of_environment, metadata_of_environment
+from mcpgate.config.files import find_config, load_config
+from mcpgate.config.settings import Config, is_loopback
 from mcpgate.errors import ConfigError
-from mcpgate.governance.records import Caller
+from mcpgate.governance.callers import Caller
 from mcpgate.telemetry import logs
 
 _EARLY_S = 5.0

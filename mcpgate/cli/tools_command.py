@@ -3,9 +3,9 @@
 import argparse
 
 from mcpgate.cli import console
-from mcpgate.cli.opened import add_config, add_format, run_with_gateway
+from mcpgate.cli.gateway_session import add_config, add_format, run_with_gateway
 from mcpgate.codemode.gateway import Gateway
-from mcpgate.governance.records import LOCAL
+from mcpgate.governance.callers import LOCAL
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 from mcpgate.app import open_books
 from mcpgate.cli import console
-from mcpgate.cli.opened import add_config, config_or_default
+from mcpgate.cli.gateway_session import add_config, config_or_default
 from mcpgate.codemode.savings import CHARS_PER_TOKEN
 from mcpgate.governance.ledger import BUCKETS, DIMENSIONS, make_query, parse_where, render_csv, shown_row
 

@@ -10,14 +10,15 @@ from typing import Any
 from mcpgate import jsontext
 from mcpgate.catalog.arguments import ArgumentFault, bind, check
 from mcpgate.catalog.catalog import Catalog
-from mcpgate.catalog.memory import Memory
+from mcpgate.catalog.learned import Memory
 from mcpgate.catalog.stubs import call_shape
 from mcpgate.catalog.tools import Tool
 from mcpgate.codemode.handles import HandleStore, Kept
 from mcpgate.codemode.values import error_of, value_of
 from mcpgate.errors import McpgateError, NotAllowed, UpstreamError
+from mcpgate.governance.callers import Caller
 from mcpgate.governance.gate import Gate
-from mcpgate.governance.records import Caller, Request, Usage
+from mcpgate.governance.records import Request, Usage
 from mcpgate.governance.store import Content
 from mcpgate.upstream.connection import OnProgress, RpcError
 from mcpgate.upstream.pool import UpstreamPool

@@ -10,29 +10,30 @@ from typing import Any
 
 from mcpgate import jsontext
 from mcpgate.catalog.catalog import Catalog, ServerListing
-from mcpgate.catalog.memory import Memory
+from mcpgate.catalog.learned import Memory
 from mcpgate.catalog.tools import Tool
 from mcpgate.codemode.bridge import Bridge
 from mcpgate.codemode.handles import HandleStore
 from mcpgate.codemode.metatools import MetaTools
 from mcpgate.codemode.runner import Runner
 from mcpgate.codemode.savings import saved
-from mcpgate.config import Config, UpstreamConfig
+from mcpgate.config.settings import Config
+from mcpgate.config.upstreams import UpstreamConfig
 from mcpgate.errors import NotAllowed
+from mcpgate.governance.callers import LOCAL, Caller, Grants
 from mcpgate.governance.gate import Gate
 from mcpgate.governance.prices import Prices
-from mcpgate.governance.records import LOCAL, Caller, Grants, Request, Usage
+from mcpgate.governance.records import Request, Usage
 from mcpgate.telemetry.metrics import Metrics
 from mcpgate.upstream.connection import OnProgress
-from mcpgate.upstream.pool import UpstreamPool, UpstreamView
+from mcpgate.upstream.pool import UpstreamPool
+from mcpgate.upstream.upstream import UpstreamView
 from mcpgate_sandbox.engine import Engine, Outcome
 
 log = logging.getLogger("mcpgate.gateway")
 _MIB = 1024 * 1024
 _MOST_VIEWS = 1000
 """Different sets of grants that catalogs are kept for."""
-
-
 _FIXED = (
     *("server.host", "server.port", "server.max_body_mib", "storage.url", "storage.counters", "sandbox.engine"),
     *("sandbox.warm", "sandbox.isolation", "sandbox.allow_unlocked", "sandbox.max_executions"),

@@ -12,15 +12,16 @@ from weakref import WeakKeyDictionary
 
 from mcpgate.catalog import docs
 from mcpgate.catalog.catalog import Catalog, Server
-from mcpgate.catalog.memory import Memory
+from mcpgate.catalog.learned import Memory
 from mcpgate.catalog.stubs import call_shape, stub, summary
 from mcpgate.catalog.tools import Tool
 from mcpgate.codemode import results
 from mcpgate.codemode.runner import Answer, Runner
-from mcpgate.config import CodeModeConfig, SandboxConfig
+from mcpgate.config.settings import CodeModeConfig, SandboxConfig
 from mcpgate.errors import InvalidRequest, McpgateError, NotAllowed, NotFound, Unavailable, UnknownTool
+from mcpgate.governance.callers import Caller
 from mcpgate.governance.gate import Admission, Gate
-from mcpgate.governance.records import Caller, Request, Usage
+from mcpgate.governance.records import Request, Usage
 from mcpgate.tokens import estimate
 from mcpgate.upstream.connection import OnProgress
 from mcpgate.upstream.pool import UpstreamPool

@@ -8,15 +8,16 @@ from collections.abc import Callable
 from typing import Any
 
 from mcpgate.catalog.catalog import Catalog, nearest
-from mcpgate.catalog.memory import Memory
+from mcpgate.catalog.learned import Memory
 from mcpgate.catalog.stubs import call_shape
 from mcpgate.catalog.tools import Tool
 from mcpgate.codemode import precheck, results
 from mcpgate.codemode.bridge import Bridge
 from mcpgate.codemode.handles import HandleStore
 from mcpgate.errors import InvalidRequest, McpgateError, Unavailable
+from mcpgate.governance.callers import Caller
 from mcpgate.governance.gate import Admission, Gate
-from mcpgate.governance.records import Caller, Request, Usage
+from mcpgate.governance.records import Request, Usage
 from mcpgate.tokens import estimate
 from mcpgate.upstream.connection import OnProgress
 from mcpgate.upstream.pool import UpstreamPool

@@ -9,14 +9,16 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
+from mcpgate.config.governance import KeySpec
+from mcpgate.config.periods import Period
 from mcpgate.errors import Conflict, InvalidRequest, NotFound
+from mcpgate.governance.callers import VirtualKey
 from mcpgate.governance.keys import digest_of, from_record, new_secret, to_record
 from mcpgate.governance.policy import RECORD_KINDS, Policy
-from mcpgate.governance.records import VirtualKey, new_id, shown_moment, to_usd
-from mcpgate.governance.rules import Rule, budget_rule, rate_limit_rules, scope_rules
+from mcpgate.governance.records import new_id, shown_moment, to_usd
+from mcpgate.governance.rule import Rule
+from mcpgate.governance.rules import budget_rule, rate_limit_rules, scope_rules
 from mcpgate.governance.store import Change, Counters, Durable, Record
-from mcpgate.governance_config import KeySpec
-from mcpgate.periods import Period
 
 _MOST_SUBJECTS = 1000
 _TRIES = 20

@@ -16,6 +16,7 @@ from dataclasses import replace
 from types import TracebackType
 from typing import Any
 
+from mcpgate.config.governance import GovernanceConfig, KeySpec
 from mcpgate.errors import (
     ConfigError,
     InvalidKey,
@@ -25,26 +26,14 @@ from mcpgate.errors import (
     NotAllowed,
     Unavailable,
 )
+from mcpgate.governance.callers import LOCAL, Caller, VirtualKey
 from mcpgate.governance.keys import PREFIX, digest_of, from_record, is_good
 from mcpgate.governance.policy import RECORD_KINDS, Policy, Share
 from mcpgate.governance.prices import Prices
-from mcpgate.governance.records import (
-    LOCAL,
-    Caller,
-    Claim,
-    Entry,
-    Refusal,
-    Request,
-    Reservation,
-    Standing,
-    Usage,
-    VirtualKey,
-    new_id,
-)
+from mcpgate.governance.records import Claim, Entry, Refusal, Request, Reservation, Standing, Usage, new_id
 from mcpgate.governance.refusals import judge, scope_of
-from mcpgate.governance.rules import Rule, measured, shown_amount
+from mcpgate.governance.rule import Rule, measured, shown_amount
 from mcpgate.governance.store import Content, Counters, CountersLost, Durable, Query, Settlement, StoreAway
-from mcpgate.governance_config import GovernanceConfig, KeySpec
 from mcpgate.telemetry.metrics import Metrics
 
 log = logging.getLogger("mcpgate.governance")

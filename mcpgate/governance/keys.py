@@ -11,8 +11,8 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
-from mcpgate.governance.records import Grants, VirtualKey
-from mcpgate.governance_config import GrantsConfig, KeySpec
+from mcpgate.config.governance import GrantsConfig, KeySpec
+from mcpgate.governance.callers import Grants, VirtualKey
 
 PREFIX = "mg-"
 

@@ -7,11 +7,11 @@ import io
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from mcpgate.config.governance import METADATA
+from mcpgate.config.periods import Period
 from mcpgate.errors import InvalidRequest
 from mcpgate.governance.records import Entry, to_usd
 from mcpgate.governance.store import Query
-from mcpgate.governance_config import METADATA
-from mcpgate.periods import Period
 
 DIMENSIONS = (*("kind", "key", "user", "team", "customer", "server", "tool", "provider", "model", "outcome", "cache"),)
 """What entries can be grouped and chosen by, besides `metadata.NAME`."""

@@ -8,21 +8,7 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from mcpgate.errors import ConfigError
-from mcpgate.governance.keys import digest_of, make_key
-from mcpgate.governance.records import Caller, Claim, Request, VirtualKey
-from mcpgate.governance.rules import (
-    Match,
-    Rule,
-    budget_rule,
-    matching,
-    measured,
-    mentioned_metadata,
-    rate_limit_rules,
-    scope_rules,
-)
-from mcpgate.governance.store import Record
-from mcpgate.governance_config import (
+from mcpgate.config.governance import (
     BudgetRuleConfig,
     CustomerConfig,
     GovernanceConfig,
@@ -32,6 +18,13 @@ from mcpgate.governance_config import (
     TeamConfig,
     UserConfig,
 )
+from mcpgate.errors import ConfigError
+from mcpgate.governance.callers import Caller, VirtualKey
+from mcpgate.governance.keys import digest_of, make_key
+from mcpgate.governance.records import Claim, Request
+from mcpgate.governance.rule import Match, Rule, measured
+from mcpgate.governance.rules import budget_rule, matching, mentioned_metadata, rate_limit_rules, scope_rules
+from mcpgate.governance.store import Record
 
 log = logging.getLogger("mcpgate.governance")
 RECORD_KINDS: dict[str, type[BaseModel]] = {

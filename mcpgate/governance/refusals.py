@@ -5,11 +5,12 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from mcpgate.config.governance import SCOPES
 from mcpgate.errors import BudgetExceeded, McpgateError, RateLimited
+from mcpgate.governance.callers import Caller
 from mcpgate.governance.policy import Share
-from mcpgate.governance.records import Caller, Refusal, Standing, shown_moment, to_usd
-from mcpgate.governance.rules import shown_amount
-from mcpgate.governance_config import SCOPES
+from mcpgate.governance.records import Refusal, Standing, shown_moment, to_usd
+from mcpgate.governance.rule import shown_amount
 
 
 def scope_of(caller: Caller, share: Share) -> str:

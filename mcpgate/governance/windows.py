@@ -12,7 +12,7 @@ import math
 from dataclasses import dataclass
 from zoneinfo import ZoneInfo
 
-from mcpgate.periods import Period
+from mcpgate.config.periods import Period
 
 CELLS = 60
 _UTC = datetime.UTC

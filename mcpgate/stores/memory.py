@@ -6,7 +6,7 @@ from typing import Any
 
 from mcpgate.governance.ledger import SUMS, facts_of, sums_of
 from mcpgate.governance.records import Claim, Entry, Refusal, Reservation, Standing
-from mcpgate.governance.rules import fitted
+from mcpgate.governance.rule import fitted
 from mcpgate.governance.store import AuditLine, Change, Content, Query, Record, Settlement
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from mcpgate import __version__
 from mcpgate.errors import UpstreamError, UpstreamTimeout
-from mcpgate.upstream.transports import Message, Transport
+from mcpgate.upstream.framing import Message, Transport
 
 HANDSHAKE_VERSION = "2025-11-25"
 MODERN_VERSION = "2026-07-28"

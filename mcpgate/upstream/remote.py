@@ -13,9 +13,9 @@ from mcp.client.streamable_http import streamable_http_client
 from mcp.shared.message import ClientMessageMetadata, SessionMessage
 from mcp_types import jsonrpc_message_adapter
 
-from mcpgate.config import UpstreamConfig
+from mcpgate.config.upstreams import UpstreamConfig
 from mcpgate.errors import UpstreamError
-from mcpgate.upstream.transports import Inbox, Message, Transport, deliver, encode
+from mcpgate.upstream.framing import Inbox, Message, Transport, deliver, encode
 
 log = logging.getLogger("mcpgate.upstream")
 _MIB = 1024 * 1024

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from mcpgate.catalog.memory import Memory
-from mcpgate.stores.sqlite import SqliteStore
+from mcpgate.catalog.learned import Memory
+from mcpgate.stores.sqlite.learned import SqliteStore
 from tests.catalog.schemas import tool
 
 TOOL = tool({}, "query")

@@ -13,7 +13,7 @@ import yaml
 
 from mcpgate.cli import clients, jsonc
 from mcpgate.cli.main import main
-from mcpgate.config import load_config
+from mcpgate.config.files import load_config
 from mcpgate.errors import ConfigError
 
 _CLAUDE_CODE = """{

@@ -16,12 +16,13 @@ import pytest
 
 from mcpgate.app import open_books
 from mcpgate.cli.main import main
-from mcpgate.config import Config, load_config
+from mcpgate.config.files import load_config
+from mcpgate.config.governance import KeySpec
+from mcpgate.config.settings import Config
 from mcpgate.governance.admin import Admin
 from mcpgate.governance.policy import Policy
 from mcpgate.governance.records import Entry, Usage
 from mcpgate.governance.store import Settlement
-from mcpgate.governance_config import KeySpec
 from tests.flows.governed import environment, mcpgate, write_config
 
 Run = Callable[..., CompletedProcess[str]]

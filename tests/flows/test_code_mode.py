@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from mcpgate.errors import InvalidRequest, NotFound, UnknownTool
-from mcpgate.governance.records import LOCAL, Caller
+from mcpgate.governance.callers import LOCAL, Caller
 from mcpgate.tokens import count
 from tests.conftest import gateway, raw
 

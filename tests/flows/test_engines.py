@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from mcpgate.errors import ConfigError
-from mcpgate.governance.records import LOCAL
+from mcpgate.governance.callers import LOCAL
 from tests.conftest import gateway, raw
 
 pytestmark = pytest.mark.anyio

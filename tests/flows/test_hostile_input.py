@@ -8,7 +8,7 @@ import pytest
 
 from mcpgate.codemode.gateway import Gateway
 from mcpgate.errors import InvalidRequest
-from mcpgate.governance.records import LOCAL
+from mcpgate.governance.callers import LOCAL
 from tests.conftest import gateway, raw, until
 
 pytestmark = pytest.mark.anyio

@@ -13,7 +13,7 @@ import pytest
 
 from benchmarks import servers
 from mcpgate.codemode.gateway import Gateway
-from mcpgate.governance.records import LOCAL
+from mcpgate.governance.callers import LOCAL
 from tests.conftest import IN_CI, gateway
 
 pytestmark = pytest.mark.anyio

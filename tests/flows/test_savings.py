@@ -12,7 +12,7 @@ import httpx2
 import pytest
 
 from mcpgate import jsontext
-from mcpgate.governance.records import LOCAL
+from mcpgate.governance.callers import LOCAL
 from tests.conftest import gateway, raw
 from tests.flows.test_faces import connected, http_gateway, settled
 

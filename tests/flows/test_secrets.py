@@ -13,11 +13,11 @@ import httpx2
 import psutil
 import pytest
 
-from mcpgate.config import parse_config
+from mcpgate.config.files import parse_config
+from mcpgate.config.governance import KeyConfig, KeySpec
 from mcpgate.errors import ConfigError, McpgateError
 from mcpgate.governance.admin import parse
 from mcpgate.governance.keys import digest_of, make_key, new_secret
-from mcpgate.governance_config import KeyConfig, KeySpec
 from tests.conftest import raw
 from tests.flows.governed import (
     Served,

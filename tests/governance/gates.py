@@ -10,12 +10,13 @@ from decimal import Decimal
 from typing import Any, TypeVar
 
 from mcpgate.app import Books
+from mcpgate.config.governance import GovernanceConfig
 from mcpgate.errors import McpgateError
+from mcpgate.governance.callers import LOCAL, Caller
 from mcpgate.governance.gate import Gate
 from mcpgate.governance.prices import Prices
-from mcpgate.governance.records import LOCAL, Caller, Request, Usage
+from mcpgate.governance.records import Request, Usage
 from mcpgate.governance.store import Counters, Durable
-from mcpgate.governance_config import GovernanceConfig
 from mcpgate.telemetry.metrics import Metrics
 from tests.stores.conftest import NOW
 

@@ -15,7 +15,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from mcpgate.governance.records import Claim, Refusal, Reservation
 from mcpgate.stores.memory import MemoryBooks
-from mcpgate.stores.sqlite_books import SqliteBooks
+from mcpgate.stores.sqlite.governance import SqliteBooks
 from tests.stores.conftest import NOW, claim, reservation, settlement
 
 LIMITS = {"a": 100, "b": 30}

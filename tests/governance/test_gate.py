@@ -12,15 +12,16 @@ from typing import Any
 
 import pytest
 
+from mcpgate.config.governance import GovernanceConfig, KeySpec
 from mcpgate.errors import BudgetExceeded, InvalidRequest, NotAllowed, RateLimited, Unavailable
+from mcpgate.governance.callers import LOCAL, Caller
 from mcpgate.governance.gate import Gate
 from mcpgate.governance.keys import digest_of, to_record
-from mcpgate.governance.records import LOCAL, Caller, Refusal, Request, Reservation, Standing, Usage, to_usd
+from mcpgate.governance.records import Refusal, Request, Reservation, Standing, Usage, to_usd
 from mcpgate.governance.store import Change, StoreAway
-from mcpgate.governance_config import GovernanceConfig, KeySpec
-from mcpgate.stores import writer
 from mcpgate.stores.memory import MemoryBooks
-from mcpgate.stores.sqlite_books import SqliteBooks
+from mcpgate.stores.sqlite import writer
+from mcpgate.stores.sqlite.governance import SqliteBooks
 from mcpgate.telemetry.metrics import Metrics
 from tests.governance.gates import (
     CENT,

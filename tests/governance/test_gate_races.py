@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from mcpgate.errors import BudgetExceeded
-from mcpgate.governance.records import Caller, Usage
+from mcpgate.governance.callers import Caller
+from mcpgate.governance.records import Usage
 from tests.governance import worker
 from tests.governance.gates import CENT, call, gate_on, race, refusal_of, standing, tool
 from tests.stores.conftest import PROCESSES, Place, make_place

@@ -8,19 +8,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from mcpgate.config.governance import BudgetRuleConfig, GovernanceConfig, GrantsConfig, KeySpec, RateLimitRuleConfig
 from mcpgate.errors import InvalidKey, MissingKey, NotAllowed
+from mcpgate.governance.callers import ALL_GRANTS, LOCAL, Caller, VirtualKey
 from mcpgate.governance.keys import digest_of, from_record, is_good, make_grants, new_secret, to_record
 from mcpgate.governance.policy import Policy
 from mcpgate.governance.prices import Prices
-from mcpgate.governance.records import ALL_GRANTS, LOCAL, Caller, Request, Usage, VirtualKey, to_nano, to_usd
-from mcpgate.governance.rules import budget_rule, matching, measured, rate_limit_rules
-from mcpgate.governance_config import (
-    BudgetRuleConfig,
-    GovernanceConfig,
-    GrantsConfig,
-    KeySpec,
-    RateLimitRuleConfig,
-)
+from mcpgate.governance.records import Request, Usage, to_nano, to_usd
+from mcpgate.governance.rule import measured
+from mcpgate.governance.rules import budget_rule, matching, rate_limit_rules
 from mcpgate.stores.memory import MemoryBooks
 from tests.governance.gates import CENT, Clock, call, gate_on, refusal_of, standing, tool
 from tests.governance.test_gate import create_key

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from mcpgate.config.periods import Period
 from mcpgate.governance.windows import CELLS, Aligned, Forever, Rolling, RollingMonths, Window, make_window
-from mcpgate.periods import Period
 
 UTC = datetime.UTC
 ZONES = ["UTC", "Europe/Berlin", "America/New_York", "Australia/Lord_Howe"]

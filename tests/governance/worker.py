@@ -12,8 +12,9 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 from mcpgate.errors import McpgateError
+from mcpgate.governance.callers import LOCAL
 from mcpgate.governance.gate import Gate
-from mcpgate.governance.records import LOCAL, Request, Usage
+from mcpgate.governance.records import Request, Usage
 from tests.governance.gates import call, gate_on, race, tool
 from tests.stores.conftest import Place
 

@@ -26,7 +26,7 @@ from mcpgate.app import Books
 from mcpgate.governance.records import Claim, Entry, Reservation, Usage
 from mcpgate.governance.store import Content, Counters, Durable, Settlement
 from mcpgate.stores.memory import MemoryBooks
-from mcpgate.stores.sqlite_books import SqliteBooks
+from mcpgate.stores.sqlite.governance import SqliteBooks
 from tests.conftest import IN_CI
 
 POSTGRES = os.environ.get("MCPGATE_TEST_POSTGRES", "postgresql://127.0.0.1:5432/test")
@@ -56,7 +56,7 @@ class Place:
         durable = await self._durable()
         counters: Counters = durable
         if self.kind.startswith("redis"):
-            from mcpgate.stores.redis import RedisCounters
+            from mcpgate.stores.redis.counters import RedisCounters
 
             counters = await RedisCounters.open(REDIS, durable, prefix=self.name)
             await counters.restore([])
@@ -71,7 +71,7 @@ class Place:
             return MemoryBooks()
         if self.kind.endswith("sqlite"):
             return SqliteBooks(Path(self.path), self.report_metadata)
-        from mcpgate.stores.postgres import PostgresBooks
+        from mcpgate.stores.postgres.governance import PostgresBooks
 
         return await PostgresBooks.open(POSTGRES, self.report_metadata, schema=self.name)
 

@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 
 from mcpgate.governance.store import Query, StoreAway
-from mcpgate.stores.sqlite import SqliteStore, migrate
-from mcpgate.stores.sqlite_books import SqliteBooks
-from mcpgate.stores.sqlite_schema import MIGRATIONS
+from mcpgate.stores.sqlite.file import migrate
+from mcpgate.stores.sqlite.governance import SqliteBooks
+from mcpgate.stores.sqlite.learned import SqliteStore
+from mcpgate.stores.sqlite.schema import MIGRATIONS
 from tests.stores.conftest import POSTGRES, PROCESSES, Place, claim, make_place, reservation, settlement
 
 pytestmark = pytest.mark.anyio
@@ -189,7 +190,8 @@ async def test_a_postgres_schema_of_every_earlier_version_is_brought_up_to_date(
     place = make_place("postgres", tmp_path)
     import asyncpg
 
-    from mcpgate.stores import postgres, postgres_schema
+    from mcpgate.stores.postgres import governance as postgres
+    from mcpgate.stores.postgres import schema as postgres_schema
 
     for version in range(len(postgres_schema.MIGRATIONS) + 1):
         try:

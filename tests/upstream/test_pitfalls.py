@@ -22,7 +22,7 @@ import pytest
 
 from mcpgate.api.http import HttpFace
 from mcpgate.errors import UpstreamError, UpstreamTimeout
-from mcpgate.governance.records import LOCAL
+from mcpgate.governance.callers import LOCAL
 from tests.conftest import gateway, raw, until
 
 pytestmark = pytest.mark.anyio

@@ -15,7 +15,7 @@ import psutil
 import pytest
 
 from mcpgate.errors import UpstreamError
-from mcpgate.governance.records import LOCAL
+from mcpgate.governance.callers import LOCAL
 from tests.conftest import gateway, make_config, raw, serve_command, until
 
 pytestmark = pytest.mark.anyio

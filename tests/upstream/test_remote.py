@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from mcpgate.governance.records import LOCAL
+from mcpgate.governance.callers import LOCAL
 from tests.conftest import gateway, until
 
 pytestmark = pytest.mark.anyio

@@ -10,7 +10,8 @@ from typing import TypeVar
 from mcpgate.app import running
 from mcpgate.cli.console import Status
 from mcpgate.codemode.gateway import Gateway
-from mcpgate.config import Config, NoConfig, find_config, load_config
+from mcpgate.config.files import NoConfig, find_config, load_config
+from mcpgate.config.settings import Config
 
 T = TypeVar("T")
 

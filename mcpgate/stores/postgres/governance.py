@@ -13,7 +13,7 @@ from mcpgate.governance.records import Claim, Entry, Refusal, Reservation, Stand
 from mcpgate.governance.store import AuditLine, Change, Query, Record, Settlement, StoreAway
 from mcpgate.stores import rows
 from mcpgate.stores.gather import Gather
-from mcpgate.stores.postgres_schema import MIGRATIONS
+from mcpgate.stores.postgres.schema import MIGRATIONS
 
 T = TypeVar("T")
 _CONNECTIONS = 16

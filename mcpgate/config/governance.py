@@ -10,28 +10,21 @@ from zoneinfo import ZoneInfo
 
 from pydantic import (
     AfterValidator,
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
     SecretStr,
     ValidationError,
     model_validator,
 )
 
-from mcpgate.periods import Period
+from mcpgate.config.base import Model
+from mcpgate.config.periods import Period
 
 SCOPES = ("customer", "team", "user", "key")
 DIMENSIONS = (*SCOPES, "provider", "model", "server", "tool")
 """What a rule can look at, besides `metadata.NAME`."""
 
 METADATA = re.compile(r"metadata\.[A-Za-z0-9_.-]{1,64}")
-
-
-class _Model(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
 _LONGEST_D = {"s": 1 / 86_400, "m": 1 / 1440, "h": 1 / 24, "d": 1, "w": 7, "M": 31, "Q": 92, "Y": 366}
 """Days in a unit of a period, at most."""
 
@@ -132,7 +125,7 @@ Count = Annotated[int, Field(ge=0, le=2**53)]
 Amount = Annotated[float, Field(ge=0, le=1e12, allow_inf_nan=False)]
 
 
-class LimitsConfig(_Model):
+class LimitsConfig(Model):
     """What one execution may use: settings of `sandbox`, of which a key can have its own."""
 
     timeout_s: PositiveSeconds = 60.0
@@ -149,7 +142,7 @@ class LimitsConfig(_Model):
     max_depth: int = Field(default=200, ge=5, le=500)
 
 
-class BudgetConfig(_Model):
+class BudgetConfig(Model):
     """A ceiling on cost."""
 
     limit_usd: Usd
@@ -170,7 +163,7 @@ class BudgetConfig(_Model):
         return self
 
 
-class RateLimitConfig(_Model):
+class RateLimitConfig(Model):
     """A ceiling on speed: one or more of the measures."""
 
     requests: Count | None = None
@@ -197,7 +190,7 @@ class RateLimitConfig(_Model):
 WINDOWED = ("requests", "tokens", "input_tokens", "output_tokens", "execution_seconds")
 
 
-class _RuleConfig(_Model):
+class _RuleConfig(Model):
     id: Annotated[Id, AfterValidator(_rule_id)]
     when: dict[Annotated[str, AfterValidator(_dimension)], Patterns] = {}
     """Dimension → globs, one of which must match; all dimensions must."""
@@ -229,7 +222,7 @@ RateLimits = Annotated[
 ]
 
 
-class ScopeConfig(_Model):
+class ScopeConfig(Model):
     budget: Budgets = ()
     """One, or a list of which all must pass."""
     rate_limits: RateLimits = ()
@@ -247,7 +240,7 @@ class UserConfig(ScopeConfig):
     team: Id | None = None
 
 
-class GrantsConfig(_Model):
+class GrantsConfig(Model):
     """What a key may do; what is not granted it cannot even see."""
 
     tools: Patterns = ()
@@ -289,7 +282,7 @@ class KeyConfig(KeySpec):
         return self
 
 
-class GovernanceConfig(_Model):
+class GovernanceConfig(Model):
     require_key: bool | None = None
     """Default: false on stdio and on loopback, true on other addresses. False: one local caller with all rights."""
     customers: dict[Id, CustomerConfig] = {}

@@ -1,56 +1,29 @@
-"""Ways to carry JSON-RPC messages to and from one upstream. Knows nothing of MCP: see connection.py.
+"""An upstream that is a child process: newline-delimited JSON on its stdin and stdout.
 
-stdio is our own: orjson over asyncio pipes costs a fraction of the CPU of the SDK's client (benchmarks/code_mode has
-both, and the CPU of a call) and reads large messages in linear time. HTTP and SSE are in remote.py.
+Our own and not the SDK's client: orjson over asyncio pipes costs a fraction of the CPU (benchmarks/code_mode has both)
+and reads large messages in linear time.
 """
 
 import asyncio
-import atexit
-import contextlib
 import logging
 import os
-import re
 import shutil
 import signal
-import subprocess
-import sys
-import threading
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
-from mcpgate import jsontext
-from mcpgate.config import UpstreamConfig, child_environment
+from mcpgate.config.environment import child_environment
+from mcpgate.config.upstreams import UpstreamConfig
 from mcpgate.errors import UpstreamError
+from mcpgate.upstream.framing import Inbox, Message, Transport, deliver, encode, log, report_unreadable
+from mcpgate.upstream.reaping import reaper
 
-Message = dict[str, Any]
 _MIB = 1024 * 1024
 _GRACE_S = 2.0
 """How long a child may take to leave after its stdin was closed, and again after SIGTERM."""
-log = logging.getLogger("mcpgate.upstream")
-
-
-class Inbox(Protocol):
-    """Who gets what comes in."""
-
-    def on_message(self, message: Message) -> None: ...
-
-    def on_unreadable(self, request_id: int | None, reason: str) -> None:
-        """A message came that cannot be used; it answers `request_id`, if that could be made out."""
-        ...
-
-    def on_close(self, reason: str) -> None: ...
-
-
-class Transport(Protocol):
-    """An open way to one upstream."""
-
-    async def send(self, message: Message, headers: Mapping[str, str] | None = None) -> None:
-        """Raises UpstreamError when the other side is gone."""
-        ...
 
 
 @asynccontextmanager
@@ -202,48 +175,7 @@ class _StdioProtocol(asyncio.SubprocessProtocol):
         self._transport.close()
 
 
-def deliver(line: bytes, inbox: Inbox) -> None:
-    """Parse one message and hand it on; what cannot be parsed fails the call it answers, and only that."""
-    try:
-        message = jsontext.loads(line, "replace")
-    except ValueError as error:
-        if b'"jsonrpc"' not in line[:4096] and b'"jsonrpc"' not in line[-4096:]:
-            log.debug("not JSON-RPC on stdout: %s", line[:200].decode("utf-8", "replace"))
-            return
-        report_unreadable(inbox, line[:4096], line[-4096:], f"its answer is not valid JSON: {error}")
-        return
-    for one in message if isinstance(message, list) else (message,):
-        if isinstance(one, dict):
-            inbox.on_message(one)
-
-
-_ID_FIRST = re.compile(rb'\s*\{\s*(?:"jsonrpc"\s*:\s*"2\.0"\s*,\s*)?"id"\s*:\s*(\d+)')
-_ID_LAST = re.compile(rb'"id"\s*:\s*(\d+)\s*(?:,\s*"jsonrpc"\s*:\s*"2\.0"\s*)?\}\s*$')
 _SIGNALS = {number.value: number.name for number in signal.Signals}
-
-
-def find_id(head: bytes, tail: bytes) -> int | None:
-    """The id of a message that is too long or too broken to parse. SDKs write it first or last; an id further
-    inside belongs to something else."""
-    found = _ID_FIRST.match(head) or _ID_LAST.search(tail[-200:])
-    return int(found.group(1)) if found else None
-
-
-def report_unreadable(inbox: Inbox, head: bytes, tail: bytes, reason: str) -> None:
-    """Fail the call that a message answers; a notification that cannot be read answers none."""
-    id = find_id(head, tail)
-    if id is None and b'"method"' in head[:300]:
-        log.debug("a notification could not be read: %s", reason)
-    else:
-        inbox.on_unreadable(id, reason)
-
-
-def encode(message: Message) -> bytes:
-    """Raises UpstreamError for arguments that have no JSON form."""
-    try:
-        return jsontext.dumps(message)
-    except ValueError as error:
-        raise UpstreamError(f"the message cannot be written as JSON: {error}") from None
 
 
 class _Stderr:
@@ -289,59 +221,3 @@ def _signal_group(group: int, number: int) -> None:
             os.kill(group, number)
     except (ProcessLookupError, PermissionError, OSError):
         pass
-
-
-class _Reaper:
-    """Our end of reaper.py, started with the first child. Where it cannot run, children end by closed stdin."""
-
-    def __init__(self) -> None:
-        self._process: subprocess.Popen[bytes] | None = None
-        self._lock = threading.Lock()
-
-    def watch(self, group: int) -> None:
-        self._tell(f"+{group}\n")
-
-    def forget(self, group: int) -> None:
-        self._tell(f"-{group}\n")
-
-    def _end(self) -> None:
-        """At exit: the end of file lets it see to what is left, and go."""
-        if self._process is not None and self._process.stdin is not None:
-            self._process.stdin.close()
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                self._process.wait(3)
-
-    def _tell(self, line: str) -> None:
-        if sys.platform == "win32":
-            return
-        with self._lock:
-            try:
-                if self._process is None or self._process.poll() is not None:
-                    if self._process is None:
-                        atexit.register(self._end)
-                    self._process = subprocess.Popen(
-                        [sys.executable, "-I", "-S", str(Path(__file__).with_name("reaper.py"))],
-                        stdin=subprocess.PIPE,
-                        stdout=subprocess.DEVNULL,
-                        stderr=subprocess.DEVNULL,
-                        start_new_session=True,
-                        cwd="/",
-                    )
-                assert self._process.stdin is not None
-                self._process.stdin.write(line.encode())
-                self._process.stdin.flush()
-            except OSError as error:
-                log.warning("children may outlive a killed gateway: %s", error)
-
-
-reaper = _Reaper()
-
-
-@asynccontextmanager
-async def open_http(name: str, config: UpstreamConfig, inbox: Inbox, kind: str) -> AsyncIterator[Transport]:
-    """Streamable HTTP (`kind` 'http') or the legacy SSE transport ('sse'), over the SDK's clients.
-    Raises UpstreamError; an HTTP status of the server is in its message."""
-    from mcpgate.upstream import remote  # imports the SDK: 1.1 s that only remote upstreams should cost
-
-    async with remote.open_streams(name, config, inbox, kind) as transport:
-        yield transport

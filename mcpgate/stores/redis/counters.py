@@ -16,7 +16,7 @@ from redis import asyncio as redis
 from redis.exceptions import RedisError
 
 from mcpgate.governance.records import Claim, Refusal, Reservation, Standing
-from mcpgate.governance.rules import measured
+from mcpgate.governance.rule import measured
 from mcpgate.governance.store import CountersLost, Durable, Settlement, StoreAway
 from mcpgate.stores.gather import Gather
 

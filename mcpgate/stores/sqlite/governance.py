@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from mcpgate.governance.records import Claim, Entry, Refusal, Reservation, Standing
-from mcpgate.governance.rules import fitted
+from mcpgate.governance.rule import fitted
 from mcpgate.governance.store import AuditLine, Change, Query, Record, Settlement, StoreAway
 from mcpgate.stores import rows
-from mcpgate.stores.sqlite import open_file
-from mcpgate.stores.writer import Writer
+from mcpgate.stores.sqlite.file import open_file
+from mcpgate.stores.sqlite.writer import Writer
 
 T = TypeVar("T")
 _ROLLED_AT_ONCE = 10_000

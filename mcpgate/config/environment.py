@@ -1,0 +1,64 @@
+"""The only reader of the environment: variables in the configuration, the key and metadata of a client that starts the
+gateway over stdio, and what stdio children inherit.
+"""
+
+import os
+import re
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+from mcpgate.config.upstreams import UpstreamConfig
+from mcpgate.errors import ConfigError
+
+_VARIABLE = re.compile(r"\$\{(?:env:)?([A-Za-z_][A-Za-z0-9_]*)(:-([^}]*))?\}")
+
+
+def interpolate(node: Any, where: str, source: str, environ: Mapping[str, str]) -> Any:
+    if isinstance(node, str):
+
+        def value(match: re.Match[str]) -> str:
+            name, has_default, default = match.group(1), match.group(2), match.group(3)
+            if name in environ and (environ[name] or not has_default):
+                return environ[name]
+            if has_default:
+                return default
+            raise ConfigError(
+                f"{source}: {where} needs the environment variable {name}, which is not set "
+                f"(set it, or write ${{{name}:-default}})"
+            )
+
+        return _VARIABLE.sub(value, node)
+    if isinstance(node, dict):
+        if node.get("disabled") is True and where.startswith("mcpServers."):
+            return node  # a server that is switched off needs no secrets
+        return {k: interpolate(v, f"{where}.{k}" if where else str(k), source, environ) for k, v in node.items()}
+    if isinstance(node, list):
+        return [interpolate(v, f"{where}[{i}]", source, environ) for i, v in enumerate(node)]
+    return node
+
+
+def key_of_environment(environ: Mapping[str, str] = os.environ) -> str | None:
+    """The virtual key of a client that starts the gateway itself, over stdio: $MCPGATE_KEY."""
+    return environ.get("MCPGATE_KEY") or None
+
+
+def metadata_of_environment(environ: Mapping[str, str] = os.environ) -> str:
+    """What such a client says of itself, as x-mcpgate-metadata would: $MCPGATE_METADATA, a JSON object."""
+    return environ.get("MCPGATE_METADATA", "")
+
+
+INHERITED = (
+    ("APPDATA", "HOMEDRIVE", "HOMEPATH", "LOCALAPPDATA", "PATH", "PATHEXT", "PROCESSOR_ARCHITECTURE", "SYSTEMDRIVE",
+     "SYSTEMROOT", "TEMP", "USERNAME", "USERPROFILE")
+    if sys.platform == "win32"
+    else ("HOME", "LOGNAME", "PATH", "SHELL", "TERM", "USER", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "TMPDIR")
+)  # fmt: skip
+"""The variables that stdio children inherit: enough to start, nothing secret."""
+
+
+def child_environment(config: UpstreamConfig, environ: Mapping[str, str] = os.environ) -> dict[str, str]:
+    """The whole environment of a stdio child."""
+    # Exported shell functions (bash's `() {`) are code, not settings.
+    inherited = {k: environ[k] for k in INHERITED if k in environ and not environ[k].startswith("()")}
+    return {**inherited, **config.env}

@@ -1,0 +1,159 @@
+"""The only reader of configuration files: finds one, reads it, and explains what is wrong with it."""
+
+import difflib
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, get_args, get_origin
+
+import platformdirs
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from mcpgate.config.environment import interpolate
+from mcpgate.config.settings import Config
+from mcpgate.errors import ConfigError
+
+FILE_NAMES = ("mcpgate.yaml", "mcpgate.yml", "mcpgate.json")
+_LATER = {
+    "cache": "caching",
+    "llm": "the LLM gateway",
+}
+"""Sections of the public contract that this version does not build yet: refused, never silently ignored."""
+
+
+class NoConfig(ConfigError):
+    """There is none, and none was named."""
+
+
+def find_config(path: str | None, environ: Mapping[str, str] = os.environ) -> Path:
+    """The file to use: `path`, else $MCPGATE_CONFIG, else mcpgate.yaml here, else in the user's config folder.
+    Raises ConfigError naming where it looked."""
+    chosen = path or environ.get("MCPGATE_CONFIG")
+    if chosen:
+        file = Path(chosen).expanduser()
+        if not file.is_file():
+            raise ConfigError(f"configuration file {file} does not exist; `mcpgate import` can write one")
+        return file
+    folders = (Path.cwd(), user_config_folder())
+    for folder in folders:
+        for name in FILE_NAMES:
+            if (folder / name).is_file():
+                return folder / name
+    raise NoConfig(
+        f"no configuration found: looked for {FILE_NAMES[0]} in {' and '.join(str(f) for f in folders)}. "
+        "Give one with -c FILE, or let `mcpgate import` write it from the agents you already use."
+    )
+
+
+def user_config_folder() -> Path:
+    return Path(platformdirs.user_config_dir("mcpgate"))
+
+
+def user_data_folder() -> Path:
+    return Path(platformdirs.user_data_dir("mcpgate"))
+
+
+def load_config(path: Path, environ: Mapping[str, str] = os.environ) -> Config:
+    """Read, interpolate and validate one file. Raises ConfigError that says what, where and how to mend it."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: cannot be read: {error}") from error
+    return parse_config(text, str(path), environ)
+
+
+def parse_config(text: str, source: str = "config", environ: Mapping[str, str] = os.environ) -> Config:
+    """Parse YAML or JSON text. Raises ConfigError."""
+    try:
+        data = _parse(text)
+    except _Twice as error:
+        raise ConfigError(f"{source}: {error}") from None
+    except yaml.MarkedYAMLError as error:
+        # Never the line itself, which may hold a secret.
+        mark = error.problem_mark
+        where = f" in line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+        raise ConfigError(f"{source}: not valid YAML: {error.problem or error.context}{where}") from None
+    except (yaml.YAMLError, ValueError) as error:
+        raise ConfigError(f"{source}: not valid YAML: {str(error).splitlines()[0]}") from None
+    except RecursionError:
+        raise ConfigError(f"{source}: nested too deeply") from None
+    if data is None:
+        data = {}
+    if not isinstance(data, dict):
+        raise ConfigError(f"{source}: must be a mapping with keys such as `mcpServers`, not a {type(data).__name__}")
+    if "mcpServers" not in data and "servers" in data:
+        data["mcpServers"] = data.pop("servers")  # VS Code's word for it
+    for section, what in _LATER.items():
+        if section in data:
+            raise ConfigError(f"{source}: `{section}` ({what}) is not built in this version; remove it")
+    try:
+        data = interpolate(data, "", source, environ)
+    except RecursionError:
+        raise ConfigError(f"{source}: an alias stands inside what it names") from None
+    try:
+        return Config.model_validate(data)
+    except ValidationError as error:
+        raise ConfigError("\n".join(f"{source}: {_explain(e)}" for e in error.errors())) from None
+
+
+def _parse(text: str) -> Any:
+    text = text.removeprefix("\ufeff")
+    if text.lstrip().startswith("{"):
+        try:
+            # YAML reads most JSON, but not tabs and not characters written as two \\u escapes.
+            return json.loads(text, object_pairs_hook=_unique)
+        except json.JSONDecodeError:
+            pass
+    return yaml.load(text, Loader=_UniqueKeys)
+
+
+class _Twice(ValueError):
+    """A key that stands twice is an error, not a silent loss."""
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    keys = [key for key, _ in pairs]
+    if twice := next((key for key in keys if keys.count(key) > 1), None):
+        raise _Twice(f"key {twice!r} stands twice")
+    return dict(pairs)
+
+
+class _UniqueKeys(yaml.SafeLoader):
+    def compose_mapping_node(self, anchor: Any) -> Any:
+        node = super().compose_mapping_node(anchor)
+        seen = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.tag != "tag:yaml.org,2002:merge":
+                if key.value in seen:
+                    raise _Twice(f"key {key.value!r} stands twice, again in line {key.start_mark.line + 1}")
+                seen.add(key.value)
+        return node
+
+
+_MAY_HOLD_SECRETS = frozenset(("secret", "keys", "headers", "env", "args", "storage"))
+"""Settings whose values no error shows."""
+
+
+def _explain(error: Any) -> str:
+    where = ".".join(str(part) for part in error["loc"]) or "top level"
+    if error["type"] == "extra_forbidden":
+        known = _known_keys(error["loc"][:-1])
+        near = difflib.get_close_matches(str(error["loc"][-1]), known, 1, 0.5)
+        hint = f"did you mean `{near[0]}`?" if near else f"known keys: {', '.join(sorted(known))}"
+        return f"unknown key `{where}`; {hint}"
+    message = error["msg"].removeprefix("Value error, ")
+    shown = None if _MAY_HOLD_SECRETS.intersection(error["loc"]) else error["input"]
+    value = f" (it is {shown!r})" if isinstance(shown, (str, int, float, bool)) and len(str(shown)) < 80 else ""
+    return f"{where}: {message}{value}. See servers.example.yaml."
+
+
+def _known_keys(loc: tuple[Any, ...]) -> list[str]:
+    model: Any = Config
+    for part in loc:
+        if isinstance(model, type) and issubclass(model, BaseModel) and part in model.model_fields:
+            model = model.model_fields[part].annotation
+        elif get_origin(model) is dict:
+            model = get_args(model)[1]
+    return list(model.model_fields) if isinstance(model, type) and issubclass(model, BaseModel) else []

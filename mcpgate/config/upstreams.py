@@ -1,0 +1,84 @@
+"""The `mcpServers` section: how to reach each MCP server, and what to show of it."""
+
+from typing import Any, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from mcpgate.config.base import Model
+from mcpgate.config.governance import PositiveSeconds, Usd
+
+_CLIENTS_ONLY = frozenset(("autoApprove", "alwaysAllow", "trust", "gallery"))
+"""Keys of pasted entries that say how a client treats its user; they mean nothing here."""
+
+
+class ToolFilter(Model):
+    """Globs over original tool names, e.g. `read_*`. What is not allowed, or denied, does not exist."""
+
+    allow: tuple[str, ...] = ("*",)
+    deny: tuple[str, ...] = ()
+
+
+class UpstreamConfig(Model):
+    """One entry of `mcpServers`: the fields that Claude, Cursor and VS Code use, and ours."""
+
+    command: str | None = None
+    args: tuple[str, ...] = ()
+    env: dict[str, str] = Field(default={}, repr=False)
+    """Added to a minimal environment; nothing else of the gateway's environment reaches the child."""
+    cwd: str | None = None
+    url: str | None = None
+    headers: dict[str, str] = Field(default={}, repr=False)
+    type: Literal["stdio", "http", "sse"] | None = None
+    """Default: stdio for a `command`; for a `url`, http, then sse where the server has only that."""
+    disabled: bool = False
+    expose: Literal["code", "direct", "both", "hidden"] = "code"
+    """code: reached from execute_code. direct: shown in the gateway's own tools/list as server__tool."""
+    tools: ToolFilter = ToolFilter()
+    timeout_s: PositiveSeconds = 60.0
+    """For one call; a progress notification starts it anew."""
+    connect_timeout_s: PositiveSeconds = 60.0
+    """From starting the process to a listed catalogue; `npx` may have to download the server first."""
+    max_concurrency: int = Field(default=16, ge=1, le=10_000)
+    """Calls in flight at once; further ones wait for their turn."""
+    max_message_mib: int = Field(default=64, ge=1, le=1024)
+    """A longer message of the upstream is refused; over stdio without being read into memory whole."""
+    description: str | None = None
+    """What the server is for, shown in lists; default: the server's own title or instructions."""
+    prices: dict[str, Usd] = {}
+    """US dollars for one call, by glob over the tool's own name; the first that matches. None: not priced."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _accept_spellings(cls, data: Any) -> Any:
+        if not isinstance(data, dict):
+            return data
+        data = {key: value for key, value in data.items() if key not in _CLIENTS_ONLY}
+        for theirs, ours in (("serverUrl", "url"), ("httpUrl", "url"), ("transport", "type")):
+            if theirs in data and ours not in data:
+                data[ours] = data.pop(theirs)
+        if isinstance(data.get("type"), str):
+            kind = data["type"].lower().replace("_", "-")
+            data["type"] = {"streamable-http": "http", "streamablehttp": "http", "local": "stdio"}.get(kind, kind)
+        return data
+
+    @model_validator(mode="after")
+    def _one_way_in(self) -> "UpstreamConfig":
+        if (self.command is None) == (self.url is None):
+            raise ValueError("needs either `command` (a program to start) or `url` (a server to connect to)")
+        if self.url is not None:
+            if not self.url.startswith(("http://", "https://")):
+                raise ValueError(f"url is {self.url!r}; it must begin with http:// or https://")
+            if self.type == "stdio":
+                raise ValueError("type is 'stdio', which goes with `command`; for a `url` it is 'http' or 'sse'")
+        elif self.type in ("http", "sse"):
+            raise ValueError(f"type is {self.type!r}, which goes with `url`; for a `command` it is 'stdio'")
+        return self
+
+    @field_validator("env", "headers", mode="before")
+    @classmethod
+    def _plain_values(cls, value: Any) -> Any:
+        if isinstance(value, dict):
+            return {
+                k: str(v) if isinstance(v, (int, float)) and not isinstance(v, bool) else v for k, v in value.items()
+            }
+        return value

@@ -1,0 +1,113 @@
+"""One budget or rate limit: whom it looks at, what it counts, over which window, and what it takes from a request.
+Pure; holding what it takes is the work of `Counters`, and making rules of settings that of rules.py.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from mcpgate.governance.records import Claim, Refusal, Standing, Usage, to_usd
+from mcpgate.governance.windows import Window
+
+Measure = Literal["cost", "requests", "tokens", "input_tokens", "output_tokens", "execution_seconds", "concurrency"]
+PER_REQUEST = ("requests", "concurrency")
+"""What a call from inside an execution does not add to, unless the rule speaks of servers or tools."""
+MILLISECONDS = 1000
+
+
+def measured(measure: str, cost: int | None, usage: Usage) -> int:
+    """What a request came to: nano-dollars, milliseconds, or a number. What has no known price counts as nothing."""
+    match measure:
+        case "cost":
+            return cost or 0
+        case "requests":
+            return 1
+        case "tokens":
+            return usage.input_tokens + usage.output_tokens
+        case "input_tokens":
+            return usage.input_tokens
+        case "output_tokens":
+            return usage.output_tokens
+        case "execution_seconds":
+            return round(usage.seconds * MILLISECONDS)
+        case "concurrency":
+            return 0  # only ever held
+    raise ValueError(measure)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Rule:
+    """One ceiling on one measure."""
+
+    id: str
+    measure: Measure
+    limit: int
+    """Nano-dollars for cost, milliseconds for execution_seconds, else a number."""
+    window: Window
+    when: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    per: str = "shared"
+    group: str | None = None
+    soft_limit: int | None = None
+    start: int = 0
+
+    @property
+    def limit_text(self) -> str:
+        return shown_amount(self.measure, self.limit) + (f" per {self.window}" if str(self.window) else "")
+
+    @property
+    def counts_nested(self) -> bool:
+        """Whether calls from inside an execution count too."""
+        return self.measure not in PER_REQUEST or any(name in ("server", "tool") for name, _ in self.when)
+
+    def counter(self, subject: str) -> str:
+        # With the window, for amounts counted in cells of another length mean something else.
+        return f"{self.id}|{self.measure}|{self.window.key}|{subject}"
+
+    def claim(self, subject: str, at: float, amount: int, governs: bool = True) -> Claim:
+        span = self.window.span(at)
+        return Claim(
+            counter=self.counter(subject),
+            measure=self.measure,
+            amount=1 if self.measure == "concurrency" else amount,
+            limit=self.limit if governs else None,
+            cell=span.cell,
+            oldest=span.oldest,
+            ends_at=span.ends_at,
+        )
+
+
+def shown_amount(measure: str, amount: int) -> str:
+    if measure == "cost":
+        return f"${to_usd(amount):f}"
+    if measure == "execution_seconds":
+        return f"{amount / MILLISECONDS:g} execution seconds"
+    if measure == "concurrency":
+        return f"{amount} at once"
+    return f"{amount:,} {measure.replace('_', ' ')}"
+
+
+def fitted(claims: Sequence[Claim], standings: Sequence[Standing]) -> tuple[Standing, ...] | Refusal:
+    """Whether claims fit what their counters stand at: all of them, or none. What the counters stand at with them."""
+    pairs = tuple(zip(claims, standings, strict=True))
+    misfits = tuple(
+        (place, standing)
+        for place, (claim, standing) in enumerate(pairs)
+        if claim.limit is not None and standing.spent + standing.held + claim.amount > claim.limit
+    )
+    if misfits:
+        return Refusal(misfits)
+    return tuple(Standing(standing.spent, standing.held + claim.amount, standing.first) for claim, standing in pairs)
+
+
+# --- matching
+
+
+@dataclass(frozen=True, slots=True)
+class Match:
+    """A rule that a request falls under."""
+
+    rule: Rule
+    subject: str
+    """Whose share it is; empty where all share."""
+    governs: bool
+    """False where another rule of its group comes first: it only counts."""
