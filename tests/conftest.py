@@ -15,8 +15,8 @@ import pytest
 import yaml
 
 from mcpgate.app import running
-from mcpgate.codemode.gateway import Gateway
 from mcpgate.config.settings import Config
+from mcpgate.gateway import Gateway
 
 RAW_SERVER = Path(__file__).with_name("raw_server.py")
 IN_CI = os.environ.get("CI") == "true"

@@ -13,6 +13,7 @@ from math import ceil
 from benchmarks.governance.stores import Opened
 from mcpgate.config.governance import BudgetRuleConfig, GovernanceConfig
 from mcpgate.governance.callers import Caller
+from mcpgate.governance.context import RequestContext
 from mcpgate.governance.gate import Gate
 from mcpgate.governance.prices import Prices
 from mcpgate.governance.records import Request, Usage
@@ -66,7 +67,7 @@ def budgets(applying: int, others: int = 0, *, per: str = "shared") -> tuple[Bud
 
 @asynccontextmanager
 async def gate_on(opened: Opened, config: GovernanceConfig, prices: Prices = PRICES) -> AsyncIterator[Gate]:
-    gate = Gate(config, prices, opened.counters, opened.durable, Metrics())
+    gate = Gate(config, prices, opened.counters, opened.store, Metrics())
     await gate.start()
     try:
         yield gate
@@ -78,7 +79,7 @@ async def _ask(gate: Gate, caller: Caller, requests: int, spans: list[float]) ->
     clock = time.perf_counter
     for _ in range(requests):
         began = clock()
-        async with gate.admit(caller, Request("tool", "files", "read", estimate=ONE_CALL)) as admission:
+        async with gate.admit(RequestContext(caller), Request("tool", "files", "read", estimate=ONE_CALL)) as admission:
             admission.spent(ONE_CALL)
         spans.append(clock() - began)
 

@@ -16,7 +16,7 @@ from mcpgate.config.governance import GovernanceConfig, KeySpec
 from mcpgate.governance.gate import Gate
 from mcpgate.governance.keys import PREFIX, digest_of, to_record
 from mcpgate.governance.store import Record
-from mcpgate.stores.memory import MemoryBooks
+from mcpgate.stores.memory import MemoryStore
 
 _AT_ONCE = 50_000
 _ASKED = 2_000
@@ -70,10 +70,10 @@ async def _add(opened: Opened, first: int, last: int) -> None:
             await db.execute(f'ANALYZE "{opened.schema}".records, "{opened.schema}".digests')
         finally:
             await db.close()
-    elif isinstance(books := opened.durable, MemoryBooks):
+    elif isinstance(stores := opened.store, MemoryStore):
         for digest, id, text in _rows(first, last):
-            books._records["key", id] = Record("key", id, json.loads(text))
-            books._digests[digest] = id
+            stores._records["key", id] = Record("key", id, json.loads(text))
+            stores._digests[digest] = id
 
 
 async def _ask(gate: Gate, numbers: list[int], spans: list[float]) -> None:

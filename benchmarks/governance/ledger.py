@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from mcpgate.governance.store import Query
-from mcpgate.stores.sqlite.governance import SqliteBooks
+from mcpgate.stores.sqlite.governance import SqliteStore
 
 REPORTS: tuple[tuple[str, ...], ...] = (("key",), ("day",), ("team", "tool"))
 _DAYS = 30
@@ -54,12 +54,12 @@ def _fill(path: Path, count: int) -> None:
         db.close()
 
 
-async def _reports(books: SqliteBooks, rounds: int) -> dict[str, list[float]]:
+async def _reports(stores: SqliteStore, rounds: int) -> dict[str, list[float]]:
     spans: dict[str, list[float]] = {}
     for _ in range(rounds):
         for by in REPORTS:
             began = time.perf_counter()
-            rows = await books.report(Query(float(_SINCE), float(_SINCE + _DAYS * 86_400), by))
+            rows = await stores.report(Query(float(_SINCE), float(_SINCE + _DAYS * 86_400), by))
             spans.setdefault(" + ".join(by), []).append(time.perf_counter() - began)
             assert sum(row["requests"] for row in rows) > 0
     return spans
@@ -72,25 +72,25 @@ def mib(path: Path) -> float:
 async def measure_ledger(count: int, rounds: int) -> LedgerFigures:
     found = LedgerFigures(count)
     with tempfile.TemporaryDirectory(prefix="mcpgate-bench-") as folder:
-        path = Path(folder) / "books.sqlite3"
-        books = SqliteBooks(path)
+        path = Path(folder) / "stores.sqlite3"
+        stores = SqliteStore(path)
         try:
             began = time.perf_counter()
             _fill(path, count)
             found.filled_s = time.perf_counter() - began
             found.mib = mib(path)
-            found.from_entries_s = await _reports(books, max(1, rounds - 2))
+            found.from_entries_s = await _reports(stores, max(1, rounds - 2))
             began = time.perf_counter()
-            assert await books.roll_up() == count
+            assert await stores.roll_up() == count
             found.rolled_s = time.perf_counter() - began
-            found.from_sums_s = await _reports(books, rounds)
+            found.from_sums_s = await _reports(stores, rounds)
             with sqlite3.connect(path) as db:
                 db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
                 (found.sums,) = db.execute("SELECT COUNT(*) FROM sums").fetchone()
             db.close()
             found.rolled_mib = mib(path)
         finally:
-            await books.close()
+            await stores.close()
     return found
 
 

@@ -20,6 +20,7 @@ from benchmarks.governance.admission import CALLER, ONE_CALL, gate_on, percentil
 from benchmarks.governance.stores import REDIS, Opened, Store
 from benchmarks.servers import cache_folder
 from mcpgate.config.governance import GovernanceConfig, RateLimitRuleConfig
+from mcpgate.governance.context import RequestContext
 from mcpgate.governance.records import Refusal, Request, Reservation, new_id
 from mcpgate.governance.rules import rate_limit_rules
 
@@ -123,7 +124,9 @@ async def _admit(opened: Opened, requests: int) -> dict[str, float]:
     async with gate_on(opened, GovernanceConfig(rate_limits=(_LIMIT,))) as gate:
 
         async def admit() -> None:
-            async with gate.admit(CALLER, Request("tool", "files", "read", estimate=ONE_CALL)) as admission:
+            async with gate.admit(
+                RequestContext(CALLER), Request("tool", "files", "read", estimate=ONE_CALL)
+            ) as admission:
                 admission.spent(ONE_CALL)
 
         return await _timed(admit, requests)

@@ -20,9 +20,10 @@ from benchmarks.governance.admission import CALLER, gate_on
 from benchmarks.governance.stores import Opened
 from mcpgate.config.governance import BudgetRuleConfig, GovernanceConfig
 from mcpgate.errors import McpgateError
+from mcpgate.governance.context import RequestContext
 from mcpgate.governance.prices import Prices
 from mcpgate.governance.records import Request, Usage
-from mcpgate.stores.sqlite.governance import SqliteBooks
+from mcpgate.stores.sqlite.governance import SqliteStore
 
 ANSWERS = 100
 REQUESTS, CALLERS = 2_000, 500
@@ -99,7 +100,10 @@ async def _reserving(opened: Opened, hold_wait_s: float, requests: int, callers:
         # The estimate is two calls' worth, and one is spent.
         twice = Usage(calls=2)
         return await _play(
-            lambda: gate.admit(CALLER, Request("tool", "files", "read", estimate=twice)), requests, callers, seed
+            lambda: gate.admit(RequestContext(CALLER), Request("tool", "files", "read", estimate=twice)),
+            requests,
+            callers,
+            seed,
         )
 
 
@@ -129,15 +133,15 @@ async def in_workers(path: Path, hold_wait_s: float) -> Outcome:
 
 
 async def _work(path: str, hold_wait_s: float, start: float, seed: int) -> None:
-    books = SqliteBooks(Path(path))
+    stores = SqliteStore(Path(path))
     try:
         await asyncio.sleep(max(0.0, start - time.time()))
         began = time.perf_counter()
         share = (REQUESTS // WORKERS, CALLERS // WORKERS)
-        answered = await _reserving(Opened(books, books), hold_wait_s, *share, seed)
+        answered = await _reserving(Opened(stores, stores), hold_wait_s, *share, seed)
         print(json.dumps({"answered": answered, "took_s": time.perf_counter() - began}))
     finally:
-        await books.close()
+        await stores.close()
 
 
 if __name__ == "__main__":

@@ -15,11 +15,11 @@ from typing import Any
 import asyncpg
 from redis import asyncio as redis
 
-from mcpgate.governance.store import Counters, Durable, StoreAway
-from mcpgate.stores.memory import MemoryBooks
-from mcpgate.stores.postgres.governance import PostgresBooks
+from mcpgate.governance.store import Counters, Store, StoreUnavailable
+from mcpgate.stores.memory import MemoryStore
+from mcpgate.stores.postgres.governance import PostgresStore
 from mcpgate.stores.redis.counters import RedisCounters
-from mcpgate.stores.sqlite.governance import SqliteBooks
+from mcpgate.stores.sqlite.governance import SqliteStore
 
 POSTGRES = os.environ.get("MCPGATE_BENCH_POSTGRES", "postgresql://127.0.0.1:5432/test")
 REDIS = os.environ.get("MCPGATE_BENCH_REDIS", "redis://127.0.0.1:6379/11")
@@ -30,7 +30,7 @@ class Opened:
     """A store that is open and empty."""
 
     counters: Counters
-    durable: Durable
+    store: Store
     path: Path | None = None
     """Of the SQLite file, where there is one."""
     schema: str | None = None
@@ -41,29 +41,29 @@ class Opened:
 
 @asynccontextmanager
 async def _memory() -> AsyncIterator[Opened]:
-    books = MemoryBooks()
-    yield Opened(books, books)
+    stores = MemoryStore()
+    yield Opened(stores, stores)
 
 
 @asynccontextmanager
 async def _sqlite() -> AsyncIterator[Opened]:
     with tempfile.TemporaryDirectory(prefix="mcpgate-bench-") as folder:
-        path = Path(folder) / "books.sqlite3"
-        books = SqliteBooks(path)
+        path = Path(folder) / "stores.sqlite3"
+        stores = SqliteStore(path)
         try:
-            yield Opened(books, books, path)
+            yield Opened(stores, stores, path)
         finally:
-            await books.close()
+            await stores.close()
 
 
 @asynccontextmanager
 async def _postgres() -> AsyncIterator[Opened]:
     schema = f"mcpgate_bench_{secrets.token_hex(4)}"
-    books = await PostgresBooks.open(POSTGRES, schema=schema)
+    stores = await PostgresStore.open(POSTGRES, schema=schema)
     try:
-        yield Opened(books, books, schema=schema)
+        yield Opened(stores, stores, schema=schema)
     finally:
-        await books.close()
+        await stores.close()
         db = await asyncpg.connect(POSTGRES)
         try:
             await db.execute(f'DROP SCHEMA "{schema}" CASCADE')
@@ -75,9 +75,9 @@ async def _postgres() -> AsyncIterator[Opened]:
 async def _redis() -> AsyncIterator[Opened]:
     prefix = f"mcpgate-bench-{secrets.token_hex(4)}"
     async with _sqlite() as beside:
-        counters = await RedisCounters.open(REDIS, beside.durable, prefix)
+        counters = await RedisCounters.open(REDIS, beside.store, prefix)
         try:
-            yield Opened(counters, beside.durable, beside.path, prefix=prefix)
+            yield Opened(counters, beside.store, beside.path, prefix=prefix)
         finally:
             await counters.close()
             client: Any = redis.Redis.from_url(REDIS)
@@ -109,6 +109,6 @@ async def answering(stores: Sequence[Store]) -> tuple[list[Store], dict[str, str
         try:
             async with store.open():
                 there.append(store)
-        except (StoreAway, OSError, asyncpg.PostgresError) as error:
+        except (StoreUnavailable, OSError, asyncpg.PostgresError) as error:
             absent[store.name] = f"{type(error).__name__}: {error}"
     return there, absent

@@ -17,7 +17,7 @@ _THEN_EVERY = 25
 """After this many results without news only every 25th is looked at."""
 
 
-class Keep(Protocol):
+class LearnedStore(Protocol):
     """Where it is kept. Implementations: stores/sqlite.py."""
 
     def load(self, kind: str) -> dict[str, bytes]: ...
@@ -28,7 +28,7 @@ class Keep(Protocol):
 class Memory:
     """Learned shapes and remembered catalogs."""
 
-    def __init__(self, keep: Keep) -> None:
+    def __init__(self, keep: LearnedStore) -> None:
         self._keep = keep
         read = ((key, _parsed(value)) for key, value in keep.load("shape").items())
         self._shapes: dict[str, Shape] = {key: shape for key, shape in read if isinstance(shape, dict)}

@@ -10,8 +10,9 @@ from mcpgate import tokens
 from mcpgate.catalog.arguments import schema_fault
 from mcpgate.cli import console
 from mcpgate.cli.gateway_session import add_config, add_format, run_with_gateway
-from mcpgate.codemode.gateway import Gateway
+from mcpgate.gateway import Gateway
 from mcpgate.governance.callers import LOCAL
+from mcpgate.governance.context import RequestContext
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -61,7 +62,7 @@ async def _examine(gateway: Gateway) -> dict[str, Any]:
 async def _sandbox(gateway: Gateway) -> dict[str, Any]:
     began = time.monotonic()
     try:
-        answer = await gateway.metatools.execute_code(LOCAL, "sum(range(10))")
+        answer = await gateway.metatools.execute_code(RequestContext(LOCAL), "sum(range(10))")
         ok, error = answer.text == "45", "" if answer.text == "45" else answer.text
     except Exception as failure:
         ok, error = False, str(failure)
@@ -76,7 +77,7 @@ async def _sandbox(gateway: Gateway) -> dict[str, Any]:
 async def _store(gateway: Gateway) -> dict[str, Any]:
     began = time.monotonic()
 
-    error = await asyncio.to_thread(gateway.memory.probe)
+    error = await asyncio.to_thread(gateway.learned.probe)
     return {"part": "store (sqlite)", "ok": not error, "seconds": round(time.monotonic() - began, 2), "error": error}
 
 
@@ -85,7 +86,7 @@ async def _books(gateway: Gateway) -> dict[str, Any]:
     began = time.monotonic()
     gate = gateway.gate
     error = await gate.probe()
-    names = dict.fromkeys((gate.durable.name, gate.counters.name))
+    names = dict.fromkeys((gate.store.name, gate.counters.name))
     seconds = round(time.monotonic() - began, 2)
     return {"part": f"ledger ({' and '.join(names)})", "ok": not error, "seconds": seconds, "error": error}
 

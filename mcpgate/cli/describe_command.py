@@ -4,8 +4,9 @@ import argparse
 
 from mcpgate.cli import console
 from mcpgate.cli.gateway_session import add_config, add_format, run_with_gateway
-from mcpgate.codemode.gateway import Gateway
+from mcpgate.gateway import Gateway
 from mcpgate.governance.callers import LOCAL
+from mcpgate.governance.context import RequestContext
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -17,7 +18,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     async def work(gateway: Gateway) -> int:
         if arguments.format == "text":
-            print(await gateway.metatools.describe_tools(LOCAL, arguments.names))
+            print(await gateway.metatools.describe_tools(RequestContext(LOCAL), arguments.names))
         else:
             console.show([gateway.catalog.get_tool(name).raw for name in arguments.names])
         return 0

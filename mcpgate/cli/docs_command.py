@@ -3,8 +3,9 @@
 import argparse
 
 from mcpgate.cli.gateway_session import add_config, run_with_gateway
-from mcpgate.codemode.gateway import Gateway
+from mcpgate.gateway import Gateway
 from mcpgate.governance.callers import LOCAL
+from mcpgate.governance.context import RequestContext
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -14,7 +15,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     async def work(gateway: Gateway) -> int:
-        print(await gateway.metatools.read_docs(LOCAL, " ".join(arguments.topic)))
+        print(await gateway.metatools.read_docs(RequestContext(LOCAL), " ".join(arguments.topic)))
         return 0
 
     return run_with_gateway(arguments, work)

@@ -9,9 +9,9 @@ from typing import TypeVar
 
 from mcpgate.app import running
 from mcpgate.cli.console import Status
-from mcpgate.codemode.gateway import Gateway
 from mcpgate.config.files import NoConfig, find_config, load_config
 from mcpgate.config.settings import Config
+from mcpgate.gateway import Gateway
 
 T = TypeVar("T")
 
@@ -50,7 +50,7 @@ async def opened(arguments: argparse.Namespace, wait: bool, with_engine: bool) -
                     await asyncio.wait((waiting,), timeout=0.3)
                 await asyncio.sleep(0)  # let the catalog be rebuilt
             status.clear()
-            gateway.for_models = False
+            gateway.savings.for_models = False
             yield gateway
     finally:
         status.clear()

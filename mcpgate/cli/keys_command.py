@@ -6,7 +6,7 @@ import datetime
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
-from mcpgate.app import open_books
+from mcpgate.app import open_stores
 from mcpgate.cli import console
 from mcpgate.cli.gateway_session import add_config, config_or_default
 from mcpgate.config.governance import KeySpec
@@ -77,12 +77,12 @@ def _with_admin(config_path: str | None, work: Callable[[Admin], Awaitable[T]]) 
     config = config_or_default(config_path)
 
     async def main() -> T:
-        books = await open_books(config)
+        stores = await open_stores(config)
         try:
             policy = Policy(config.governance)
-            return await work(Admin(books.durable, books.counters, lambda: policy))
+            return await work(Admin(stores.store, stores.counters, lambda: policy))
         finally:
-            await books.close()
+            await stores.close()
 
     return asyncio.run(main())
 

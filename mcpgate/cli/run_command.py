@@ -8,9 +8,10 @@ from pathlib import Path
 
 from mcpgate.cli import console
 from mcpgate.cli.gateway_session import add_config, add_format, run_with_gateway
-from mcpgate.codemode.gateway import Gateway
 from mcpgate.errors import ConfigError
+from mcpgate.gateway import Gateway
 from mcpgate.governance.callers import LOCAL
+from mcpgate.governance.context import RequestContext
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -30,7 +31,7 @@ def run(arguments: argparse.Namespace) -> int:
         raise ConfigError(f"{arguments.file}: cannot be read: {error}") from error
 
     async def work(gateway: Gateway) -> int:
-        answer = await gateway.metatools.execute_code(LOCAL, code, timeout_s=arguments.timeout)
+        answer = await gateway.metatools.execute_code(RequestContext(LOCAL), code, timeout_s=arguments.timeout)
         files = [_save(block, number, Path(arguments.save)) for number, block in enumerate(answer.blocks, 1)]
         outcome = answer.outcome
         if arguments.format == "json":

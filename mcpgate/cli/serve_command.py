@@ -14,16 +14,17 @@ import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
-from mcpgate.api import stdio
-from mcpgate.api.headers import metadata_of
-from mcpgate.app import open_books, running, watch
+from mcpgate.api.http.headers import metadata_of
+from mcpgate.api.mcp import stdio
+from mcpgate.app import open_stores, running
 from mcpgate.cli.gateway_session import add_config
-from mcpgate.codemode.gateway import Gateway
 from mcpgate.config.environment import key_of_environment, metadata_of_environment
 from mcpgate.config.files import find_config, load_config
 from mcpgate.config.settings import Config, is_loopback
 from mcpgate.errors import ConfigError
+from mcpgate.gateway import Gateway
 from mcpgate.governance.callers import Caller
+from mcpgate.lifecycle import watch
 from mcpgate.telemetry import logs
 
 _EARLY_S = 5.0
@@ -79,16 +80,16 @@ def check_reachable(config: Config, host: str) -> None:
 async def _any_key(config: Config) -> bool:
     if config.governance.keys:
         return True
-    books = await open_books(config)
+    stores = await open_stores(config)
     try:
         after = ""
-        while page := await books.durable.list_records("key", after):
+        while page := await stores.store.list_records("key", after):
             if any(record.value["revoked_at"] is None for record in page):
                 return True
             after = page[-1].id
         return False
     finally:
-        await books.close()
+        await stores.close()
 
 
 async def _serve_stdio(config: Config, path: Path) -> int:
@@ -115,10 +116,10 @@ async def _serve_stdio(config: Config, path: Path) -> int:
 async def _serve_http(config: Config, path: Path, host: str, port: int, is_worker: bool) -> int:
     import uvicorn
 
-    from mcpgate.api.http import HttpFace
+    from mcpgate.api.server import Server
 
     async with running(config, _log_progress) as gateway, _watching(gateway, path):
-        face = HttpFace(gateway, host, sessions=not is_worker)
+        face = Server(gateway, host, sessions=not is_worker)
         server = uvicorn.Server(
             uvicorn.Config(
                 face,

@@ -4,8 +4,9 @@ import argparse
 
 from mcpgate.cli import console
 from mcpgate.cli.gateway_session import add_config, add_format, run_with_gateway
-from mcpgate.codemode.gateway import Gateway
+from mcpgate.gateway import Gateway
 from mcpgate.governance.callers import LOCAL
+from mcpgate.governance.context import RequestContext
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -21,7 +22,11 @@ def run(arguments: argparse.Namespace) -> int:
 
     async def work(gateway: Gateway) -> int:
         if arguments.format == "text":
-            print(await gateway.metatools.list_tools(LOCAL, query or None, arguments.server, arguments.limit))
+            print(
+                await gateway.metatools.list_tools(
+                    RequestContext(LOCAL), query or None, arguments.server, arguments.limit
+                )
+            )
             return 0
         server = gateway.catalog.get_server(arguments.server) if arguments.server else None
         if query:

@@ -7,7 +7,7 @@ import sys
 import time
 from typing import Any
 
-from mcpgate.app import open_books
+from mcpgate.app import open_stores
 from mcpgate.cli import console
 from mcpgate.cli.gateway_session import add_config, config_or_default
 from mcpgate.codemode.savings import CHARS_PER_TOKEN
@@ -45,11 +45,11 @@ def run(arguments: argparse.Namespace) -> int:
     config = config_or_default(arguments.config)
 
     async def read() -> list[dict[str, Any]]:
-        books = await open_books(config)
+        stores = await open_stores(config)
         try:
-            return await books.durable.report(query)
+            return await stores.store.report(query)
         finally:
-            await books.close()
+            await stores.close()
 
     rows = [shown_row(row) for row in asyncio.run(read())]
     if arguments.format == "json":

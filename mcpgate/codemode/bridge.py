@@ -1,15 +1,10 @@
 """One tool call from inside the sandbox: find the tool among those that the caller may call, bind and check the
-arguments, have the gate admit it, call the upstream, make the result a value. Everything that can go wrong comes out
-as ToolFailed, in words for the model."""
+arguments, have it made (proxy/calls.py), make the result a value. Everything that can go wrong comes out as ToolFailed,
+in words for the model."""
 
-import logging
-from collections.abc import Callable
-from functools import partial
 from typing import Any
 
-from mcpgate import jsontext
 from mcpgate.catalog.arguments import ArgumentFault, bind, check
-from mcpgate.catalog.catalog import Catalog
 from mcpgate.catalog.learned import Memory
 from mcpgate.catalog.stubs import call_shape
 from mcpgate.catalog.tools import Tool
@@ -17,53 +12,35 @@ from mcpgate.codemode.handles import HandleStore, Kept
 from mcpgate.codemode.values import error_of, value_of
 from mcpgate.errors import McpgateError, NotAllowed, UpstreamError
 from mcpgate.governance.callers import Caller
-from mcpgate.governance.gate import Gate
-from mcpgate.governance.records import Request, Usage
-from mcpgate.governance.store import Content
-from mcpgate.upstream.connection import OnProgress, RpcError
-from mcpgate.upstream.pool import UpstreamPool
+from mcpgate.governance.context import RequestContext
+from mcpgate.proxy.calls import Calls
+from mcpgate.proxy.views import Views
+from mcpgate.upstream.connection import RpcError
 from mcpgate_sandbox.engine import Handle
 from mcpgate_sandbox.errors import ToolFailed
-
-log = logging.getLogger("mcpgate.bridge")
 
 
 class Bridge:
     """Carries calls from code to upstreams."""
 
-    def __init__(
-        self,
-        pool: UpstreamPool,
-        catalog: Callable[[Caller], Catalog],
-        memory: Memory,
-        handles: HandleStore,
-        gate: Gate,
-    ) -> None:
-        """`catalog`: what a caller may call."""
-        self._pool, self._catalog, self._memory, self._handles = pool, catalog, memory, handles
-        self._gate = gate
+    def __init__(self, views: Views, calls: Calls, learned: Memory, handles: HandleStore) -> None:
+        self._views, self._calls, self._learned, self._handles = views, calls, learned, handles
 
     async def call_tool(
-        self,
-        caller: Caller,
-        server: str,
-        tool_name: str,
-        positional: list[Any],
-        named: dict[str, Any],
-        on_progress: OnProgress | None = None,
-        execution_id: str | None = None,
+        self, context: RequestContext, server: str, tool_name: str, positional: list[Any], named: dict[str, Any]
     ) -> Any:
         """The tool's value. Raises ToolFailed."""
+        caller = context.caller
         tool = self._find(caller, server, tool_name)
         try:
             arguments = bind(tool, [self._loaded(caller, v) for v in positional], self._loaded(caller, named))
             check(tool, arguments)
         except ArgumentFault as fault:
-            shape = call_shape(tool, self._memory.observed(tool))
-            raise ToolFailed(f"{fault}\n  {shape}", server=server, tool=tool.ident, kind="arguments") from None
-        request = Request("tool", server=tool.server, tool=tool.name, estimate=Usage(calls=1), parent_id=execution_id)
+            raise ToolFailed(
+                f"{fault}\n  {self.shape(tool)}", server=server, tool=tool.ident, kind="arguments"
+            ) from None
         try:
-            result = await self.carry(caller, request, arguments, on_progress)
+            result = await self._calls.carry(context, tool, arguments)
         except RpcError as error:
             raise ToolFailed(error.message, server=server, tool=tool.ident, data=error.rpc_data) from None
         except McpgateError as error:
@@ -73,43 +50,16 @@ class Bridge:
             message, data = error_of(result)
             raise ToolFailed(message, server=server, tool=tool.ident, data=data)
         value = value_of(tool, result, lambda *part: handle_of(self._handles.keep_data(caller.owner, *part)))
-        self._memory.learn(tool, value)
+        self._learned.learn(tool, value)
         return value
 
-    async def carry(
-        self,
-        caller: Caller,
-        request: Request,
-        arguments: dict[str, Any],
-        on_progress: OnProgress | None = None,
-        meta: Any = None,
-    ) -> dict[str, Any]:
-        """Make an allowed call: admit it, call the upstream, settle. Its result as the server sent it. Raises what
-        the gate refuses, UpstreamError, RpcError."""
-        upstream = self._pool.get(request.server or "")
-        async with self._gate.admit(caller, request) as admission:
-            # A call that is sent is spent, whatever comes of it; one that finds nobody to send it to is not.
-            on_sent = partial(admission.spent, request.estimate)
-            try:
-                result = await upstream.call(
-                    request.tool or "", arguments, on_progress=on_progress, meta=meta, on_sent=on_sent
-                )
-            except RpcError:
-                admission.outcome = "tool_error"
-                raise
-            if result.get("isError") is True:
-                admission.outcome = "tool_error"
-            if self._gate.config.log_content:
-                admission.content = Content(*(jsontext.dumps(part).decode() for part in (arguments, result)))
-            if admission.warnings:
-                meta = result.get("_meta")
-                kept = meta if isinstance(meta, dict) else {}
-                result = {**result, "_meta": {**kept, "mcpgate/warnings": list(admission.warnings)}}
-            return result
+    def shape(self, tool: Tool) -> str:
+        """How a tool is called and what it returns, as far as is known."""
+        return call_shape(tool, self._learned.observed(tool))
 
     def tool_names(self, caller: Caller, server: str) -> dict[str, str]:
         """Accepted spelling → identifier, of a server's tools. Raises ToolFailed when it is not connected."""
-        found = self._catalog(caller).find_server(server)
+        found = self._views.catalog_of(caller).find_server(server)
         if found is None:
             raise ToolFailed(f"there is no server {server!r}")
         if found.trouble and not found.tools:
@@ -117,7 +67,7 @@ class Bridge:
         return {spelling: tool.ident for spelling, tool in found.accepted.items()}
 
     def _find(self, caller: Caller, server: str, tool_name: str) -> Tool:
-        catalog = self._catalog(caller)
+        catalog = self._views.catalog_of(caller)
         found = catalog.find_server(server)
         tool = found.accepted.get(tool_name) if found else None
         if found is None or tool is None:

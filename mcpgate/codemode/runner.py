@@ -4,22 +4,23 @@ outcome an answer. It does not make tool calls: see bridge."""
 import asyncio
 import dataclasses
 import time
-from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from mcpgate.catalog.catalog import Catalog, nearest
-from mcpgate.catalog.learned import Memory
-from mcpgate.catalog.stubs import call_shape
-from mcpgate.catalog.tools import Tool
 from mcpgate.codemode import precheck, results
 from mcpgate.codemode.bridge import Bridge
 from mcpgate.codemode.handles import HandleStore
+from mcpgate.codemode.savings import Savings
+from mcpgate.config.settings import Settings
 from mcpgate.errors import InvalidRequest, McpgateError, Unavailable
+from mcpgate.governance.admission import Admission
 from mcpgate.governance.callers import Caller
-from mcpgate.governance.gate import Admission, Gate
+from mcpgate.governance.context import RequestContext
+from mcpgate.governance.gate import Gate
 from mcpgate.governance.records import Request, Usage
+from mcpgate.proxy.views import Views
 from mcpgate.tokens import estimate
-from mcpgate.upstream.connection import OnProgress
 from mcpgate.upstream.pool import UpstreamPool
 from mcpgate_sandbox.engine import Engine, Execution, Handle, Limits, Outcome
 from mcpgate_sandbox.errors import CodeFailed, LimitReached, SandboxUnavailable
@@ -37,8 +38,6 @@ class Answer:
     blocks: tuple[dict[str, Any], ...] = ()
     """MCP content besides the text: images and blobs that the code returned."""
     outcome: Outcome | None = None
-    warnings: tuple[str, ...] = ()
-    """Of budgets that are nearly used up."""
 
 
 def _outcome_of(answer: Answer) -> str:
@@ -54,64 +53,54 @@ class Runner:
 
     def __init__(
         self,
+        settings: Settings,
         engine: Engine,
         bridge: Bridge,
+        views: Views,
         pool: UpstreamPool,
-        catalog: Callable[[Caller], Catalog],
-        memory: Memory,
         handles: HandleStore,
         gate: Gate,
-        saved: Callable[[Caller, str, Outcome | None], Usage],
+        savings: Savings,
     ) -> None:
-        self._engine, self._bridge, self._pool = engine, bridge, pool
-        self._catalog, self._memory, self._handles = catalog, memory, handles
-        self._gate, self._saved = gate, saved
+        self._settings, self._engine, self._bridge, self._views = settings, engine, bridge, views
+        self._pool, self._handles, self._gate, self._savings = pool, handles, gate, savings
 
-    async def run(
-        self,
-        caller: Caller,
-        code: str,
-        limits: Limits,
-        max_result_tokens: int,
-        session: str | None = None,
-        on_progress: OnProgress | None = None,
-    ) -> Answer:
+    def limits(self, caller: Caller) -> Limits:
+        """What an execution of this caller may use: the settings, with the caller's own in their places."""
+        return Limits(**{**self._settings.config.sandbox.limits(), **caller.limits})
+
+    async def run(self, context: RequestContext, code: str, limits: Limits, session: str | None = None) -> Answer:
         """Run the code. Raises Unavailable when no code can run at all, InvalidRequest for a bad session name, and
         what the gate refuses."""
         code = _unfenced(code)
         if session is not None and not (0 < len(session) <= 100):
             raise InvalidRequest("session must be a name of 1–100 characters")
         request = Request("execution", tool="execute_code", estimate=Usage(seconds=limits.timeout_s))
-        async with self._gate.admit(caller, request) as admission:
-            answer = await self._run(admission, code, limits, max_result_tokens, session, on_progress)
+        async with self._gate.admit(context, request) as admission:
+            answer = await self._run(context, admission, code, limits, session)
             outcome = answer.outcome
-            ran_s = 0.0 if outcome is None else max(0.0, outcome.wall_s - outcome.tool_wait_s)
-            seconds = min(ran_s, limits.timeout_s)  # which is what was reserved
-            admission.spent(dataclasses.replace(self._saved(caller, answer.text, outcome), seconds=seconds))
+            if outcome is not None:
+                ran_s = max(0.0, outcome.wall_s - outcome.tool_wait_s)
+                admission.spent(Usage(seconds=min(ran_s, limits.timeout_s)))  # which is what was reserved
+                admission.timings |= {"sandbox": ran_s * 1000, "tools": outcome.tool_wait_s * 1000}
+            admission.saved = self._savings.of(context.caller, answer.text, outcome)
             admission.outcome = _outcome_of(answer)
-            return dataclasses.replace(answer, warnings=admission.warnings)
+            return answer
 
     async def _run(
-        self,
-        admission: Admission,
-        code: str,
-        limits: Limits,
-        max_result_tokens: int,
-        session: str | None,
-        on_progress: OnProgress | None,
+        self, context: RequestContext, admission: Admission, code: str, limits: Limits, session: str | None
     ) -> Answer:
-        caller, execution_id = admission.caller, admission.request.id
+        caller = context.caller
         await self._wait_for_servers(caller, code)
-        catalog = self._catalog(caller)
+        catalog = self._views.catalog_of(caller)
         if faults := precheck.precheck(code, catalog, session is not None):
-            return Answer(precheck.explain(faults, self._shape), is_error=True)
+            return Answer(precheck.explain(faults, self._bridge.shape), is_error=True)
+        inside = context.inside(admission)
         execution = Execution(
             code=code,
             servers=tuple(server.ident for server in catalog.servers),
-            call_tool=lambda server, tool, positional, named: self._bridge.call_tool(
-                caller, server, tool, positional, named, on_progress, execution_id
-            ),
-            host_call=lambda name, arguments: self._bridge.host_call(caller, name, arguments),
+            call_tool=partial(self._bridge.call_tool, inside),
+            host_call=partial(self._bridge.host_call, caller),
             limits=limits,
             session=session,
             owner=caller.owner,
@@ -125,20 +114,20 @@ class Runner:
             raise
         except SandboxUnavailable as error:
             raise Unavailable(f"no code can run: {error}") from error
+        max_tokens = self._settings.config.code_mode.max_result_tokens
         try:
-            return self._answer(caller, outcome, catalog, max_result_tokens)
+            return self._answer(caller, outcome, catalog, max_tokens)
         except RecursionError:
             shown = dataclasses.replace(outcome, result="(the result is nested too deeply to be shown)")
-            return self._answer(caller, shown, catalog, max_result_tokens)
+            return self._answer(caller, shown, catalog, max_tokens)
 
     async def _wait_for_servers(self, caller: Caller, code: str) -> None:
         """A server that is just starting is waited for if the code names it; others are not."""
-        named = [server.name for server in precheck.mentioned_servers(code, self._catalog(caller)) if server.trouble]
+        named = [
+            server.name for server in precheck.mentioned_servers(code, self._views.catalog_of(caller)) if server.trouble
+        ]
         if named:
             await self._pool.settled(named, _WAIT_FOR_START_S)
-
-    def _shape(self, tool: Tool) -> str:
-        return call_shape(tool, self._memory.observed(tool))
 
     def _answer(self, caller: Caller, outcome: Outcome, catalog: Catalog, max_tokens: int) -> Answer:
         parts = []

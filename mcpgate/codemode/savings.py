@@ -7,14 +7,49 @@ would have paid for them: the further requests that calling those tools one by o
 answer is read again with each later request of the conversation.
 """
 
-from mcpgate.governance.records import Usage
+from collections.abc import Callable
+from typing import Any
+
+from mcpgate import jsontext
+from mcpgate.governance.callers import Caller, Grants
+from mcpgate.governance.records import Saved
+from mcpgate.proxy.views import Views
 from mcpgate_sandbox.engine import Outcome
 
 CHARS_PER_TOKEN = 4
+_MAX_REMEMBERED = 1000
+"""Different sets of grants whose definitions are measured."""
 
 
-def saved(theirs: int, ours: int, answer: str, outcome: Outcome | None) -> Usage:
+class Savings:
+    """Measures what callers would have been sent, and were."""
+
+    def __init__(self, views: Views, tool_list: Callable[[Caller], list[dict[str, Any]]]) -> None:
+        """`tool_list`: what the gateway's own `tools/list` shows a caller."""
+        self._views, self._tool_list = views, tool_list
+        self._measured: dict[Grants, tuple[int, int]] = {}
+        self.for_models = True
+        """False where people ask: they save no tokens."""
+
+    def of(self, caller: Caller, answer: str, outcome: Outcome | None) -> Saved:
+        """What a call of a meta-tool has saved its caller; `outcome` if it ran code."""
+        if not self.for_models:
+            return Saved()
+        chars = self._measured.get(caller.grants)
+        if chars is None:
+            if len(self._measured) > _MAX_REMEMBERED:
+                self._measured.clear()
+            theirs = sum(len(jsontext.dumps(tool.raw)) for tool in self._views.catalog_of(caller).tools)
+            chars = self._measured[caller.grants] = (theirs, len(jsontext.dumps(self._tool_list(caller))))
+        return saved(*chars, answer, outcome)
+
+    def forget(self) -> None:
+        """The tools have changed."""
+        self._measured.clear()
+
+
+def saved(theirs: int, ours: int, answer: str, outcome: Outcome | None) -> Saved:
     """What one call of a meta-tool saved. `theirs`, `ours`: characters of all upstream definitions that the caller
     may see, and of the gateway's own; `outcome` if the call ran code."""
     results = 0 if outcome is None else (outcome.answer_chars - len(answer)) // CHARS_PER_TOKEN
-    return Usage(definition_tokens_saved=(theirs - ours) // CHARS_PER_TOKEN, result_tokens_saved=results)
+    return Saved((theirs - ours) // CHARS_PER_TOKEN, results)

@@ -110,13 +110,13 @@ def _parse(text: str) -> Any:
 
 
 class _Twice(ValueError):
-    """A key that stands twice is an error, not a silent loss."""
+    """A duplicate key is an error, not a silent loss."""
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     keys = [key for key, _ in pairs]
     if twice := next((key for key in keys if keys.count(key) > 1), None):
-        raise _Twice(f"key {twice!r} stands twice")
+        raise _Twice(f"duplicate key {twice!r}")
     return dict(pairs)
 
 
@@ -127,7 +127,7 @@ class _UniqueKeys(yaml.SafeLoader):
         for key, _ in node.value:
             if isinstance(key, yaml.ScalarNode) and key.tag != "tag:yaml.org,2002:merge":
                 if key.value in seen:
-                    raise _Twice(f"key {key.value!r} stands twice, again in line {key.start_mark.line + 1}")
+                    raise _Twice(f"duplicate key {key.value!r} in line {key.start_mark.line + 1}")
                 seen.add(key.value)
         return node
 

@@ -303,6 +303,9 @@ class GovernanceConfig(Model):
     """How long a call waits for money that is only held by others."""
     lease_s: float = Field(default=30.0, ge=1, le=3600)
     """What a process had reserved is free again so long after it died."""
+    durability: Literal["auto", "always"] = "auto"
+    """When an entry of the ledger is on disk. auto: before the answer where a budget or limit applies, else within a
+    tenth of a second. always: before every answer."""
     when_store_is_away: Literal["refuse", "allow"] = "refuse"
     """allow: calls go on uncounted against the limits, with a warning metric."""
     retention: PeriodText = "90d"
@@ -315,7 +318,7 @@ class GovernanceConfig(Model):
         for kind, rules in (("budgets", self.budgets), ("rate_limits", self.rate_limits)):
             ids = [rule.id for rule in rules]
             if twice := next((id for id in ids if ids.count(id) > 1), None):
-                raise ValueError(f"{kind}: id {twice!r} stands twice")
+                raise ValueError(f"{kind}: duplicate id {twice!r}")
         secrets = [key.secret.get_secret_value() for key in self.keys.values()]
         if len(set(secrets)) < len(secrets):
             raise ValueError("keys: two keys have the same secret")

@@ -108,6 +108,13 @@ class Config(Model):
         return servers
 
 
+class Settings:
+    """The configuration in force: whoever reads `config` reads the latest valid edit of the file."""
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+
+
 def is_loopback(host: str) -> bool:
     """Whether only this machine reaches a host by this name or address."""
     if host == "localhost":

@@ -18,7 +18,7 @@ from mcpgate.governance.policy import RECORD_KINDS, Policy
 from mcpgate.governance.records import new_id, shown_moment, to_usd
 from mcpgate.governance.rule import Rule
 from mcpgate.governance.rules import budget_rule, rate_limit_rules, scope_rules
-from mcpgate.governance.store import Change, Counters, Durable, Record
+from mcpgate.governance.store import Change, Counters, Record, Store
 
 _MOST_SUBJECTS = 1000
 _TRIES = 20
@@ -29,12 +29,12 @@ class Admin:
 
     def __init__(
         self,
-        durable: Durable,
+        store: Store,
         counters: Counters,
         policy: Callable[[], Policy],
         clock: Callable[[], float] = time.time,
     ) -> None:
-        self._durable, self._counters, self._policy, self._clock = durable, counters, policy, clock
+        self._store, self._counters, self._policy, self._clock = store, counters, policy, clock
 
     # --- keys
 
@@ -48,14 +48,14 @@ class Admin:
         value = to_record(spec, digests, secret[-4:], now)
         key, _ = from_record(id, value)  # before it is written: what cannot be read again must not get there
         scope_rules("key", id, spec)
-        if not await self._durable.change(Change("key", id, value, actor, "create", now, digests, only_new=True)):
+        if not await self._store.change(Change("key", id, value, actor, "create", now, digests, only_new=True)):
             raise Conflict(f"there is a key {id!r} already")
         return key, secret
 
     async def list_keys(self, after: str = "", limit: int = 1000) -> list[VirtualKey]:
         """Those of the configuration file first, then by id."""
         declared = [key for key, _ in self._policy().keys.values()] if not after else []
-        records = await self._durable.list_records("key", after, limit)
+        records = await self._store.list_records("key", after, limit)
         return [*declared, *(from_record(record.id, record.value)[0] for record in records)]
 
     async def get_key(self, name: str) -> tuple[VirtualKey, KeySpec]:
@@ -112,17 +112,17 @@ class Admin:
             scope_rules("key", key.id, spec)
             at, digests = self._clock(), key.digests
             change = Change("key", key.id, value, actor, action, at, digests, replaces=record.value)
-            if await self._durable.change(change):
+            if await self._store.change(change):
                 return key
         raise Conflict(f"key {name!r} is being changed by others; try again")
 
     async def _get_record(self, name: str) -> Record:
-        record = await self._durable.get_record("key", name)
+        record = await self._store.get_record("key", name)
         if record is not None:
             return record
         named = []
         after = ""
-        while page := await self._durable.list_records("key", after):
+        while page := await self._store.list_records("key", after):
             named += [record for record in page if record.value["spec"].get("name") == name]
             after = page[-1].id
         if len(named) > 1:  # a revoked key's name is free again
@@ -147,7 +147,7 @@ class Admin:
         _rules_of(kind, id, parsed)
         stored = parsed.model_dump(mode="json", exclude_defaults=True)
         action = "change" if id in self._table(kind) else "create"
-        await self._durable.change(Change(kind, id, stored, actor, action, self._clock()))
+        await self._store.change(Change(kind, id, stored, actor, action, self._clock()))
         return parsed
 
     async def delete(self, kind: str, id: str, actor: str) -> None:
@@ -156,7 +156,7 @@ class Admin:
             raise Conflict(f"{kind} {id!r} stands in the configuration file and is changed there")
         if id not in self._table(kind):
             raise NotFound(f"there is no {kind} {id!r}")
-        await self._durable.change(Change(kind, id, None, actor, "delete", self._clock()))
+        await self._store.change(Change(kind, id, None, actor, "delete", self._clock()))
 
     def _table(self, kind: str) -> Mapping[str, BaseModel]:
         return self._policy().tables[kind]
@@ -199,7 +199,7 @@ class Admin:
             names = await self._counters.names(rule.counter(""), 1_000_000)
             for name in names if subject is None else [rule.counter(subject)]:
                 await self._counters.reset(name)
-        await self._durable.change(Change(kind, id, {"subject": subject}, actor, "reset", self._clock()))
+        await self._store.change(Change(kind, id, {"subject": subject}, actor, "reset", self._clock()))
 
     async def _rules(self, kind: str, id: str) -> Sequence[Rule]:
         if kind == "key":

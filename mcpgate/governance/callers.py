@@ -5,13 +5,10 @@ import ipaddress
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from mcpgate.governance.records import EMPTY
-
-if TYPE_CHECKING:
-    from mcpgate.governance.gate import Admission
-    from mcpgate.governance.rule import Rule
+from mcpgate.governance.rule import Rule
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,13 +89,15 @@ class Caller:
     customer: str | None = None
     grants: Grants = ALL_GRANTS
     limits: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
-    """What its executions may use, where that differs from the settings: see `governance_config.LimitsConfig`."""
+    """What its executions may use, where that differs from the settings: see `config/governance.LimitsConfig`."""
     metadata: Mapping[str, str] = field(default_factory=lambda: EMPTY)
     """What this request says of itself: `project_id`, `env`, …"""
-    rules: "tuple[Rule, ...]" = field(default=(), repr=False, compare=False)
-    """The ceilings that its key, user, team and customer have of their own."""
-    noted: "list[Admission] | None" = field(default=None, repr=False, compare=False)
-    """Where what is admitted for this one request is noted, for a face that tells of it in headers."""
+    rules: tuple[Rule, ...] = field(default=(), repr=False, compare=False)
+    """The limits that its key, user, team and customer have of their own."""
+    digest: str | None = field(default=None, repr=False, compare=False)
+    """Of the secret that it came with, SHA-256 in hex."""
+    address: str | None = field(default=None, repr=False, compare=False)
+    """Where it called from."""
 
     @property
     def is_local(self) -> bool:

@@ -53,8 +53,8 @@ def sums_of(entry: Entry) -> dict[str, float]:
         "cache_write_tokens": usage.cache_write_tokens,
         "seconds": usage.seconds,
         "latency_ms": entry.latency_ms,
-        "definition_tokens_saved": usage.definition_tokens_saved,
-        "result_tokens_saved": usage.result_tokens_saved,
+        "definition_tokens_saved": entry.saved.definition_tokens,
+        "result_tokens_saved": entry.saved.result_tokens,
     }
 
 
@@ -68,7 +68,7 @@ def make_query(by: Sequence[str], where: Mapping[str, str], since: str, until: s
         if name not in DIMENSIONS and not METADATA.fullmatch(name):
             raise InvalidRequest(f"cannot choose by {name!r}; there are {', '.join(DIMENSIONS)} and metadata.NAME")
     if len(set(by)) < len(by):
-        raise InvalidRequest("a dimension stands twice")
+        raise InvalidRequest("duplicate dimension")
     return Query(_moment(since, now), now + 1 if until is None else _moment(until, now), tuple(by), dict(where))
 
 

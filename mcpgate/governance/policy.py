@@ -3,7 +3,7 @@ configuration file. Says who a key's caller is and which rules a request falls u
 
 import logging
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
@@ -21,8 +21,8 @@ from mcpgate.config.governance import (
 from mcpgate.errors import ConfigError
 from mcpgate.governance.callers import Caller, VirtualKey
 from mcpgate.governance.keys import digest_of, make_key
-from mcpgate.governance.records import Claim, Request
-from mcpgate.governance.rule import Match, Rule, measured
+from mcpgate.governance.records import Request
+from mcpgate.governance.rule import Match, Rule, Share, measured
 from mcpgate.governance.rules import budget_rule, matching, mentioned_metadata, rate_limit_rules, scope_rules
 from mcpgate.governance.store import Record
 
@@ -35,16 +35,8 @@ RECORD_KINDS: dict[str, type[BaseModel]] = {
     "rate_limit": RateLimitRuleConfig,
 }
 """What can be declared while running, besides keys."""
-_ESTIMATED_EXACTLY = ("tool", "execution", "meta")
+_ESTIMATED_EXACTLY = ("tool", "resource", "execution", "meta")
 _MOST_REMEMBERED = 20_000
-
-
-@dataclass(frozen=True, slots=True)
-class Share:
-    """What one rule takes from one request."""
-
-    match: Match
-    claim: Claim
 
 
 class Policy:
@@ -141,7 +133,7 @@ class Policy:
         to be the most, what would take nothing is left out: a free call needs no trip to the store; nor, unless
         `with_unpriced`, does one without a price."""
         shares = []
-        for match in self._matching(caller, request):
+        for match in self.matches(caller, request):
             amount = measured(match.rule.measure, cost, request.estimate)
             claim = match.rule.claim(match.subject, request.at, amount, match.governs)
             unpriced = with_unpriced and cost is None and match.rule.measure == "cost"
@@ -149,8 +141,9 @@ class Policy:
                 shares.append(Share(match, claim))
         return tuple(shares)
 
-    def _matching(self, caller: Caller, request: Request) -> tuple[Match, ...]:
-        # Rules look at little of a request, and what they look at comes again and again.
+    def matches(self, caller: Caller, request: Request) -> tuple[Match, ...]:
+        """The rules that a request falls under. Rules look at little of a request, and what they look at comes again
+        and again, so that most answers are remembered."""
         if not self.rules and not caller.rules:
             return ()
         seen = (
@@ -164,6 +157,7 @@ class Policy:
             request.tool,
             request.provider,
             request.model,
+            request.alias,
             request.parent_id is None,
             *(caller.metadata.get(name) for name in self._metadata),
         )

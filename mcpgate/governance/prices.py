@@ -20,7 +20,7 @@ class Prices:
     def cost(self, request: Request, usage: Usage) -> int | None:
         """Nano-dollars; None where nothing is known."""
         match request.kind:
-            case "tool":
+            case "tool" | "resource":
                 price = self._of_tool(request.server or "", request.tool or "")
                 return None if price is None else price * usage.calls
             case "execution":
@@ -28,6 +28,8 @@ class Prices:
                 return 0 if self._second is None else round(self._second * usage.seconds)
             case "meta":
                 return 0
+            case "chat" | "embedding" if request.provider is None:
+                return 0  # its attempts cost, each by itself
         return None
 
     def _of_tool(self, server: str, tool: str) -> int | None:

@@ -26,6 +26,8 @@ def shown_moment(at: float) -> str | None:
 
 
 EMPTY: Mapping[str, str] = MappingProxyType({})
+NO_COUNTS: Mapping[str, int] = MappingProxyType({})
+NO_TIMES: Mapping[str, float] = MappingProxyType({})
 
 
 def to_nano(usd: Decimal) -> int:
@@ -39,7 +41,7 @@ def to_usd(nano: int) -> Decimal:
     return value if value == 0 or value.as_tuple().exponent <= 0 else value.quantize(Decimal(1))  # type: ignore[operator]
 
 
-Kind = Literal["tool", "execution", "meta", "chat", "embedding"]
+Kind = Literal["tool", "resource", "execution", "meta", "chat", "embedding"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,9 +57,19 @@ class Usage:
     cache_write_tokens: int = 0
     seconds: float = 0.0
     """Of running code."""
-    definition_tokens_saved: int = 0
-    result_tokens_saved: int = 0
-    """Against classic MCP, estimated: see codemode/savings.py."""
+    more: Mapping[str, int] = field(default_factory=lambda: NO_COUNTS)
+    """What few requests have, by name: reasoning_tokens, audio_input_tokens, image_tokens …"""
+
+
+@dataclass(frozen=True, slots=True)
+class Saved:
+    """Tokens that a request did not cost, estimated: see codemode/savings.py. Small answers can cost more than they
+    save, which makes these negative."""
+
+    definition_tokens: int = 0
+    """Of tool definitions that the model was not sent."""
+    result_tokens: int = 0
+    """Of tool results that it did not read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,12 +81,16 @@ class Request:
     tool: str | None = None
     """A tool's own name, without the server; of kind `meta` the meta-tool's."""
     provider: str | None = None
+    """Of an attempt, with `model`; a chat as a whole has none."""
     model: str | None = None
+    """Of an attempt the provider's own name; of a chat as a whole the alias that the client asked for."""
+    alias: str | None = None
+    """Of an attempt: what the client asked for. Rules on models look at it too."""
     estimate: Usage = field(default_factory=Usage)
     id: str = field(default_factory=lambda: new_id("rq"))
     parent_id: str | None = None
-    """The execution that a tool was called from: such a request is counted, but not as one more request of the
-    caller, unless a rule speaks of servers or tools."""
+    """The execution or chat that this belongs to: such a request is counted, but not as one more request of the
+    caller, unless a rule speaks of servers, tools, providers or models."""
     at: float = field(default_factory=time.time)
     """Epoch seconds. Everything it costs is counted at this moment."""
 
@@ -100,8 +116,8 @@ class Claim:
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
-    """What a counter stands at, over the cells that count."""
+class Balance:
+    """What is spent and held of one counter, over the cells that count."""
 
     spent: int = 0
     held: int = 0
@@ -118,14 +134,17 @@ class Reservation:
     owner: str
     """The process that must settle or release it, and whose lease keeps it."""
     claims: tuple[Claim, ...]
+    abandoned: "Entry | None" = None
+    """Where money is held: the entry that is written, with every claim spent as held, if the owner dies before it
+    settles. A request that was sent has been paid for, whoever is left to say so."""
 
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
     """Why a reservation was not made."""
 
-    misfits: tuple[tuple[int, Standing], ...]
-    """Every claim that did not fit, by its place, with what its counter stood at."""
+    misfits: tuple[tuple[int, Balance], ...]
+    """Every claim that did not fit, by its place, with the balance of its counter."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +155,7 @@ class Entry:
     parent_id: str | None
     at: float
     """When it was admitted, epoch seconds."""
-    kind: str
+    kind: Kind
     key: str
     user: str | None
     team: str | None
@@ -154,6 +173,11 @@ class Entry:
     cache: str = ""
     """How a cache answered it: exact, semantic, or nothing."""
     metadata: Mapping[str, str] = field(default_factory=lambda: EMPTY)
+    saved: Saved = field(default_factory=Saved)
+    timings: Mapping[str, float] = field(default_factory=lambda: NO_TIMES)
+    """Milliseconds by what took them: upstream, sandbox, tools, first_token …"""
+    facts: Mapping[str, str] = field(default_factory=lambda: EMPTY)
+    """What else the request log shows: request (the `x-request-id`), client, session, attempts …"""
 
 
 _random = random.Random(secrets.randbits(256))
@@ -162,6 +186,6 @@ _random = random.Random(secrets.randbits(256))
 os.register_at_fork(after_in_child=lambda: _random.seed(secrets.randbits(256)))
 
 
-def new_id(kind: str) -> str:
+def new_id(prefix: str) -> str:
     """Not a secret: a system call for each would cost every request more than the rest of its admission."""
-    return f"{kind}_{_random.getrandbits(80):020x}"
+    return f"{prefix}_{_random.getrandbits(80):020x}"

@@ -8,9 +8,8 @@ from dataclasses import dataclass
 from mcpgate.config.governance import SCOPES
 from mcpgate.errors import BudgetExceeded, McpgateError, RateLimited
 from mcpgate.governance.callers import Caller
-from mcpgate.governance.policy import Share
-from mcpgate.governance.records import Refusal, Standing, shown_moment, to_usd
-from mcpgate.governance.rule import shown_amount
+from mcpgate.governance.records import Balance, Refusal, shown_moment, to_usd
+from mcpgate.governance.rule import Share, shown_amount
 
 
 def scope_of(caller: Caller, share: Share) -> str:
@@ -27,23 +26,23 @@ def scope_of(caller: Caller, share: Share) -> str:
 @dataclass(frozen=True, slots=True)
 class _Misfit:
     share: Share
-    standing: Standing
+    balance: Balance
     spent: bool
     """It would not fit even if nothing were held."""
     resets_at: float
 
 
-def judge(caller: Caller, shares: Sequence[Share], refusal: Refusal, now: float) -> tuple[McpgateError, bool]:
+def refusal_for(caller: Caller, shares: Sequence[Share], refusal: Refusal, now: float) -> tuple[McpgateError, bool]:
     """The error that a refusal is, and whether waiting a moment may help: nothing is spent but all is held. Pure."""
     misfits = []
-    for place, standing in refusal.misfits:
+    for place, balance in refusal.misfits:
         share = shares[place]
         claim, rule = share.claim, share.match.rule
         # A request that is under way counts as one however it ends.
-        taken = standing.spent + (standing.held if claim.measure == "requests" else 0)
+        taken = balance.spent + (balance.held if claim.measure == "requests" else 0)
         spent = taken + claim.amount > (claim.limit or 0)
-        first = claim.cell if standing.first is None else standing.first
-        misfits.append(_Misfit(share, standing, spent, rule.window.frees_at(first)))
+        first = claim.cell if balance.first is None else balance.first
+        misfits.append(_Misfit(share, balance, spent, rule.window.frees_at(first)))
     # What helps longest is what to say: a budget before a rate limit, what is spent before what is held.
     worst = max(misfits, key=lambda m: (m.spent, m.share.claim.measure == "cost", m.resets_at))
     held = not worst.spent and all(m.share.claim.measure != "concurrency" for m in misfits)
@@ -51,16 +50,16 @@ def judge(caller: Caller, shares: Sequence[Share], refusal: Refusal, now: float)
 
 
 def _error_of(caller: Caller, misfit: _Misfit, now: float) -> McpgateError:
-    share, standing = misfit.share, misfit.standing
+    share, balance = misfit.share, misfit.balance
     rule, claim = share.match.rule, share.claim
     scope = scope_of(caller, share)
     resets = shown_moment(misfit.resets_at)
     if rule.measure == "cost":
-        left = max(0, rule.limit - standing.spent - standing.held)
+        left = max(0, rule.limit - balance.spent - balance.held)
         money = {
             "limit_usd": float(to_usd(rule.limit)),
-            "spent_usd": float(to_usd(standing.spent)),
-            "reserved_usd": float(to_usd(standing.held)),
+            "spent_usd": float(to_usd(balance.spent)),
+            "reserved_usd": float(to_usd(balance.held)),
         }
         facts = {"scope": scope, "budget": rule.id, "window": str(rule.window) or None, **money, "resets_at": resets}
         needs = f"{shown_amount('cost', claim.amount)} is needed and {shown_amount('cost', left)} is left"

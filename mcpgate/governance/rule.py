@@ -6,12 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from mcpgate.governance.records import Claim, Refusal, Standing, Usage, to_usd
+from mcpgate.governance.records import Balance, Claim, Refusal, Usage, to_usd
 from mcpgate.governance.windows import Window
 
 Measure = Literal["cost", "requests", "tokens", "input_tokens", "output_tokens", "execution_seconds", "concurrency"]
 PER_REQUEST = ("requests", "concurrency")
-"""What a call from inside an execution does not add to, unless the rule speaks of servers or tools."""
+"""What a request from inside another does not add to, unless the rule speaks of servers, tools, providers or models."""
+INNER = ("server", "tool", "provider", "model")
+"""Dimensions that requests from inside others have."""
 MILLISECONDS = 1000
 
 
@@ -56,8 +58,8 @@ class Rule:
 
     @property
     def counts_nested(self) -> bool:
-        """Whether calls from inside an execution count too."""
-        return self.measure not in PER_REQUEST or any(name in ("server", "tool") for name, _ in self.when)
+        """Whether requests from inside an execution or a chat count too."""
+        return self.measure not in PER_REQUEST or any(name in INNER for name, _ in self.when)
 
     def counter(self, subject: str) -> str:
         # With the window, for amounts counted in cells of another length mean something else.
@@ -86,17 +88,17 @@ def shown_amount(measure: str, amount: int) -> str:
     return f"{amount:,} {measure.replace('_', ' ')}"
 
 
-def fitted(claims: Sequence[Claim], standings: Sequence[Standing]) -> tuple[Standing, ...] | Refusal:
-    """Whether claims fit what their counters stand at: all of them, or none. What the counters stand at with them."""
-    pairs = tuple(zip(claims, standings, strict=True))
+def fitted(claims: Sequence[Claim], balances: Sequence[Balance]) -> tuple[Balance, ...] | Refusal:
+    """Whether claims fit the balances of their counters: all of them, or none. Returns the balances with them."""
+    pairs = tuple(zip(claims, balances, strict=True))
     misfits = tuple(
-        (place, standing)
-        for place, (claim, standing) in enumerate(pairs)
-        if claim.limit is not None and standing.spent + standing.held + claim.amount > claim.limit
+        (place, balance)
+        for place, (claim, balance) in enumerate(pairs)
+        if claim.limit is not None and balance.spent + balance.held + claim.amount > claim.limit
     )
     if misfits:
         return Refusal(misfits)
-    return tuple(Standing(standing.spent, standing.held + claim.amount, standing.first) for claim, standing in pairs)
+    return tuple(Balance(balance.spent, balance.held + claim.amount, balance.first) for claim, balance in pairs)
 
 
 # --- matching
@@ -111,3 +113,11 @@ class Match:
     """Whose share it is; empty where all share."""
     governs: bool
     """False where another rule of its group comes first: it only counts."""
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """What one rule takes from one request."""
+
+    match: Match
+    claim: Claim

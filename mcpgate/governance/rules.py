@@ -2,6 +2,7 @@
 
 import fnmatch
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 
 from mcpgate.config.governance import (
     WINDOWED,
@@ -13,7 +14,7 @@ from mcpgate.config.governance import (
 )
 from mcpgate.governance.callers import Caller
 from mcpgate.governance.records import Request, to_nano
-from mcpgate.governance.rule import MILLISECONDS, Match, Rule
+from mcpgate.governance.rule import MILLISECONDS, PER_REQUEST, Match, Rule
 from mcpgate.governance.windows import Forever, make_window
 
 # --- from settings
@@ -85,6 +86,8 @@ def matching(rules: Iterable[Rule], caller: Caller, request: Request) -> tuple[M
     for rule in rules:
         if request.parent_id is not None and not rule.counts_nested:
             continue
+        if request.alias is not None and rule.measure in PER_REQUEST and _counted_as_chat(rule, caller, request):
+            continue
         if not all(_matches(name, patterns, caller, request) for name, patterns in rule.when):
             continue
         subject = "" if rule.per == "shared" else _subject(rule.per, caller)
@@ -94,6 +97,13 @@ def matching(rules: Iterable[Rule], caller: Caller, request: Request) -> tuple[M
         if rule.group is not None:
             decided.add(rule.group)
     return tuple(found)
+
+
+def _counted_as_chat(rule: Rule, caller: Caller, attempt: Request) -> bool:
+    """Whether a rule has counted the chat that an attempt belongs to. The chat names the alias, its attempts name
+    provider and model: a limit on `model: fast` means what clients send, one on a provider what it is sent."""
+    chat = replace(attempt, provider=None, model=attempt.alias, alias=None, parent_id=None)
+    return all(_matches(name, patterns, caller, chat) for name, patterns in rule.when)
 
 
 def mentioned_metadata(rules: Iterable[Rule]) -> frozenset[str]:
@@ -134,7 +144,8 @@ def _values(name: str, caller: Caller, request: Request) -> Sequence[str | None]
         case "model":
             if request.model is None:
                 return ()
-            return (request.model, f"{request.provider}/{request.model}") if request.provider else (request.model,)
+            names = (request.model, f"{request.provider}/{request.model}") if request.provider else (request.model,)
+            return (*names, request.alias) if request.alias else names
     return (caller.metadata.get(name.removeprefix("metadata.")),)
 
 

@@ -8,15 +8,15 @@ from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from mcpgate.governance.records import Claim, Entry, Refusal, Reservation, Standing
+from mcpgate.governance.records import Balance, Claim, Entry, Refusal, Reservation
 
 
-class StoreAway(Exception):
+class StoreUnavailable(Exception):
     """The store cannot be reached, or does not answer in time. Nothing is known of what it was asked to do, and
     everything may be asked again: reserving and settling are idempotent by request id."""
 
 
-class CountersLost(StoreAway):
+class CountersLost(StoreUnavailable):
     """The store is there, and what it had counted is gone: see `Counters.restore`."""
 
 
@@ -29,6 +29,8 @@ class Settlement:
     amounts: tuple[int, ...] = ()
     """For each claim, what is spent of it."""
     content: "Content | None" = None
+    holds: tuple[str, ...] = ()
+    """Ids of the reservations that end with it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,12 +43,12 @@ class Content:
 
 class Counters(Protocol):
     """Amounts held and spent. Every method is atomic, in itself and over all processes that share the store.
-    All raise StoreAway."""
+    All raise StoreUnavailable."""
 
     name: str
     """Of the database, for people."""
 
-    async def reserve(self, reservation: Reservation) -> tuple[Standing, ...] | Refusal:
+    async def reserve(self, reservation: Reservation) -> tuple[Balance, ...] | Refusal:
         """Hold every claim, or none: `spent + held + amount` must stay within every limit. Returns what the counters
         stand at, this reservation included. The same reservation a second time changes nothing. Raises CountersLost
         where the counters can be lost without the ledger."""
@@ -66,11 +68,12 @@ class Counters(Protocol):
         ...
 
     async def expire(self, now: float) -> int:
-        """Let go of what owners hold whose lease has run out; forget cells that count no longer. Returns how many
-        reservations went."""
+        """End what owners hold whose lease has run out, and forget cells that count no longer. A reservation with an
+        `abandoned` entry is settled as that entry says, with every claim spent as it was held; others are released.
+        Returns how many reservations ended."""
         ...
 
-    async def read(self, counters: Sequence[tuple[str, int]]) -> list[Standing]:
+    async def read(self, counters: Sequence[tuple[str, int]]) -> list[Balance]:
         """What counters stand at, each from its oldest cell that counts on."""
         ...
 
@@ -135,7 +138,7 @@ class AuditLine:
 
 
 class Records(Protocol):
-    """What was declared while running. All raise StoreAway."""
+    """What was declared while running. All raise StoreUnavailable."""
 
     async def find_key(self, digest: str) -> tuple[Record | None, int]:
         """The key that a digest belongs to, and the version of all records but keys, which grows with each change."""
@@ -169,7 +172,7 @@ class Query:
 
 
 class Ledger(Protocol):
-    """What was done, and what it cost. All raise StoreAway."""
+    """What was done, and what it cost. All raise StoreUnavailable."""
 
     async def report(self, query: Query) -> list[dict[str, Any]]:
         """One row a group: the dimensions asked for, and `ledger.SUMS`."""
@@ -196,5 +199,5 @@ class Ledger(Protocol):
         ...
 
 
-class Durable(Counters, Records, Ledger, Protocol):
+class Store(Counters, Records, Ledger, Protocol):
     """A database that is all three."""

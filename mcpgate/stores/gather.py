@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Generic, TypeVar
 
-from mcpgate.governance.store import StoreAway
+from mcpgate.governance.store import StoreUnavailable
 
 A = TypeVar("A")
 R = TypeVar("R")
@@ -50,13 +50,13 @@ class Gather(Generic[A, R]):
                 if not done.done():
                     done.set_result(answer)
         except Exception as error:
-            if len(batch) > 1 and not isinstance(error, StoreAway):  # one of them may be the fault of it
+            if len(batch) > 1 and not isinstance(error, StoreUnavailable):  # one of them may be the fault of it
                 for one in batch:
                     await self._flush([one])
                 return
             _fail(batch, error)
         except BaseException:  # cancelled: nobody else would ever wake those who wait
-            _fail(batch, StoreAway("the question was given up"))
+            _fail(batch, StoreUnavailable("the question was given up"))
             raise
 
 

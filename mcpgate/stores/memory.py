@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator, Iterable, Sequence
 from typing import Any
 
 from mcpgate.governance.ledger import SUMS, facts_of, sums_of
-from mcpgate.governance.records import Claim, Entry, Refusal, Reservation, Standing
+from mcpgate.governance.records import Balance, Claim, Entry, Refusal, Reservation
 from mcpgate.governance.rule import fitted
 from mcpgate.governance.store import AuditLine, Change, Content, Query, Record, Settlement
 
@@ -17,7 +17,7 @@ class _Cell:
         self.spent, self.held, self.ends_at = 0, 0, ends_at
 
 
-class MemoryBooks:
+class MemoryStore:
     """Implements Counters, Records and Ledger. For one event loop."""
 
     name = "memory"
@@ -36,7 +36,7 @@ class MemoryBooks:
 
     # --- Counters
 
-    async def reserve(self, reservation: Reservation) -> tuple[Standing, ...] | Refusal:
+    async def reserve(self, reservation: Reservation) -> tuple[Balance, ...] | Refusal:
         if reservation.id in self._reservations or reservation.id in self._entries:
             return tuple(self._standing(claim.counter, claim.oldest) for claim in reservation.claims)
         standings = [self._standing(claim.counter, claim.oldest) for claim in reservation.claims]
@@ -50,16 +50,11 @@ class MemoryBooks:
 
     async def settle(self, settlements: Sequence[Settlement]) -> None:
         for settlement in settlements:
-            entry = settlement.entry
-            self._let_go(entry.id)
-            if entry.id in self._entries:
-                continue
-            self._entries[entry.id] = entry
-            if settlement.content is not None:
-                self._contents[entry.id] = settlement.content
-            for claim, amount in zip(settlement.claims, settlement.amounts, strict=True):
-                if amount:
-                    self._cell(claim).spent += amount
+            for id in settlement.holds:
+                self._let_go(id)
+            if settlement.content is not None and settlement.entry.id not in self._entries:
+                self._contents[settlement.entry.id] = settlement.content
+            self._write(settlement.entry, zip(settlement.claims, settlement.amounts, strict=True))
 
     async def release(self, reservation: Reservation) -> None:
         self._let_go(reservation.id)
@@ -68,9 +63,11 @@ class MemoryBooks:
         self._leases[owner] = until
 
     async def expire(self, now: float) -> int:
-        gone = [r.id for r in self._reservations.values() if self._leases.get(r.owner, 0.0) <= now]
-        for id in gone:
-            self._let_go(id)
+        gone = [r for r in self._reservations.values() if self._leases.get(r.owner, 0.0) <= now]
+        for reservation in gone:
+            self._let_go(reservation.id)
+            if reservation.abandoned is not None:
+                self._write(reservation.abandoned, ((claim, claim.amount) for claim in reservation.claims))
         for owner in [owner for owner, until in self._leases.items() if until <= now]:
             del self._leases[owner]
         for name, cells in list(self._cells.items()):
@@ -80,7 +77,7 @@ class MemoryBooks:
                 del self._cells[name]
         return len(gone)
 
-    async def read(self, counters: Sequence[tuple[str, int]]) -> list[Standing]:
+    async def read(self, counters: Sequence[tuple[str, int]]) -> list[Balance]:
         return [self._standing(name, oldest) for name, oldest in counters]
 
     async def adjust(self, claim: Claim, once: str | None = None) -> None:
@@ -97,10 +94,10 @@ class MemoryBooks:
     async def names(self, prefix: str, limit: int) -> list[str]:
         return sorted(name for name in self._cells if name.startswith(prefix))[:limit]
 
-    def _standing(self, counter: str, oldest: int) -> Standing:
+    def _standing(self, counter: str, oldest: int) -> Balance:
         cells = self._cells.get(counter)
         if not cells:
-            return Standing()
+            return Balance()
         spent = held = 0
         first: int | None = None
         for number, cell in cells.items():
@@ -108,7 +105,7 @@ class MemoryBooks:
                 spent += cell.spent
                 held += cell.held
                 first = number if first is None or number < first else first
-        return Standing(spent, held, first)
+        return Balance(spent, held, first)
 
     def _cell(self, claim: Claim) -> "_Cell":
         cells = self._cells.setdefault(claim.counter, {})
@@ -122,6 +119,14 @@ class MemoryBooks:
         if reservation is not None:
             for claim in reservation.claims:
                 self._cell(claim).held -= claim.amount
+
+    def _write(self, entry: Entry, amounts: Iterable[tuple[Claim, int]]) -> None:
+        if entry.id in self._entries:
+            return
+        self._entries[entry.id] = entry
+        for claim, amount in amounts:
+            if amount and claim.measure != "concurrency":
+                self._cell(claim).spent += amount
 
     async def restore(self, amounts: Iterable[tuple[Claim, int]]) -> None:
         pass  # counters and ledger are lost together

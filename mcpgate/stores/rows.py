@@ -6,17 +6,15 @@ from collections.abc import Sequence
 from typing import Any, Protocol
 
 from mcpgate.governance.ledger import BUCKETS, DIMENSIONS, FRACTIONS, SUMS
-from mcpgate.governance.records import Entry, Usage
+from mcpgate.governance.records import Entry, Saved, Usage
 from mcpgate.governance.store import Query
 
 HOUR_S = 3600
 DAY_S = 24 * HOUR_S
 FOREVER = 9e15
-USAGE = (
-    *("calls", "input_tokens", "output_tokens", "cache_read_tokens", "cache_write_tokens", "seconds"),
-    *("definition_tokens_saved", "result_tokens_saved"),
-)
-COLUMNS = ("id", "parent_id", "at", *DIMENSIONS, "cost", *USAGE, "latency_ms", "metadata")
+USAGE = ("calls", "input_tokens", "output_tokens", "cache_read_tokens", "cache_write_tokens", "seconds")
+SAVED = ("definition_tokens_saved", "result_tokens_saved")
+COLUMNS = ("id", "parent_id", "at", *DIMENSIONS, "cost", *USAGE, *SAVED, "latency_ms", "metadata")
 """Of the table `entries`. A dimension that an entry does not have is the empty text."""
 _ADDED = {
     "entries": "1",
@@ -86,6 +84,8 @@ def row_of(entry: Entry) -> tuple[Any, ...]:
         *(clean(getattr(entry, name) or "") for name in DIMENSIONS),
         entry.cost,
         *(getattr(entry.usage, name) for name in USAGE),
+        entry.saved.definition_tokens,
+        entry.saved.result_tokens,
         entry.latency_ms,
         json.dumps(metadata, ensure_ascii=False),
     )
@@ -95,9 +95,10 @@ def entry_of(row: Sequence[Any]) -> Entry:
     """The entry that a row of `COLUMNS` is."""
     columns = dict(zip(COLUMNS, row, strict=True))
     usage = Usage(**{name: columns.pop(name) for name in USAGE})
+    saved = Saved(*(columns.pop(name) for name in SAVED))
     columns |= {name: columns[name] or None for name in ("parent_id", "user", "team", "customer")}
     columns |= {name: columns[name] or None for name in ("server", "tool", "provider", "model")}
-    return Entry(**{**columns, "usage": usage, "metadata": json.loads(columns["metadata"])})
+    return Entry(**{**columns, "usage": usage, "saved": saved, "metadata": json.loads(columns["metadata"])})
 
 
 def roll_up_statement(dialect: Dialect, span_s: int, chosen: str, names: Sequence[str]) -> str:

@@ -1,8 +1,33 @@
 """Every metric of the gateway, once. Shown at `/metrics` in Prometheus' format; each process has its own."""
 
+from typing import Protocol
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+
+
+class _Saved(Protocol):
+    @property
+    def definition_tokens(self) -> int: ...
+    @property
+    def result_tokens(self) -> int: ...
+
+
+class Settled(Protocol):
+    """What a line of the ledger tells here: governance/records.Entry, which stands above."""
+
+    @property
+    def kind(self) -> str: ...
+    @property
+    def outcome(self) -> str: ...
+    @property
+    def cost(self) -> int | None:
+        """Nano-dollars."""
+        ...
+
+    @property
+    def saved(self) -> _Saved: ...
 
 
 class Metrics:
@@ -39,28 +64,26 @@ class Metrics:
         )
         self._saved_definitions, self._saved_results = saved.labels("definition"), saved.labels("result")
 
-    def settled(
-        self, kind: str, outcome: str, cost: int | None, definition_tokens_saved: int, result_tokens_saved: int
-    ) -> None:
-        """One line of the ledger; `cost` in nano-dollars."""
-        settled = self._settled_by.get(outcome)
+    def settled(self, entry: Settled) -> None:
+        """One line of the ledger."""
+        settled = self._settled_by.get(entry.outcome)
         if settled is None:
-            settled = self._settled_by[outcome] = self._settled.labels(outcome)
+            settled = self._settled_by[entry.outcome] = self._settled.labels(entry.outcome)
         settled.inc()
-        if kind in ("meta", "execution"):
+        if entry.kind in ("meta", "execution"):
             self._meta_tool_calls.inc()
-            self._saved_definitions.inc(definition_tokens_saved)
-            self._saved_results.inc(result_tokens_saved)
-        if kind == "execution":
+            self._saved_definitions.inc(entry.saved.definition_tokens)
+            self._saved_results.inc(entry.saved.result_tokens)
+        if entry.kind == "execution":
             self._executions.inc()
-            if outcome != "ok":
+            if entry.outcome != "ok":
                 self._failed_executions.inc()
-        elif kind == "tool":
+        elif entry.kind == "tool":
             self._tool_calls.inc()
-        if cost is None:
+        if entry.cost is None:
             self._unpriced.inc()
-        elif cost:
-            self._cost.inc(cost / 1e9)
+        elif entry.cost:
+            self._cost.inc(entry.cost / 1e9)
 
     def refused(self, code: str) -> None:
         self._refused.labels(code).inc()

@@ -96,11 +96,21 @@ class Upstream:
         params: dict[str, Any] = {"name": tool, "arguments": arguments}
         if meta:
             params["_meta"] = meta
+        return await self.limited_request("tools/call", params, on_sent, on_progress)
+
+    async def limited_request(
+        self,
+        method: str,
+        params: dict[str, Any],
+        on_sent: Callable[[], None] | None = None,
+        on_progress: OnProgress | None = None,
+    ) -> dict[str, Any]:
+        """A request that counts against `max_concurrency`; see `call`. Raises UpstreamError."""
         async with self._slots:
             connection = self._live() or await self.connected()
             if on_sent is not None:
                 on_sent()
-            return await self.request("tools/call", params, on_progress=on_progress, connection=connection)
+            return await self.request(method, params, on_progress=on_progress, connection=connection)
 
     async def request(
         self,

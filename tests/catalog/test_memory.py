@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from mcpgate.catalog.learned import Memory
-from mcpgate.stores.sqlite.learned import SqliteStore
+from mcpgate.stores.sqlite.learned import SqliteLearnedStore
 from tests.catalog.schemas import tool
 
 TOOL = tool({}, "query")
@@ -21,7 +21,7 @@ TEXT = {"type": "string"}
 @contextmanager
 def memory(path: Path | None) -> Iterator[Memory]:
     """One run of a gateway."""
-    store = SqliteStore(path)
+    store = SqliteLearnedStore(path)
     opened = Memory(store)
     opened.place(TOOL.server, ["prog", "--flag"])
     yield opened
@@ -178,7 +178,7 @@ def test_two_processes_share_one_file(file: Path, caplog: pytest.LogCaptureFixtu
 def test_the_probe_says_whether_the_store_works(file: Path) -> None:
     with memory(file) as opened:
         assert opened.probe() == ""
-    store = SqliteStore(file)
+    store = SqliteLearnedStore(file)
     broken = Memory(store)
     store.close()
     assert "could not be read back" in broken.probe()

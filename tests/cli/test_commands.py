@@ -142,7 +142,7 @@ async def test_an_edit_of_the_configuration_takes_effect_without_a_restart_and_a
         assert await run("raw.echo(text='before')") == "before"
         path.write_text("mcpServers: {raw: {comand: typo}}")
         async for line in process.stderr:
-            if b"refused" in line:
+            if b"rejected" in line:
                 assert b"did you mean `command`" in line
                 break
         assert await run("raw.echo(text='old state goes on')") == "old state goes on"

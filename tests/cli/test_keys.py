@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from mcpgate.app import open_books
+from mcpgate.app import open_stores
 from mcpgate.cli.main import main
 from mcpgate.config.files import load_config
 from mcpgate.config.governance import KeySpec
@@ -64,12 +64,12 @@ def as_json(done: CompletedProcess[str]) -> Any:
 
 async def fill(config: Config, keys: int = 0, entries: list[Entry] | None = None) -> None:
     """Put many things where commands look for them, without a command for each."""
-    books = await open_books(config)
-    admin = Admin(books.durable, books.counters, lambda: Policy(config.governance))
+    stores = await open_stores(config)
+    admin = Admin(stores.store, stores.counters, lambda: Policy(config.governance))
     await asyncio.gather(*(admin.create_key(KeySpec(name=f"n{i}"), "test", f"k{i:05}") for i in range(keys)))
     if entries:
-        await books.counters.settle([Settlement(entry) for entry in entries])
-    await books.close()
+        await stores.counters.settle([Settlement(entry) for entry in entries])
+    await stores.close()
 
 
 def test_a_key_is_made_listed_rotated_and_revoked(processes: Run) -> None:

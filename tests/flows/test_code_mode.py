@@ -9,6 +9,7 @@ import pytest
 
 from mcpgate.errors import InvalidRequest, NotFound, UnknownTool
 from mcpgate.governance.callers import LOCAL, Caller
+from mcpgate.governance.context import RequestContext
 from mcpgate.tokens import count
 from tests.conftest import gateway, raw
 
@@ -16,7 +17,7 @@ pytestmark = pytest.mark.anyio
 
 
 async def run(opened: Any, code: str, **options: Any) -> str:
-    answer = await opened.metatools.execute_code(LOCAL, code, **options)
+    answer = await opened.metatools.execute_code(RequestContext(LOCAL), code, **options)
     return str(answer.text)
 
 
@@ -36,23 +37,23 @@ async def test_a_list_answer_stays_within_300_tokens_at_any_size() -> None:
             {"server": "server_with_a_long_name_3"},
             {"query": "add", "limit": None},
         ):
-            answer = await opened.metatools.list_tools(LOCAL, **question)
+            answer = await opened.metatools.list_tools(RequestContext(LOCAL), **question)
             assert count(answer) <= 300, question
-        assert "limit=" in await opened.metatools.list_tools(LOCAL, query="tool number")
-        more = await opened.metatools.list_tools(LOCAL, query="tool number", limit=40)
+        assert "limit=" in await opened.metatools.list_tools(RequestContext(LOCAL), query="tool number")
+        more = await opened.metatools.list_tools(RequestContext(LOCAL), query="tool number", limit=40)
         assert more.count("\n") >= 30
 
 
 async def test_a_search_answer_is_enough_to_write_the_call() -> None:
     async with gateway({"raw": raw()}) as opened:
-        answer = await opened.metatools.list_tools(LOCAL, query="sum two numbers")
+        answer = await opened.metatools.list_tools(RequestContext(LOCAL), query="sum two numbers")
         assert answer.splitlines()[0].startswith("raw.add(a: int, b: int) -> {sum: int}")
         assert await run(opened, "raw.add(a=1, b=2)['sum']") == "3"
 
 
 async def test_a_small_server_is_listed_whole_below_its_name() -> None:
     async with gateway({"raw": raw()}) as opened:
-        answer = await opened.metatools.list_tools(LOCAL, server="raw")
+        answer = await opened.metatools.list_tools(RequestContext(LOCAL), server="raw")
         head, *lines = answer.splitlines()
         assert head == "raw: 21 tools, called as raw.NAME(…)"
         assert len(lines) == 21 and "raw." not in "".join(lines)
@@ -63,11 +64,11 @@ async def test_a_small_server_is_listed_whole_below_its_name() -> None:
 async def test_a_question_about_a_small_server_ranks_it_and_hides_nothing() -> None:
     async with gateway({"raw": raw()}) as opened:
         head, first, *rest = (
-            await opened.metatools.list_tools(LOCAL, server="raw", query="sum two numbers")
+            await opened.metatools.list_tools(RequestContext(LOCAL), server="raw", query="sum two numbers")
         ).splitlines()
         assert first.startswith("add(a: int, b: int)")
         assert len(rest) == 20
-        nothing = await opened.metatools.list_tools(LOCAL, server="raw", query="zebra")
+        nothing = await opened.metatools.list_tools(RequestContext(LOCAL), server="raw", query="zebra")
         assert nothing.splitlines()[0] == head and len(nothing.splitlines()) == 22
 
 
@@ -77,9 +78,9 @@ async def test_a_limit_costs_detail_before_it_costs_tools() -> None:
         {"name": f"wide_{i}", "description": "Not short. " * 20, "inputSchema": {"properties": wide}} for i in range(30)
     ]
     async with gateway({"raw": raw("--also", json.dumps(also))}) as opened:
-        some = await opened.metatools.list_tools(LOCAL, server="raw", limit=4)
+        some = await opened.metatools.list_tools(RequestContext(LOCAL), server="raw", limit=4)
         assert some.count("\n") == 5 and some.endswith("(4 of 51)")
-        answer = await opened.metatools.list_tools(LOCAL, server="raw", limit=51)
+        answer = await opened.metatools.list_tools(RequestContext(LOCAL), server="raw", limit=51)
         assert all(f"\nwide_{number}(" in answer for number in range(30))
         assert "more optional" in answer and "Not short" not in answer
 
@@ -92,7 +93,7 @@ async def test_what_several_tools_return_is_written_once() -> None:
         for name, output in (("get_person", row), ("list_people", rows))
     ]
     async with gateway({"raw": raw("--also", json.dumps(also), tools={"allow": ["*_pe*"]})}) as opened:
-        assert (await opened.metatools.list_tools(LOCAL, server="raw")).splitlines() == [
+        assert (await opened.metatools.list_tools(RequestContext(LOCAL), server="raw")).splitlines() == [
             "raw: 2 tools, called as raw.NAME(…)",
             "get_person() -> T1",
             "list_people() -> list[T1]",
@@ -182,18 +183,18 @@ async def test_handles_belong_to_their_caller() -> None:
     async with gateway({"raw": raw()}, code_mode={"max_result_tokens": 100}) as opened:
         text = await run(opened, "list(range(10000))")
         handle = text.split('load("')[1].split('"')[0]
-        other = await opened.metatools.execute_code(Caller("other"), f"load('{handle}')")
+        other = await opened.metatools.execute_code(RequestContext(Caller("other")), f"load('{handle}')")
         assert other.is_error and "does not exist" in other.text
 
 
 async def test_an_image_is_a_handle_that_can_be_read_passed_on_and_returned() -> None:
     async with gateway({"raw": raw()}) as opened:
         code = "p = raw.picture()\nprint(p, p.mime_type, p.bytes())\nraw.echo(text='x')\np"
-        answer = await opened.metatools.execute_code(LOCAL, code)
+        answer = await opened.metatools.execute_code(RequestContext(LOCAL), code)
         assert answer.text == "<image r1: image/png, 5 bytes> image/png b'hello'"
         assert answer.blocks == ({"type": "image", "data": "aGVsbG8=", "mimeType": "image/png"},)
         assert await run(opened, "raw.echo(text=raw.picture())") == "aGVsbG8="
-        two = await opened.metatools.execute_code(LOCAL, "[raw.picture(), raw.picture()]")
+        two = await opened.metatools.execute_code(RequestContext(LOCAL), "[raw.picture(), raw.picture()]")
         assert len(two.blocks) == 2
         assert "aGVsbG8" not in await run(opened, "{'it': raw.picture()}")
 
@@ -201,13 +202,15 @@ async def test_an_image_is_a_handle_that_can_be_read_passed_on_and_returned() ->
 async def test_output_types_are_learned_from_results_and_kept_over_restarts(tmp_path: Path) -> None:
     storage = {"url": f"sqlite:///{tmp_path / 'kept.sqlite3'}"}
     async with gateway({"raw": raw()}, storage=storage) as opened:
-        assert "output type unknown" in await opened.metatools.describe_tools(LOCAL, ["raw.rows"])
+        assert "output type unknown" in await opened.metatools.describe_tools(RequestContext(LOCAL), ["raw.rows"])
         await run(opened, "raw.rows(number=3)")
     async with gateway({"raw": raw()}, storage=storage) as opened:
-        stub = await opened.metatools.describe_tools(LOCAL, ["raw.rows"])
+        stub = await opened.metatools.describe_tools(RequestContext(LOCAL), ["raw.rows"])
         assert "-> list[RowsResultItem]:  # output observed, not declared" in stub
         assert "    name: str" in stub and "    even: bool" in stub
-        assert "-> list[{id: int, name: str, even: bool}]" in await opened.metatools.list_tools(LOCAL, query="records")
+        assert "-> list[{id: int, name: str, even: bool}]" in await opened.metatools.list_tools(
+            RequestContext(LOCAL), query="records"
+        )
     assert b"row 1" not in (tmp_path / "kept.sqlite3").read_bytes()
 
 
@@ -216,7 +219,7 @@ async def test_a_session_keeps_variables_and_nobody_else_sees_them() -> None:
         await run(opened, "x = raw.add(a=1, b=1)", session="mine")
         assert await run(opened, "x['sum']", session="mine") == "2"
         assert "NameError" in await run(opened, "x")
-        other = await opened.metatools.execute_code(Caller("other"), "x", session="mine")
+        other = await opened.metatools.execute_code(RequestContext(Caller("other")), "x", session="mine")
         assert "NameError" in other.text
         with pytest.raises(InvalidRequest):
             await run(opened, "1", session="")
@@ -235,20 +238,20 @@ async def test_limits_are_named_when_they_end_an_execution() -> None:
 
 async def test_wrong_names_get_the_nearest_right_ones() -> None:
     async with gateway({"raw": raw(), "odd name!": raw(tools={"allow": ["echo"]})}) as opened:
-        stubs = await opened.metatools.describe_tools(LOCAL, ["raw.add", "raw.addd"])
+        stubs = await opened.metatools.describe_tools(RequestContext(LOCAL), ["raw.add", "raw.addd"])
         assert "def add(" in stubs and "did you mean raw.add" in stubs
         with pytest.raises(UnknownTool, match="did you mean raw.picture"):
-            await opened.metatools.describe_tools(LOCAL, ["raw.pictur"])
+            await opened.metatools.describe_tools(RequestContext(LOCAL), ["raw.pictur"])
         with pytest.raises(NotFound, match="did you mean"):
-            await opened.metatools.list_tools(LOCAL, server="rav")
-        assert "def echo(" in await opened.metatools.describe_tools(LOCAL, ["odd name!.echo"])
+            await opened.metatools.list_tools(RequestContext(LOCAL), server="rav")
+        assert "def echo(" in await opened.metatools.describe_tools(RequestContext(LOCAL), ["odd name!.echo"])
         assert await run(opened, "odd_name.echo(text='by identifier')") == "by identifier"
         assert await run(opened, "raw['was-cancelled']()") == "0"
 
 
 async def test_the_sandbox_page_lists_what_is_really_there() -> None:
     async with gateway({"raw": raw()}) as opened:
-        page = await opened.metatools.read_docs(LOCAL, "sandbox")
+        page = await opened.metatools.read_docs(RequestContext(LOCAL), "sandbox")
         here = page.split("\nHere: ")[1].split("\n")[0].split(", ")
         missing = page.split("Not here: ")[1].split(";")[0].split(", ")
         assert {"json", "re", "sqlite3", "zoneinfo"} <= set(here) and {"ctypes", "ssl"} <= set(missing)
@@ -260,10 +263,10 @@ async def test_the_sandbox_page_lists_what_is_really_there() -> None:
 async def test_small_set_ups_find_their_tools_in_the_description_itself() -> None:
     one = raw(tools={"allow": ["add"]})
     async with gateway({"calc": one}) as opened:
-        assert "calc.add(a: int, b: int) -> {sum: int}" in opened.metatools.definitions(LOCAL)[3]["description"]
+        assert "calc.add(a: int, b: int) -> {sum: int}" in opened.definitions.of(LOCAL)[3]["description"]
     few = raw(tools={"allow": ["echo", "add", "big", "steps", "rows", "liar", "deep", "meet", "fail"]})
     async with gateway({"calc": few}, code_mode={"index_tokens": 85}) as opened:
-        text = opened.metatools.definitions(LOCAL)[3]["description"]
+        text = opened.definitions.of(LOCAL)[3]["description"]
         assert "calc.add(a: int, b: int); " in text and "calc.liar()" in text
     async with gateway({"calc": one}, code_mode={"index_tokens": 0}) as opened:
         assert "calc" not in json.dumps(opened.tool_list(LOCAL))
@@ -272,7 +275,7 @@ async def test_small_set_ups_find_their_tools_in_the_description_itself() -> Non
 async def test_the_description_names_as_many_servers_as_fit_and_counts_the_rest() -> None:
     servers = {f"server_with_a_long_name_{i:02}": raw("--tools", "30") for i in range(20)}
     async with gateway(servers, settle=False) as opened:
-        text = opened.metatools.definitions(LOCAL)[3]["description"]
+        text = opened.definitions.of(LOCAL)[3]["description"]
         named = text.rpartition(" Servers: ")[2].partition(" … and ")
         assert named[0].split(", ") == sorted(servers)[: named[0].count(",") + 1]
         assert named[2] == f"{20 - named[0].count(',') - 1} more" and named[0].count(",") > 5
@@ -284,7 +287,11 @@ async def test_two_servers_of_a_thousand_tools_each_stay_quick() -> None:
         assert len(opened.catalog.tools) == 2 * 1021
         async with asyncio.timeout(10):  # against seconds a call; figures are in benchmarks/scale
             for number in range(20):
-                assert f"tool_{number}" in await opened.metatools.list_tools(LOCAL, query=f"tool number {number}")
-                await opened.metatools.describe_tools(LOCAL, [f"left.tool_{number}", f"right.tool_{number}"])
+                assert f"tool_{number}" in await opened.metatools.list_tools(
+                    RequestContext(LOCAL), query=f"tool number {number}"
+                )
+                await opened.metatools.describe_tools(
+                    RequestContext(LOCAL), [f"left.tool_{number}", f"right.tool_{number}"]
+                )
             answer = await run(opened, "left.tool_999(value='x')")
         assert answer == 'tool_999 called with {"value": "x"}'

@@ -6,6 +6,7 @@ import pytest
 
 from mcpgate.errors import ConfigError
 from mcpgate.governance.callers import LOCAL
+from mcpgate.governance.context import RequestContext
 from tests.conftest import gateway, raw
 
 pytestmark = pytest.mark.anyio
@@ -31,18 +32,18 @@ for answer in await asyncio.gather(*[raw.add(a=i, b=1) for i in range(5)]):
     total.add(answer["sum"])
 print(f"{total.sum:>4}")
 total.sum"""
-        assert (await opened.metatools.execute_code(LOCAL, code)).text == "  15\n15"
-        wrong = await opened.metatools.execute_code(LOCAL, "raw.add(a='x', b=1)")
+        assert (await opened.metatools.execute_code(RequestContext(LOCAL), code)).text == "  15\n15"
+        wrong = await opened.metatools.execute_code(RequestContext(LOCAL), "raw.add(a='x', b=1)")
         assert wrong.is_error and "add(a: int, b: int)" in wrong.text
-        await opened.metatools.execute_code(LOCAL, "kept = raw.picture()", session="s")
-        shown = await opened.metatools.execute_code(LOCAL, "kept", session="s")
+        await opened.metatools.execute_code(RequestContext(LOCAL), "kept = raw.picture()", session="s")
+        shown = await opened.metatools.execute_code(RequestContext(LOCAL), "kept", session="s")
         assert [block["type"] for block in shown.blocks] == ["image"]
 
 
 @pytest.mark.parametrize(("name", "said"), [("wasm", "WebAssembly"), ("restricted", "RestrictedPython")])
 async def test_the_sandbox_page_tells_which_engine_it_is_and_where_it_differs(name: str, said: str) -> None:
     async with gateway({"raw": raw()}, sandbox={"engine": name, "warm": 1}) as opened:
-        page = await opened.metatools.read_docs(LOCAL, "sandbox")
+        page = await opened.metatools.read_docs(RequestContext(LOCAL), "sandbox")
         assert said in page and "tool_wait_s=300" in page and "max_depth=200" in page
         assert ("except*" in page) == (name == "restricted")
 
@@ -52,8 +53,8 @@ async def test_a_caller_may_have_limits_of_its_own() -> None:
     async with gateway({"raw": raw()}, governance={"keys": {"tight": key}}) as opened:
         tight = await opened.gate.identify("mg-tight-enough", key_required=True)
         code = "raw.add(a=1, b=1)\nraw.add(a=1, b=2)\n'done'"
-        assert (await opened.metatools.execute_code(LOCAL, code)).text == "done"
-        refused = await opened.metatools.execute_code(tight, code)
+        assert (await opened.metatools.execute_code(RequestContext(LOCAL), code)).text == "done"
+        refused = await opened.metatools.execute_code(RequestContext(tight), code)
         assert refused.is_error and "max_tool_calls" in refused.text
 
 

@@ -344,7 +344,7 @@ def test_over_stdio_a_missing_or_wrong_key_is_said_at_once(tmp_path: Path) -> No
     missing = mcpgate("serve", "--stdio", "-c", str(config), env=env)
     assert missing.returncode == 2 and "MCPGATE_KEY" in missing.stderr
     wrong = mcpgate("serve", "--stdio", "-c", str(config), env={**env, "MCPGATE_KEY": "mg-not-one-of-ours"})
-    assert wrong.returncode == 1 and "no key of this gateway" in wrong.stderr and "mg-not-one" not in wrong.stderr
+    assert wrong.returncode == 1 and "unknown API key" in wrong.stderr and "mg-not-one" not in wrong.stderr
 
 
 def test_answers_on_an_open_connection_are_not_held_back() -> None:

@@ -6,9 +6,10 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from mcpgate.codemode.gateway import Gateway
 from mcpgate.errors import InvalidRequest
+from mcpgate.gateway import Gateway
 from mcpgate.governance.callers import LOCAL
+from mcpgate.governance.context import RequestContext
 from tests.conftest import gateway, raw, until
 
 pytestmark = pytest.mark.anyio
@@ -21,7 +22,7 @@ async def opened() -> AsyncIterator[Gateway]:
 
 
 async def run(opened: Gateway, code: str) -> str:
-    return (await opened.metatools.execute_code(LOCAL, code)).text
+    return (await opened.metatools.execute_code(RequestContext(LOCAL), code)).text
 
 
 async def fine(opened: Gateway) -> bool:
@@ -82,7 +83,7 @@ async def test_an_upstream_that_never_answers_does_not_hold_others_up() -> None:
 
 async def test_hanging_tools_die_with_their_execution(opened: Gateway) -> None:
     answers = await asyncio.gather(
-        *(opened.metatools.execute_code(LOCAL, "raw.hang()", timeout_s=0.5) for _ in range(5))
+        *(opened.metatools.execute_code(RequestContext(LOCAL), "raw.hang()", timeout_s=0.5) for _ in range(5))
     )
     assert all("longer than 0.5 s" in answer.text for answer in answers)
     async with asyncio.timeout(10):
@@ -123,7 +124,7 @@ async def test_text_cut_inside_an_emoji_and_numbers_beyond_64_bits_pass(opened: 
 
 async def test_absurdly_long_questions_do_not_hold_others_up(opened: Gateway) -> None:
     async with asyncio.timeout(10):
-        await opened.metatools.list_tools(LOCAL, query="nonsense words " * 5000)
+        await opened.metatools.list_tools(RequestContext(LOCAL), query="nonsense words " * 5000)
         assert await run(opened, "x = 0\n" + "x += 1\n" * 20_000 + "x") == "20000"
         with pytest.raises(InvalidRequest, match="50 names at a time"):
-            await opened.metatools.describe_tools(LOCAL, [f"raw.nope{i}" for i in range(5000)])
+            await opened.metatools.describe_tools(RequestContext(LOCAL), [f"raw.nope{i}" for i in range(5000)])

@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 
 from benchmarks import servers
-from mcpgate.codemode.gateway import Gateway
+from mcpgate.gateway import Gateway
 from mcpgate.governance.callers import LOCAL
+from mcpgate.governance.context import RequestContext
 from tests.conftest import IN_CI, gateway
 
 pytestmark = pytest.mark.anyio
@@ -105,12 +106,12 @@ async def test_all_of_them_connect_side_by_side(opened: tuple[Gateway, Path]) ->
 async def test_each_lists_describes_and_executes(name: str, opened: tuple[Gateway, Path]) -> None:
     app, work = opened
     (server,) = [server for server in app.catalog.servers if server.name == name]
-    listing = await app.metatools.list_tools(LOCAL, server=name)
+    listing = await app.metatools.list_tools(RequestContext(LOCAL), server=name)
     assert server.tools[0].ident in listing
     for tool in server.tools:
-        assert f"def {tool.ident}(" in await app.metatools.describe_tools(LOCAL, [tool.qualified])
+        assert f"def {tool.ident}(" in await app.metatools.describe_tools(RequestContext(LOCAL), [tool.qualified])
     code, expected = CALLS[name]
-    answer = await app.metatools.execute_code(LOCAL, code.replace("{work}", str(work)))
+    answer = await app.metatools.execute_code(RequestContext(LOCAL), code.replace("{work}", str(work)))
     assert not answer.is_error and expected in answer.text, answer.text
 
 
@@ -124,5 +125,5 @@ total, answer, now = await asyncio.gather(
 memory.create_entities(entities=[{"name": "sum", "entityType": "number", "observations": [total]}])
 [memory.search_nodes(query="sum")["entities"][0]["name"], answer["rows"][0][0], now["time_difference"]]
 """
-    answer = await opened[0].metatools.execute_code(LOCAL, code)
+    answer = await opened[0].metatools.execute_code(RequestContext(LOCAL), code)
     assert answer.text == '["sum",42,"+9.0h"]'

@@ -13,6 +13,7 @@ import pytest
 
 from mcpgate import jsontext
 from mcpgate.governance.callers import LOCAL
+from mcpgate.governance.context import RequestContext
 from tests.conftest import gateway, raw
 from tests.flows.test_faces import connected, http_gateway, settled
 
@@ -56,7 +57,7 @@ def test_usage_refuses_a_date_that_is_none(config_file: Callable[..., Path]) -> 
 
 async def test_definitions_saved_are_those_of_the_upstreams_less_our_own() -> None:
     async with gateway({"raw": raw("--tools", "100")}) as opened:
-        answer = await opened.metatools.list_tools(LOCAL)
+        answer = await opened.metatools.list_tools(RequestContext(LOCAL))
         assert "raw (" in answer
         theirs = sum(len(jsontext.dumps(tool.raw)) for tool in opened.catalog.tools)
         ours = len(jsontext.dumps(opened.tool_list(LOCAL)))

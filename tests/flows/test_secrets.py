@@ -135,7 +135,7 @@ def exercised(served: Served, search: Search, config: Path, env: dict[str, str])
     secrets.append(told)
     search.look_into("keys create", (created.stdout + created.stderr).replace(told, ""))
     served.config.write_text(served.config.read_text() + f"\n: {OWN_WORDS}\n  @{DECLARED}: [")
-    wait_until(lambda: "refused, the old one goes on" in served.log.read_text())
+    wait_until(lambda: "rejected; the previous one stays active" in served.log.read_text())
 
 
 def governed(**more: Any) -> dict[str, Any]:

@@ -9,14 +9,15 @@ from contextlib import asynccontextmanager
 from decimal import Decimal
 from typing import Any, TypeVar
 
-from mcpgate.app import Books
 from mcpgate.config.governance import GovernanceConfig
 from mcpgate.errors import McpgateError
 from mcpgate.governance.callers import LOCAL, Caller
+from mcpgate.governance.context import Admitted, RequestContext
 from mcpgate.governance.gate import Gate
 from mcpgate.governance.prices import Prices
 from mcpgate.governance.records import Request, Usage
-from mcpgate.governance.store import Counters, Durable
+from mcpgate.governance.store import Counters, Store
+from mcpgate.lifecycle import GovernanceStores
 from mcpgate.telemetry.metrics import Metrics
 from tests.stores.conftest import NOW
 
@@ -44,7 +45,7 @@ def prices(tools: Mapping[str, str] = PRICES, second: str | None = None) -> Pric
 
 def make_gate(
     counters: Counters,
-    durable: Durable,
+    store: Store,
     clock: Callable[[], float] | None = None,
     metrics: Metrics | None = None,
     second: str | None = None,
@@ -52,14 +53,16 @@ def make_gate(
 ) -> Gate:
     config = GovernanceConfig.model_validate(settings)
     more = {} if clock is None else {"clock": clock}
-    return Gate(config, prices(second=second), counters, durable, metrics or Metrics(), **more)
+    return Gate(config, prices(second=second), counters, store, metrics or Metrics(), **more)
 
 
 @asynccontextmanager
-async def gate_on(books: Books | Any, clock: Callable[[], float] | None = None, **settings: Any) -> AsyncIterator[Gate]:
-    """`books`: anything with `counters` and `durable`, or that is both."""
-    counters, durable = getattr(books, "counters", books), getattr(books, "durable", books)
-    gate = make_gate(counters, durable, clock, **settings)
+async def gate_on(
+    stores: GovernanceStores | Any, clock: Callable[[], float] | None = None, **settings: Any
+) -> AsyncIterator[Gate]:
+    """`stores`: anything with `counters` and `store`, or that is both."""
+    counters, store = getattr(stores, "counters", stores), getattr(stores, "store", stores)
+    gate = make_gate(counters, store, clock, **settings)
     await gate.start()
     try:
         yield gate
@@ -72,16 +75,22 @@ def tool(name: str = "read", calls: int = 1, at: float | None = None, **others: 
     return Request("tool", server="files", tool=name, estimate=Usage(calls=calls), **more, **others)
 
 
-async def call(gate: Gate, request: Request | None = None, caller: Caller = LOCAL, calls: int = 1) -> None:
-    """A call that is made and comes to `calls`."""
-    async with gate.admit(caller, request or tool()) as admission:
+async def call(
+    gate: Gate,
+    request: Request | None = None,
+    caller: Caller = LOCAL,
+    calls: int = 1,
+    inside: Admitted | None = None,
+) -> None:
+    """A call that is made and comes to `calls`, from inside another request where one is named."""
+    async with gate.admit(RequestContext(caller, parent=inside), request or tool()) as admission:
         admission.spent(Usage(calls=calls))
 
 
 async def refusal_of(gate: Gate, request: Request | None = None, caller: Caller = LOCAL) -> McpgateError:
     """What a call is refused with; it must be."""
     try:
-        async with gate.admit(caller, request or tool()):
+        async with gate.admit(RequestContext(caller), request or tool()):
             pass
     except McpgateError as error:
         return error
@@ -120,7 +129,7 @@ async def race(gate: Gate, wanted: Callable[[], Request], callers: int, decided:
 
         await barrier.wait()
         try:
-            async with gate.admit(LOCAL, wanted()) as admission:
+            async with gate.admit(RequestContext(LOCAL), wanted()) as admission:
                 admission.spent(Usage(calls=1))
                 admitted += 1
                 await done()

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 
 from mcpgate.governance.records import Claim, Refusal, Reservation
-from mcpgate.stores.memory import MemoryBooks
-from mcpgate.stores.sqlite.governance import SqliteBooks
+from mcpgate.stores.memory import MemoryStore
+from mcpgate.stores.sqlite.governance import SqliteStore
 from tests.stores.conftest import NOW, claim, reservation, settlement
 
 LIMITS = {"a": 100, "b": 30}
@@ -29,7 +29,7 @@ class Arithmetic(RuleBasedStateMachine):
     def __init__(self, make: Callable[[], Any], lapses: bool) -> None:
         super().__init__()
         self.runner = asyncio.Runner()
-        self.books = make()
+        self.stores = make()
         self.lapses = lapses
         self.numbers = itertools.count()
         self.now = NOW
@@ -45,17 +45,17 @@ class Arithmetic(RuleBasedStateMachine):
         self.late = dict.fromkeys(LIMITS, 0)
         """What was settled after its hold had lapsed, and since the last reset: by so much a limit can be passed."""
         for owner in OWNERS:
-            self.run(self.books.renew(owner, self.now + 30))
+            self.run(self.stores.renew(owner, self.now + 30))
 
     def run(self, work: Any) -> Any:
         return self.runner.run(work)
 
     def teardown(self) -> None:
-        self.run(self.books.close())
+        self.run(self.stores.close())
         self.runner.close()
 
     def stands(self) -> dict[str, tuple[int, int]]:
-        found = self.run(self.books.read([(name, 0) for name in LIMITS]))
+        found = self.run(self.stores.read([(name, 0) for name in LIMITS]))
         return {name: (one.spent, one.held) for name, one in zip(LIMITS, found, strict=True)}
 
     def _held(self, name: str) -> int:
@@ -70,7 +70,7 @@ class Arithmetic(RuleBasedStateMachine):
             return
         wanted = reservation(f"r{next(self.numbers)}", *claims, owner=owner)
         before = self.stands()
-        answer = self.run(self.books.reserve(wanted))
+        answer = self.run(self.stores.reserve(wanted))
         fits = all(sum(before[c.counter]) + c.amount <= LIMITS[c.counter] for c in claims)
         assert isinstance(answer, Refusal) != fits, "what fits is admitted and nothing else"
         if fits:
@@ -80,7 +80,7 @@ class Arithmetic(RuleBasedStateMachine):
     @rule(data=st.data())
     def reserve_again(self, data: st.DataObject) -> None:
         again = self.held[data.draw(st.sampled_from(sorted(self.held)))]
-        assert not isinstance(self.run(self.books.reserve(again)), Refusal)
+        assert not isinstance(self.run(self.stores.reserve(again)), Refusal)
 
     @precondition(lambda self: self.held or self.lapsed)
     @rule(data=st.data())
@@ -90,7 +90,7 @@ class Arithmetic(RuleBasedStateMachine):
         late = id in self.lapsed
         ended = self.lapsed.pop(id) if late else self.held.pop(id)
         spent = [data.draw(st.integers(0, c.amount)) for c in ended.claims]
-        self.run(self.books.settle([settlement(id, *ended.claims, spent=spent)]))
+        self.run(self.stores.settle([settlement(id, *ended.claims, spent=spent)]))
         self.settled.append((id, ended, spent))
         for c, amount in zip(ended.claims, spent, strict=True):
             self.ledger[c.counter] += amount
@@ -101,27 +101,27 @@ class Arithmetic(RuleBasedStateMachine):
     @rule(data=st.data())
     def settle_again(self, data: st.DataObject) -> None:
         id, ended, spent = data.draw(st.sampled_from(self.settled))
-        self.run(self.books.settle([settlement(id, *ended.claims, spent=[amount + 1 for amount in spent])]))
+        self.run(self.stores.settle([settlement(id, *ended.claims, spent=[amount + 1 for amount in spent])]))
 
     @precondition(lambda self: self.held)
     @rule(data=st.data(), twice=st.booleans())
     def release(self, data: st.DataObject, twice: bool) -> None:
         ended = self.held.pop(data.draw(st.sampled_from(sorted(self.held))))
         for _ in range(1 + twice):
-            self.run(self.books.release(ended))
+            self.run(self.stores.release(ended))
 
     @precondition(lambda self: self.settled)
     @rule(data=st.data())
     def release_what_is_settled(self, data: st.DataObject) -> None:
-        self.run(self.books.release(data.draw(st.sampled_from(self.settled))[1]))
+        self.run(self.stores.release(data.draw(st.sampled_from(self.settled))[1]))
 
     @rule(seconds=st.integers(1, 40))
     def time_passes(self, seconds: int) -> None:
         self.now += seconds
-        self.run(self.books.renew("steady", self.now + 30))
+        self.run(self.stores.renew("steady", self.now + 30))
         if not self.lapses:
-            self.run(self.books.renew("shaky", self.now + 30))
-        gone = self.run(self.books.expire(self.now))
+            self.run(self.stores.renew("shaky", self.now + 30))
+        gone = self.run(self.stores.expire(self.now))
         lapsed = {}
         if self.lapses and self.until <= self.now:
             lapsed = {id: one for id, one in self.held.items() if one.owner == "shaky"}
@@ -134,20 +134,20 @@ class Arithmetic(RuleBasedStateMachine):
     @rule()
     def the_shaky_owner_is_back(self) -> None:
         self.until = self.now + 30
-        self.run(self.books.renew("shaky", self.until))
+        self.run(self.stores.renew("shaky", self.until))
 
     @rule(name=st.sampled_from(sorted(LIMITS)))
     def reset(self, name: str) -> None:
         self.forgiven[name] += self.stands()[name][0]
         self.late[name] = 0
-        self.run(self.books.reset(name))
+        self.run(self.stores.reset(name))
 
     @rule(name=st.sampled_from(sorted(LIMITS)), amount=st.integers(0, 40), once=st.sampled_from([None, "x", "y"]))
     def adjust(self, name: str, amount: int, once: str | None) -> None:
         """By an amount that fits, as a start value does."""
         spent, held = self.stands()[name]
         amount = max(0, min(amount, LIMITS[name] - spent - held))
-        self.run(self.books.adjust(claim(name, amount, None), once=once and f"{once} {name}"))
+        self.run(self.stores.adjust(claim(name, amount, None), once=once and f"{once} {name}"))
         if once is None or (once, name) not in self.done:
             self.adjusted[name] += amount
         if once is not None:
@@ -164,12 +164,12 @@ class Arithmetic(RuleBasedStateMachine):
                 assert spent + held <= LIMITS[name]
 
 
-def _sqlite() -> SqliteBooks:
-    return SqliteBooks(Path(tempfile.mkdtemp(prefix="mcpgate-arithmetic-")) / "books.sqlite3")
+def _sqlite() -> SqliteStore:
+    return SqliteStore(Path(tempfile.mkdtemp(prefix="mcpgate-arithmetic-")) / "stores.sqlite3")
 
 
 @pytest.mark.parametrize("lapses", [False, True], ids=["every lease is kept", "leases run out"])
-@pytest.mark.parametrize(("make", "examples"), [(MemoryBooks, 100), (_sqlite, 12)], ids=["memory", "sqlite"])
+@pytest.mark.parametrize(("make", "examples"), [(MemoryStore, 100), (_sqlite, 12)], ids=["memory", "sqlite"])
 def test_no_order_of_events_loses_money_or_passes_a_limit(
     make: Callable[[], Any], examples: int, lapses: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

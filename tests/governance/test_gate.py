@@ -15,13 +15,14 @@ import pytest
 from mcpgate.config.governance import GovernanceConfig, KeySpec
 from mcpgate.errors import BudgetExceeded, InvalidRequest, NotAllowed, RateLimited, Unavailable
 from mcpgate.governance.callers import LOCAL, Caller
+from mcpgate.governance.context import RequestContext
 from mcpgate.governance.gate import Gate
 from mcpgate.governance.keys import digest_of, to_record
-from mcpgate.governance.records import Refusal, Request, Reservation, Standing, Usage, to_usd
-from mcpgate.governance.store import Change, StoreAway
-from mcpgate.stores.memory import MemoryBooks
+from mcpgate.governance.records import Balance, Refusal, Request, Reservation, Usage, to_usd
+from mcpgate.governance.store import Change, StoreUnavailable
+from mcpgate.stores.memory import MemoryStore
 from mcpgate.stores.sqlite import writer
-from mcpgate.stores.sqlite.governance import SqliteBooks
+from mcpgate.stores.sqlite.governance import SqliteStore
 from mcpgate.telemetry.metrics import Metrics
 from tests.governance.gates import (
     CENT,
@@ -48,17 +49,17 @@ def metric(metrics: Metrics, name: str) -> float:
     return float(line.split()[-1])
 
 
-async def entries(books: Any) -> dict[str, Any]:
-    return {one.id: one async for one in books.entries(0.0)}
+async def entries(stores: Any) -> dict[str, Any]:
+    return {one.id: one async for one in stores.entries(0.0)}
 
 
 # --- refusals
 
 
 async def test_a_call_over_budget_is_refused_and_costs_nothing() -> None:
-    books, clock = MemoryBooks(), Clock()
+    stores, clock = MemoryStore(), Clock()
     budget = {"id": "daily", "per": "user", "limit_usd": "0.05", "period": "1d", "calendar": True}
-    async with gate_on(books, clock, budgets=[budget]) as gate:
+    async with gate_on(stores, clock, budgets=[budget]) as gate:
         ada = Caller(id="vk_1", user="ada")
         await call(gate, tool("read", 3, at=clock()), ada, calls=3)
         error = await refusal_of(gate, tool("read", 3, at=clock()), ada)
@@ -71,8 +72,8 @@ async def test_a_call_over_budget_is_refused_and_costs_nothing() -> None:
         }
         for part in ("'daily'", "user ada", "$0.05 per 1d", "$0.03 is needed", "$0.02 is left", resets):
             assert part in error.message
-        assert len(await entries(books)) == 1
-        assert await standing(books, "daily|cost|ada") == (3 * CENT, 0)
+        assert len(await entries(stores)) == 1
+        assert await standing(stores, "daily|cost|ada") == (3 * CENT, 0)
         await call(gate, tool("read", 2, at=clock()), ada)
 
 
@@ -80,7 +81,7 @@ async def test_a_call_over_budget_is_refused_and_costs_nothing() -> None:
 async def test_a_rate_limit_is_refused_until_exactly_when_it_says(window: str) -> None:
     clock = Clock(NOW + 123.456)
     limit = {"id": "few", "requests": 2, "window": window}
-    async with gate_on(MemoryBooks(), clock, rate_limits=[limit]) as gate:
+    async with gate_on(MemoryStore(), clock, rate_limits=[limit]) as gate:
         for _ in range(2):
             await call(gate, tool(at=clock()))
         error = await refusal_of(gate, tool(at=clock()))
@@ -115,7 +116,7 @@ async def test_a_rate_limit_is_refused_until_exactly_when_it_says(window: str) -
 )
 async def test_a_budget_is_free_again_exactly_when_its_refusal_says(budget: dict[str, Any], moment: str) -> None:
     clock = Clock(datetime.datetime.fromisoformat(moment + "+00:00").timestamp())
-    async with gate_on(MemoryBooks(), clock, budgets=[{"id": "all", "limit_usd": "0.01", **budget}]) as gate:
+    async with gate_on(MemoryStore(), clock, budgets=[{"id": "all", "limit_usd": "0.01", **budget}]) as gate:
         await call(gate, tool(at=clock()))
         error = await refusal_of(gate, tool(at=clock()))
         assert isinstance(error, BudgetExceeded)
@@ -127,8 +128,8 @@ async def test_a_budget_is_free_again_exactly_when_its_refusal_says(budget: dict
 
 
 async def test_concurrency_is_refused_at_once_and_passes_when_one_has_left() -> None:
-    async with gate_on(MemoryBooks(), rate_limits=[{"id": "two", "concurrency": 2}], hold_wait_s=60) as gate:
-        async with gate.admit(LOCAL, tool()), gate.admit(LOCAL, tool()):
+    async with gate_on(MemoryStore(), rate_limits=[{"id": "two", "concurrency": 2}], hold_wait_s=60) as gate:
+        async with gate.admit(RequestContext(LOCAL), tool()), gate.admit(RequestContext(LOCAL), tool()):
             error = await refusal_of(gate)
             assert isinstance(error, RateLimited)
             assert error.data["measure"] == "concurrency" and error.data["retry_after_s"] == 1.0
@@ -143,34 +144,35 @@ async def test_of_several_that_do_not_fit_the_budget_that_is_spent_is_named() ->
         ],
         "rate_limits": [{"id": "one", "requests": 1, "window": "1Y"}],
     }
-    async with gate_on(MemoryBooks(), **settings) as gate:
+    async with gate_on(MemoryStore(), **settings) as gate:
         await call(gate)
         error = await refusal_of(gate)
         assert isinstance(error, BudgetExceeded) and error.data["budget"] == "long"
 
 
 async def test_the_price_of_a_call_larger_than_its_budget_is_refused_at_once_though_nothing_is_spent() -> None:
-    async with gate_on(MemoryBooks(), **DOLLAR, hold_wait_s=60) as gate:
-        async with gate.admit(LOCAL, tool("read")):
+    async with gate_on(MemoryStore(), **DOLLAR, hold_wait_s=60) as gate:
+        async with gate.admit(RequestContext(LOCAL), tool("read")):
             assert isinstance(await refusal_of(gate, tool("dear", 2)), BudgetExceeded)
 
 
 @pytest.mark.parametrize("unpriced", ["allow", "deny"])
 async def test_a_call_without_a_price_is_admitted_or_not_as_it_is_set_and_never_shown_as_free(unpriced: str) -> None:
-    books, metrics = MemoryBooks(), Metrics()
-    async with gate_on(books, **DOLLAR, unpriced=unpriced, metrics=metrics) as gate:
+    stores, metrics = MemoryStore(), Metrics()
+    async with gate_on(stores, **DOLLAR, unpriced=unpriced, metrics=metrics) as gate:
         request = tool("no price")
         if unpriced == "deny":
             error = await refusal_of(gate, request)
             assert isinstance(error, NotAllowed)
             assert "files.no price" in error.message and "'all'" in error.message
-            assert await entries(books) == {}
+            assert await entries(stores) == {}
         else:
             await call(gate, request)
-            assert (await entries(books))[request.id].cost is None
+            await gate.flush()
+            assert (await entries(stores))[request.id].cost is None
             assert metric(metrics, "unpriced_total") == 1
-        assert await standing(books, ALL) == (0, 0)
-    async with gate_on(books, unpriced=unpriced, rate_limits=[{"id": "r", "requests": 9, "window": "1h"}]) as gate:
+        assert await standing(stores, ALL) == (0, 0)
+    async with gate_on(stores, unpriced=unpriced, rate_limits=[{"id": "r", "requests": 9, "window": "1h"}]) as gate:
         await call(gate, tool("no price"))  # no budget asks for a price
 
 
@@ -179,22 +181,22 @@ async def test_a_call_without_a_price_is_admitted_or_not_as_it_is_set_and_never_
 
 def test_money_that_is_only_held_is_waited_for_and_then_passes() -> None:
     async def work(clock: Callable[[], float]) -> None:
-        books = MemoryBooks()
-        async with gate_on(books, clock, **DOLLAR, hold_wait_s=1) as gate:
-            async with gate.admit(LOCAL, tool("dear")):
+        stores = MemoryStore()
+        async with gate_on(stores, clock, **DOLLAR, hold_wait_s=1) as gate:
+            async with gate.admit(RequestContext(LOCAL), tool("dear")):
                 waiting = [asyncio.ensure_future(call(gate, tool("read"))) for _ in range(3)]
                 await asyncio.sleep(0.5)
                 assert not any(one.done() for one in waiting)
             await asyncio.gather(*waiting)
-            assert await standing(books, ALL) == (3 * CENT, 0)
+            assert await standing(stores, ALL) == (3 * CENT, 0)
 
     in_virtual_time(work)
 
 
 def test_money_that_stays_held_is_refused_after_the_wait_with_when_to_come_again() -> None:
     async def work(clock: Callable[[], float]) -> None:
-        async with gate_on(MemoryBooks(), clock, **DOLLAR, hold_wait_s=1.5) as gate:
-            async with gate.admit(LOCAL, tool("dear")):
+        async with gate_on(MemoryStore(), clock, **DOLLAR, hold_wait_s=1.5) as gate:
+            async with gate.admit(RequestContext(LOCAL), tool("dear")):
                 began = clock()
                 error = await refusal_of(gate, tool("read", at=clock()))
                 assert 1.5 <= clock() - began < 1.6
@@ -207,8 +209,8 @@ def test_money_that_stays_held_is_refused_after_the_wait_with_when_to_come_again
 
 def test_who_waits_is_refused_as_soon_as_what_was_held_is_spent() -> None:
     async def work(clock: Callable[[], float]) -> None:
-        async with gate_on(MemoryBooks(), clock, **DOLLAR, hold_wait_s=60) as gate:
-            async with gate.admit(LOCAL, tool("dear")) as admission:
+        async with gate_on(MemoryStore(), clock, **DOLLAR, hold_wait_s=60) as gate:
+            async with gate.admit(RequestContext(LOCAL), tool("dear")) as admission:
                 waiting = asyncio.ensure_future(refusal_of(gate, tool("read")))
                 await asyncio.sleep(0.5)
                 admission.spent(Usage(calls=1))
@@ -224,11 +226,11 @@ def test_those_who_wait_are_admitted_in_the_order_in_which_they_came() -> None:
         admitted = []
 
         async def one(gate: Gate, number: int) -> None:
-            async with gate.admit(LOCAL, tool("dear")):
+            async with gate.admit(RequestContext(LOCAL), tool("dear")):
                 admitted.append(number)
                 await asyncio.sleep(0.1)
 
-        async with gate_on(MemoryBooks(), clock, **DOLLAR, hold_wait_s=60) as gate:
+        async with gate_on(MemoryStore(), clock, **DOLLAR, hold_wait_s=60) as gate:
             await asyncio.gather(*(one(gate, number) for number in range(10)))
         assert admitted == list(range(10))
 
@@ -238,9 +240,9 @@ def test_those_who_wait_are_admitted_in_the_order_in_which_they_came() -> None:
 @pytest.mark.parametrize("how", ["cancelled", "timed out", "gate wait over"])
 def test_who_gives_up_waiting_leaves_no_hold_behind(how: str) -> None:
     async def work(clock: Callable[[], float]) -> None:
-        books = MemoryBooks()
-        async with gate_on(books, clock, **DOLLAR, hold_wait_s=1) as gate:
-            async with gate.admit(LOCAL, tool("dear")):
+        stores = MemoryStore()
+        async with gate_on(stores, clock, **DOLLAR, hold_wait_s=1) as gate:
+            async with gate.admit(RequestContext(LOCAL), tool("dear")):
                 waiting = [asyncio.ensure_future(call(gate, tool("write"))) for _ in range(5)]
                 if how == "timed out":
                     with pytest.raises(TimeoutError):
@@ -251,7 +253,7 @@ def test_who_gives_up_waiting_leaves_no_hold_behind(how: str) -> None:
                     one.cancel()
                 await asyncio.gather(*waiting, return_exceptions=True)
             await asyncio.sleep(0.1)
-            assert await standing(books, ALL) == (0, 0)
+            assert await standing(stores, ALL) == (0, 0)
             await call(gate, tool("dear"))
 
     in_virtual_time(work)
@@ -263,9 +265,9 @@ def test_reserving_with_a_short_wait_uses_96_percent_of_a_budget_and_never_more_
     async def work(clock: Callable[[], float]) -> float:
         chance = random.Random(4)
         limit = 100
-        books = MemoryBooks()
+        stores = MemoryStore()
         config = GovernanceConfig.model_validate({"budgets": [{"id": "all", "limit_usd": limit}]})
-        gate = Gate(config, prices({"unit": "0.001"}), books, books, Metrics(), clock)
+        gate = Gate(config, prices({"unit": "0.001"}), stores, stores, Metrics(), clock)
         await gate.start()
         slots = asyncio.Semaphore(500)
         most = 0
@@ -276,8 +278,8 @@ def test_reserving_with_a_short_wait_uses_96_percent_of_a_budget_and_never_more_
             request = Request("tool", server="files", tool="unit", estimate=Usage(calls=2 * real), at=clock())
             async with slots:
                 try:
-                    async with gate.admit(LOCAL, request) as admission:
-                        spent, held = await standing(books, ALL)
+                    async with gate.admit(RequestContext(LOCAL), request) as admission:
+                        spent, held = await standing(stores, ALL)
                         most = max(most, spent + held)
                         await asyncio.sleep(chance.uniform(0.05, 0.6))
                         admission.spent(Usage(calls=real))
@@ -286,9 +288,9 @@ def test_reserving_with_a_short_wait_uses_96_percent_of_a_budget_and_never_more_
 
         await asyncio.gather(*(one() for _ in range(2000)))
         await gate.aclose()
-        spent, held = await standing(books, ALL)
+        spent, held = await standing(stores, ALL)
         assert held == 0 and most <= limit * 100 * CENT
-        assert spent == sum(entry.cost for entry in (await entries(books)).values())
+        assert spent == sum(entry.cost for entry in (await entries(stores)).values())
         return spent / (limit * 100 * CENT)
 
     assert 0.96 <= in_virtual_time(work) <= 1.0
@@ -302,32 +304,32 @@ class Ended(Exception):
 
 
 async def test_what_was_spent_is_settled_when_the_block_raises() -> None:
-    books = MemoryBooks()
-    async with gate_on(books, **DOLLAR) as gate:
+    stores = MemoryStore()
+    async with gate_on(stores, **DOLLAR) as gate:
         request = tool("write")
         with pytest.raises(Ended):
-            async with gate.admit(LOCAL, request) as admission:
+            async with gate.admit(RequestContext(LOCAL), request) as admission:
                 admission.spent(Usage(calls=1))
                 raise Ended
-        assert (await entries(books))[request.id].outcome == "error"
+        assert (await entries(stores))[request.id].outcome == "error"
         refused = tool("read")
         with pytest.raises(NotAllowed):
-            async with gate.admit(LOCAL, refused):
+            async with gate.admit(RequestContext(LOCAL), refused):
                 raise NotAllowed("no")
-        entry = (await entries(books))[refused.id]
+        entry = (await entries(stores))[refused.id]
         assert (entry.outcome, entry.cost) == ("not_allowed", 0), "nothing was said to be spent"
-        assert await standing(books, ALL) == (2 * CENT, 0)
+        assert await standing(stores, ALL) == (2 * CENT, 0)
 
 
 @pytest.mark.parametrize("times", [1, 2, 5])
 async def test_what_was_spent_is_settled_when_the_caller_hangs_up_however_often(tmp_path: Path, times: int) -> None:
-    books = SqliteBooks(tmp_path / "books.sqlite3")
-    async with gate_on(books, **DOLLAR) as gate:
+    stores = SqliteStore(tmp_path / "stores.sqlite3")
+    async with gate_on(stores, **DOLLAR) as gate:
         inside = asyncio.Event()
         request = tool("write")
 
         async def one() -> None:
-            async with gate.admit(LOCAL, request) as admission:
+            async with gate.admit(RequestContext(LOCAL), request) as admission:
                 admission.spent(Usage(calls=1))
                 inside.set()
                 await asyncio.Event().wait()
@@ -339,33 +341,33 @@ async def test_what_was_spent_is_settled_when_the_caller_hangs_up_however_often(
             await asyncio.sleep(0)
         await asyncio.gather(task, return_exceptions=True)
         assert task.cancelled()
-        assert (await books.find_settled([request.id]))[request.id].outcome == "cancelled"
-        assert await standing(books, ALL) == (2 * CENT, 0)
-    await books.close()
+        assert (await stores.find_settled([request.id]))[request.id].outcome == "cancelled"
+        assert await standing(stores, ALL) == (2 * CENT, 0)
+    await stores.close()
 
 
 async def test_a_call_that_is_cancelled_while_it_is_admitted_holds_nothing(tmp_path: Path) -> None:
-    books = SqliteBooks(tmp_path / "books.sqlite3")
-    async with gate_on(books, **DOLLAR) as gate:
+    stores = SqliteStore(tmp_path / "stores.sqlite3")
+    async with gate_on(stores, **DOLLAR) as gate:
         for turns in range(12):
             task = asyncio.ensure_future(call(gate, tool("read"), calls=0))
             for _ in range(turns):
                 await asyncio.sleep(0)
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
-    assert await standing(books, ALL) == (0, 0)
-    await books.close()
+    assert await standing(stores, ALL) == (0, 0)
+    await stores.close()
 
 
 async def test_what_is_under_way_when_the_gate_closes_is_written_first(tmp_path: Path) -> None:
-    books = SqliteBooks(tmp_path / "books.sqlite3")
+    stores = SqliteStore(tmp_path / "stores.sqlite3")
     request = tool("write")
-    gate = make_gate(books, books, **DOLLAR)
+    gate = make_gate(stores, stores, **DOLLAR)
     await gate.start()
     inside = asyncio.Event()
 
     async def one() -> None:
-        async with gate.admit(LOCAL, request) as admission:
+        async with gate.admit(RequestContext(LOCAL), request) as admission:
             admission.spent(Usage(calls=1))
             inside.set()
             await asyncio.Event().wait()
@@ -375,47 +377,48 @@ async def test_what_is_under_way_when_the_gate_closes_is_written_first(tmp_path:
     task.cancel()
     await asyncio.sleep(0)
     await gate.aclose()
-    assert request.id in await books.find_settled([request.id])
+    assert request.id in await stores.find_settled([request.id])
     await asyncio.gather(task, return_exceptions=True)
-    await books.close()
+    await stores.close()
 
 
 async def test_a_gate_that_closes_gives_back_at_once_what_it_holds() -> None:
-    books = MemoryBooks()
-    gate = make_gate(books, books, **DOLLAR)
+    stores = MemoryStore()
+    gate = make_gate(stores, stores, **DOLLAR)
     await gate.start()
-    await gate.admit(LOCAL, tool("dear")).__aenter__()
-    assert await standing(books, ALL) == (0, 100 * CENT)
+    await gate.admit(RequestContext(LOCAL), tool("dear")).__aenter__()
+    assert await standing(stores, ALL) == (0, 100 * CENT)
     await gate.aclose()
-    assert await standing(books, ALL) == (0, 0)
+    assert await standing(stores, ALL) == (0, 0)
 
 
 async def test_calls_inside_an_execution_are_written_with_it_and_cost_what_they_cost() -> None:
-    books = MemoryBooks()
+    stores = MemoryStore()
     settings: dict[str, Any] = {
         "budgets": [{"id": "writes", "when": {"tool": "write"}, "limit_usd": 1}],
         "rate_limits": [{"id": "mine", "requests": 100, "window": "1h"}],
     }
-    async with gate_on(books, **settings, second="0.5") as gate:
+    async with gate_on(stores, **settings, second="0.5") as gate:
         outer = Request("execution", id="rq_outer", estimate=Usage(seconds=10))
-        async with gate.admit(LOCAL, outer) as execution:
-            await call(gate, tool("free", id="rq_free", parent_id=outer.id))
-            await call(gate, tool("write", id="rq_write", parent_id=outer.id))
-            found = await entries(books)
+        async with gate.admit(RequestContext(LOCAL), outer) as execution:
+            await call(gate, tool("free", id="rq_free", parent_id=outer.id), inside=execution)
+            await call(gate, tool("write", id="rq_write", parent_id=outer.id), inside=execution)
+            found = await entries(stores)
             assert set(found) == {"rq_write"}, "what costs is written at once, the rest with the execution"
             execution.spent(Usage(seconds=1.5))
         assert execution.total == 2 * CENT + 75 * CENT
-        found = await entries(books)
+        found = await entries(stores)
         assert {id: (one.cost, one.parent_id) for id, one in found.items()} == {
             "rq_outer": (75 * CENT, None),
             "rq_write": (2 * CENT, "rq_outer"),
             "rq_free": (0, "rq_outer"),
         }
-        assert await standing(books, "mine|requests|") == (1, 0), (
+        assert await standing(stores, "mine|requests|") == (1, 0), (
             "calls from inside are no requests of the caller's own"
         )
-        await call(gate, tool("free", id="rq_late", parent_id=outer.id))
-        assert "rq_late" in await entries(books), "a call that outlives its execution is written too"
+        await call(gate, tool("free", id="rq_late", parent_id=outer.id), inside=execution)
+        await gate.flush()
+        assert "rq_late" in await entries(stores), "a call that outlives its execution is written too"
 
 
 # --- soft limits, metadata, keys
@@ -424,12 +427,12 @@ async def test_calls_inside_an_execution_are_written_with_it_and_cost_what_they_
 async def test_a_soft_limit_warns_once_per_window_and_refuses_nothing(caplog: pytest.LogCaptureFixture) -> None:
     clock, metrics = Clock(), Metrics()
     budget = {"id": "all", "limit_usd": 1, "soft_limit_usd": "0.02", "period": "1h", "calendar": True}
-    async with gate_on(MemoryBooks(), clock, budgets=[budget], metrics=metrics) as gate:
+    async with gate_on(MemoryStore(), clock, budgets=[budget], metrics=metrics) as gate:
         with caplog.at_level(logging.WARNING, "mcpgate.governance"):
             for _ in range(2):
                 await call(gate, tool(at=clock()))
             assert not caplog.records
-            async with gate.admit(LOCAL, tool(at=clock())) as admission:
+            async with gate.admit(RequestContext(LOCAL), tool(at=clock())) as admission:
                 (text,) = admission.warnings
             for part in ("'all'", "$0.03", "soft limit of $0.02"):
                 assert part in text
@@ -442,16 +445,16 @@ async def test_a_soft_limit_warns_once_per_window_and_refuses_nothing(caplog: py
     assert metric(metrics, "soft_limit_warnings_total") == 3 + 1
 
 
-async def create_key(books: Any, id: str, secret: str, until: float | None = None, **spec: Any) -> None:
+async def create_key(stores: Any, id: str, secret: str, until: float | None = None, **spec: Any) -> None:
     digests = [(digest_of(secret), until)]
     value = to_record(KeySpec.model_validate(spec), digests, secret[-4:], NOW)
-    await books.change(Change("key", id, value, "local", "change", NOW, digests))
+    await stores.change(Change("key", id, value, "local", "change", NOW, digests))
 
 
 async def test_a_key_must_send_the_metadata_that_is_required() -> None:
-    books = MemoryBooks()
-    await create_key(books, "vk_1", "mg-secret-1")
-    async with gate_on(books, required_metadata=["project_id", "env"]) as gate:
+    stores = MemoryStore()
+    await create_key(stores, "vk_1", "mg-secret-1")
+    async with gate_on(stores, required_metadata=["project_id", "env"]) as gate:
         with pytest.raises(InvalidRequest, match="'env' is required.*x-mcpgate-metadata"):
             await gate.identify("mg-secret-1", key_required=True, metadata={"project_id": "p", "env": ""})
         caller = await gate.identify("mg-secret-1", key_required=True, metadata={"project_id": "p", "env": "dev"})
@@ -459,38 +462,38 @@ async def test_a_key_must_send_the_metadata_that_is_required() -> None:
 
 
 async def test_a_key_that_moves_to_another_team_counts_for_that_team_from_then_on() -> None:
-    books = MemoryBooks()
-    await create_key(books, "vk_1", "mg-secret-1", team="old", customer="c1", name="n1")
+    stores = MemoryStore()
+    await create_key(stores, "vk_1", "mg-secret-1", team="old", customer="c1", name="n1")
     budgets = [
         {"id": "team", "per": "team", "limit_usd": 1},
         {"id": "customer", "per": "customer", "limit_usd": 1},
         {"id": "named", "when": {"key": "n2"}, "limit_usd": 1},
     ]
-    async with gate_on(books, budgets=budgets) as gate:
+    async with gate_on(stores, budgets=budgets) as gate:
         await call(gate, caller=await gate.identify("mg-secret-1", key_required=True))
-        await create_key(books, "vk_1", "mg-secret-1", team="new", customer="c2", name="n2")
+        await create_key(stores, "vk_1", "mg-secret-1", team="new", customer="c2", name="n2")
         await call(gate, caller=await gate.identify("mg-secret-1", key_required=True))
     for counter in ("team|cost|old", "team|cost|new", "customer|cost|c1", "customer|cost|c2", "named|cost|"):
-        assert await standing(books, counter) == (CENT, 0), counter
+        assert await standing(stores, counter) == (CENT, 0), counter
 
 
 # --- the configuration changes
 
 
 async def test_a_new_configuration_governs_new_calls_and_those_under_way_end_under_the_old_one() -> None:
-    books = MemoryBooks()
-    async with gate_on(books, **DOLLAR) as gate:
-        async with gate.admit(LOCAL, tool("dear")) as old:
+    stores = MemoryStore()
+    async with gate_on(stores, **DOLLAR) as gate:
+        async with gate.admit(RequestContext(LOCAL), tool("dear")) as old:
             edited = {"budgets": [{"id": "other", "limit_usd": "0.01"}]}
             await gate.reload(GovernanceConfig.model_validate(edited), prices({"read": "0.01"}))
             await call(gate)
             assert isinstance(await refusal_of(gate), BudgetExceeded)
             old.spent(Usage(calls=1))
-        assert (await standing(books, ALL))[1] == 0, "what was held under the old rules is let go of"
-        assert await standing(books, "other|cost|") == (CENT, 0)
+        assert (await standing(stores, ALL))[1] == 0, "what was held under the old rules is let go of"
+        assert await standing(stores, "other|cost|") == (CENT, 0)
 
 
-class Slow(MemoryBooks):
+class Slow(MemoryStore):
     """Reads of records take until they are let through."""
 
     def __init__(self) -> None:
@@ -505,23 +508,23 @@ class Slow(MemoryBooks):
 
 
 async def test_what_was_declared_while_running_governs_while_a_new_configuration_is_taken_over() -> None:
-    books = Slow()
-    await books.change(Change("budget", "nothing", {"id": "nothing", "limit_usd": "0"}, "local", "create", NOW))
-    async with gate_on(books) as gate:
+    stores = Slow()
+    await stores.change(Change("budget", "nothing", {"id": "nothing", "limit_usd": "0"}, "local", "create", NOW))
+    async with gate_on(stores) as gate:
         assert isinstance(await refusal_of(gate), BudgetExceeded)
-        books.through.clear()
-        books.reading.clear()
+        stores.through.clear()
+        stores.reading.clear()
         taking_over = asyncio.ensure_future(gate.reload(GovernanceConfig(), prices()))
-        await books.reading.wait()
+        await stores.reading.wait()
         assert isinstance(await refusal_of(gate), BudgetExceeded)
-        books.through.set()
+        stores.through.set()
         await taking_over
         assert isinstance(await refusal_of(gate), BudgetExceeded)
 
 
 async def test_calls_go_on_while_the_configuration_is_edited_again_and_again() -> None:
-    books = MemoryBooks()
-    async with gate_on(books, **DOLLAR, hold_wait_s=0) as gate:
+    stores = MemoryStore()
+    async with gate_on(stores, **DOLLAR, hold_wait_s=0) as gate:
         done = 0
 
         async def caller() -> None:
@@ -540,13 +543,13 @@ async def test_calls_go_on_while_the_configuration_is_edited_again_and_again() -
         await gate.reload(GovernanceConfig.model_validate({"budgets": [{"id": "all", "limit_usd": 100}]}), prices())
         await asyncio.gather(*(caller() for _ in range(10)), editor())
         assert done == 500
-        assert await standing(books, ALL) == (500 * CENT, 0)
+        assert await standing(stores, ALL) == (500 * CENT, 0)
 
 
 # --- the store is away
 
 
-class Flaky(MemoryBooks):
+class Flaky(MemoryStore):
     """A store that can be away. `lost` answers are those of what was done and not heard of."""
 
     def __init__(self) -> None:
@@ -560,14 +563,14 @@ class Flaky(MemoryBooks):
 
     def _check(self) -> None:
         if self.away:
-            raise StoreAway("gone fishing")
+            raise StoreUnavailable("gone fishing")
 
     def _answered(self, what: str) -> None:
         if what in self.lose:
             self.lose.discard(what)
-            raise StoreAway("the line broke")
+            raise StoreUnavailable("the line broke")
 
-    async def reserve(self, reservation: Reservation) -> tuple[Standing, ...] | Refusal:
+    async def reserve(self, reservation: Reservation) -> tuple[Balance, ...] | Refusal:
         self._check()
         answer = await super().reserve(reservation)
         if self.slow:
@@ -602,93 +605,93 @@ class Flaky(MemoryBooks):
 
 def test_while_the_store_is_away_nothing_is_admitted_and_nothing_counted_and_it_recovers_by_itself() -> None:
     async def work(clock: Callable[[], float]) -> None:
-        books, metrics = Flaky(), Metrics()
-        await create_key(books, "vk_1", "mg-secret-1")
-        async with gate_on(books, clock, **DOLLAR, metrics=metrics) as gate:
+        stores, metrics = Flaky(), Metrics()
+        await create_key(stores, "vk_1", "mg-secret-1")
+        async with gate_on(stores, clock, **DOLLAR, metrics=metrics) as gate:
             await call(gate)
-            books.away = True
+            stores.away = True
             for _ in range(3):
                 error = await refusal_of(gate)
                 assert isinstance(error, Unavailable) and error.http_status == 503
             with pytest.raises(Unavailable):
                 await gate.identify("mg-secret-1", key_required=True)
             assert metric(metrics, "store_failures_total") >= 1
-            books.away = False
+            stores.away = False
             await asyncio.sleep(2.5)
             assert (await gate.identify("mg-secret-1", key_required=True)).id == "vk_1"
             await call(gate)
-        assert await standing(books, ALL) == (2 * CENT, 0)
-        assert len(await entries(books)) == 2
+        assert await standing(stores, ALL) == (2 * CENT, 0)
+        assert len(await entries(stores)) == 2
 
     in_virtual_time(work)
 
 
 def test_where_it_is_allowed_calls_go_on_while_the_store_is_away_and_are_counted_once_when_it_is_back() -> None:
     async def work(clock: Callable[[], float]) -> None:
-        books, metrics = Flaky(), Metrics()
-        await create_key(books, "vk_1", "mg-secret-1")
-        async with gate_on(books, clock, **DOLLAR, when_store_is_away="allow", metrics=metrics) as gate:
+        stores, metrics = Flaky(), Metrics()
+        await create_key(stores, "vk_1", "mg-secret-1")
+        async with gate_on(stores, clock, **DOLLAR, when_store_is_away="allow", metrics=metrics) as gate:
             await gate.identify("mg-secret-1", key_required=True)
-            books.away = True
+            stores.away = True
             for _ in range(3):
                 await call(gate)
             assert (await gate.identify("mg-secret-1", key_required=True)).id == "vk_1"
             assert metric(metrics, "uncounted_total") == 3
-            books.away = False
-            books.lose.add("settle")  # and the first answer is lost
+            stores.away = False
+            stores.lose.add("settle")  # and the first answer is lost
             await asyncio.sleep(5)
-            assert await standing(books, ALL) == (3 * CENT, 0)
-            assert len(await entries(books)) == 3
+            assert await standing(stores, ALL) == (3 * CENT, 0)
+            assert len(await entries(stores)) == 3
             await call(gate)
-        assert await standing(books, ALL) == (4 * CENT, 0)
+        assert await standing(stores, ALL) == (4 * CENT, 0)
 
     in_virtual_time(work)
 
 
 def test_what_was_done_when_the_store_went_away_is_told_and_written_once_when_it_is_back() -> None:
     async def work(clock: Callable[[], float]) -> None:
-        books = Flaky()
-        async with gate_on(books, clock, **DOLLAR) as gate:
-            with pytest.raises(Unavailable, match="it was done"):
-                async with gate.admit(LOCAL, tool("write", id="rq_1")) as admission:
+        stores = Flaky()
+        async with gate_on(stores, clock, **DOLLAR) as gate:
+            with pytest.raises(Unavailable, match="the call succeeded"):
+                async with gate.admit(RequestContext(LOCAL), tool("write", id="rq_1")) as admission:
                     admission.spent(Usage(calls=1))
-                    books.away = True
-            assert await entries(books) == {}
-            books.away = False
+                    stores.away = True
+            assert await entries(stores) == {}
+            stores.away = False
             await asyncio.sleep(2.5)
-            assert set(await entries(books)) == {"rq_1"}
-            assert await standing(books, ALL) == (2 * CENT, 0)
+            assert set(await entries(stores)) == {"rq_1"}
+            assert await standing(stores, ALL) == (2 * CENT, 0)
 
     in_virtual_time(work)
 
 
 def test_what_waits_to_be_written_is_not_lost_when_the_gate_closes_in_the_middle_of_it() -> None:
     async def work(clock: Callable[[], float]) -> None:
-        books = Flaky()
-        gate = make_gate(books, books, clock, **DOLLAR)
+        stores = Flaky()
+        gate = make_gate(stores, stores, clock, **DOLLAR)
         await gate.start()
         with pytest.raises(Unavailable):
-            async with gate.admit(LOCAL, tool("write", id="rq_1")) as admission:
+            async with gate.admit(RequestContext(LOCAL), tool("write", id="rq_1")) as admission:
                 admission.spent(Usage(calls=1))
-                books.away = True
-        books.away, books.settling = False, asyncio.Event()
-        await books.settling.wait()  # the gate writes again, and there is no answer yet
+                stores.away = True
+        stores.away, stores.settling = False, asyncio.Event()
+        await stores.settling.wait()  # the gate writes again, and there is no answer yet
         closing = asyncio.ensure_future(gate.aclose())
-        books.settling = None
+        stores.settling = None
         await closing
-        assert set(await entries(books)) == {"rq_1"}
+        assert set(await entries(stores)) == {"rq_1"}
 
     in_virtual_time(work)
 
 
 def test_a_reservation_whose_answer_was_lost_is_given_back_when_the_store_is_there_again() -> None:
     async def work(clock: Callable[[], float]) -> None:
-        books = Flaky()
-        async with gate_on(books, clock, **DOLLAR) as gate:
-            books.lose.add("reserve")
+        stores = Flaky()
+        async with gate_on(stores, clock, **DOLLAR) as gate:
+            stores.lose.add("reserve")
             assert isinstance(await refusal_of(gate, tool("dear")), Unavailable)
             await asyncio.sleep(5)
-            assert await standing(books, ALL) == (0, 0)
+            assert await standing(stores, ALL) == (0, 0)
             await call(gate, tool("dear"))
 
     in_virtual_time(work)
@@ -696,42 +699,42 @@ def test_a_reservation_whose_answer_was_lost_is_given_back_when_the_store_is_the
 
 def test_a_release_that_did_not_reach_the_store_is_made_when_it_is_there_again() -> None:
     async def work(clock: Callable[[], float]) -> None:
-        books = Flaky()
-        async with gate_on(books, clock, **DOLLAR) as gate:
-            books.slow = True
+        stores = Flaky()
+        async with gate_on(stores, clock, **DOLLAR) as gate:
+            stores.slow = True
             task = asyncio.ensure_future(call(gate, tool("dear")))
             await asyncio.sleep(0.1)
-            assert await standing(books, ALL) == (0, 100 * CENT)
-            books.away = True
+            assert await standing(stores, ALL) == (0, 100 * CENT)
+            stores.away = True
             task.cancel()  # it is held, and nobody has heard of it
             await asyncio.sleep(3)
             assert task.cancelled()
-            assert await standing(books, ALL) == (0, 100 * CENT)
-            books.away = books.slow = False
+            assert await standing(stores, ALL) == (0, 100 * CENT)
+            stores.away = stores.slow = False
             await asyncio.sleep(2.5)
-            assert await standing(books, ALL) == (0, 0)
+            assert await standing(stores, ALL) == (0, 0)
 
     in_virtual_time(work)
 
 
 async def test_who_is_governed_by_nothing_is_not_refused_when_the_store_is_away() -> None:
-    books = Flaky()
-    async with gate_on(books) as gate:
-        books.away = True
+    stores = Flaky()
+    async with gate_on(stores) as gate:
+        stores.away = True
         await call(gate)
         caller = await gate.identify(None, key_required=False, metadata={"project_id": "p1"})
         await call(gate, caller=caller)
         await call(gate, caller=caller)
-        books.away = False
+        stores.away = False
 
 
 async def test_sqlite_that_is_locked_is_away_for_all_who_ask_within_one_wait_and_comes_back_by_itself(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(writer, "_BUSY_S", 0.2)
-    file = tmp_path / "books.sqlite3"
-    books = SqliteBooks(file)
-    async with gate_on(books, **DOLLAR) as gate:
+    file = tmp_path / "stores.sqlite3"
+    stores = SqliteStore(file)
+    async with gate_on(stores, **DOLLAR) as gate:
         await call(gate)
         other = sqlite3.connect(file)
         other.execute("BEGIN IMMEDIATE")
@@ -749,35 +752,35 @@ async def test_sqlite_that_is_locked_is_away_for_all_who_ask_within_one_wait_and
                     break
                 except Unavailable:
                     await asyncio.sleep(0.05)
-        assert await standing(books, ALL) == (2 * CENT, 0)
-    await books.close()
+        assert await standing(stores, ALL) == (2 * CENT, 0)
+    await stores.close()
 
 
 async def test_sqlite_whose_folder_is_no_folder_is_away(tmp_path: Path) -> None:
-    file = tmp_path / "folder" / "books.sqlite3"
-    books = SqliteBooks(file)
+    file = tmp_path / "folder" / "stores.sqlite3"
+    stores = SqliteStore(file)
     (tmp_path / "folder").rename(tmp_path / "moved")
     (tmp_path / "folder").write_text("no folder")
-    with pytest.raises(StoreAway):
-        await books.list_records("team")
-    with pytest.raises(StoreAway):
-        SqliteBooks(file)
+    with pytest.raises(StoreUnavailable):
+        await stores.list_records("team")
+    with pytest.raises(StoreUnavailable):
+        SqliteStore(file)
     (tmp_path / "folder").unlink()
     (tmp_path / "moved").rename(tmp_path / "folder")
-    assert await books.list_records("team") == []
-    await books.close()
+    assert await stores.list_records("team") == []
+    await stores.close()
 
 
 async def test_a_start_value_is_counted_once_over_restarts_and_resets() -> None:
-    books = MemoryBooks()
+    stores = MemoryStore()
     budget = {"id": "all", "limit_usd": 1, "start_usd": "0.99"}
     for _ in range(2):
-        async with gate_on(books, budgets=[budget]) as gate:
-            assert await standing(books, ALL) == (99 * CENT, 0)
-    async with gate_on(books, budgets=[budget]) as gate:
+        async with gate_on(stores, budgets=[budget]) as gate:
+            assert await standing(stores, ALL) == (99 * CENT, 0)
+    async with gate_on(stores, budgets=[budget]) as gate:
         await call(gate)
         assert isinstance(await refusal_of(gate), BudgetExceeded)
-        for name in await names_of(books, ALL):
-            await books.reset(name)
+        for name in await names_of(stores, ALL):
+            await stores.reset(name)
         await call(gate, tool("dear"))
-    assert to_usd((await standing(books, ALL))[0]) == Decimal(1)
+    assert to_usd((await standing(stores, ALL))[0]) == Decimal(1)

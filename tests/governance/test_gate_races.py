@@ -13,6 +13,7 @@ import pytest
 
 from mcpgate.errors import BudgetExceeded
 from mcpgate.governance.callers import Caller
+from mcpgate.governance.context import RequestContext
 from mcpgate.governance.records import Usage
 from tests.governance import worker
 from tests.governance.gates import CENT, call, gate_on, race, refusal_of, standing, tool
@@ -81,17 +82,17 @@ async def workers(place: Place, count: int, callers: int = 1, **settings: Any) -
 
 async def spent_and_held(place: Place, counter: str) -> tuple[int, int]:
     """Whatever cell it was counted in."""
-    async with place.open() as books:
-        return await standing(books.counters, counter)
+    async with place.open() as stores:
+        return await standing(stores.counters, counter)
 
 
 @pytest.mark.parametrize("limited", ["read", "write", "free"])
 async def test_200_callers_at_one_barrier_with_room_for_60_are_60_that_pass(place: Place, limited: str) -> None:
-    async with place.open() as books, gate_on(books, **LIMITS) as gate:
+    async with place.open() as stores, gate_on(stores, **LIMITS) as gate:
         assert await race(gate, lambda: tool(limited), 200, lambda: None) == ROOM
         whole = {"read": (ROOM * CENT, 0), "write": (ROOM, 0), "free": (0, 0)}
-        assert await standing(books.counters, COUNTERS[limited]) == whole[limited]
-        found = [one async for one in books.durable.entries(0.0)]
+        assert await standing(stores.counters, COUNTERS[limited]) == whole[limited]
+        found = [one async for one in stores.store.entries(0.0)]
         assert len(found) == ROOM, "and what was refused is no entry"
 
 
@@ -109,8 +110,8 @@ async def test_200_callers_in_4_processes_with_room_for_60_are_60_that_pass(shar
     assert await spent_and_held(shared_place, COUNTERS["read"]) == (ROOM * CENT, 0)
     assert await spent_and_held(shared_place, COUNTERS["write"]) == (ROOM, 0)
     assert await spent_and_held(shared_place, COUNTERS["free"]) == (0, 0)
-    async with shared_place.open() as books:
-        assert len([one async for one in books.durable.entries(0.0)]) == 4 * ROOM
+    async with shared_place.open() as stores:
+        assert len([one async for one in stores.store.entries(0.0)]) == 4 * ROOM
 
 
 @pytest.mark.parametrize("inside", ["outside", "inside"])
@@ -120,12 +121,12 @@ async def test_what_is_settled_survives_a_kill_right_after_the_answer(shared_pla
         one.tell("settle", inside)
         assert await one.said() == "settled"
         assert await one.ended() == -signal.SIGKILL
-    async with shared_place.open() as books:
-        found = await books.durable.find_settled(["rq_last", "rq_outer"])
+    async with shared_place.open() as stores:
+        found = await stores.store.find_settled(["rq_last", "rq_outer"])
         assert list(found) == ["rq_last"]
         assert found["rq_last"].cost == 100 * CENT
         assert found["rq_last"].parent_id == ("rq_outer" if inside == "inside" else None)
-        assert (await standing(books.counters, "all|cost|"))[0] == 100 * CENT
+        assert (await standing(stores.counters, "all|cost|"))[0] == 100 * CENT
 
 
 @pytest.mark.parametrize("seed", [1])
@@ -156,42 +157,42 @@ async def test_after_workers_were_killed_ledger_and_counters_agree_and_nothing_s
         stopped.tell("stop")
         assert await stopped.ended() == 0
         await killed.killed()  # and after the last one there is nobody who would see to it
-    async with shared_place.open() as books:
-        await books.counters.expire(time.time() + 31)
+    async with shared_place.open() as stores:
+        await stores.counters.expire(time.time() + 31)
         costs = {"all": 0, "few": 0}
-        async for entry in books.durable.entries(0.0):
+        async for entry in stores.store.entries(0.0):
             costs["all"] += entry.cost or 0
             costs["few"] += (entry.cost or 0) if entry.tool == "odd" else 0
         assert costs["all"] > 100 * CENT, "enough was done to prove anything"
-        assert await standing(books.counters, "all|cost|") == (costs["all"], 0)
-        assert await standing(books.counters, "few|cost|") == (costs["few"], 0)
-        assert await standing(books.counters, "at-once|concurrency|") == (0, 0)
+        assert await standing(stores.counters, "all|cost|") == (costs["all"], 0)
+        assert await standing(stores.counters, "few|cost|") == (costs["few"], 0)
+        assert await standing(stores.counters, "at-once|concurrency|") == (0, 0)
         assert costs["all"] <= limit * 100 * CENT
         assert costs["few"] <= 2000
 
 
 async def test_what_a_killed_worker_held_is_free_for_others_when_its_lease_has_run_out(shared_place: Place) -> None:
     budget: dict[str, Any] = {"budgets": [{"id": "all", "limit_usd": 1}], "lease_s": 1, "hold_wait_s": 10}
-    async with workers(shared_place, 1, **budget) as (one,), shared_place.open() as books:
+    async with workers(shared_place, 1, **budget) as (one,), shared_place.open() as stores:
         one.tell("hold")
         assert await one.said() == "holding"
-        async with gate_on(books, **budget) as gate:
+        async with gate_on(stores, **budget) as gate:
             waiting = asyncio.ensure_future(call(gate, tool("dear")))
             await one.killed()
             async with asyncio.timeout(6):
                 await waiting
-        assert await standing(books.counters, "all|cost|") == (100 * CENT, 0)
+        assert await standing(stores.counters, "all|cost|") == (100 * CENT, 0)
 
 
 async def test_what_a_living_worker_holds_stays_held_beyond_the_length_of_its_lease(shared_place: Place) -> None:
     budget: dict[str, Any] = {"budgets": [{"id": "all", "limit_usd": 1}], "lease_s": 1, "hold_wait_s": 2.5}
-    async with workers(shared_place, 1, **budget) as (one,), shared_place.open() as books:
+    async with workers(shared_place, 1, **budget) as (one,), shared_place.open() as stores:
         one.tell("hold")
         assert await one.said() == "holding"
-        async with gate_on(books, **budget) as gate:
+        async with gate_on(stores, **budget) as gate:
             with pytest.raises(Exception, match="held by calls under way"):
                 await call(gate, tool("dear"))
-        assert await standing(books.counters, "all|cost|") == (0, 100 * CENT)
+        assert await standing(stores.counters, "all|cost|") == (0, 100 * CENT)
 
 
 @pytest.mark.parametrize("durable", ["sqlite", "postgres"])
@@ -205,25 +206,25 @@ async def test_counters_that_redis_has_lost_are_counted_again_from_the_ledger(du
         "rate_limits": [{"id": "few", "requests": 100, "window": "1h"}, {"id": "four", "concurrency": 4}],
     }
     try:
-        async with place.open() as books, gate_on(books, **settings) as gate:
+        async with place.open() as stores, gate_on(stores, **settings) as gate:
             ada = Caller("vk_1", user="ada")
             for _ in range(3):
                 await call(gate, caller=ada)
-            async with gate.admit(ada, tool()) as under_way:
+            async with gate.admit(RequestContext(ada), tool()) as under_way:
                 await place.forget()
                 await call(gate, caller=Caller("vk_2", user="bob"))
                 under_way.spent(Usage(calls=1))
-            assert await standing(books.counters, "all|cost|") == (8 * CENT, 0)
-            assert await standing(books.counters, "daily|cost|ada") == (4 * CENT, 0)
-            assert await standing(books.counters, "daily|cost|bob") == (CENT, 0)
-            assert await standing(books.counters, "few|requests|") == (5, 0)
-            assert await standing(books.counters, "four|concurrency|") == (0, 0)
+            assert await standing(stores.counters, "all|cost|") == (8 * CENT, 0)
+            assert await standing(stores.counters, "daily|cost|ada") == (4 * CENT, 0)
+            assert await standing(stores.counters, "daily|cost|bob") == (CENT, 0)
+            assert await standing(stores.counters, "few|requests|") == (5, 0)
+            assert await standing(stores.counters, "four|concurrency|") == (0, 0)
             assert (await refusal_of(gate, tool("write"), ada)).data["budget"] == "daily"
             assert (await refusal_of(gate, tool("read", 3))).data["budget"] == "all"
             await place.forget()
             lost = await asyncio.gather(*(call(gate, tool("read")) for _ in range(2)), return_exceptions=True)
             assert lost == [None, None]
             assert isinstance(await refusal_of(gate, tool("read")), BudgetExceeded)
-            assert await standing(books.counters, "all|cost|") == (10 * CENT, 0)
+            assert await standing(stores.counters, "all|cost|") == (10 * CENT, 0)
     finally:
         await place.remove()

@@ -17,7 +17,7 @@ from mcpgate.governance.prices import Prices
 from mcpgate.governance.records import Request, Usage, to_nano, to_usd
 from mcpgate.governance.rule import measured
 from mcpgate.governance.rules import budget_rule, matching, rate_limit_rules
-from mcpgate.stores.memory import MemoryBooks
+from mcpgate.stores.memory import MemoryStore
 from tests.governance.gates import CENT, Clock, call, gate_on, refusal_of, standing, tool
 from tests.governance.test_gate import create_key
 from tests.stores.conftest import NOW
@@ -120,16 +120,16 @@ def test_groups_of_budgets_and_of_rate_limits_and_of_their_measures_are_apart() 
 
 @pytest.mark.anyio
 async def test_an_override_lets_through_what_the_rule_behind_it_would_refuse_and_both_count() -> None:
-    books = MemoryBooks()
+    stores = MemoryStore()
     budgets = [
         {"id": "ml", "group": "daily", "when": {"team": "search"}, "limit_usd": "0.03"},
         {"id": "everyone", "group": "daily", "limit_usd": "0.01"},
     ]
-    async with gate_on(books, budgets=budgets) as gate:
+    async with gate_on(stores, budgets=budgets) as gate:
         for _ in range(3):
             await call(gate, caller=ADA)
         assert (await refusal_of(gate, caller=ADA)).data["budget"] == "ml"
-        assert await standing(books, "everyone|cost|") == (3 * CENT, 0)
+        assert await standing(stores, "everyone|cost|") == (3 * CENT, 0)
         assert (await refusal_of(gate)).data["budget"] == "everyone"
 
 
@@ -369,9 +369,9 @@ def test_a_key_is_taken_from_the_addresses_it_names_only(allowed: Any, address: 
 
 @pytest.mark.anyio
 async def test_a_key_is_known_by_its_secret_until_it_is_rotated_expired_disabled_or_revoked() -> None:
-    books, clock = MemoryBooks(), Clock()
-    await create_key(books, "vk_1", "mg-secret-1", expires_at="2100-01-01", allowed_ips=("10.0.0.0/8",))
-    async with gate_on(books, clock) as gate:
+    stores, clock = MemoryStore(), Clock()
+    await create_key(stores, "vk_1", "mg-secret-1", expires_at="2100-01-01", allowed_ips=("10.0.0.0/8",))
+    async with gate_on(stores, clock) as gate:
 
         async def identify(secret: str | None = "mg-secret-1", address: str = "10.0.0.1") -> Caller:
             return await gate.identify(secret, key_required=True, address=address)
@@ -380,32 +380,32 @@ async def test_a_key_is_known_by_its_secret_until_it_is_rotated_expired_disabled
         with pytest.raises(MissingKey, match="Bearer mg-"):
             await identify(None)
         for wrong in ("mg-secret-2", "mg-secret-1 ", "", "sk-other"):
-            with pytest.raises(InvalidKey, match="no key of this gateway"):
+            with pytest.raises(InvalidKey, match="unknown API key"):
                 await identify(wrong)
         with pytest.raises(NotAllowed, match=r"may not be used from 11\.0\.0\.1"):
             await identify(address="11.0.0.1")
-        await create_key(books, "vk_1", "mg-secret-1", until=clock() + 60)
+        await create_key(stores, "vk_1", "mg-secret-1", until=clock() + 60)
         assert (await identify()).id == "vk_1"
         clock.now += 60
-        with pytest.raises(InvalidKey, match="replaced by a newer one"):
+        with pytest.raises(InvalidKey, match="rotated out"):
             await identify()
-        await create_key(books, "vk_1", "mg-secret-1", expires_at=clock() + 60)
+        await create_key(stores, "vk_1", "mg-secret-1", expires_at=clock() + 60)
         assert (await identify()).id == "vk_1"
         clock.now += 60
         with pytest.raises(InvalidKey, match="expired"):
             await identify()
-        await create_key(books, "vk_1", "mg-secret-1", enabled=False)
+        await create_key(stores, "vk_1", "mg-secret-1", enabled=False)
         with pytest.raises(NotAllowed, match="disabled"):
             await identify()
-        await create_key(books, "vk_1", "mg-secret-1")
+        await create_key(stores, "vk_1", "mg-secret-1")
         assert (await identify()).id == "vk_1"
 
 
 @pytest.mark.anyio
 async def test_where_no_key_is_needed_what_clients_send_anyway_is_no_matter_but_a_key_of_ours_is_checked() -> None:
-    books = MemoryBooks()
-    await create_key(books, "vk_1", "mg-secret-1")
-    async with gate_on(books) as gate:
+    stores = MemoryStore()
+    await create_key(stores, "vk_1", "mg-secret-1")
+    async with gate_on(stores) as gate:
         assert await gate.identify(None, key_required=False) is LOCAL
         assert await gate.identify("sk-whatever", key_required=False) is LOCAL
         assert (await gate.identify("mg-secret-1", key_required=False)).id == "vk_1"
@@ -419,7 +419,7 @@ async def test_a_key_speaks_for_a_user_only_if_it_is_nobody_elses() -> None:
         "users": {"ada": {"budget": {"limit_usd": "0.01"}}},
         "keys": {"team": {"secret": "mg-team-secret"}, "bobs": {"secret": "mg-bobs-secret", "user": "bob"}},
     }
-    async with gate_on(MemoryBooks(), **settings) as gate:
+    async with gate_on(MemoryStore(), **settings) as gate:
         caller = await gate.identify("mg-team-secret", key_required=True, user="ada")
         assert caller.user == "ada"
         await call(gate, caller=caller)

@@ -13,6 +13,7 @@ from typing import Any
 
 from mcpgate.errors import McpgateError
 from mcpgate.governance.callers import LOCAL
+from mcpgate.governance.context import RequestContext
 from mcpgate.governance.gate import Gate
 from mcpgate.governance.records import Request, Usage
 from tests.governance.gates import call, gate_on, race, tool
@@ -40,7 +41,7 @@ async def settle_and_die(gate: Gate, line: Line, inside_execution: bool) -> None
         await call(gate, tool("dear", id="rq_last"))
         line.say("settled")
         os.kill(os.getpid(), signal.SIGKILL)
-    async with gate.admit(LOCAL, Request("execution", id="rq_outer")):
+    async with gate.admit(RequestContext(LOCAL), Request("execution", id="rq_outer")):
         await call(gate, tool("dear", id="rq_last", parent_id="rq_outer"))
         line.say("settled")
         os.kill(os.getpid(), signal.SIGKILL)
@@ -56,11 +57,11 @@ async def carry_on(gate: Gate, seed: int, callers: int = 8) -> None:
                 name, most = chance.choice(["read", "write", "odd"]), chance.randint(1, 4)
                 if chance.random() < 0.3:
                     outer = Request("execution")
-                    async with gate.admit(LOCAL, outer):
+                    async with gate.admit(RequestContext(LOCAL), outer):
                         await call(gate, tool(name, most, parent_id=outer.id), calls=chance.randint(0, most))
                         await call(gate, tool("free", parent_id=outer.id))
                 else:
-                    async with gate.admit(LOCAL, tool(name, most)) as admission:
+                    async with gate.admit(RequestContext(LOCAL), tool(name, most)) as admission:
                         admission.spent(Usage(calls=chance.randint(0, most)))
                         if chance.random() < 0.1:
                             raise ValueError("what is spent is spent")
@@ -74,7 +75,7 @@ async def carry_on(gate: Gate, seed: int, callers: int = 8) -> None:
 
 async def hold(gate: Gate, line: Line) -> None:
     """Takes all there is and keeps it."""
-    async with gate.admit(LOCAL, tool("dear")):
+    async with gate.admit(RequestContext(LOCAL), tool("dear")):
         line.say("holding")
         await line.heard()
 
@@ -87,7 +88,7 @@ def tell_tasks() -> None:
 
 async def work(line: Line, place: Place, callers: int, settings: Mapping[str, Any]) -> None:
     asyncio.get_running_loop().call_later(22, tell_tasks)
-    async with place.open() as books, gate_on(books, **settings) as gate:
+    async with place.open() as stores, gate_on(stores, **settings) as gate:
         line.say("ready")
         while order := await line.heard():
             what, _, argument = order.partition(" ")

@@ -22,11 +22,11 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from mcpgate.app import Books
 from mcpgate.governance.records import Claim, Entry, Reservation, Usage
-from mcpgate.governance.store import Content, Counters, Durable, Settlement
-from mcpgate.stores.memory import MemoryBooks
-from mcpgate.stores.sqlite.governance import SqliteBooks
+from mcpgate.governance.store import Content, Counters, Settlement, Store
+from mcpgate.lifecycle import GovernanceStores
+from mcpgate.stores.memory import MemoryStore
+from mcpgate.stores.sqlite.governance import SqliteStore
 from tests.conftest import IN_CI
 
 POSTGRES = os.environ.get("MCPGATE_TEST_POSTGRES", "postgresql://127.0.0.1:5432/test")
@@ -43,7 +43,7 @@ PROCESSES.set_forkserver_preload(["tests.governance.worker"])
 
 @dataclasses.dataclass(frozen=True)
 class Place:
-    """Where books are kept."""
+    """Where stores are kept."""
 
     kind: str
     path: str
@@ -52,28 +52,28 @@ class Place:
     report_metadata: tuple[str, ...] = ()
 
     @asynccontextmanager
-    async def open(self) -> AsyncIterator[Books]:
-        durable = await self._durable()
-        counters: Counters = durable
+    async def open(self) -> AsyncIterator[GovernanceStores]:
+        store = await self._store()
+        counters: Counters = store
         if self.kind.startswith("redis"):
             from mcpgate.stores.redis.counters import RedisCounters
 
-            counters = await RedisCounters.open(REDIS, durable, prefix=self.name)
+            counters = await RedisCounters.open(REDIS, store, prefix=self.name)
             await counters.restore([])
-        books = Books(counters, durable)
+        stores = GovernanceStores(counters, store)
         try:
-            yield books
+            yield stores
         finally:
-            await books.close()
+            await stores.close()
 
-    async def _durable(self) -> Durable:
+    async def _store(self) -> Store:
         if self.kind == "memory":
-            return MemoryBooks()
+            return MemoryStore()
         if self.kind.endswith("sqlite"):
-            return SqliteBooks(Path(self.path), self.report_metadata)
-        from mcpgate.stores.postgres.governance import PostgresBooks
+            return SqliteStore(Path(self.path), self.report_metadata)
+        from mcpgate.stores.postgres.governance import PostgresStore
 
-        return await PostgresBooks.open(POSTGRES, self.report_metadata, schema=self.name)
+        return await PostgresStore.open(POSTGRES, self.report_metadata, schema=self.name)
 
     async def remove(self) -> None:
         await self.forget()
@@ -123,7 +123,7 @@ def needs_server(kind: str) -> None:
 
 def make_place(kind: str, folder: Path, report_metadata: Sequence[str] = ()) -> Place:
     needs_server(kind)
-    return Place(kind, str(folder / "books.sqlite3"), f"test_{secrets.token_hex(6)}", tuple(report_metadata))
+    return Place(kind, str(folder / "stores.sqlite3"), f"test_{secrets.token_hex(6)}", tuple(report_metadata))
 
 
 @pytest.fixture(params=STORES)
@@ -141,7 +141,7 @@ def shared_place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Pla
 
 
 @pytest.fixture
-async def books(anyio_backend: str, place: Place) -> AsyncIterator[Books]:
+async def stores(anyio_backend: str, place: Place) -> AsyncIterator[GovernanceStores]:
     """In which the owner `me` has a lease."""
     async with place.open() as opened:
         await opened.counters.renew("me", NOW + 30)
@@ -177,4 +177,4 @@ def settlement(id: str, *claims: Claim, spent: Sequence[int] = (), content: Cont
     """The end of a request that came to `spent`, one amount a claim; by default what was held."""
     amounts = tuple(spent) or tuple(c.amount for c in claims)
     cost = next((n for c, n in zip(claims, amounts, strict=True) if c.measure == "cost"), 0)
-    return Settlement(entry(id, **{"cost": cost, **facts}), claims, amounts, content)
+    return Settlement(entry(id, **{"cost": cost, **facts}), claims, amounts, content, (id,) if claims else ())

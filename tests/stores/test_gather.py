@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from mcpgate.governance.store import StoreAway
+from mcpgate.governance.store import StoreUnavailable
 from mcpgate.stores.gather import Gather
 
 pytestmark = pytest.mark.anyio
@@ -25,7 +25,7 @@ class Asked:
         if 13 in items:
             raise ValueError("thirteen")
         if 99 in items:
-            raise StoreAway("away")
+            raise StoreUnavailable("away")
         if 77 in items:
             raise asyncio.CancelledError
         return [2 * item for item in items if item != 55]

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from mcpgate.governance.store import Query, StoreAway
+from mcpgate.governance.store import Query, StoreUnavailable
 from mcpgate.stores.sqlite.file import migrate
-from mcpgate.stores.sqlite.governance import SqliteBooks
-from mcpgate.stores.sqlite.learned import SqliteStore
+from mcpgate.stores.sqlite.governance import SqliteStore
+from mcpgate.stores.sqlite.learned import SqliteLearnedStore
 from mcpgate.stores.sqlite.schema import MIGRATIONS
 from tests.stores.conftest import POSTGRES, PROCESSES, Place, claim, make_place, reservation, settlement
 
@@ -35,23 +35,23 @@ def file_of_version(path: Path, version: int) -> sqlite3.Connection:
     return db
 
 
-async def use(books: Any) -> None:
+async def use(stores: Any) -> None:
     """Every table is there."""
     held = claim()
-    await books.renew("me", 9e9)
-    await books.reserve(reservation("r1", held))
-    await books.settle([settlement("r1", held)])
-    await books.roll_up()
-    await books.expire(0.0)
-    assert set(await books.find_settled(["r1"])) == {"r1"}
-    await books.close()
+    await stores.renew("me", 9e9)
+    await stores.reserve(reservation("r1", held))
+    await stores.settle([settlement("r1", held)])
+    await stores.roll_up()
+    await stores.expire(0.0)
+    assert set(await stores.find_settled(["r1"])) == {"r1"}
+    await stores.close()
 
 
 @pytest.mark.parametrize("version", range(len(MIGRATIONS) + 1))
 async def test_a_file_of_every_version_becomes_what_a_new_one_is(tmp_path: Path, version: int) -> None:
     file_of_version(tmp_path / "old.sqlite3", version).close()
-    await use(SqliteBooks(tmp_path / "old.sqlite3"))
-    await use(SqliteBooks(tmp_path / "new.sqlite3"))
+    await use(SqliteStore(tmp_path / "old.sqlite3"))
+    await use(SqliteStore(tmp_path / "new.sqlite3"))
     shapes = []
     for name in ("old", "new"):
         db = sqlite3.connect(tmp_path / f"{name}.sqlite3")
@@ -67,7 +67,7 @@ def test_what_was_learned_is_there_after_a_migration(tmp_path: Path, version: in
     db.execute("INSERT INTO kept VALUES ('shape', 'files.read', x'01', 0)")
     db.commit()
     db.close()
-    store = SqliteStore(tmp_path / "old.sqlite3")
+    store = SqliteLearnedStore(tmp_path / "old.sqlite3")
     assert store.load("shape") == {"files.read": b"\x01"}
     store.close()
 
@@ -77,11 +77,11 @@ async def test_sums_by_the_day_of_version_2_are_in_the_reports(tmp_path: Path) -
     db.executemany("INSERT INTO tallies VALUES (?, ?, ?)", TALLIES)
     db.commit()
     db.close()
-    books = SqliteBooks(tmp_path / "old.sqlite3")
-    rows = await books.report(Query(0, 9e9, by=("day",)))
-    await books.settle([settlement("r1", at=1_769_860_800.0)])
-    (whole,) = await books.report(Query(0, 9e9))
-    await books.close()
+    stores = SqliteStore(tmp_path / "old.sqlite3")
+    rows = await stores.report(Query(0, 9e9, by=("day",)))
+    await stores.settle([settlement("r1", at=1_769_860_800.0)])
+    (whole,) = await stores.report(Query(0, 9e9))
+    await stores.close()
     found = {row["day"]: {name: row[name] for name in row if row[name] and name != "day"} for row in rows}
     assert found == {
         "2026-01-31": {
@@ -98,8 +98,8 @@ async def test_a_file_of_a_newer_version_is_refused_and_left_as_it_is(tmp_path: 
     db = file_of_version(path, len(MIGRATIONS))
     db.execute(f"PRAGMA user_version = {len(MIGRATIONS) + 1}")
     before = shape(db)
-    with pytest.raises(StoreAway, match="newer mcpgate"):
-        SqliteBooks(path)
+    with pytest.raises(StoreUnavailable, match="newer mcpgate"):
+        SqliteStore(path)
     assert shape(db) == before
     assert db.execute("PRAGMA user_version").fetchone() == (len(MIGRATIONS) + 1,)
     db.close()
@@ -121,8 +121,8 @@ def test_a_migration_that_fails_leaves_the_file_as_it_was(tmp_path: Path) -> Non
 
 def _open(place: Place, line: Any, number: int) -> None:
     async def work() -> None:
-        async with place.open() as books:
-            await books.counters.settle([settlement(f"r{number}", claim(limit=None))])
+        async with place.open() as stores:
+            await stores.counters.settle([settlement(f"r{number}", claim(limit=None))])
 
     line.send("ready")
     line.recv()
@@ -164,8 +164,8 @@ async def test_processes_that_open_a_store_at_once_all_find_it_up_to_date(databa
             process.kill()
             process.join()
             line.close()
-    async with database.open() as books:
-        assert len(await books.durable.find_settled([f"r{n}" for n in range(4)])) == 4
+    async with database.open() as stores:
+        assert len(await stores.store.find_settled([f"r{n}" for n in range(4)])) == 4
 
 
 async def test_a_postgres_schema_of_a_newer_version_is_refused(tmp_path: Path) -> None:
@@ -173,12 +173,12 @@ async def test_a_postgres_schema_of_a_newer_version_is_refused(tmp_path: Path) -
     import asyncpg
 
     try:
-        async with place.open() as books:
-            await books.counters.settle([settlement("r1", claim())])
+        async with place.open() as stores:
+            await stores.counters.settle([settlement("r1", claim())])
         db = await asyncpg.connect(POSTGRES)
         await db.execute(f'INSERT INTO "{place.name}".migrations VALUES (999)')
         await db.close()
-        with pytest.raises(StoreAway, match="newer mcpgate"):
+        with pytest.raises(StoreUnavailable, match="newer mcpgate"):
             async with place.open():
                 pass
         gc.collect()  # a connection that was left open would be noticed here
@@ -198,6 +198,6 @@ async def test_a_postgres_schema_of_every_earlier_version_is_brought_up_to_date(
             db = await asyncpg.connect(POSTGRES, server_settings={"search_path": f'"{place.name}"'})
             await postgres.migrate(db, place.name, postgres_schema.MIGRATIONS[:version])
             await db.close()
-            await use(await postgres.PostgresBooks.open(POSTGRES, schema=place.name))
+            await use(await postgres.PostgresStore.open(POSTGRES, schema=place.name))
         finally:
             await place.remove()

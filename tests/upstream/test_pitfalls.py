@@ -20,9 +20,10 @@ from typing import Any
 import httpx2
 import pytest
 
-from mcpgate.api.http import HttpFace
+from mcpgate.api.server import Server
 from mcpgate.errors import UpstreamError, UpstreamTimeout
 from mcpgate.governance.callers import LOCAL
+from mcpgate.governance.context import RequestContext
 from tests.conftest import gateway, raw, until
 
 pytestmark = pytest.mark.anyio
@@ -52,9 +53,11 @@ async def test_3_a_bad_schema_in_one_tool_never_hides_the_others() -> None:
     async with gateway({"raw": raw("--bad-schemas")}) as opened:
         names = {tool.name for tool in opened.catalog.tools}
         assert {"echo", "empty_schema", "no_schema", "null_schema", "list_schema", "bad_type", "bad_ref"} <= names
-        stubs = await opened.metatools.describe_tools(LOCAL, ["raw.bad_type", "raw.bad_ref", "raw.list_schema"])
+        stubs = await opened.metatools.describe_tools(
+            RequestContext(LOCAL), ["raw.bad_type", "raw.bad_ref", "raw.list_schema"]
+        )
         assert "schema has faults" in stubs
-        answer = await opened.metatools.execute_code(LOCAL, 'raw.bad_type(x="anything")')
+        answer = await opened.metatools.execute_code(RequestContext(LOCAL), 'raw.bad_type(x="anything")')
         assert "bad_type called with" in answer.text and not answer.is_error
 
 
@@ -78,7 +81,7 @@ async def test_6_a_modern_only_server_is_spoken_to_in_its_era() -> None:
     async with gateway({"raw": raw("--modern-only")}) as opened:
         (view,) = opened.pool.views()
         assert view.facts is not None and view.facts.protocol == "2026-07-28"
-        assert (await opened.metatools.execute_code(LOCAL, "raw.add(a=1, b=2)")).text == '{"sum":3}'
+        assert (await opened.metatools.execute_code(RequestContext(LOCAL), "raw.add(a=1, b=2)")).text == '{"sum":3}'
         await opened.pool.get("raw").call("grow", {})
         await until(lambda: "tool_0" in {tool.name for tool in opened.catalog.tools})
 
@@ -90,7 +93,9 @@ async def test_7_connections_are_closed_in_any_order_by_their_own_tasks() -> Non
             del configs[name]
             await asyncio.create_task(opened.pool.apply(configs))
         assert [view.name for view in opened.pool.views()] == ["c"]
-        assert (await opened.metatools.execute_code(LOCAL, 'c.echo(text="still here")')).text == "still here"
+        assert (
+            await opened.metatools.execute_code(RequestContext(LOCAL), 'c.echo(text="still here")')
+        ).text == "still here"
 
 
 async def test_8_a_child_that_dies_in_a_call_fails_that_call_and_the_next_finds_a_fresh_one(tmp_path: Path) -> None:
@@ -110,7 +115,7 @@ async def test_8_a_command_that_exits_at_start_is_named_with_its_reason() -> Non
         reasons = {view.name: view.reason for view in opened.pool.views()}
         assert "exited with code 7" in reasons["bad"] and "cannot start: no license" in reasons["bad"]
         assert "was not found" in reasons["missing"]
-        listing = await opened.metatools.list_tools(LOCAL)
+        listing = await opened.metatools.list_tools(RequestContext(LOCAL))
         assert "bad (0 tools): not usable now" in listing and "good (21 tools)" in listing
 
 
@@ -143,7 +148,7 @@ async def test_10_children_get_a_minimal_environment_and_their_own(monkeypatch: 
 
 async def test_11_noise_on_stdout_is_skipped() -> None:
     async with gateway({"raw": raw("--noise")}) as opened:
-        assert (await opened.metatools.execute_code(LOCAL, "raw.add(a=2, b=2)")).text == '{"sum":4}'
+        assert (await opened.metatools.execute_code(RequestContext(LOCAL), "raw.add(a=2, b=2)")).text == '{"sum":4}'
 
 
 async def test_12_tools_registered_after_initialized_are_found() -> None:
@@ -165,7 +170,7 @@ async def test_3_unknown_fields_and_content_types_reach_code_and_nothing_is_lost
     async with gateway({"raw": raw()}) as opened:
         result = await opened.pool.get("raw").call("strange", {})
         assert result["vendorField"] == {"kept": True} and result["content"][0] == {"type": "hologram", "beam": [1]}
-        answer = await opened.metatools.execute_code(LOCAL, "raw.strange()[0]['beam']")
+        answer = await opened.metatools.execute_code(RequestContext(LOCAL), "raw.strange()[0]['beam']")
         assert answer.text == "[1]"
 
 
@@ -180,7 +185,7 @@ async def test_5_a_call_over_http_does_not_list_the_tools_first() -> None:
             return list_tools()
 
         opened.tool_list = counted  # type: ignore[method-assign]
-        transport = httpx2.ASGITransport(app=HttpFace(opened))
+        transport = httpx2.ASGITransport(app=Server(opened))
         async with httpx2.AsyncClient(transport=transport, base_url="http://127.0.0.1") as http:
             meta = {
                 "io.modelcontextprotocol/protocolVersion": "2026-07-28",
@@ -197,11 +202,11 @@ async def test_5_a_call_over_http_does_not_list_the_tools_first() -> None:
 
 async def test_13_no_answer_is_ever_taken_from_a_cache() -> None:
     async with gateway({"raw": raw()}) as opened:
-        counts = [(await opened.metatools.execute_code(LOCAL, "raw.count()")).text for _ in range(3)]
+        counts = [(await opened.metatools.execute_code(RequestContext(LOCAL), "raw.count()")).text for _ in range(3)]
         assert counts == ["1", "2", "3"]
 
 
 async def test_16_tools_of_the_same_name_on_several_servers_stay_apart() -> None:
     async with gateway({"one": raw(), "two": raw()}) as opened:
         code = "one.echo(text='a'); one.echo(text='b'); two.echo(text='c')\n[one.count(), two.count()]"
-        assert (await opened.metatools.execute_code(LOCAL, code)).text == '["3","2"]'
+        assert (await opened.metatools.execute_code(RequestContext(LOCAL), code)).text == '["3","2"]'

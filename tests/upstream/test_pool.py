@@ -16,6 +16,8 @@ import pytest
 
 from mcpgate.errors import UpstreamError
 from mcpgate.governance.callers import LOCAL
+from mcpgate.governance.context import RequestContext
+from mcpgate.lifecycle import reload
 from tests.conftest import gateway, make_config, raw, serve_command, until
 
 pytestmark = pytest.mark.anyio
@@ -25,10 +27,10 @@ async def test_the_gateway_answers_while_slow_servers_are_still_starting(tmp_pat
     gate = tmp_path / "go"
     async with gateway({"slow": raw("--wait-for", str(gate)), "quick": raw()}, settle=False) as opened:
         await opened.pool.settled(["quick"])
-        answer = await opened.metatools.execute_code(LOCAL, 'quick.echo(text="here")')
+        answer = await opened.metatools.execute_code(RequestContext(LOCAL), 'quick.echo(text="here")')
         assert answer.text == "here"
-        assert "still starting" in await opened.metatools.list_tools(LOCAL)
-        waiting = asyncio.create_task(opened.metatools.execute_code(LOCAL, 'slow.echo(text="at last")'))
+        assert "still starting" in await opened.metatools.list_tools(RequestContext(LOCAL))
+        waiting = asyncio.create_task(opened.metatools.execute_code(RequestContext(LOCAL), 'slow.echo(text="at last")'))
         await asyncio.sleep(0)
         gate.touch()
         assert (await waiting).text == "at last"
@@ -82,7 +84,7 @@ async def test_one_server_with_absurd_schemas_does_not_hide_another(tmp_path: Pa
     )
     async with gateway({"absurd": {"command": sys.executable, "args": [str(script)]}, "good": raw()}) as opened:
         assert {server.name: bool(server.tools) for server in opened.catalog.servers} == {"absurd": True, "good": True}
-        assert (await opened.metatools.execute_code(LOCAL, "good.add(a=1, b=1)['sum']")).text == "2"
+        assert (await opened.metatools.execute_code(RequestContext(LOCAL), "good.add(a=1, b=1)['sum']")).text == "2"
 
 
 async def test_no_more_calls_than_max_concurrency_are_in_flight_at_once() -> None:
@@ -125,7 +127,7 @@ async def test_allow_and_deny_globs_decide_which_tools_exist() -> None:
     tools = {"allow": ["e*", "add"], "deny": ["env"]}
     async with gateway({"raw": raw(tools=tools)}) as opened:
         assert {tool.name for tool in opened.catalog.tools} == {"echo", "add"}
-        answer = await opened.metatools.execute_code(LOCAL, 'getattr(raw, "env")()')
+        answer = await opened.metatools.execute_code(RequestContext(LOCAL), 'getattr(raw, "env")()')
         assert answer.is_error and "no tool env" in answer.text
 
 
@@ -149,7 +151,7 @@ async def test_a_flood_of_stderr_is_counted_not_copied(caplog: pytest.LogCapture
 async def test_changing_the_configuration_leaves_calls_on_other_servers_alone() -> None:
     async with gateway({"stays": raw(), "goes": raw()}) as opened:
         call = asyncio.create_task(opened.pool.get("stays").call("meet", {"number": 2}))
-        await opened.reload(make_config({"stays": raw(), "comes": raw()}))
+        await reload(opened, make_config({"stays": raw(), "comes": raw()}))
         await opened.pool.settled()
         await opened.pool.get("stays").call("meet", {"number": 2})
         assert (await call)["content"][0]["text"] == "met"

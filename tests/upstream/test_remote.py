@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from mcpgate.governance.callers import LOCAL
+from mcpgate.governance.context import RequestContext
 from tests.conftest import gateway, until
 
 pytestmark = pytest.mark.anyio
@@ -54,14 +55,16 @@ async def test_calls_progress_and_large_results_work(arguments: tuple[str, ...])
     async with remote(*arguments) as port, gateway({"far": entry(arguments[0], port)}) as opened:
         (view,) = opened.pool.views()
         assert view.state == "ready", view.reason
-        assert (await opened.metatools.execute_code(LOCAL, "far.add(a=40, b=2)")).text == "42"
+        assert (await opened.metatools.execute_code(RequestContext(LOCAL), "far.add(a=40, b=2)")).text == "42"
         # The SDK's own limit of 1 MiB an event would fail this over an event stream.
-        assert (await opened.metatools.execute_code(LOCAL, "len(far.big(mib=3))")).text == str(3 * 1024 * 1024)
+        assert (await opened.metatools.execute_code(RequestContext(LOCAL), "len(far.big(mib=3))")).text == str(
+            3 * 1024 * 1024
+        )
         await opened.pool.get("far").call("steps", {"number": 3}, on_progress=heard.append)
         if "json" not in arguments:
             assert [params["progress"] for params in heard] == [1, 2, 3]
         gathered = await opened.metatools.execute_code(
-            LOCAL, "sum(await asyncio.gather(*[far.add(a=i, b=1) for i in range(30)]))"
+            RequestContext(LOCAL), "sum(await asyncio.gather(*[far.add(a=i, b=1) for i in range(30)]))"
         )
         assert gathered.text == str(sum(range(30)) + 30)
 
@@ -81,9 +84,9 @@ async def test_a_missing_key_is_named_with_its_http_status() -> None:
 async def test_a_server_that_is_away_is_named_and_used_once_it_is_there() -> None:
     port = free_port()
     async with gateway({"far": entry("http", port)}) as opened:
-        assert "not connected" in (await opened.metatools.execute_code(LOCAL, "far.add(a=1, b=1)")).text
+        assert "not connected" in (await opened.metatools.execute_code(RequestContext(LOCAL), "far.add(a=1, b=1)")).text
         async with remote("http", port=port), asyncio.timeout(30):
-            while (await opened.metatools.execute_code(LOCAL, "far.add(a=1, b=1)")).text != "2":
+            while (await opened.metatools.execute_code(RequestContext(LOCAL), "far.add(a=1, b=1)")).text != "2":
                 await asyncio.sleep(0.1)
 
 
@@ -92,20 +95,20 @@ async def test_a_restarted_server_that_forgot_the_session_is_reconnected() -> No
     async with gateway({"far": entry("http", port)}, settle=False) as opened:
         for _ in range(2):
             async with remote("http", port=port), asyncio.timeout(40):
-                while (await opened.metatools.execute_code(LOCAL, "far.add(a=1, b=1)")).text != "2":
+                while (await opened.metatools.execute_code(RequestContext(LOCAL), "far.add(a=1, b=1)")).text != "2":
                     await asyncio.sleep(0.1)
 
 
 async def test_a_hanging_remote_call_times_out_and_others_go_on() -> None:
     async with remote("http") as port, gateway({"far": entry("http", port, timeout_s=1)}) as opened:
-        text = (await opened.metatools.execute_code(LOCAL, "far.hang()")).text
+        text = (await opened.metatools.execute_code(RequestContext(LOCAL), "far.hang()")).text
         assert "no answer within 1 s" in text
-        assert (await opened.metatools.execute_code(LOCAL, "far.add(a=1, b=1)")).text == "2"
+        assert (await opened.metatools.execute_code(RequestContext(LOCAL), "far.add(a=1, b=1)")).text == "2"
 
 
 async def test_resources_and_prompts_of_a_server_can_be_read() -> None:
     async with remote("http") as port, gateway({"far": entry("http", port)}) as opened:
-        page = await opened.metatools.read_docs(LOCAL, "far")
+        page = await opened.metatools.read_docs(RequestContext(LOCAL), "far")
         assert "Far away." in page and "note://one" in page and "greet()" in page
-        assert await opened.metatools.read_docs(LOCAL, "far note://one") == "the text of the note"
-        assert "Say hello." in await opened.metatools.read_docs(LOCAL, "far greet")
+        assert await opened.metatools.read_docs(RequestContext(LOCAL), "far note://one") == "the text of the note"
+        assert "Say hello." in await opened.metatools.read_docs(RequestContext(LOCAL), "far greet")

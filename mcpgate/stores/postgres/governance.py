@@ -9,8 +9,8 @@ from typing import Any, TypeVar
 
 import asyncpg
 
-from mcpgate.governance.records import Claim, Entry, Refusal, Reservation, Standing
-from mcpgate.governance.store import AuditLine, Change, Query, Record, Settlement, StoreAway
+from mcpgate.governance.records import Balance, Claim, Entry, Refusal, Reservation
+from mcpgate.governance.store import AuditLine, Change, Query, Record, Settlement, StoreUnavailable
 from mcpgate.stores import rows
 from mcpgate.stores.gather import Gather
 from mcpgate.stores.postgres.schema import MIGRATIONS
@@ -51,7 +51,7 @@ _DIALECT = PostgresDialect()
 _AWAY = (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError)
 
 
-class PostgresBooks:
+class PostgresStore:
     """Implements Counters, Records and Ledger."""
 
     name = "postgresql"
@@ -63,8 +63,8 @@ class PostgresBooks:
         self._settle_next = Gather(self._settle_all)
 
     @classmethod
-    async def open(cls, url: str, report_metadata: Sequence[str] = (), schema: str = "mcpgate") -> "PostgresBooks":
-        """Connect, and make or bring up to date the schema. Raises StoreAway."""
+    async def open(cls, url: str, report_metadata: Sequence[str] = (), schema: str = "mcpgate") -> "PostgresStore":
+        """Connect, and make or bring up to date the schema. Raises StoreUnavailable."""
         try:
             pool = await asyncpg.create_pool(
                 url,
@@ -76,13 +76,13 @@ class PostgresBooks:
                 server_settings={"search_path": f'"{schema}"', "application_name": "mcpgate"},
             )
         except (*_AWAY, ValueError) as error:
-            raise StoreAway(f"{_without_password(url)}: {error}") from error
+            raise StoreUnavailable(f"{_without_password(url)}: {error}") from error
         try:
             async with pool.acquire() as db:
                 await migrate(db, schema)
-        except (StoreAway, *_AWAY) as error:
+        except (StoreUnavailable, *_AWAY) as error:
             await pool.close()
-            raise StoreAway(f"{_without_password(url)}: {error}") from error
+            raise StoreUnavailable(f"{_without_password(url)}: {error}") from error
         return cls(pool, report_metadata)
 
     async def close(self) -> None:
@@ -94,10 +94,10 @@ class PostgresBooks:
 
     # --- Counters
 
-    async def reserve(self, reservation: Reservation) -> tuple[Standing, ...] | Refusal:
+    async def reserve(self, reservation: Reservation) -> tuple[Balance, ...] | Refusal:
         return await self._reserve_next(reservation)
 
-    async def _reserve_all(self, reservations: Sequence[Reservation]) -> list[tuple[Standing, ...] | Refusal]:
+    async def _reserve_all(self, reservations: Sequence[Reservation]) -> list[tuple[Balance, ...] | Refusal]:
         claims = [claim for reservation in reservations for claim in reservation.claims]
         found = await self._fetch(
             "SELECT fits, spent, held, first FROM reserve_all($1, $2, $3, $4, $5, $6, $7, $8, $9)",
@@ -111,10 +111,10 @@ class PostgresBooks:
             [claim.limit for claim in claims],
             [rows.finite(claim.ends_at) for claim in claims],
         )
-        answers: list[tuple[Standing, ...] | Refusal] = []
+        answers: list[tuple[Balance, ...] | Refusal] = []
         for reservation in reservations:
             theirs, found = found[: len(reservation.claims)], found[len(reservation.claims) :]
-            standings = tuple(Standing(spent, held, first) for _, spent, held, first in theirs)
+            standings = tuple(Balance(spent, held, first) for _, spent, held, first in theirs)
             misfits = tuple((place, standings[place]) for place, row in enumerate(theirs) if not row[0])
             answers.append(Refusal(misfits) if misfits else standings)
         return answers
@@ -158,7 +158,7 @@ class PostgresBooks:
         ((gone,),) = await self._fetch("SELECT expire($1)", now)
         return int(gone)
 
-    async def read(self, counters: Sequence[tuple[str, int]]) -> list[Standing]:
+    async def read(self, counters: Sequence[tuple[str, int]]) -> list[Balance]:
         found = await self._fetch(
             "SELECT COALESCE(SUM(spent), 0)::bigint, COALESCE(SUM(held), 0)::bigint,"
             " MIN(cell) FILTER (WHERE spent <> 0 OR held <> 0)"
@@ -168,7 +168,7 @@ class PostgresBooks:
             [name for name, _ in counters],
             [oldest for _, oldest in counters],
         )
-        return [Standing(spent, held, first) for spent, held, first in found]
+        return [Balance(spent, held, first) for spent, held, first in found]
 
     async def adjust(self, claim: Claim, once: str | None = None) -> None:
         async def work(db: Any) -> None:
@@ -338,7 +338,7 @@ class PostgresBooks:
         except asyncpg.DataError:
             raise  # a value that the database will never take: no reason to think that it is away
         except _AWAY as error:
-            raise StoreAway(f"{type(error).__name__}: {error}") from error
+            raise StoreUnavailable(f"{type(error).__name__}: {error}") from error
 
 
 async def _leave_as_is(_db: Any) -> None:
@@ -346,8 +346,8 @@ async def _leave_as_is(_db: Any) -> None:
 
 
 async def migrate(db: Any, schema: str, migrations: Sequence[tuple[str, ...]] = MIGRATIONS) -> None:
-    """Make the schema, or bring it up to date; several processes may try at once. Raises asyncpg's errors, StoreAway
-    for a newer schema."""
+    """Make the schema, or bring it up to date; several processes may try at once. Raises asyncpg's errors, and
+    StoreUnavailable for a newer schema."""
     await db.execute("SELECT pg_advisory_lock($1)", _MIGRATION_LOCK)
     try:
         async with db.transaction():
@@ -355,7 +355,7 @@ async def migrate(db: Any, schema: str, migrations: Sequence[tuple[str, ...]] = 
             await db.execute("CREATE TABLE IF NOT EXISTS migrations (number INTEGER PRIMARY KEY)")
             done = await db.fetchval("SELECT COALESCE(MAX(number), 0) FROM migrations")
             if done > len(migrations):
-                raise StoreAway(f"schema {schema!r} is of a newer mcpgate (version {done})")
+                raise StoreUnavailable(f"schema {schema!r} is of a newer mcpgate (version {done})")
             for number, statements in enumerate(migrations[done:], done + 1):
                 for statement in statements:
                     await db.execute(statement)

@@ -15,9 +15,9 @@ from typing import Any
 from redis import asyncio as redis
 from redis.exceptions import RedisError
 
-from mcpgate.governance.records import Claim, Refusal, Reservation, Standing
+from mcpgate.governance.records import Balance, Claim, Refusal, Reservation
 from mcpgate.governance.rule import measured
-from mcpgate.governance.store import CountersLost, Durable, Settlement, StoreAway
+from mcpgate.governance.store import CountersLost, Settlement, Store, StoreUnavailable
 from mcpgate.stores.gather import Gather
 
 _CONNECTIONS = 32
@@ -205,9 +205,9 @@ class RedisCounters:
 
     name = "redis"
 
-    def __init__(self, client: "redis.Redis", durable: Durable, prefix: str) -> None:
+    def __init__(self, client: "redis.Redis", store: Store, prefix: str) -> None:
         # The braces keep all keys on one node of a cluster, which scripts need.
-        self._client, self._durable, self._prefix = client, durable, f"{{{prefix}}}:"
+        self._client, self._store, self._prefix = client, store, f"{{{prefix}}}:"
         self._asked: set[asyncio.Future[Any]] = set()
         self._reserve_next = Gather(self._reserve_all)
         self._count_next = Gather(self._count_all)
@@ -226,8 +226,8 @@ class RedisCounters:
         }
 
     @classmethod
-    async def open(cls, url: str, durable: Durable, prefix: str = "mcpgate") -> "RedisCounters":
-        """Raises StoreAway."""
+    async def open(cls, url: str, store: Store, prefix: str = "mcpgate") -> "RedisCounters":
+        """Raises StoreUnavailable."""
         address = url.replace("valkey", "redis", 1)
         try:
             pool = redis.BlockingConnectionPool.from_url(
@@ -240,8 +240,8 @@ class RedisCounters:
                 client_name="mcpgate",
             )
         except ValueError as error:
-            raise StoreAway(f"storage.counters: {error}") from error
-        counters = cls(redis.Redis.from_pool(pool), durable, prefix)
+            raise StoreUnavailable(f"storage.counters: {error}") from error
+        counters = cls(redis.Redis.from_pool(pool), store, prefix)
         await counters._ask(counters._client.ping())
         return counters
 
@@ -255,10 +255,10 @@ class RedisCounters:
             await asyncio.wait(tuple(self._asked), timeout=_ANSWER_S)
         await self._client.aclose()
 
-    async def reserve(self, reservation: Reservation) -> tuple[Standing, ...] | Refusal:
+    async def reserve(self, reservation: Reservation) -> tuple[Balance, ...] | Refusal:
         return await self._reserve_next(reservation)
 
-    async def _reserve_all(self, reservations: Sequence[Reservation]) -> list[tuple[Standing, ...] | Refusal]:
+    async def _reserve_all(self, reservations: Sequence[Reservation]) -> list[tuple[Balance, ...] | Refusal]:
         asked = []
         for reservation in reservations:
             claims, kept = [], []
@@ -273,7 +273,7 @@ class RedisCounters:
         answer = json.loads(await self._run("reserve", json.dumps(asked)))
         if "lost" in answer:
             raise CountersLost("Redis has lost its counters")
-        answers: list[tuple[Standing, ...] | Refusal] = []
+        answers: list[tuple[Balance, ...] | Refusal] = []
         for found in answer["answers"]:
             standings = tuple(_standing(*row[1:]) for row in found)
             misfits = tuple((place, standings[place]) for place, row in enumerate(found) if not row[0])
@@ -281,7 +281,7 @@ class RedisCounters:
         return answers
 
     async def settle(self, settlements: Sequence[Settlement]) -> None:
-        await self._durable.settle([Settlement(s.entry, content=s.content) for s in settlements])
+        await self._store.settle([Settlement(s.entry, content=s.content) for s in settlements])
         counted: list[_Settled] = []
         for settlement in settlements:
             pairs = zip(settlement.claims, settlement.amounts, strict=True)
@@ -312,7 +312,7 @@ class RedisCounters:
         for owner in dead:
             ids = sorted(await self._ask(self._client.smembers(f"{self._prefix}o:{owner}")))
             held = await self._ask(self._client.mget([f"{self._prefix}r:{id}" for id in ids])) if ids else []
-            settled = await self._durable.find_settled(ids)
+            settled = await self._store.find_settled(ids)
             for id, text in zip(ids, held, strict=True):
                 if text is None:
                     await self._ask(self._client.srem(f"{self._prefix}o:{owner}", id))
@@ -329,7 +329,7 @@ class RedisCounters:
             await self._run("forget", owner, repr(now))
         return gone
 
-    async def read(self, counters: Sequence[tuple[str, int]]) -> list[Standing]:
+    async def read(self, counters: Sequence[tuple[str, int]]) -> list[Balance]:
         asked = json.dumps([[name, str(oldest)] for name, oldest in counters])
         return [_standing(*row) for row in json.loads(await self._run("read", asked)) or []]
 
@@ -348,7 +348,7 @@ class RedisCounters:
             async for key in self._client.scan_iter(match=escaped + "*", count=1000):
                 found.append(key.removeprefix(start))
         except (RedisError, OSError) as error:
-            raise StoreAway(f"{type(error).__name__}: {error}") from error
+            raise StoreUnavailable(f"{type(error).__name__}: {error}") from error
         return sorted(found)[:limit]
 
     async def restore(self, amounts: Iterable[tuple[Claim, int]]) -> None:
@@ -370,11 +370,11 @@ class RedisCounters:
         try:
             return await asyncio.shield(task)
         except (RedisError, OSError) as error:
-            raise StoreAway(f"{type(error).__name__}: {error}") from error
+            raise StoreUnavailable(f"{type(error).__name__}: {error}") from error
 
 
-def _standing(spent: str, held: str, first: str | bool) -> Standing:
-    return Standing(int(spent), int(held), int(first) if isinstance(first, str) else None)
+def _standing(spent: str, held: str, first: str | bool) -> Balance:
+    return Balance(int(spent), int(held), int(first) if isinstance(first, str) else None)
 
 
 def _ends(at: float) -> float:

@@ -9,9 +9,9 @@ from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from mcpgate.governance.records import Claim, Entry, Refusal, Reservation, Standing
+from mcpgate.governance.records import Balance, Claim, Entry, Refusal, Reservation
 from mcpgate.governance.rule import fitted
-from mcpgate.governance.store import AuditLine, Change, Query, Record, Settlement, StoreAway
+from mcpgate.governance.store import AuditLine, Change, Query, Record, Settlement, StoreUnavailable
 from mcpgate.stores import rows
 from mcpgate.stores.sqlite.file import open_file
 from mcpgate.stores.sqlite.writer import Writer
@@ -59,18 +59,18 @@ _SPEND = (
 )
 
 
-class SqliteBooks:
+class SqliteStore:
     """Implements Counters, Records and Ledger."""
 
     name = "sqlite"
 
     def __init__(self, path: Path, report_metadata: Sequence[str] = ()) -> None:
-        """Raises StoreAway if the file cannot be used."""
+        """Raises StoreUnavailable if the file cannot be used."""
         self._path, self._report_metadata = path, tuple(report_metadata)
         try:
             self._reader = open_file(path)
         except (OSError, sqlite3.Error) as error:
-            raise StoreAway(f"{path}: {error}") from error
+            raise StoreUnavailable(f"{path}: {error}") from error
         self._writer = Writer(lambda: open_file(path))
 
     async def close(self) -> None:
@@ -79,8 +79,8 @@ class SqliteBooks:
 
     # --- Counters
 
-    async def reserve(self, reservation: Reservation) -> tuple[Standing, ...] | Refusal:
-        def work(db: sqlite3.Connection) -> tuple[Standing, ...] | Refusal:
+    async def reserve(self, reservation: Reservation) -> tuple[Balance, ...] | Refusal:
+        def work(db: sqlite3.Connection) -> tuple[Balance, ...] | Refusal:
             standings = [_standing(db, claim.counter, claim.oldest) for claim in reservation.claims]
             known = "SELECT 1 FROM reservations WHERE id = ?1 UNION ALL SELECT 1 FROM entries WHERE id = ?1"
             if db.execute(known, (reservation.id,)).fetchone():
@@ -134,7 +134,7 @@ class SqliteBooks:
 
         return await self._writer.run(work)
 
-    async def read(self, counters: Sequence[tuple[str, int]]) -> list[Standing]:
+    async def read(self, counters: Sequence[tuple[str, int]]) -> list[Balance]:
         return self._read(lambda db: [_standing(db, name, oldest) for name, oldest in counters])
 
     async def adjust(self, claim: Claim, once: str | None = None) -> None:
@@ -293,7 +293,7 @@ class SqliteBooks:
         try:
             return work(self._reader)
         except sqlite3.Error as error:
-            raise StoreAway(str(error)) from error
+            raise StoreUnavailable(str(error)) from error
 
     async def _report(self, work: Callable[[sqlite3.Connection], T]) -> T:
         """What may take long, on a connection of its own."""
@@ -308,12 +308,12 @@ class SqliteBooks:
         try:
             return await asyncio.to_thread(read)
         except (OSError, sqlite3.Error) as error:
-            raise StoreAway(str(error)) from error
+            raise StoreUnavailable(str(error)) from error
 
 
-def _standing(db: sqlite3.Connection, counter: str, oldest: int) -> Standing:
+def _standing(db: sqlite3.Connection, counter: str, oldest: int) -> Balance:
     spent, held, first = db.execute(_STAND, (counter, oldest)).fetchone()
-    return Standing(spent or 0, held or 0, first)
+    return Balance(spent or 0, held or 0, first)
 
 
 def _let_go(db: sqlite3.Connection, id: str) -> None:

@@ -9,9 +9,9 @@ from pathlib import Path
 from mcpgate.stores.sqlite.file import log, migrate, open_file
 
 
-class SqliteStore:
-    """Implements catalog.memory.Keep. Losing it costs nothing but having to learn again, so trouble with the file is
-    logged and lived with. Thread-safe."""
+class SqliteLearnedStore:
+    """Implements catalog.learned.LearnedStore. Losing it costs nothing but having to learn again, so trouble with the
+    file is logged and lived with. Thread-safe."""
 
     def __init__(self, path: Path | None) -> None:
         """`path` None keeps everything in memory."""

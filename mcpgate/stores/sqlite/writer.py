@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from mcpgate.governance.store import StoreAway
+from mcpgate.governance.store import StoreUnavailable
 
 log = logging.getLogger("mcpgate.store")
 T = TypeVar("T")
@@ -45,7 +45,7 @@ class Writer:
         self._thread.start()
 
     async def run(self, work: Callable[[sqlite3.Connection], T], durable: bool = False) -> T:
-        """Do work in a transaction, maybe with others'. Raises StoreAway; then nothing of it has happened."""
+        """Do work in a transaction, maybe with others'. Raises StoreUnavailable; then nothing of it has happened."""
         return await self.start(work, durable)
 
     def start(self, work: Callable[[sqlite3.Connection], T], durable: bool = False) -> "asyncio.Future[T]":
@@ -53,7 +53,7 @@ class Writer:
         loop = asyncio.get_running_loop()
         task = _Task(work, durable, loop, loop.create_future())
         if self._closed:
-            raise StoreAway("the store is closed")
+            raise StoreUnavailable("the store is closed")
         self._tasks.put(task)
         return task.done
 
@@ -99,7 +99,7 @@ class Writer:
         log.error("cannot write to the store: %s", error)
         away = isinstance(error, (sqlite3.Error, OSError))
         for task in tasks:
-            task.error = StoreAway(str(error)) if away else error
+            task.error = StoreUnavailable(str(error)) if away else error
         if away:
             self._drop()
 

@@ -9,8 +9,10 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from mcpgate import jsontext
-from mcpgate.api.mcp import INVALID_REQUEST, PARSE_ERROR, McpFace, RpcFault, Session
-from mcpgate.codemode.gateway import Gateway
+from mcpgate.api.mcp.face import McpFace
+from mcpgate.api.mcp.protocol import INVALID_REQUEST, PARSE_ERROR, RpcFault
+from mcpgate.api.mcp.session import Session
+from mcpgate.gateway import Gateway
 from mcpgate.governance.callers import Caller
 
 _DRAIN_S = 10.0

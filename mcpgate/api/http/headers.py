@@ -3,11 +3,11 @@
 import json
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
-from mcpgate.errors import InvalidKey, InvalidRequest
-from mcpgate.governance.gate import Admission
+from mcpgate.errors import BudgetExceeded, InvalidKey, InvalidRequest
+from mcpgate.governance.context import Admitted, Trail
 from mcpgate.governance.records import to_usd
 
 _MOST_NAMES = 32
@@ -81,30 +81,30 @@ def refusal_headers(status: int, data: Mapping[str, Any]) -> dict[str, str]:
     return found
 
 
-def governance_headers(admissions: Sequence[Admission], answer: Mapping[str, Any]) -> dict[str, str]:
-    """Of an answer in JSON-RPC: what is left of the tightest limits, what the request cost, and when to come again."""
+def governance_headers(trail: Trail) -> dict[str, str]:
+    """What is left of the tightest limits, what the request cost, and when to retry if it was refused. Made of what the
+    gateway itself knows, never of what an upstream answered."""
     found: dict[str, str] = {}
-    for admission in admissions:
-        found |= _limit_headers(admission)
-    if admissions:
-        found["x-mcpgate-cost-usd"] = f"{to_usd(sum(admission.total for admission in admissions)):f}"
-    result = answer.get("result")
-    meta = result.get("_meta") if isinstance(result, dict) else None
-    error = meta.get("mcpgate/error") if isinstance(meta, dict) else None
-    if isinstance(error, dict):
-        found |= refusal_headers(402 if error.get("code") == "budget_exceeded" else 200, error)
+    for admitted in trail.admitted:
+        found |= _limit_headers(admitted)
+    if trail.admitted:
+        found["x-mcpgate-cost-usd"] = f"{to_usd(sum(admitted.total for admitted in trail.admitted)):f}"
+    if trail.refusal is not None:
+        # A refused tool call is answered with 200: see api/mcp/face.py.
+        status = 402 if isinstance(trail.refusal, BudgetExceeded) else 200
+        found |= refusal_headers(status, trail.refusal.data)
     return found
 
 
-def _limit_headers(admission: Admission) -> dict[str, str]:
+def _limit_headers(admission: Admitted) -> dict[str, str]:
     """`x-ratelimit-*` of the tightest limit of each measure."""
     found: dict[str, str] = {}
     tightest: dict[str, int] = {}
-    for share, standing in zip(admission.shares, admission.standings, strict=False):
+    for share, balance in zip(admission.shares, admission.balances, strict=False):
         measure, limit = share.claim.measure, share.claim.limit
         if measure in ("cost", "execution_seconds") or limit is None:
             continue
-        remaining = max(0, limit - standing.spent - standing.held)
+        remaining = max(0, limit - balance.spent - balance.held)
         if remaining >= tightest.get(measure, 1 << 62):
             continue
         tightest[measure] = remaining
@@ -112,7 +112,7 @@ def _limit_headers(admission: Admission) -> dict[str, str]:
         found[f"x-ratelimit-limit-{name}"] = str(limit)
         found[f"x-ratelimit-remaining-{name}"] = str(remaining)
         if measure != "concurrency":
-            first = share.claim.cell if standing.first is None else standing.first
+            first = share.claim.cell if balance.first is None else balance.first
             wait = share.match.rule.window.frees_at(first) - admission.request.at
             found[f"x-ratelimit-reset-{name}"] = f"{max(0.0, wait):.3f}s"
     return found

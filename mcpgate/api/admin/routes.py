@@ -1,0 +1,288 @@
+"""The admin API: keys, scopes, budgets, rate limits, usage, audit, as REST under /api. One table of routes is what
+serves and what /api/openapi.json is made from. Not here: the rules themselves, see governance/admin.py."""
+
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import asdict, replace
+from typing import Any
+
+import orjson
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
+
+from mcpgate import jsontext
+from mcpgate.api.admin.openapi import openapi
+from mcpgate.api.http.access import Access
+from mcpgate.api.http.exchange import Exchange
+from mcpgate.api.http.routing import Call, Handler, Reply, Route, Routes, check_text, json_reply
+from mcpgate.config.governance import Id, KeyId, KeySpec
+from mcpgate.errors import InvalidRequest, McpgateError, NotAllowed, NotFound, Unavailable
+from mcpgate.governance.admin import Admin, parse, shown_key
+from mcpgate.governance.callers import Caller
+from mcpgate.governance.gate import Gate
+from mcpgate.governance.ledger import BUCKETS, DIMENSIONS, make_query, parse_where, render_csv, shown_row
+from mcpgate.governance.policy import RECORD_KINDS
+from mcpgate.governance.records import Entry, to_usd
+from mcpgate.governance.store import StoreUnavailable
+
+_MOST_ROWS = 10_000
+_ID = TypeAdapter(Id)
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class NewKey(KeySpec):
+    """A key to make."""
+
+    id: KeyId | None = None
+    """Default: made up."""
+
+
+class Rotation(_Model):
+    overlap: str = "1d"
+    """How long the old secret stays good: a period, or 0."""
+
+
+class Reset(_Model):
+    subject: str | None = None
+    """Whose share: of a budget per user, the user. Default: everybody's."""
+
+
+_PAGE = {"limit": "How many, at most.", "before": "Only those with a smaller number: the last one of the page before."}
+_QUESTION = {
+    "since": "A date, a time, or a period like 7d. Default: 30d.",
+    "until": "A date or a time. Default: now.",
+    "where": "NAME=VALUE of a dimension, several separated by commas.",
+}
+
+
+class AdminFace:
+    """Answers requests under /api."""
+
+    def __init__(self, gate: Gate, access: Access) -> None:
+        self._gate, self._access, self._store, self._clock = gate, access, gate.store, time.time
+        self._admin = Admin(gate.store, gate.counters, lambda: gate.policy)
+        self._table = self._make_routes()
+        self._routes = Routes(self._table)
+        self._openapi: bytes | None = None
+
+    def handler(self, path: str) -> Mapping[str, Handler] | None:
+        if path == "/api/openapi.json":
+            return {"GET": self._describe}
+        if path.startswith("/api/"):
+            return dict.fromkeys(("GET", "POST", "PUT", "PATCH", "DELETE", "HEAD"), self._answer)
+        return None
+
+    async def refuse(self, http: Exchange, error: McpgateError) -> None:
+        await http.refuse(error)
+
+    async def _describe(self, http: Exchange) -> None:
+        if self._openapi is None:
+            self._openapi = orjson.dumps(openapi(self._table))
+        await http.respond(200, self._openapi)
+
+    async def _answer(self, http: Exchange) -> None:
+        caller = await self._access.identify(http)
+        query = http.query()
+        body = await http.body() if http.method in ("POST", "PUT", "PATCH") else b""
+        try:
+            given = jsontext.loads(body) if body else None
+        except ValueError as error:
+            raise InvalidRequest(f"the body is not valid JSON: {error}") from None
+        try:
+            reply = await self._reply(caller, http.method, http.path, query, given)
+        except StoreUnavailable as error:
+            raise Unavailable("the store is unavailable; try again shortly") from error
+        headers = {"content-type": reply.content_type, "cache-control": "no-store"}
+        await http.respond(reply.status, reply.body, headers)
+
+    async def _reply(self, caller: Caller, method: str, path: str, query: Mapping[str, str], body: Any) -> Reply:
+        if not caller.grants.admin:
+            raise NotAllowed("the admin API needs a key with the grant `admin`", key=caller.id)
+        found = self._routes.find(method, path)
+        if found is None:
+            raise NotFound(f"no route {path}; /api/openapi.json lists them")
+        route, names = found
+        for text in (*names.values(), *query.values()):
+            check_text(text)
+        if unknown := [name for name in query if name not in route.query]:
+            known = f"it takes {', '.join(route.query)}" if route.query else "it takes none"
+            raise InvalidRequest(f"unknown query parameter {unknown[0][:80]!r}; {known}")
+        if route.body is not None:
+            body = {} if body is None else body
+            if not isinstance(body, dict):
+                raise InvalidRequest("the body must be a JSON object")
+            check_text(body)
+        reply = await route.handle(Call(caller, names, query, body))
+        if method != "GET":
+            await self._gate.refresh()
+        return reply
+
+    # --- keys
+
+    async def _list_keys(self, call: Call) -> Reply:
+        limit = call.whole_number("limit", 100, 1000)
+        after = call.query.get("after", "")
+        keys = await self._admin.list_keys(after, limit)
+        return json_reply({"keys": [shown_key(key) for key in keys]})
+
+    async def _create_key(self, call: Call) -> Reply:
+        given = parse(NewKey, call.body)
+        spec = KeySpec.model_validate(given.model_dump(exclude={"id"}))
+        key, secret = await self._admin.create_key(spec, call.caller.id, given.id)
+        return json_reply({"key": shown_key(key, spec), "secret": secret}, 201)
+
+    async def _get_key(self, call: Call) -> Reply:
+        return json_reply(shown_key(*await self._admin.get_key(call.path["id"])))
+
+    async def _change_key(self, call: Call) -> Reply:
+        return json_reply(shown_key(*await self._admin.change_key(call.path["id"], call.body, call.caller.id)))
+
+    async def _rotate_key(self, call: Call) -> Reply:
+        overlap = parse(Rotation, call.body).overlap
+        key, secret = await self._admin.rotate_key(call.path["id"], overlap, call.caller.id)
+        return json_reply({"key": shown_key(key), "secret": secret})
+
+    async def _revoke_key(self, call: Call) -> Reply:
+        return json_reply(shown_key(await self._admin.revoke_key(call.path["id"], call.caller.id)))
+
+    # --- what is declared
+
+    def _lister(self, kind: str, plural: str) -> Callable[[Call], Awaitable[Reply]]:
+        async def handle(call: Call) -> Reply:
+            declared = self._admin.list_declared(kind)
+            return json_reply({plural: [_declared(id, *found) for id, found in sorted(declared.items())]})
+
+        return handle
+
+    def _getter(self, kind: str) -> Callable[[Call], Awaitable[Reply]]:
+        async def handle(call: Call) -> Reply:
+            found = self._admin.list_declared(kind).get(call.path["id"])
+            if found is None:
+                raise NotFound(f"there is no {kind.replace('_', ' ')} {call.path['id']!r}")
+            return json_reply(_declared(call.path["id"], *found))
+
+        return handle
+
+    def _putter(self, kind: str) -> Callable[[Call], Awaitable[Reply]]:
+        async def handle(call: Call) -> Reply:
+            id = call.path["id"]
+            try:
+                _ID.validate_python(id)
+            except ValidationError as error:
+                raise InvalidRequest(f"id {id[:80]!r}: {error.errors()[0]['msg']}") from None
+            return json_reply(_declared(id, await self._admin.put(kind, id, call.body, call.caller.id), False))
+
+        return handle
+
+    def _deleter(self, kind: str) -> Callable[[Call], Awaitable[Reply]]:
+        async def handle(call: Call) -> Reply:
+            await self._admin.delete(kind, call.path["id"], call.caller.id)
+            return Reply(b"", 204)
+
+        return handle
+
+    def _stander(self, kind: str) -> Callable[[Call], Awaitable[Reply]]:
+        async def handle(call: Call) -> Reply:
+            return json_reply({"standings": await self._admin.standings(kind, call.path["id"])})
+
+        return handle
+
+    def _resetter(self, kind: str) -> Callable[[Call], Awaitable[Reply]]:
+        async def handle(call: Call) -> Reply:
+            subject = parse(Reset, call.body).subject
+            await self._admin.reset(kind, call.path["id"], subject, call.caller.id)
+            return Reply(b"", 204)
+
+        return handle
+
+    # --- what was done
+
+    async def _usage(self, call: Call) -> Reply:
+        by = [name.strip() for name in call.query.get("by", "").split(",") if name.strip()]
+        query = make_query(by, _where(call), call.query.get("since", "30d"), call.query.get("until"), self._clock())
+        await self._gate.flush()
+        rows = [shown_row(row) for row in await self._store.report(query)]
+        match call.query.get("format", "json"):
+            case "json":
+                return json_reply({"rows": rows})
+            case "csv":
+                return Reply(render_csv(by, rows).encode(), content_type="text/csv; charset=utf-8")
+        raise InvalidRequest("format must be json or csv")
+
+    async def _entries(self, call: Call) -> Reply:
+        query = make_query([], _where(call), call.query.get("since", "30d"), call.query.get("until"), self._clock())
+        limit = call.whole_number("limit", 100, _MOST_ROWS)
+        before = call.whole_number("before", 1 << 62, 1 << 62)
+        await self._gate.flush()
+        found = await self._store.list_entries(query, limit, before)
+        return json_reply({"entries": [{"number": number, **_shown_entry(entry)} for number, entry in found]})
+
+    async def _audit(self, call: Call) -> Reply:
+        limit, before = call.whole_number("limit", 100, _MOST_ROWS), call.whole_number("before", 1 << 62, 1 << 62)
+        lines = await self._store.list_audit(limit, before)
+        return json_reply({"audit": [{"number": number, **_shown_change(asdict(line))} for number, line in lines]})
+
+    def _make_routes(self) -> list[Route]:
+        key = "/api/keys/{id}"
+        page = {"limit": _PAGE["limit"], "after": "Only ids after this one: the last one of the page before."}
+        routes = [
+            Route("GET", "/api/keys", "List keys", self._list_keys, query=page),
+            Route("POST", "/api/keys", "Make a key; its secret is in this answer only", self._create_key, NewKey,
+                  status=201),
+            Route("GET", key, "One key", self._get_key),
+            Route("PATCH", key, "Change what is given of a key", self._change_key, KeySpec),
+            Route("DELETE", key, "Revoke a key at once", self._revoke_key),
+            Route("POST", f"{key}/rotate", "Make a new secret; the old one stays good for a while", self._rotate_key,
+                  Rotation),
+            Route("POST", f"{key}/revoke", "Revoke a key at once", self._revoke_key),
+            Route("GET", f"{key}/standing", "Current usage of its limits", self._stander("key")),
+            Route("POST", f"{key}/reset", "Reset its limits", self._resetter("key"),
+                  Reset, status=204),
+        ]  # fmt: skip
+        for kind, model in RECORD_KINDS.items():
+            plural = kind.replace("_", "-") + "s"
+            words = kind.replace("_", " ")
+            one = f"/api/{plural}/{{id}}"
+            routes += [
+                Route("GET", f"/api/{plural}", f"List {words}s", self._lister(kind, plural.replace("-", "_"))),
+                Route("GET", one, f"One {words}", self._getter(kind)),
+                Route("PUT", one, f"Create or replace a {words}", self._putter(kind), model),
+                Route("DELETE", one, f"Remove a {words}", self._deleter(kind), status=204),
+                Route("GET", f"{one}/standing", "What is spent, reserved and left", self._stander(kind)),
+                Route("POST", f"{one}/reset", "Reset its usage", self._resetter(kind), Reset, status=204),
+            ]
+        groups = f"Dimensions to group by, separated by commas: {', '.join((*BUCKETS, *DIMENSIONS))}, metadata.NAME."
+        usage = {"by": groups, **_QUESTION, "format": "json or csv."}
+        routes += [
+            Route("GET", "/api/usage", "What was done and what it cost, added up", self._usage, query=usage),
+            Route("GET", "/api/entries", "Lines of the ledger, the newest first", self._entries,
+                  query={**_QUESTION, **_PAGE}),
+            Route("GET", "/api/audit", "Changes of what is declared, the newest first", self._audit, query=_PAGE),
+        ]  # fmt: skip
+        return routes
+
+
+def _where(call: Call) -> dict[str, str]:
+    return parse_where(part for part in call.query.get("where", "").split(",") if part.strip())
+
+
+def _declared(id: str, value: BaseModel, in_file: bool) -> dict[str, Any]:
+    return {**value.model_dump(mode="json"), "id": id, "declared": in_file}
+
+
+def _shown_entry(entry: Entry) -> dict[str, Any]:
+    shown = asdict(replace(entry, metadata={}, timings={}, facts={}, usage=replace(entry.usage, more={})))
+    shown["usage"] |= {f"{name}_saved": number for name, number in shown.pop("saved").items()}
+    cost = shown.pop("cost")
+    shown |= {"timings": dict(entry.timings), "facts": dict(entry.facts)}
+    shown["usage"]["more"] = dict(entry.usage.more)
+    return {**shown, "metadata": dict(entry.metadata), "cost_usd": None if cost is None else f"{to_usd(cost):f}"}
+
+
+def _shown_change(line: dict[str, Any]) -> dict[str, Any]:
+    value = line["value"]
+    if isinstance(value, dict):  # a digest is no secret, and nobody's business either
+        line["value"] = {name: part for name, part in value.items() if name != "digests"}
+    return line

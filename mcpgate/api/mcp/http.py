@@ -1,0 +1,360 @@
+"""Streamable HTTP of both protocol eras.
+
+A request is answered with plain JSON unless something has to be told before the answer is there (progress, or
+15 s of silence): only then does the response become an event stream.
+"""
+
+import asyncio
+import base64
+import binascii
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from mcpgate import jsontext
+from mcpgate.api.http.access import Access
+from mcpgate.api.http.exchange import Closing, Exchange
+from mcpgate.api.http.headers import governance_headers
+from mcpgate.api.http.routing import Handler, MethodNotAllowed
+from mcpgate.api.mcp.face import McpFace
+from mcpgate.api.mcp.protocol import (
+    HANDSHAKE_VERSIONS,
+    HEADER_MISMATCH,
+    INTERNAL_ERROR,
+    INVALID_PARAMS,
+    INVALID_REQUEST,
+    META,
+    METHOD_NOT_FOUND,
+    MODERN_VERSIONS,
+    PARSE_ERROR,
+    UNSUPPORTED_VERSION,
+    Message,
+    RpcFault,
+    protocol_of,
+    unsupported,
+)
+from mcpgate.api.mcp.session import Requests
+from mcpgate.api.mcp.sessions import OpenSession, Sessions
+from mcpgate.errors import InvalidRequest, McpgateError, NotFound
+from mcpgate.governance.callers import Caller
+from mcpgate.governance.context import RequestContext, Trail
+
+_STATUS = {
+    PARSE_ERROR: 400,
+    INVALID_REQUEST: 400,
+    INVALID_PARAMS: 400,
+    HEADER_MISMATCH: 400,
+    UNSUPPORTED_VERSION: 400,
+    METHOD_NOT_FOUND: 404,
+}
+"""HTTP status of a modern answer by its JSON-RPC error code, as the 2026-07-28 transport wants; else 200."""
+_PING_S = 15.0
+_RIGHTS_S = 1.0
+"""How often a standing stream asks whether its caller may still listen."""
+_MAX_BATCH = 1000
+_SHUTDOWN_S = 4.0
+"""How long requests under way may go on when the server stops."""
+_NAMED = {"tools/call": "name", "prompts/get": "name", "resources/read": "uri"}
+
+
+class StreamableHttp:
+    """The face at /mcp."""
+
+    def __init__(self, face: McpFace, access: Access, sessions: Sessions | None, closing: Closing) -> None:
+        """`sessions`: None where several processes share the port, so that no request depends on an earlier one."""
+        self._face, self._access, self._sessions, self._closing = face, access, sessions, closing
+
+    def handler(self, path: str) -> Mapping[str, Handler] | None:
+        if path == "/mcp":
+            return {"POST": self._post, "GET": self._listen, "DELETE": self._end_session}
+        return None
+
+    async def refuse(self, http: Exchange, error: McpgateError) -> None:
+        await http.refuse(error)
+
+    async def _end_session(self, http: Exchange) -> None:
+        id, caller = http.headers.get("mcp-session-id", ""), await self._access.identify(http)
+        sessions = self._sessions
+        known = sessions is not None and sessions.find(id, caller) is not None and sessions.drop(id)
+        await http.respond(200 if known else 404)
+
+    async def _post(self, http: Exchange) -> None:
+        context = await self._access.context(http)
+        body = await http.body()
+        try:
+            message = jsontext.loads(body)
+        except ValueError as error:
+            fault = RpcFault(PARSE_ERROR, f"Parse error: {error}")
+            await http.respond(400, jsontext.dumps(fault.to_wire(None)))
+            return
+        version = http.headers.get("mcp-protocol-version")
+        params = message.get("params") if isinstance(message, dict) else None
+        if version in MODERN_VERSIONS or (protocol_of(params) is not None and message.get("method") != "initialize"):
+            await self._post_modern(http, context, message, version)
+        else:
+            await self._post_legacy(http, context, message)
+
+    async def _post_modern(self, http: Exchange, context: RequestContext, message: Any, version: str | None) -> None:
+        """A self-contained request: no session; closing the response cancels it."""
+        if not isinstance(message, dict) or "method" not in message:
+            fault = RpcFault(INVALID_REQUEST, "the body must be one JSON-RPC request or notification")
+            await _respond(http, fault.to_wire(None), 400)
+            return
+        if "id" not in message:
+            await http.respond(202)
+            return
+        if wrong := _modern_fault(message, version, http):
+            id = message["id"] if isinstance(message["id"], (str, int)) else None
+            await _respond(http, wrong.to_wire(id), _STATUS.get(wrong.code, 400))
+            return
+        requests = Requests(self._face)
+        try:
+            await self._exchange(http, context, requests, message, modern=True)
+        finally:
+            requests.close()
+
+    async def _post_legacy(self, http: Exchange, context: RequestContext, message: Any) -> None:
+        version = http.headers.get("mcp-protocol-version")
+        if version is not None and version not in HANDSHAKE_VERSIONS:
+            known = [*HANDSHAKE_VERSIONS, *MODERN_VERSIONS]
+            fault = RpcFault(
+                UNSUPPORTED_VERSION, "Unsupported protocol version", {"supported": known, "requested": version}
+            )
+            await _respond(http, fault.to_wire(None), 400)
+            return
+        opened = None
+        if self._sessions is not None and (id := http.headers.get("mcp-session-id")):
+            opened = self._sessions.find(id, context.caller)
+            if opened is None:
+                fault = RpcFault(INVALID_REQUEST, "this session has ended or never existed; send initialize again")
+                await _respond(http, fault.to_wire(None), 404)
+                return
+        # Without a session a request still gets its answer; it only cannot be cancelled by another message.
+        requests = Requests(self._face) if opened is None else opened.session
+        if isinstance(message, list):
+            await self._batch(http, context, opened, requests, message)
+            return
+        if not isinstance(message, dict):
+            await _respond(http, RpcFault(INVALID_REQUEST, "the body must be a JSON-RPC message").to_wire(None), 400)
+            return
+        if "id" not in message or "method" not in message:
+            if opened is not None:
+                opened.session.receive(message)
+            await http.respond(202)
+            return
+        headers = {}
+        if message.get("method") == "initialize" and self._sessions is not None:
+            opened = self._sessions.new(context.caller)
+            requests, headers["mcp-session-id"] = opened.session, opened.id
+        await self._exchange(http, context, requests, message, headers)
+
+    async def _batch(
+        self,
+        http: Exchange,
+        context: RequestContext,
+        opened: OpenSession | None,
+        requests: Requests,
+        messages: list[Any],
+    ) -> None:
+        answers: list[Message] = []
+        tasks = []
+        if not messages or len(messages) > _MAX_BATCH:
+            fault = RpcFault(INVALID_REQUEST, f"a batch holds 1 to {_MAX_BATCH} messages, not {len(messages)}")
+            await _respond(http, fault.to_wire(None), 400)
+            return
+        for message in messages:
+            if isinstance(message, dict) and "id" not in message and "method" in message:
+                if opened is not None:
+                    opened.session.receive(message)
+            else:
+                collect = lambda sent: answers.append(sent) if "method" not in sent else None  # noqa: E731
+                tasks.append(requests.start(message, collect, replace(context, trail=Trail())))
+        waiting = [task for task in tasks if task is not None]
+        if waiting:
+            await asyncio.wait(waiting)
+        await http.respond(200, jsontext.dumps(answers)) if answers else await http.respond(202)
+
+    async def _exchange(
+        self,
+        http: Exchange,
+        context: RequestContext,
+        requests: Requests,
+        message: Message,
+        headers: Mapping[str, str] | None = None,
+        modern: bool = False,
+    ) -> None:
+        """One request and its answer."""
+        outbox: asyncio.Queue[Message] = asyncio.Queue()
+        answer = _Answer(http, context.trail, headers or {}, modern)
+        task = requests.start(message, outbox.put_nowait, context)
+        grace_s = 0.0 if message.get("method") == "subscriptions/listen" else _SHUTDOWN_S
+        gone = asyncio.ensure_future(http.disconnected())
+        closing = asyncio.ensure_future(self._closing.wait(grace_s))
+        try:
+            while True:
+                item = asyncio.ensure_future(outbox.get())
+                waiting = {item, gone, closing, *([task] if task is not None and not task.done() else [])}
+                await asyncio.wait(waiting, timeout=_PING_S, return_when=asyncio.FIRST_COMPLETED)
+                if item.done():
+                    if await answer.write(item.result()):
+                        return
+                    continue
+                item.cancel()
+                if gone.done():
+                    if task is not None and modern:
+                        task.cancel()  # of the handshake era only notifications/cancelled cancels
+                    return
+                if closing.done():
+                    if task is not None:
+                        task.cancel()
+                    await answer.fail(message.get("id"), "the gateway is shutting down")
+                    return
+                if task is None or task.done():
+                    while not outbox.empty():
+                        if await answer.write(outbox.get_nowait()):
+                            return
+                    await answer.end_without()
+                    return
+                await answer.ping()
+        finally:
+            gone.cancel()
+            closing.cancel()
+
+    async def _listen(self, http: Exchange) -> None:
+        """GET of the handshake era: what the server tells of its own accord."""
+        if http.headers.get("mcp-protocol-version") in MODERN_VERSIONS:
+            raise MethodNotAllowed("this revision has no GET stream; send subscriptions/listen", allow="POST")
+        id = http.headers.get("mcp-session-id", "")
+        caller = await self._access.identify(http)
+        opened = None if self._sessions is None else self._sessions.find(id, caller)
+        if opened is None or self._sessions is None:
+            message = "GET needs the mcp-session-id of a live session"
+            raise NotFound(message) if id else InvalidRequest(message)
+        await stream(http, self._access, self._sessions, opened, caller, self._closing)
+
+
+async def stream(
+    http: Exchange, access: Access, sessions: Sessions, opened: OpenSession, caller: Caller, closing: Closing
+) -> None:
+    """What comes for a session, until one side ends or the caller loses its rights; as long as it is open the session
+    does not expire."""
+    await http.start_stream()
+    gone = asyncio.ensure_future(http.disconnected())
+    stopped = asyncio.ensure_future(closing.wait())
+    silent_s = 0.0
+    try:
+        while not gone.done() and not stopped.done():
+            item = asyncio.ensure_future(opened.outbox.get())
+            await asyncio.wait((item, gone, stopped), timeout=_RIGHTS_S, return_when=asyncio.FIRST_COMPLETED)
+            if item.done():
+                await send_event(http, item.result())
+                silent_s = 0.0
+                continue
+            item.cancel()
+            if not await access.still_admitted(caller):
+                break
+            silent_s += _RIGHTS_S
+            if silent_s >= _PING_S:
+                sessions.find(opened.id, caller)
+                await http.ping()
+                silent_s = 0.0
+        await http.end_stream()
+    finally:
+        gone.cancel()
+        stopped.cancel()
+
+
+async def send_event(http: Exchange, message: Message, last: bool = False) -> None:
+    if "endpoint" in message and "jsonrpc" not in message:
+        await http.event(str(message["endpoint"]).encode(), "endpoint")
+    else:
+        await http.event(jsontext.dumps(message), last=last)
+
+
+class _Answer:
+    """The response to one request: plain until something must be said before the answer, then a stream."""
+
+    def __init__(self, http: Exchange, trail: Trail, headers: Mapping[str, str], modern: bool) -> None:
+        self._http, self._trail, self._headers, self._modern = http, trail, headers, modern
+        accept = http.headers.get("accept", "")
+        self._may_stream = "text/event-stream" in accept or "*/*" in accept
+        self._streaming = False
+
+    async def write(self, message: Message) -> bool:
+        """Whether that was the answer."""
+        last = "method" not in message
+        if last and not self._streaming:
+            status = _STATUS.get(message.get("error", {}).get("code"), 200) if self._modern else 200
+            await _respond(self._http, message, status, {**self._headers, **governance_headers(self._trail)})
+        elif await self._stream():
+            await send_event(self._http, self._with_headers(message) if last else message, last)
+        return last
+
+    async def ping(self) -> None:
+        if await self._stream():
+            await self._http.ping()
+
+    async def fail(self, id: Any, message: str) -> None:
+        fault = RpcFault(INTERNAL_ERROR, message, {"code": "unavailable"}).to_wire(id)
+        if self._streaming:
+            await send_event(self._http, fault, last=True)
+        else:
+            await _respond(self._http, fault, 503)
+
+    async def end_without(self) -> None:
+        """The request was cancelled by another message: the protocol wants no answer, HTTP wants an end."""
+        await self._http.end_stream() if self._streaming else await self._http.respond(202)
+
+    async def _stream(self) -> bool:
+        """Whether the response is a stream; makes it one where the client takes it."""
+        if self._may_stream and not self._streaming:
+            self._streaming = True
+            await self._http.start_stream(self._headers)
+        return self._streaming
+
+    def _with_headers(self, answer: Message) -> Message:
+        """A streamed answer, with what it learned too late for the response's headers."""
+        late = governance_headers(self._trail)
+        result = answer.get("result")
+        if not late or not isinstance(result, dict):
+            return answer
+        meta = result.get("_meta")
+        kept = meta if isinstance(meta, dict) else {}
+        return {**answer, "result": {**result, "_meta": {**kept, "mcpgate/headers": late}}}
+
+
+async def _respond(http: Exchange, message: Message, status: int, headers: Mapping[str, str] | None = None) -> None:
+    """A whole answer; as a stream of one event for a client that takes nothing else."""
+    accept = http.headers.get("accept", "")
+    if status == 200 and "text/event-stream" in accept and "application/json" not in accept and "*/*" not in accept:
+        await http.start_stream(headers)
+        await send_event(http, message, last=True)
+    else:
+        await http.respond(status, jsontext.dumps(message), headers)
+
+
+def _modern_fault(message: Message, version: str | None, http: Exchange) -> RpcFault | None:
+    """What the headers of a modern request contradict in its body."""
+    named = protocol_of(message.get("params"))
+    if named is None:
+        return RpcFault(INVALID_PARAMS, f"params._meta must carry {META}protocolVersion and {META}clientCapabilities")
+    if version != named:
+        return RpcFault(HEADER_MISMATCH, "the mcp-protocol-version header differs from the body's protocol version")
+    if http.headers.get("mcp-method") != message.get("method"):
+        return RpcFault(HEADER_MISMATCH, "the mcp-method header differs from the body's method")
+    key = _NAMED.get(str(message.get("method")))
+    value = message["params"].get(key) if key else None
+    if value is not None and _decoded(http.headers.get("mcp-name")) != value:
+        return RpcFault(HEADER_MISMATCH, f"the mcp-name header differs from the body's {key}")
+    if version not in MODERN_VERSIONS:
+        return unsupported(version)
+    return None
+
+
+def _decoded(value: str | None) -> str | None:
+    if value is not None and value.startswith("=?base64?") and value.endswith("?="):
+        try:
+            return base64.b64decode(value[9:-2], validate=True).decode()
+        except (binascii.Error, UnicodeDecodeError):
+            return None
+    return value

@@ -1,0 +1,139 @@
+"""What one client has open. `Requests`, for every transport: requests that run side by side and can be cancelled.
+`Session`, for stdio, SSE and streamable HTTP of the handshake era: change notifications too."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from mcpgate.api.mcp.face import McpFace
+from mcpgate.api.mcp.protocol import INVALID_REQUEST, Message, RpcFault, RpcRequest, parse_request, refusal
+from mcpgate.errors import McpgateError
+from mcpgate.governance.callers import LOCAL, Caller
+from mcpgate.governance.context import RequestContext
+
+_MAX_BATCH = 1000
+Send = Callable[[Message], None]
+Task = asyncio.Task[Message | None]
+
+
+class Requests:
+    """Requests under way, by their ids."""
+
+    def __init__(self, face: McpFace) -> None:
+        self.face = face
+        self.tasks: dict[Any, Task] = {}
+
+    def start(self, message: Any, send: Send, context: RequestContext) -> Task | None:
+        """Serve one decoded request; its notifications, then its answer, go to `send`. The task ends when the answer
+        has been sent; None for what is no request, which is answered at once."""
+
+        def notify(method: str, params: dict[str, Any]) -> None:
+            send({"jsonrpc": "2.0", "method": method, "params": params})
+
+        try:
+            request = parse_request(message, context, notify)
+        except RpcFault as fault:
+            id = message.get("id") if isinstance(message, dict) else None
+            send(fault.to_wire(id if isinstance(id, (str, int)) else None))
+            return None
+        self._begin(request)
+        task = asyncio.create_task(self._serve(request, send))
+        self.tasks[request.id] = task
+        task.add_done_callback(lambda done: self._forget(request.id, done))
+        return task
+
+    def cancel(self, id: Any) -> None:
+        task = self.tasks.get(id) if isinstance(id, (str, int, float)) else None
+        if task is not None:
+            task.cancel()
+
+    def close(self) -> None:
+        for task in list(self.tasks.values()):
+            task.cancel()
+
+    def _begin(self, request: RpcRequest) -> None:
+        """For sessions."""
+
+    async def _serve(self, request: RpcRequest, send: Send) -> Message | None:
+        answer = await self._answer(request)
+        send(answer)
+        return answer
+
+    async def _answer(self, request: RpcRequest) -> Message:
+        return await self.face.answer(request)
+
+    def _forget(self, id: Any, task: Task) -> None:
+        if self.tasks.get(id) is task:
+            del self.tasks[id]
+
+
+class Session(Requests):
+    """Messages of one client, in order."""
+
+    def __init__(
+        self,
+        face: McpFace,
+        send: Send,
+        caller: Caller = LOCAL,
+        announce: Send | None = None,
+        identify: Callable[[], Awaitable[Caller]] | None = None,
+    ) -> None:
+        """`send` gets answers and the notifications that belong to a request; `announce` change notifications, if they
+        go elsewhere. `identify` is asked before each request, where one connection is all there is to know a caller
+        by."""
+        super().__init__(face)
+        self.send, self.caller = send, caller
+        self._announce, self._identify = announce, identify
+        self._unsubscribe: Callable[[], None] | None = None
+
+    def receive(self, message: Any) -> None:
+        """Take one decoded message."""
+        if isinstance(message, list):
+            if not message:
+                self.send(RpcFault(INVALID_REQUEST, "an empty batch").to_wire(None))
+            for one in message[:_MAX_BATCH]:
+                if not isinstance(one, list):
+                    self.receive(one)
+        elif isinstance(message, dict) and "method" not in message and ("result" in message or "error" in message):
+            pass  # an answer: we ask nothing, so it answers nothing
+        elif isinstance(message, dict) and "id" not in message and isinstance(message.get("method"), str):
+            self._on_notification(message)
+        else:
+            self.start(message, self.send, RequestContext(self.caller))
+
+    def follow_changes(self) -> None:
+        """Tell this client, which does not subscribe, of every change of the tool list."""
+        if self._unsubscribe is None:
+            announce = self._announce or self.send
+            changed: Message = {"jsonrpc": "2.0", "method": "notifications/tools/list_changed"}
+            self._unsubscribe = self.face.gateway.on_tools_changed(lambda: announce(changed))
+
+    async def finish(self, grace_s: float) -> None:
+        """Let requests under way come to their end for a while, then close."""
+        left = [task for task in self.tasks.values() if not task.done()]
+        if left:
+            await asyncio.wait(left, timeout=grace_s)
+        self.close()
+
+    def close(self) -> None:
+        if self._unsubscribe is not None:
+            self._unsubscribe()
+            self._unsubscribe = None
+        super().close()
+
+    def _begin(self, request: RpcRequest) -> None:
+        if request.method == "initialize":
+            self.follow_changes()
+
+    async def _answer(self, request: RpcRequest) -> Message:
+        if self._identify is not None:
+            try:
+                request.context.caller = await self._identify()
+            except McpgateError as error:
+                return refusal(error).to_wire(request.id)
+        return await super()._answer(request)
+
+    def _on_notification(self, message: Message) -> None:
+        params = message.get("params")
+        if message["method"] == "notifications/cancelled" and isinstance(params, dict):
+            self.cancel(params.get("requestId"))

@@ -1,0 +1,55 @@
+"""The legacy SSE transport: GET /sse is the way to the client, POST /messages the way from it."""
+
+from collections.abc import Mapping
+
+from mcpgate import jsontext
+from mcpgate.api.http.access import Access
+from mcpgate.api.http.exchange import Closing, Exchange
+from mcpgate.api.http.routing import Handler
+from mcpgate.api.mcp.http import stream
+from mcpgate.api.mcp.protocol import PARSE_ERROR, RpcFault
+from mcpgate.api.mcp.sessions import Sessions, offer
+from mcpgate.errors import McpgateError, NotFound
+
+
+class Sse:
+    """The face at /sse and /messages."""
+
+    def __init__(self, access: Access, sessions: Sessions | None, closing: Closing) -> None:
+        self._access, self._sessions, self._closing = access, sessions, closing
+
+    def handler(self, path: str) -> Mapping[str, Handler] | None:
+        if path == "/sse":
+            return {"GET": self._open}
+        return {"POST": self._receive} if path == "/messages" else None
+
+    async def refuse(self, http: Exchange, error: McpgateError) -> None:
+        await http.refuse(error)
+
+    async def _open(self, http: Exchange) -> None:
+        if self._sessions is None:
+            raise NotFound("several workers share this port; the SSE transport needs --workers 1")
+        caller = await self._access.identify(http)
+        opened = self._sessions.new(caller)
+        opened.session.send = lambda message: offer(opened.outbox, message)
+        try:
+            opened.outbox.put_nowait({"endpoint": f"{http.root}/messages?session_id={opened.id}"})
+            await stream(http, self._access, self._sessions, opened, caller, self._closing)
+        finally:
+            self._sessions.drop(opened.id)
+
+    async def _receive(self, http: Exchange) -> None:
+        id, caller = http.query().get("session_id", ""), await self._access.identify(http)
+        opened = None if self._sessions is None else self._sessions.find(id, caller)
+        if opened is None:
+            raise NotFound("no such session; open GET /sse first")
+        opened.session.caller = caller
+        body = await http.body()
+        try:
+            message = jsontext.loads(body)
+        except ValueError as error:
+            fault = RpcFault(PARSE_ERROR, f"Parse error: {error}")
+            await http.respond(400, jsontext.dumps(fault.to_wire(None)))
+            return
+        opened.session.receive(message)
+        await http.respond(202, b"Accepted", {"content-type": "text/plain"})

@@ -1,0 +1,191 @@
+"""What list_tools answers: ranked call shapes, a server whole, or the servers, each as short as its room wants."""
+
+import re
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+
+from mcpgate.catalog.catalog import Catalog, Server
+from mcpgate.catalog.learned import Memory
+from mcpgate.catalog.stubs import call_shape, summary
+from mcpgate.catalog.tools import Tool
+from mcpgate.codemode import results
+from mcpgate.config.settings import Settings
+from mcpgate.tokens import estimate
+
+
+@dataclass(frozen=True, slots=True)
+class _Detail:
+    """How much of a tool its line shows: characters of parameters, of the return type, of what it does."""
+
+    parameters: int
+    returns: int
+    about: int
+
+
+_DETAILS = (
+    _Detail(40, 0, 0),
+    _Detail(70, 0, 0),
+    _Detail(100, 0, 0),
+    _Detail(160, 30, 0),
+    _Detail(240, 60, 0),
+    _Detail(400, 60, 60),
+    _Detail(400, 90, 100),
+)
+"""Of the tools of a whole server, from little to much. What calls are written from comes first."""
+_DETAILS_OF_ONE = (_Detail(400, 90, 100), _Detail(160, 60, 50), _Detail(60, 0, 0))
+"""Of one tool among others."""
+_WHOLE_SERVER = 1.1
+"""Times the room that one server may take: what is listed whole is not asked for again. A tenth spares BFCL's tasks one
+request in twenty (benchmarks/token_savings); more of it spares hardly any more."""
+_SHORTEST_LINE = 4
+"""Tokens of a tool's line, at least."""
+
+
+_RETURNED_OBJECT = re.compile(r"(?<= -> )\{[^{}]{30,}\}|(?<= -> list\[)\{[^{}]{30,}\}")
+
+
+class Listing:
+    """Writes lists of tools."""
+
+    def __init__(self, settings: Settings, learned: Memory) -> None:
+        self._settings, self._learned = settings, learned
+
+    def render(self, catalog: Catalog, query: str | None, server: str | None, limit: int | None) -> str:
+        """Ranked call shapes for a query, a server whole, or the servers of a catalog. Raises NotFound."""
+        chosen = catalog.get_server(server) if server else None
+        code_mode = self._settings.config.code_mode
+        room = code_mode.list_tokens if limit is None else max(code_mode.list_tokens, 30 * limit)
+        if query and query.strip():
+            return self._search(catalog, query, chosen, limit, room)
+        if chosen is not None:
+            return self._one_server(chosen, limit, room)
+        return self._servers(catalog, room)
+
+    def _search(self, catalog: Catalog, query: str, server: Server | None, limit: int | None, room: int) -> str:
+        if server is not None:
+            found = catalog.search(query, len(server.tools), server.name)
+            return self._one_server(server, limit, room, found)
+        most = limit or self._settings.config.code_mode.list_limit
+        found = catalog.search(query, most + 1)
+        waiting = self._waiting(catalog)
+        if not found:
+            return f"Nothing matches {query!r}. Without a query, list_tools shows the servers.{waiting}"
+        shared = {tool.server_ident: catalog.get_server(tool.server).shared_sentences for tool in found}
+        lines = self._lines(found[:most], shared, room - 30 - estimate(waiting))
+        more = len(found) > len(lines)
+        tail = f"(the best {len(lines)}; limit=… shows more, a narrower query shows better ones)" if more else ""
+        return "\n".join([*lines, *([tail] if tail else [])]) + waiting
+
+    def _one_server(self, server: Server, limit: int | None, room: int, found: Sequence[Tool] = ()) -> str:
+        """Every tool, in as much detail as there is room for; those that a search has found come first."""
+        if server.trouble and not server.tools:
+            return f"{server.ident}: {server.trouble}"
+        matches = frozenset(found)
+        ordered = [*found, *(tool for tool in server.tools if tool not in matches)]
+        tools, total = ordered[:limit], len(ordered)
+        head = f"{server.ident}: {_tools(total)}, called as {server.ident}.NAME(…)"
+        if server.trouble:
+            head += f" (not usable now: {_cut(server.trouble, 60)})"
+        if lines := self._whole(tools, server, int(room * _WHOLE_SERVER) - estimate(head) - 10):
+            more = [f"({len(tools)} of {total})"] if len(tools) < total else []
+            return "\n".join([head, *lines, *more])
+        if found:
+            lines = self._lines(tools, {server.ident: server.shared_sentences}, room - estimate(head) - 30, server)
+            tail = f"(the best {len(lines)} of {total}; limit=… shows more, a narrower query shows better ones)"
+            return "\n".join([head, *lines, tail])
+        # All by name says more than some by shape.
+        names: list[str] = []
+        for tool in tools:
+            if estimate(", ".join([*names, tool.ident])) > room - 60:
+                break
+            names.append(tool.ident)
+        hint = f'(names only; query="…" or describe_tools gives shapes; {total} tools in all)'
+        return "\n".join([f"{server.ident}: {', '.join(names)}", hint])
+
+    def _whole(self, tools: Sequence[Tool], server: Server, room: int) -> list[str]:
+        """A line for every tool, in the most detail that fits; empty when none does."""
+        found: list[str] = []
+        for detail in _DETAILS:
+            if len(tools) * _SHORTEST_LINE > room:
+                break
+            lines = _name_repeated([self._line(tool, detail, server.shared_sentences, server) for tool in tools])
+            if estimate("\n".join(lines)) > room:
+                break
+            found = lines
+        return found
+
+    def _lines(
+        self, tools: Sequence[Tool], shared: Mapping[str, Collection[str]], room: int, server: Server | None = None
+    ) -> list[str]:
+        """Lines that fit; at least one."""
+        lines: list[str] = []
+        used = 0
+        for tool in tools:
+            for detail in _DETAILS_OF_ONE:
+                line = self._line(tool, detail, shared[tool.server_ident], server)
+                cost = estimate(line) + 1
+                # One tool of many parameters must not take the room of all the others.
+                if cost <= max(60, room // 4):
+                    break
+            if used + cost > room and lines:
+                break
+            lines.append(line if cost <= room else results.shorten_text(line, room))
+            used += cost
+        return lines
+
+    def _line(self, tool: Tool, detail: _Detail, shared: Collection[str], server: Server | None) -> str:
+        """`server.tool(…) -> … — what it does`; without the server where the list has named it."""
+        shape = call_shape(tool, self._learned.observed(tool), detail.parameters, detail.returns)
+        about = summary(tool, detail.about, shared) if detail.about else ""
+        shape = shape.removeprefix(f"{server.ident}.") if server else shape
+        return f"{shape} — {about}" if about else shape
+
+    def _servers(self, catalog: Catalog, room: int) -> str:
+        for about_room in (100, 50, 24, 0):
+            lines = [_server_line(server, about_room) for server in catalog.servers]
+            if estimate("\n".join(lines)) <= room - 40:
+                break
+        else:
+            lines = []
+            for server in catalog.servers:
+                item = f"{server.ident} ({len(server.tools)})" + ("!" if server.trouble else "")
+                if estimate(", ".join([*lines, item])) > room - 60:
+                    break
+                lines.append(item)
+            more = len(catalog.servers) - len(lines)
+            lines = [", ".join(lines) + (f" and {more} more servers" if more else "")]
+        total = sum(len(server.tools) for server in catalog.servers)
+        return "\n".join([*lines, f'{total} tools. query="what you need" ranks them; server="…" lists one server.'])
+
+    def _waiting(self, catalog: Catalog) -> str:
+        away = [server for server in catalog.servers if server.trouble]
+        if not away:
+            return ""
+        said = [f"{server.ident}: {_cut(server.trouble, 60)}" for server in away[:3]]
+        more = f"; {len(away) - 3} more" if len(away) > 3 else ""
+        return f"\n(not usable now: {'; '.join(said)}{more})"
+
+
+def _tools(number: int) -> str:
+    return f"{number} tool{'' if number == 1 else 's'}"
+
+
+def _name_repeated(lines: Sequence[str]) -> list[str]:
+    """Lines with the long objects that several tools return named, and written out once below."""
+    found = Counter(match[0] for line in lines for match in _RETURNED_OBJECT.finditer(line))
+    named = {text: f"T{at}" for at, text in enumerate((text for text, count in found.items() if count > 1), 1)}
+    if not named:
+        return list(lines)
+    short = [_RETURNED_OBJECT.sub(lambda match: named.get(match[0], match[0]), line) for line in lines]
+    return [*short, *(f"{name} = {text}" for text, name in named.items())]
+
+
+def _server_line(server: Server, about_room: int) -> str:
+    about = _cut(f"not usable now: {server.trouble}" if server.trouble else server.about, about_room)
+    return f"{server.ident} ({len(server.tools)} tools)" + (f": {about}" if about else "")
+
+
+def _cut(text: str, room: int) -> str:
+    text = " ".join(text.split())
+    return text if len(text) <= room else text[: max(0, room - 1)].rstrip() + "…" if room else ""

@@ -1,0 +1,292 @@
+"""One request from its admission to its settlement.
+
+`async with gate.admit(context, request) as admission:` reserves the estimate in every budget and rate limit that
+applies, in one atomic step, before the block is entered; when it is left, whatever way, what was really spent is
+settled and written to the ledger, and the rest is free again. Where a cache may answer, money is held only when it
+did not.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from types import TracebackType
+
+from mcpgate.errors import McpgateError, NotAllowed, Unavailable
+from mcpgate.governance.callers import Caller
+from mcpgate.governance.context import Admitted, RequestContext
+from mcpgate.governance.declared import Declared
+from mcpgate.governance.holds import Holds
+from mcpgate.governance.identity import Identity
+from mcpgate.governance.journal import Journal
+from mcpgate.governance.records import Balance, Claim, Entry, Request, Reservation, Saved, Usage
+from mcpgate.governance.refusals import scope_of
+from mcpgate.governance.rule import Share, measured, shown_amount
+from mcpgate.governance.store import Content, Settlement, StoreUnavailable
+from mcpgate.telemetry.metrics import Metrics
+
+log = logging.getLogger("mcpgate.governance")
+_MAX_REMEMBERED = 20_000
+_COST_HOLD = "/cost"
+"""What follows a request's id in the id of the reservation of its money, where that is held by itself."""
+
+
+@dataclass(slots=True)
+class Desk:
+    """What admissions of one process work with."""
+
+    declared: Declared
+    identity: Identity
+    holds: Holds
+    journal: Journal
+    metrics: Metrics
+    clock: Callable[[], float] = time.time
+    open: "set[Admission]" = field(default_factory=set)
+    """Admissions that are not settled yet."""
+    warned: set[tuple[str, int]] = field(default_factory=set)
+    """Counters and cells whose soft limits the log has told of."""
+
+
+class Admission(Admitted):
+    """One admitted request. Use it as an asynchronous context manager; say inside what was spent."""
+
+    __slots__ = (
+        "_children",
+        "_context",
+        "_desk",
+        "_holds",
+        "_money_later",
+        "_prices",
+        "cache",
+        "content",
+        "cost",
+        "facts",
+        "outcome",
+        "saved",
+        "timings",
+        "usage",
+    )
+
+    def __init__(self, desk: Desk, context: RequestContext, request: Request, money_later: bool = False) -> None:
+        super().__init__(request)
+        self._desk, self._context, self._money_later = desk, context, money_later
+        self._prices = desk.declared.prices
+        """Those that it began with, whatever an edit says meanwhile."""
+        self._holds: tuple[str, ...] = ()
+        """Ids of the reservations made for it."""
+        self._children: list[Settlement] = []
+        """Of requests from inside it that only the record hangs on: written with its own."""
+        self.usage = Usage()
+        self.saved = Saved()
+        self.cost: int | None = None
+        """Nano-dollars, where the answer says what it cost; else the price list does."""
+        self.outcome = "ok"
+        self.cache = ""
+        """How a cache answered it: exact, semantic, or nothing."""
+        self.content: Content | None = None
+        self.timings: dict[str, float] = {}
+        """Milliseconds by what took them: upstream, sandbox, tools, first_token …"""
+        self.facts: dict[str, str] = {"request": context.id}
+        """What else the request log should know: request, client, session, attempts …"""
+
+    @property
+    def caller(self) -> Caller:
+        return self._context.caller
+
+    def spent(self, usage: Usage) -> None:
+        """What has been used so far; said as soon as it is, for the block may be left at any moment."""
+        self.usage = usage
+
+    async def hold_money(self) -> None:
+        """Reserve what was left out by `money_later`. Raises like entering."""
+        if self._money_later:
+            self._money_later = False
+            await self._reserve([share for share in self._shares() if share.claim.measure == "cost"], _COST_HOLD)
+
+    async def __aenter__(self) -> "Admission":
+        desk, request, context = self._desk, self.request, self._context
+        if request.parent_id is not None:
+            context.caller = await desk.identity.current(context.caller)
+        shares = self._shares()
+        if self._money_later:
+            shares = [share for share in shares if share.claim.measure != "cost"]
+        if desk.declared.unavailable is not None and (shares or not context.caller.is_local):
+            self._admit_uncounted(StoreUnavailable(desk.declared.unavailable), shares)
+        elif shares:
+            await self._reserve(shares)
+        if request.parent_id is None:
+            context.trail.admitted.append(self)
+        desk.open.add(self)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if error is not None and self.outcome == "ok":
+            self.outcome = error.code if isinstance(error, McpgateError) else _outcome_of(error)
+        await self._settle(failed=error is not None)
+
+    async def abandon(self) -> None:
+        """The process ends before the request does: settle what it is known to have spent."""
+        self.outcome = "cancelled"
+        await self._settle(failed=True)
+
+    # --- in
+
+    def _shares(self) -> Sequence[Share]:
+        """What every rule takes. Raises NotAllowed for what has no price where a budget wants one."""
+        declared, request, caller = self._desk.declared, self.request, self._context.caller
+        cost = self._prices.cost(request, request.estimate)
+        deny = declared.config.unpriced == "deny"
+        shares = declared.policy.shares(caller, request, cost, with_unpriced=deny)
+        if cost is None and deny:
+            budget = next((s for s in shares if s.match.rule.measure == "cost" and s.claim.limit is not None), None)
+            if budget is not None:
+                what = (
+                    f"{request.server}.{request.tool}" if request.kind in ("tool", "resource") else str(request.model)
+                )
+                raise NotAllowed(f"{what} has no known price, and budget {budget.match.rule.id!r} requires one")
+        return shares
+
+    async def _reserve(self, shares: Sequence[Share], suffix: str = "") -> None:
+        if not shares:
+            return
+        desk, caller = self._desk, self._context.caller
+        claims = tuple(share.claim for share in shares)
+        reservation = Reservation(self.request.id + suffix, desk.holds.owner, claims, self._if_abandoned(shares))
+        try:
+            balances = await desk.holds.reserve(caller, shares, reservation)
+        except StoreUnavailable as error:
+            desk.declared.lost(error)
+            self._admit_uncounted(error, shares)
+            return
+        except McpgateError as error:
+            desk.metrics.refused(error.code)
+            raise
+        self._holds = (*self._holds, reservation.id)
+        self.shares, self.balances = (*self.shares, *shares), (*self.balances, *balances)
+        for text, once in _soft_warnings(caller, shares, balances):
+            self.warnings = (*self.warnings, text)
+            desk.metrics.warned()
+            if once not in desk.warned:
+                if len(desk.warned) > _MAX_REMEMBERED:
+                    desk.warned.clear()
+                desk.warned.add(once)
+                log.warning("%s", text)
+
+    def _if_abandoned(self, shares: Sequence[Share]) -> Entry | None:
+        """The entry that is written if this process is killed before it can settle: a request that money was reserved
+        for counts as sent, and what was sent is spent."""
+        amounts = [share.claim.amount for share in shares if share.claim.measure == "cost"]
+        if not any(amounts):
+            return None
+        usage = self.request.estimate
+        return self._entry(usage, self._prices.cost(self.request, usage), outcome="unknown")
+
+    def _admit_uncounted(self, error: StoreUnavailable, shares: Sequence[Share]) -> None:
+        if self._desk.declared.config.when_store_is_away == "refuse":
+            self._desk.metrics.refused(Unavailable.code)
+            raise Unavailable(
+                "the store of budgets and limits is unavailable, so nothing is admitted; try again shortly"
+            )
+        self.shares = (*self.shares, *shares)  # counted when the store is back
+        self._desk.metrics.admitted_uncounted()
+        log.debug("admitted without counting: %s", error)
+
+    # --- out
+
+    async def _settle(self, failed: bool) -> None:
+        desk, context, request = self._desk, self._context, self.request
+        desk.open.discard(self)  # from here on requests from inside it are written by themselves
+        cost = self.cost
+        if cost is None:
+            cost = 0 if self.cache else self._prices.cost(request, self.usage)
+        entry = self._entry(self.usage, cost, self.outcome)
+        claims = tuple(share.claim for share in self.shares)
+        amounts = tuple(measured(claim.measure, cost, self.usage) for claim in claims)
+        settlement = Settlement(entry, claims, amounts, self.content, self._holds)
+        desk.journal.tell(entry)
+        self.total += cost or 0
+        parent = context.parent
+        if parent is not None:
+            parent.total += cost or 0
+            if self.warnings:
+                parent.warnings = tuple(dict.fromkeys((*parent.warnings, *self.warnings)))
+        if (
+            isinstance(parent, Admission)
+            and parent in desk.open
+            and parent._stake((), None)
+            and not claims
+            and not cost
+        ):
+            # Nothing hangs on it but the record, which is written with the execution's own.
+            parent._children.append(settlement)
+            return
+        if not self._stake(claims, cost):
+            desk.journal.settle_soon(settlement)
+            return
+        try:
+            await desk.journal.settle([*self._children, settlement])
+        except StoreUnavailable:
+            governed = claims or not context.caller.is_local
+            if failed or not governed or desk.declared.config.when_store_is_away == "allow":
+                return  # what the block ended with, above all a cancellation, goes on
+            raise Unavailable(
+                "the call succeeded, but the ledger is unavailable. Its entry is queued and will be written when the "
+                "store recovers"
+            ) from None
+
+    def _stake(self, claims: Sequence[Claim], cost: int | None) -> bool:
+        """Whether its entry must be on disk before its answer: where money was spent or any limit applies."""
+        declared = self._desk.declared
+        if claims or cost or self._children or declared.config.durability == "always":
+            return True
+        return bool(declared.policy.matches(self._context.caller, self.request))
+
+    def _entry(self, usage: Usage, cost: int | None, outcome: str) -> Entry:
+        caller, request = self._context.caller, self.request
+        return Entry(
+            id=request.id,
+            parent_id=request.parent_id,
+            at=request.at,
+            kind=request.kind,
+            key=caller.id,
+            user=caller.user,
+            team=caller.team,
+            customer=caller.customer,
+            server=request.server,
+            tool=request.tool,
+            provider=request.provider,
+            model=request.model,
+            outcome=outcome,
+            cost=cost,
+            usage=usage,
+            latency_ms=(self._desk.clock() - request.at) * 1000,
+            cache=self.cache,
+            metadata=caller.metadata,
+            saved=self.saved,
+            timings=self.timings,
+            facts=self.facts,
+        )
+
+
+def _soft_warnings(
+    caller: Caller, shares: Sequence[Share], balances: Sequence[Balance]
+) -> list[tuple[str, tuple[str, int]]]:
+    """What to say of budgets beyond their soft limits, and of which counter and cell it is said."""
+    found = []
+    for share, balance in zip(shares, balances, strict=True):
+        rule, used = share.match.rule, balance.spent + balance.held
+        if rule.soft_limit is None or used <= rule.soft_limit:
+            continue
+        text = (
+            f"{scope_of(caller, share)} has used {shown_amount('cost', used)} of its budget {rule.id!r} "
+            f"({rule.limit_text}), more than its soft limit of {shown_amount('cost', rule.soft_limit)}"
+        )
+        found.append((text, (share.claim.counter, share.claim.cell)))
+    return found
+
+
+def _outcome_of(error: BaseException) -> str:
+    return "cancelled" if isinstance(error, asyncio.CancelledError) else "error"

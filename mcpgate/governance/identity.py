@@ -1,0 +1,165 @@
+"""Who is asking: from a secret to a caller, and from a caller to what it is by now."""
+
+import datetime
+import json
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
+
+from mcpgate.config.governance import KeySpec
+from mcpgate.errors import InvalidKey, InvalidRequest, McpgateError, MissingKey, NotAllowed, Unavailable
+from mcpgate.governance.callers import LOCAL, Caller, VirtualKey
+from mcpgate.governance.declared import Declared
+from mcpgate.governance.keys import PREFIX, digest_of, from_record, is_good
+from mcpgate.governance.policy import Policy
+from mcpgate.governance.store import Store, StoreUnavailable
+
+_MAX_REMEMBERED = 20_000
+_CURRENT_S = 1.0
+"""How long what a caller is counts as known: running code loses a revoked right after at most so long."""
+
+
+class Identity:
+    """Identifies callers. One for each process."""
+
+    def __init__(self, declared: Declared, store: Store, clock: Callable[[], float] = time.time) -> None:
+        self._declared, self._store, self._clock = declared, store, clock
+        self._known: dict[str, tuple[Policy, Mapping[str, Any], VirtualKey, Caller]] = {}
+        self._current: dict[tuple[str, str | None, str | None], tuple[float, Caller | McpgateError]] = {}
+
+    async def identify(
+        self,
+        secret: str | None,
+        *,
+        key_required: bool,
+        address: str | None = None,
+        metadata: Mapping[str, str] | None = None,
+        user: str | None = None,
+    ) -> Caller:
+        """The caller behind a secret. Raises MissingKey, InvalidKey, NotAllowed, InvalidRequest, Unavailable."""
+        if not key_required and secret is not None and not self._is_ours(secret):
+            secret = None  # what clients send because they must send something
+        if secret is None:
+            if key_required:
+                raise MissingKey("a virtual key is needed: send Authorization: Bearer mg-… or x-api-key: mg-…")
+            caller = LOCAL
+        else:
+            caller = await self._admitted(digest_of(secret), address)
+            missing = [name for name in self._declared.config.required_metadata if not (metadata or {}).get(name)]
+            if missing:
+                raise InvalidRequest(
+                    f"metadata {missing[0]!r} is required: send "
+                    f"x-mcpgate-metadata: {json.dumps({missing[0]: '…'}, ensure_ascii=False)}"
+                )
+        return self._on_behalf(caller, user, metadata)
+
+    async def current(self, caller: Caller) -> Caller:
+        """What a caller that was identified earlier is by now: with the grants, limits and rules of this moment (at
+        most a second old). Raises NotAllowed when its key is no longer good."""
+        if caller.is_local:
+            return caller
+        now = self._clock()
+        place = (caller.id, caller.digest, caller.address)
+        until, found = self._current.get(place, (0.0, caller))
+        if now >= until:
+            try:
+                found = await self._look_again(caller)
+            except StoreUnavailable as error:
+                self._declared.lost(error)
+                return caller  # what follows asks the store too, and decides
+            if len(self._current) > _MAX_REMEMBERED:
+                self._current.clear()
+            self._current[place] = (now + _CURRENT_S, found)
+        if isinstance(found, McpgateError):
+            raise found
+        user = caller.user if found.user is None else None
+        return self._on_behalf(found, user, caller.metadata)
+
+    async def caller_by_id(self, id: str) -> Caller:
+        """The caller of a key, whatever its state; of an unknown one, a caller without scopes. Raises
+        StoreUnavailable."""
+        found = await self._key_by_id(id)
+        return Caller(id) if found is None else self._declared.policy.caller_of(*found)
+
+    async def _look_again(self, caller: Caller) -> Caller | McpgateError:
+        found = await self._key_by_id(caller.id)
+        now = self._clock()
+        if found is None or found[0].state(now) != "active":
+            return NotAllowed("this key has been revoked, disabled or has expired", key=caller.id)
+        key, spec = found
+        if caller.digest is not None and not is_good(key, caller.digest, now):
+            return NotAllowed("this key has been rotated; its old secret is no longer valid", key=caller.id)
+        if caller.digest is not None and not key.admits_address(caller.address):
+            return NotAllowed(f"this key may no longer be used from {caller.address}", key=caller.id)
+        fresh = self._declared.policy.caller_of(key, spec)
+        return replace(fresh, digest=caller.digest, address=caller.address)
+
+    async def _admitted(self, digest: str, address: str | None) -> Caller:
+        key, caller = await self._find(digest)
+        match key.state(self._clock()):
+            case "revoked":
+                raise InvalidKey("this key was revoked")
+            case "expired":
+                when = datetime.datetime.fromtimestamp(key.expires_at or 0.0, datetime.UTC)
+                raise InvalidKey(f"this key expired on {when:%Y-%m-%d %H:%M} UTC")
+            case "disabled":
+                raise NotAllowed("this key is disabled", key=key.id)
+        if not key.admits_address(address):
+            raise NotAllowed(f"this key may not be used from {address or 'an unknown address'}", key=key.id)
+        return replace(caller, digest=digest, address=address)
+
+    def _on_behalf(self, caller: Caller, user: str | None, metadata: Mapping[str, str] | None) -> Caller:
+        """A caller with what its request says of itself."""
+        if metadata:
+            caller = replace(caller, metadata=metadata)
+        if user:
+            if caller.user not in (None, user):
+                raise NotAllowed(f"this key belongs to another user than {user!r}")
+            if caller.user is None:
+                caller = self._declared.policy.with_user(caller, user)
+        return caller
+
+    def _is_ours(self, secret: str) -> bool:
+        return secret.startswith(PREFIX) or self._declared.policy.find_declared(digest_of(secret)) is not None
+
+    async def _find(self, digest: str) -> tuple[VirtualKey, Caller]:
+        declared = self._declared.policy.find_declared(digest)
+        known = self._known.get(digest)
+        value: Mapping[str, Any] = {}
+        if declared is None:
+            try:
+                record, version = await self._store.find_key(digest)
+                if version != self._declared.policy.version:
+                    await self._declared.reload(version)
+            except StoreUnavailable as error:
+                self._declared.lost(error)
+                good = known is not None and is_good(known[2], digest, self._clock())
+                if known is not None and good and self._declared.config.when_store_is_away == "allow":
+                    return known[2], known[3]
+                raise Unavailable("the key store is unavailable; try again shortly") from error
+            if record is None:
+                raise InvalidKey("unknown API key")
+            value = record.value
+        if known is not None and known[0] is self._declared.policy and (declared or known[1] == value):
+            key, caller = known[2], known[3]
+        else:
+            key, spec = declared or from_record(record.id if record else "", value)
+            caller = self._declared.policy.caller_of(key, spec)
+            if declared is None:
+                try:
+                    await self._declared.start_values(caller.rules)
+                except StoreUnavailable as error:
+                    self._declared.lost(error)
+            if len(self._known) > _MAX_REMEMBERED:
+                self._known.clear()
+            self._known[digest] = (self._declared.policy, value, key, caller)
+        if not is_good(key, digest, self._clock()):
+            raise InvalidKey("this secret has been rotated out")
+        return key, caller
+
+    async def _key_by_id(self, id: str) -> tuple[VirtualKey, KeySpec] | None:
+        if (declared := self._declared.policy.keys.get(id)) is not None:
+            return declared
+        record = await self._store.get_record("key", id)
+        return None if record is None else from_record(id, record.value)

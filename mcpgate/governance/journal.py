@@ -1,0 +1,127 @@
+"""Writes the ends of requests to the ledger, now or a moment later, again when the store was unavailable; and tells
+listeners of every entry. What an entry says is decided in admission.py."""
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+
+from mcpgate.governance.background import Background
+from mcpgate.governance.declared import Declared
+from mcpgate.governance.holds import Holds
+from mcpgate.governance.records import Entry, Reservation
+from mcpgate.governance.store import Counters, Settlement, StoreUnavailable
+
+log = logging.getLogger("mcpgate.governance")
+_SOON_S = 0.1
+"""How long an entry waits that nobody waits for: a process that is killed loses at most so much of them."""
+_MAX_UNWRITTEN = 100_000
+_WRITTEN_AT_ONCE = 500
+
+Listener = Callable[[Entry], None]
+
+
+class Journal:
+    """One for each process."""
+
+    def __init__(self, declared: Declared, holds: Holds, counters: Counters, background: Background) -> None:
+        self._declared, self._holds, self._counters, self._background = declared, holds, counters, background
+        self._listeners: list[Listener] = []
+        self._soon: list[Settlement] = []
+        self._due: asyncio.TimerHandle | None = None
+        self._unwritten: list[Settlement] = []
+
+    def listen(self, listener: Listener) -> None:
+        """Tell a function of every entry, as soon as its request is over; it must be quick and must not raise."""
+        self._listeners.append(listener)
+
+    def tell(self, entry: Entry) -> None:
+        for listener in self._listeners:
+            listener(entry)
+
+    async def settle(self, settlements: Sequence[Settlement]) -> None:
+        """Write entries durably, and turn what was held for them into what was spent. What cannot be written is kept
+        and written later. Done whoever stops waiting. Raises StoreUnavailable when nothing was written yet."""
+        task = self._background.start(self._settle(settlements))
+        cancelled: asyncio.CancelledError | None = None
+        while not task.done():
+            try:
+                await asyncio.shield(task)
+            except asyncio.CancelledError as error:
+                cancelled = error  # what was spent is written all the same
+            except StoreUnavailable:
+                break
+        if cancelled is not None:
+            raise cancelled
+        task.result()
+
+    def settle_soon(self, settlement: Settlement) -> None:
+        """Write an entry within a moment, together with others. For requests that no limit waits for."""
+        self._soon.append(settlement)
+        if len(self._soon) >= _WRITTEN_AT_ONCE:
+            self._write_soon()
+        elif self._due is None:
+            self._due = asyncio.get_running_loop().call_later(_SOON_S, self._write_soon)
+
+    async def flush(self) -> None:
+        """Returns when everything settled so far is written, or is kept because it cannot be."""
+        self._write_soon()
+        await self._background.drain()
+
+    async def write_again(self) -> None:
+        """Write what could not be written. Raises StoreUnavailable."""
+        while some := self._unwritten[:_WRITTEN_AT_ONCE]:
+            await self._write(some)
+            # Only now: whoever cancels this finds them where they were, and settling twice counts once.
+            del self._unwritten[: len(some)]
+
+    async def aclose(self) -> None:
+        """Write everything; says in the log what could not be."""
+        await self.flush()
+        with suppress(StoreUnavailable):
+            await self.write_again()
+        if self._unwritten:
+            log.error("%d entries of the ledger could not be written and are lost", len(self._unwritten))
+
+    def _write_soon(self) -> None:
+        if self._due is not None:
+            self._due.cancel()
+            self._due = None
+        if self._soon:
+            settlements, self._soon = self._soon, []
+            self._background.start(self._settle_quietly(settlements))
+
+    async def _settle_quietly(self, settlements: Sequence[Settlement]) -> None:
+        with suppress(StoreUnavailable):
+            await self._settle(settlements)
+
+    async def _settle(self, settlements: Sequence[Settlement]) -> None:
+        try:
+            await self._write(settlements)
+        except StoreUnavailable as error:
+            self._declared.lost(error)
+            self._unwritten += settlements
+            if len(self._unwritten) > _MAX_UNWRITTEN:
+                log.error("the ledger has been unavailable for too long: %d entries are lost", len(settlements))
+                del self._unwritten[_MAX_UNWRITTEN:]
+            raise
+        finally:
+            for settlement in settlements:
+                self._holds.wake(settlement.claims)
+
+    async def _write(self, settlements: Sequence[Settlement]) -> None:
+        """All at once; if the store rejects one of them, each by itself, and without that one. Raises
+        StoreUnavailable."""
+        try:
+            await self._counters.settle(settlements)
+        except StoreUnavailable:
+            raise
+        except Exception:
+            if len(settlements) > 1:
+                for settlement in settlements:
+                    await self._write([settlement])
+                return
+            (lost,) = settlements
+            log.exception("the entry of request %s cannot be written and is lost", lost.entry.id)
+            for id in lost.holds:
+                await self._counters.release(Reservation(id, self._holds.owner, lost.claims))

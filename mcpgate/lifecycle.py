@@ -1,0 +1,172 @@
+"""A gateway's life: starts it, follows edits of its configuration, keeps its stores in order, ends it."""
+
+import asyncio
+import datetime
+import logging
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from mcpgate.config.files import load_config
+from mcpgate.config.periods import Period
+from mcpgate.config.settings import Config
+from mcpgate.errors import ConfigError
+from mcpgate.gateway import Gateway
+from mcpgate.governance.prices import Prices
+from mcpgate.governance.store import Counters, Store, StoreUnavailable
+
+log = logging.getLogger("mcpgate.app")
+_MIB = 1024 * 1024
+_FLUSH_EVERY_S = 5.0
+_ROLL_UP_EVERY_S = 60.0
+_FIXED = (
+    *("server.host", "server.port", "server.max_body_mib", "storage.url", "storage.counters", "sandbox.engine"),
+    *("sandbox.warm", "sandbox.isolation", "sandbox.allow_unlocked", "sandbox.max_executions"),
+    *("sandbox.max_sessions", "sandbox.max_session_mib", "sandbox.max_sessions_in_all", "sandbox.session_idle_s"),
+)
+"""Settings that a running gateway cannot change."""
+
+
+@dataclass(frozen=True, slots=True)
+class GovernanceStores:
+    """What governance stands on: counters, in or beside a durable store of records and ledger."""
+
+    counters: Counters
+    store: Store
+
+    async def close(self) -> None:
+        if self.counters is not self.store:
+            await self.counters.close()
+        await self.store.close()
+
+
+class Closable(Protocol):
+    def close(self) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class App:
+    """A gateway and what it stands on."""
+
+    gateway: Gateway
+    stores: GovernanceStores
+    learned: Closable
+    """Where learned shapes are stored."""
+
+    async def start(
+        self, progress: Callable[[str], None] | None = None, hold_s: float = 0.0, with_engine: bool = True
+    ) -> None:
+        """Begin to connect and to get the sandbox ready; returns at once. With `hold_s` the beginning waits for
+        `gateway.go()`, at most so long. Without `with_engine` the sandbox gets ready when code is first run."""
+        gateway, gone = self.gateway, False
+
+        def go() -> None:
+            nonlocal gone
+            if not gone:
+                gone = True
+                if with_engine:
+                    gateway.engine.start(progress)
+                gateway.pool.go()
+
+        gateway.go = go
+        await gateway.gate.start()
+        await gateway.pool.apply(gateway.config.mcpServers)
+        gateway.rebuild()
+        asyncio.get_running_loop().call_later(hold_s, go) if hold_s else go()
+
+    async def aclose(self) -> None:
+        gateway = self.gateway
+        await asyncio.gather(gateway.pool.aclose(), gateway.engine.aclose(), return_exceptions=True)
+        await gateway.gate.aclose()
+        gateway.learned.flush()
+        await self.stores.close()
+        self.learned.close()
+
+
+def prices_of(config: Config) -> Prices:
+    tools = {name: server.prices for name, server in config.mcpServers.items()}
+    return Prices(tools, config.governance.execution_usd_per_s)
+
+
+@asynccontextmanager
+async def running(
+    app: App, progress: Callable[[str], None] | None = None, hold_s: float = 0.0, with_engine: bool = True
+) -> AsyncIterator[Gateway]:
+    """A gateway from start to end: everything it started is gone when the block is left."""
+    chores: list[asyncio.Task[None]] = []
+    try:
+        await app.start(progress, hold_s, with_engine)
+        chores = [asyncio.create_task(_flush_now_and_then(app)), asyncio.create_task(_keep_stores(app))]
+        yield app.gateway
+    finally:
+        for chore in chores:
+            chore.cancel()
+        await asyncio.shield(asyncio.ensure_future(app.aclose()))
+
+
+async def reload(gateway: Gateway, config: Config) -> None:
+    """Take over an edited configuration. Calls under way on servers that stay are not touched."""
+    fixed = [name for name in _FIXED if _setting(config, name) != _setting(gateway.config, name)]
+    if fixed:
+        log.warning("changes of %s take effect at the next start", ", ".join(fixed))
+    logging.getLogger("mcpgate").setLevel(config.telemetry.log_level.upper())
+    gateway.handles.resize(config.code_mode.max_handles, config.code_mode.max_handle_mib * _MIB)
+    gateway.settings.config = config
+    await gateway.gate.reload(config.governance, prices_of(config))
+    await gateway.pool.apply(config.mcpServers)
+    gateway.rebuild()
+
+
+async def watch(gateway: Gateway, path: Path) -> None:
+    """Follow edits of the configuration file: a valid one takes effect, an invalid one is rejected aloud."""
+    from watchfiles import awatch  # 30 ms that only a long-running gateway should cost
+
+    before = path.read_bytes()
+    async for _ in awatch(
+        path.parent, recursive=False, watch_filter=lambda _, changed: Path(changed).name == path.name
+    ):
+        try:
+            content = path.read_bytes()
+        except OSError:
+            continue  # between an editor's delete and its rename
+        if content == before:
+            continue
+        before = content
+        try:
+            config = load_config(path)
+        except ConfigError as error:
+            log.error("the edited configuration was rejected; the previous one stays active: %s", error.message)
+            continue
+        try:
+            await reload(gateway, config)
+            log.info("configuration reloaded")
+        except Exception:
+            log.exception("the edited configuration could not be applied")
+
+
+async def _flush_now_and_then(app: App) -> None:
+    while True:
+        await asyncio.sleep(_FLUSH_EVERY_S)
+        app.gateway.learned.flush()
+
+
+async def _keep_stores(app: App) -> None:
+    """Roll up the ledger, and forget single entries that are too old."""
+    while True:
+        await asyncio.sleep(_ROLL_UP_EVERY_S)
+        try:
+            await app.stores.store.roll_up()
+            period = Period.parse(app.gateway.config.governance.retention)
+            oldest = period.before(datetime.datetime.now(datetime.UTC))
+            await app.stores.store.prune(oldest.timestamp())
+        except StoreUnavailable as error:
+            log.warning("ledger roll-up failed: %s", error)
+        except Exception:
+            log.exception("ledger roll-up failed")
+
+
+def _setting(config: Config, name: str) -> object:
+    section, _, key = name.partition(".")
+    return getattr(getattr(config, section), key)

@@ -1,0 +1,101 @@
+"""What a caller sees and may call: the catalog and the directly exposed tools, limited to its grants. Search, lists and
+calls all ask here, so that what is visible and what is allowed are one question."""
+
+import re
+
+from mcpgate.catalog.catalog import Catalog, ServerListing
+from mcpgate.catalog.learned import Memory
+from mcpgate.catalog.tools import Tool
+from mcpgate.config.upstreams import UpstreamConfig
+from mcpgate.governance.callers import Caller, Grants
+from mcpgate.proxy.direct import direct_names
+from mcpgate.upstream.pool import UpstreamPool
+from mcpgate.upstream.upstream import UpstreamView
+
+_MAX_VIEWS = 1000
+"""Different sets of grants that catalogs are kept for."""
+_GRACE_S = 3.0
+"""How long a first question waits for servers that are just starting."""
+
+
+class Views:
+    """The snapshot of every tool, and what each caller sees of it."""
+
+    def __init__(self, pool: UpstreamPool, learned: Memory) -> None:
+        self._pool, self._learned = pool, learned
+        self.catalog = Catalog()
+        """The tools that code can call."""
+        self.direct: dict[str, Tool] = {}
+        """Tools that are exposed as they are, by the name they are exposed under."""
+        self._views: dict[Grants, Catalog] = {}
+        self._remembered: dict[str, object] = {}
+        pool.remember_with(self._recall)
+
+    def rebuild(self) -> None:
+        """Take over what the pool knows now."""
+        views = [view for view in self._pool.views() if view.state != "disabled"]
+        for view in views:
+            if view.state == "ready" and self._remembered.get(view.name) is not view.tools:
+                self._remembered[view.name] = view.tools
+                self._learned.remember_tools(view.name, view.tools)
+        self.catalog = Catalog.build([_listing(v) for v in views if v.config.expose in ("code", "both")], self.catalog)
+        self._views.clear()
+        self.direct = direct_names(
+            Catalog.build([_listing(v) for v in views if v.config.expose in ("direct", "both")]).tools
+        )
+
+    def catalog_of(self, caller: Caller) -> Catalog:
+        """The tools that code of a caller can reach: what is not granted is not there."""
+        if caller.grants.everything:
+            return self.catalog
+        view = self._views.get(caller.grants)
+        if view is None:
+            if len(self._views) > _MAX_VIEWS:
+                self._views.clear()
+            view = self._views[caller.grants] = self.catalog.limited_to(lambda tool: may_call(caller, tool))
+        return view
+
+    def direct_of(self, caller: Caller) -> dict[str, Tool]:
+        """The directly exposed tools that a caller may call."""
+        return {name: tool for name, tool in self.direct.items() if may_call(caller, tool)}
+
+    async def grace(self) -> None:
+        """Wait a moment for servers that have nothing to show yet."""
+        fresh = [v.name for v in self._pool.views() if v.state == "connecting" and not v.tools and not v.reason]
+        if fresh:
+            await self._pool.settled(fresh, _GRACE_S)
+
+    def _recall(self, name: str, config: UpstreamConfig) -> list[dict[str, object]]:
+        # Asked once for every upstream that is new or changed, before anything is remembered of it.
+        self._remembered.pop(name, None)
+        self._learned.place(name, [config.url] if config.url else [config.command or "", *config.args])
+        return self._learned.recall_tools(name)
+
+
+def may_call(caller: Caller, tool: Tool) -> bool:
+    """Whether a tool is granted, under its own names or as Python sees it."""
+    return caller.grants.allow_tool((tool.server, tool.name), (tool.server_ident, tool.ident))
+
+
+def _listing(view: UpstreamView) -> ServerListing:
+    return ServerListing(view.name, view.tools, _about(view), _trouble(view))
+
+
+def _about(view: UpstreamView) -> str:
+    if view.config.description:
+        return view.config.description
+    facts = view.facts
+    if facts is None:
+        return ""
+    sentence = re.split(r"(?<=[.!?])\s", " ".join(facts.instructions.split()), maxsplit=1)[0]
+    if sentence.startswith("#"):
+        sentence = ""  # a manual, not a sentence
+    return facts.title or sentence or (facts.name if facts.name != view.name else "")
+
+
+def _trouble(view: UpstreamView) -> str:
+    if view.state == "ready":
+        return ""
+    if view.state == "connecting" and not view.reason:
+        return "still starting"
+    return f"not connected: {view.reason}"
