@@ -1,8 +1,8 @@
-"""The process that guests in child processes come from. Started as a program, it loads what they share, and then forks
-a child for every request that comes over its control socket. A child locks itself down (locks.py), says what locks
-it, and serves executions over the one descriptor it has.
+"""The process that guests in child processes come from. It loads what they share, and then forks a child for every
+request that comes over its control socket. A child locks itself down (locks.py), says what locks it, and serves
+executions over the one descriptor it has (connection.py).
 
-    python -I -S child.py KIND CONTROL_FD PATHS_AS_JSON
+    python -I -S -c BOOTSTRAP KIND CONTROL_FD PATHS_AS_JSON
 
 Requests on the control socket are a letter and a number: `f` (fork; the child's socket comes with it), answered by the
 child's number or a negative errno; `d` (that child is done with: collect it); `w` (the same, and say how it ended).
@@ -10,7 +10,6 @@ Until then a dead child stays a zombie, so that its number cannot pass to anothe
 """
 
 import errno
-import functools
 import gc
 import json
 import os
@@ -19,9 +18,13 @@ import socket
 import struct
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, NoReturn
 
+from mcpgate_sandbox.connection import Connection
+
+BOOTSTRAP = "import json, sys; sys.path[:] = json.loads(sys.argv[3]); from mcpgate_sandbox.child import main; main()"
+"""Not a script: this module is then one and the same for the process and for whatever it imports."""
 NUMBER = struct.Struct("<q")
 END = struct.Struct("<qq")
 """Wait status, and the most memory that it had, in KiB (on macOS bytes)."""
@@ -29,12 +32,12 @@ _STACK = 64 * 1024 * 1024
 """Bytes of stack of what runs code: as much as a Wasm guest needs (component.THREAD_STACK)."""
 _WHY = b'["memory_mib", "the interpreter ran out of memory; what it held is lost"]'
 _OUT_OF_MEMORY = struct.pack("<cI", b"f", len(_WHY)) + _WHY
-_MIB = 1024 * 1024
+
+Serve = Callable[[Connection], None]
 
 
 def main() -> None:
-    kind, control_fd, paths = sys.argv[1], int(sys.argv[2]), json.loads(sys.argv[3])
-    sys.path[:] = paths
+    kind, control_fd = sys.argv[1], int(sys.argv[2])
     control = socket.socket(fileno=control_fd)
     try:
         serve = load(kind)
@@ -66,7 +69,7 @@ def main() -> None:
             os.kill(pid, signal.SIGKILL)
 
 
-def _fork(control: socket.socket, descriptors: list[int], serve: "Serve") -> int:
+def _fork(control: socket.socket, descriptors: list[int], serve: Serve) -> int:
     """The child's number, which the gateway is told too; instead of one, what went wrong as a negative errno."""
     try:
         pid = os.fork() if descriptors else -errno.EMFILE
@@ -80,7 +83,7 @@ def _fork(control: socket.socket, descriptors: list[int], serve: "Serve") -> int
     return pid
 
 
-def _child(descriptor: int, serve: "Serve") -> NoReturn:
+def _child(descriptor: int, serve: Serve) -> NoReturn:
     try:
         # A stack of its own: the main thread's would have to grow, which the limit of memory may forbid.
         threading.stack_size(_STACK)
@@ -91,7 +94,7 @@ def _child(descriptor: int, serve: "Serve") -> NoReturn:
         os._exit(0)
 
 
-def _serve(serve: "Serve", connection: "Connection", descriptor: int) -> None:
+def _serve(serve: Serve, connection: Connection, descriptor: int) -> None:
     try:
         serve(connection)
     except BaseException as error:
@@ -103,9 +106,6 @@ def _serve(serve: "Serve", connection: "Connection", descriptor: int) -> None:
             os.write(descriptor, _OUT_OF_MEMORY)  # made beforehand: there may be no room to make it now
 
 
-Serve = Callable[["Connection"], None]
-
-
 def load(kind: str) -> Serve:
     """What a child of this kind does, with everything loaded that the children share."""
     if kind == "restricted":
@@ -115,88 +115,6 @@ def load(kind: str) -> Serve:
     from mcpgate_sandbox import wasm
 
     return _wasm_child(wasm.Runtime())
-
-
-class Connection:
-    """A guest's side of the border: what it asks of the host goes over a descriptor."""
-
-    def __init__(self, descriptor: int) -> None:
-        from mcpgate_sandbox import frames
-
-        self._descriptor, self._frames = descriptor, frames
-
-    def lock_down(self) -> None:
-        """Lock this process and tell the host what locks it."""
-        from mcpgate_sandbox import locks
-
-        has = locks.address_space()
-        self._limit_memory = functools.partial(locks.limit_memory, has)
-        active = locks.lock_down(self._descriptor)
-        self.send(b"w", json.dumps([*active, "memory bounded (rlimit)"] if has else active).encode())
-
-    def executions(self) -> Iterator[tuple[str, str]]:
-        """The executions to run, each (code, options), until the host hangs up."""
-        while (message := self.receive()) is not None:
-            kind, payload = message
-            if kind != b"x":
-                return
-            code, options = self._frames.split(payload)
-            if mib := json.loads(options).get("memory_mib"):
-                self._limit_memory(mib)
-            yield code, options
-
-    def submit(self, id: int, name: str, arguments: str) -> None:
-        self.send(b"s", self._frames.ID.pack(id), *self._frames.pair(name, arguments))
-
-    def poll(self, timeout_ms: int) -> str:
-        self.send(b"p", self._frames.MILLISECONDS.pack(timeout_ms))
-        return self._answer()
-
-    def call(self, name: str, arguments: str) -> str:
-        self.send(b"c", *self._frames.pair(name, arguments))
-        return self._answer()
-
-    def emit(self, fd: int, text: str) -> None:
-        self.send(b"e", bytes([1 if fd == 1 else 2]), text.encode("utf-8", "replace"))
-
-    def result(self, text: str) -> None:
-        self.send(b"r", text.encode("utf-8", "replace"))
-
-    def failed(self, limit: str, why: str) -> None:
-        """`limit`: the name of the one that was reached, or nothing for a failure of the sandbox."""
-        self.send(b"f", json.dumps([limit, why[:1000]]).encode())
-
-    def tick(self) -> None:
-        """The host watches the clocks of a child from outside."""
-
-    def send(self, kind: bytes, *parts: bytes) -> None:
-        data = memoryview(self._frames.frame(kind, *parts))
-        while data:
-            data = data[os.write(self._descriptor, data) :]
-
-    def receive(self) -> tuple[bytes, memoryview] | None:
-        head = self._read(self._frames.HEAD.size)
-        if head is None:
-            return None
-        kind, size = self._frames.HEAD.unpack(head)
-        payload = self._read(size)
-        return None if payload is None else (kind, memoryview(payload))
-
-    def _answer(self) -> str:
-        message = self.receive()
-        if message is None:
-            os._exit(0)  # the host hung up: there is nobody to work for
-        return str(message[1], "utf-8", "replace")
-
-    def _read(self, size: int) -> bytes | None:
-        parts = []
-        while size:
-            part = os.read(self._descriptor, min(size, _MIB))
-            if not part:
-                return None
-            parts.append(part)
-            size -= len(part)
-        return b"".join(parts)
 
 
 def _wasm_child(runtime: Any) -> Serve:
@@ -218,7 +136,3 @@ def _wasm_child(runtime: Any) -> Serve:
                 return
 
     return serve
-
-
-if __name__ == "__main__":
-    main()

@@ -17,7 +17,7 @@ from typing import Any
 import orjson
 
 from mcpgate_sandbox import frames
-from mcpgate_sandbox.child import END, NUMBER
+from mcpgate_sandbox.child import BOOTSTRAP, END, NUMBER
 from mcpgate_sandbox.engine import Outcome
 from mcpgate_sandbox.errors import Crashed, LimitReached, SandboxError, SandboxUnavailable
 from mcpgate_sandbox.host import Call, Violation
@@ -145,10 +145,9 @@ class Nursery:
         ours, theirs = socket.socketpair()
         guest = str(Path(__file__).with_name("guest"))
         paths = json.dumps([path for path in [*sys.path, guest] if path])
-        program = str(Path(__file__).with_name("child.py"))
         with theirs:
             self._process = subprocess.Popen(
-                [sys.executable, "-I", "-S", program, self._kind, str(theirs.fileno()), paths],
+                [sys.executable, "-I", "-S", "-c", BOOTSTRAP, self._kind, str(theirs.fileno()), paths],
                 pass_fds=(theirs.fileno(),),
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,

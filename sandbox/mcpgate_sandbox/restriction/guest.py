@@ -9,7 +9,7 @@ sys.modules["wit_world"] = _border  # what the guest package calls its host by
 
 from mcpgate_guest import program, rewrite  # noqa: E402
 
-from mcpgate_sandbox.child import Connection  # noqa: E402
+from mcpgate_sandbox.connection import Connection  # noqa: E402
 from mcpgate_sandbox.restriction import guards, modules  # noqa: E402
 from mcpgate_sandbox.restriction.transformer import restrict  # noqa: E402
 
