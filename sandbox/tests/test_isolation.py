@@ -3,10 +3,12 @@
 import asyncio
 import os
 from collections.abc import Awaitable, Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from mcpgate_sandbox import wasm as wasm_module
 from mcpgate_sandbox.engine import Execution, Limits
 from mcpgate_sandbox.errors import CodeFailed, LimitReached
 from mcpgate_sandbox.sessions import SessionLimits
@@ -121,6 +123,27 @@ texts += [p for p in (sys.prefix, sys.executable, sys.base_prefix) if p]
 """
     assert await value(code) == []
     assert await value("import sys\n[m for m in ('pip', 'setuptools', 'wasmtime', 'pytest') if m in sys.modules]") == []
+
+
+async def test_nothing_is_left_of_the_programs_that_ran_before_the_snapshot(run: Run) -> None:
+    outcome = await run("sorted(name for name in globals() if not name.startswith('__'))")
+    assert outcome.result == ["asyncio", "json", "t"]
+    lines = await run("import linecache\n[file for file in linecache.cache if '<' in file], 1/0")
+    assert lines.error is not None and "1/0" in lines.error.traceback
+    assert (outcome.stdout, outcome.stderr) == ("", "")
+
+
+async def test_a_first_execution_takes_no_more_random_bytes_than_a_seed_needs(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken: list[int] = []
+    monkeypatch.setattr(wasm_module, "os", SimpleNamespace(urandom=lambda size: taken.append(size) or bytes(size)))
+    engine = WasmEngine(warm=0)
+    try:
+        assert (await run("1 + 1", on=engine)).result == 2
+    finally:
+        await engine.aclose()
+    assert taken == [16]
 
 
 async def test_only_the_named_servers_are_there(value: Value) -> None:

@@ -4,7 +4,7 @@ allow-list of modules (see `stdlib.py`)."""
 
 import gc
 
-from mcpgate_guest import program, stdlib
+from mcpgate_guest import program, stdlib, warmup
 
 stdlib.import_all()
 
@@ -15,6 +15,8 @@ class WitWorld(wit_world.WitWorld):
     def run(self, code: str, opts_json: str) -> str:
         return program.run(code, opts_json)
 
+
+warmup.run()
 
 # What is allocated by now lives in the snapshot and is never garbage: keeping the collector away from
 # it saves the page faults of touching it.

@@ -176,6 +176,13 @@ def forget() -> None:
     _unseen.clear()
 
 
+def start_over() -> None:
+    """As if no call had ever been made."""
+    global _next_id
+    forget()
+    _next_id = 0
+
+
 class Tool:
     """One tool of an upstream, callable."""
 

@@ -5,6 +5,7 @@ import builtins
 import inspect
 import json
 import linecache
+import os
 import random
 import sys
 import traceback
@@ -64,7 +65,7 @@ class Stream:
 _main = types.ModuleType("__main__")
 _namespace: dict[str, Any] = _main.__dict__
 stdout, stderr = Stream(1), Stream(2)
-_warm = False
+_prepared = _begun = False
 
 
 class Dialect:
@@ -112,11 +113,9 @@ def variables() -> dict[str, Any]:
 
 
 def _prepare() -> None:
-    # First run of this instance: what it was copied from froze the generators' seeds.
-    global _warm
-    _warm = True
-    random.seed(int.from_bytes(random.SystemRandom().randbytes(16), "big"))
-    sys.stdout, sys.stderr, sys.argv = stdout, stderr, ["code"]
+    global _prepared
+    _prepared = True
+    sys.stdout, sys.stderr = stdout, stderr
     sys.modules["__main__"] = _main  # pickle looks for the code's classes there
     dialect.builtins.update(
         {
@@ -135,6 +134,33 @@ def _prepare() -> None:
     _namespace.update(dialect.globals, __name__="__main__", __builtins__=dialect.builtins)
 
 
+_std_seed = random.seed
+
+
+def _begin() -> None:
+    # The first run of this instance: the snapshot froze the generator's seed, and componentize-py has just set argv.
+    # Sixteen bytes are seed enough; `random.seed()` and a new `SystemRandom` take 2,496 from the host.
+    global _begun
+    _begun = True
+    sys.argv = ["code"]
+    random.seed = _std_seed
+    random.seed(int.from_bytes(os.urandom(16), "big"))
+
+
+def seal() -> None:
+    """Build time only, before the snapshot is taken: everything is in place, and nothing has run yet."""
+    global _begun
+    _namespace.clear()
+    _prepare()
+    _begun = False
+    calls.start_over()
+    wire.mark = wire.NO_MARK
+    linecache.cache.clear()
+    stdout.__init__(1)  # type: ignore[misc]
+    stderr.__init__(2)  # type: ignore[misc]
+    random.seed = lambda *_: None  # componentize-py calls it before an instance's first run
+
+
 def _rehearse() -> None:
     # A new instance shares its memory with the snapshot until it writes to a page; reference counts make every
     # object it touches such a write. Walking the way of the simplest program takes those faults out of the
@@ -150,8 +176,10 @@ def _rehearse() -> None:
 
 def run(code: str, opts_json: str) -> str:
     opts = json.loads(opts_json)
-    if not _warm:
+    if not _prepared:
         _prepare()
+    if not _begun:
+        _begin()
     if opts.get("warm"):
         _rehearse()
         return "{}"

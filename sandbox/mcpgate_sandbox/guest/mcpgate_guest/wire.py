@@ -28,7 +28,8 @@ _lenient = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
 _std_default = json.JSONEncoder.default
 
 
-mark = "$handle"
+NO_MARK = "$handle"
+mark = NO_MARK
 """The key that stands for a handle; the host gives each execution another one, which no upstream knows."""
 
 
