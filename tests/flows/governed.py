@@ -25,6 +25,12 @@ from tests.stores.conftest import POSTGRES, needs_server
 ADMIN = "mg-admin-of-the-tests"
 TRUSTED = {"admin": {"secret": ADMIN, "grants": {"tools": ["*"], "admin": True}}}
 """The `keys` of a gateway that is asked about itself."""
+HELD = {"all": "mg-may-call-everything", "some": "mg-may-call-a-few-tools", "none": "mg-was-granted-nothing"}
+"""Secrets of the keys of the gateway in conftest.py."""
+GRANTED = ("alpha.echo", "alpha.was-cancelled", "beta.tool_1", "beta.grow")
+"""What the key `some` may call."""
+PRICES = {"add": 0.01, "echo": 0.25, "hang": 0.5, "steps": 0.125, "fail": 0.0625, "meet": 0.01}
+"""In dollars, of the tools of raw_server.py."""
 MODERN = {
     "io.modelcontextprotocol/protocolVersion": "2026-07-28",
     "io.modelcontextprotocol/clientCapabilities": {},

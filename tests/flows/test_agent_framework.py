@@ -14,7 +14,7 @@ from pydantic_ai.messages import ModelMessage, ModelRequest, ModelResponse, Text
 from pydantic_ai.models.function import AgentInfo, FunctionModel
 
 from tests.conftest import raw, serve_command
-from tests.flows.test_faces import http_gateway
+from tests.flows.clients import http_gateway
 
 pytestmark = pytest.mark.anyio
 

@@ -15,7 +15,7 @@ from mcpgate import jsontext
 from mcpgate.governance.callers import LOCAL
 from mcpgate.governance.context import RequestContext
 from tests.conftest import gateway, raw
-from tests.flows.test_faces import connected, http_gateway, settled
+from tests.flows.clients import connected, http_gateway, settled
 
 pytestmark = pytest.mark.anyio
 
