@@ -8,7 +8,6 @@ to stdout, progress to stderr. Exit status 1 when a contestant failed or answere
 
 import argparse
 import json
-import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -17,6 +16,7 @@ from benchmarks.code_mode.contestants import CONTESTANTS
 from benchmarks.code_mode.measure import FULL, QUICK, measure
 from benchmarks.code_mode.report import as_json, markdown
 from benchmarks.machine import describe_machine, load
+from benchmarks.signals import end_in_order
 
 
 def main() -> int:
@@ -26,7 +26,7 @@ def main() -> int:
     names = [contestant.name for contestant in CONTESTANTS]
     parser.add_argument("--only", nargs="+", choices=names, metavar="NAME", help=f"some of {', '.join(names)}")
     options = parser.parse_args()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # Unwinds, so that no child outlives the benchmark.
+    end_in_order()
     contestants = [contestant for contestant in CONTESTANTS if contestant.name in (options.only or names)]
     node = subprocess.run(["node", "--version"], capture_output=True, text=True, check=False).stdout.strip()
     machine = {**describe_machine(), "node": node, "load_before": load()}

@@ -12,7 +12,6 @@ import asyncio
 import json
 import logging
 import os
-import signal
 import sys
 import tempfile
 import time
@@ -27,6 +26,7 @@ from benchmarks.governance.peers import measure_peers
 from benchmarks.governance.report import Results, as_json, markdown
 from benchmarks.governance.stores import STORES, Store, answering
 from benchmarks.machine import describe_machine, load
+from benchmarks.signals import end_in_order
 
 PARTS = ("admission", "rules", "keys", "ledger", "simulation", "peers")
 
@@ -155,7 +155,7 @@ def main() -> int:
     names = [store.name for store in STORES]
     parser.add_argument("--stores", nargs="+", choices=names, default=names, metavar="NAME", help=", ".join(names))
     options = parser.parse_args()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # Unwinds, so that nothing is left in any store.
+    end_in_order()
     logging.disable(logging.WARNING)  # An empty Redis says that it has lost its counters.
     results = asyncio.run(run(QUICK if options.quick else FULL, options.only, options.stores))
     print(markdown(results))

@@ -8,7 +8,6 @@ progress to stderr. Exit status 1 when a contestant could not take part or faile
 
 import argparse
 import json
-import signal
 import sys
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from benchmarks.machine import describe_machine, load
 from benchmarks.sandbox.contestants import CONTESTANTS
 from benchmarks.sandbox.measure import FULL, QUICK, measure
 from benchmarks.sandbox.report import as_json, markdown
+from benchmarks.signals import end_in_order
 
 
 def main() -> int:
@@ -25,7 +25,7 @@ def main() -> int:
     names = [contestant.name for contestant in CONTESTANTS]
     parser.add_argument("--only", nargs="+", choices=names, metavar="NAME", help=f"some of {', '.join(names)}")
     options = parser.parse_args()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # Unwinds, so that no child outlives the benchmark.
+    end_in_order()
     contestants = [contestant for contestant in CONTESTANTS if contestant.name in (options.only or names)]
     machine = {**describe_machine(), "load_before": load()}
     records = measure(contestants, QUICK if options.quick else FULL)

@@ -11,7 +11,6 @@ reports what was done. Exit status 1 when a play was not verified or a rival bro
 import argparse
 import json
 import logging
-import signal
 import sys
 import tempfile
 import time
@@ -24,6 +23,7 @@ import anyio
 from benchmarks.code_mode.contestants import FASTMCP, TOOLPLANE
 from benchmarks.machine import describe_machine
 from benchmarks.servers import ServerFailed, cache_folder, install
+from benchmarks.signals import end_in_order
 from benchmarks.token_savings import catalogs, charts, model
 from benchmarks.token_savings.prices import GPT_5, Price
 from benchmarks.token_savings.progress import Progress
@@ -43,7 +43,7 @@ _PACKAGES = {"fastmcp": FASTMCP, "toolplane": TOOLPLANE}
 
 def main(arguments: Sequence[str] | None = None) -> int:
     options = _parse(arguments)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # Unwinds, so that no child outlives the benchmark.
+    end_in_order()
     logging.getLogger("mcp").setLevel(logging.CRITICAL)  # Some servers greet on stdout; the SDK logs each word.
     began = time.monotonic()
     tasks = _choose_tasks(options)

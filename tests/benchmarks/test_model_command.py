@@ -13,6 +13,7 @@ import pytest
 
 from tests.benchmarks.fake_endpoint import CACHED_TOKENS, INPUT_TOKENS, KEY, OUTPUT_TOKENS, FakeEndpoint, fake_endpoint
 from tests.benchmarks.notes_suite import NotesSuite
+from tests.conftest import sigint_ignored
 
 _CHECKOUT = Path(__file__).resolve().parents[2]
 TASKS = NotesSuite().tasks()
@@ -85,7 +86,8 @@ def test_the_command_plays_every_task_over_the_wire_and_reports_what_the_endpoin
 def test_ctrl_c_reports_what_is_done_and_the_next_run_asks_only_for_the_rest(tmp_path: Path) -> None:
     with fake_endpoint(TASKS) as endpoint:
         endpoint.held = 4  # The second request of the second task.
-        command = Command(tmp_path, endpoint, "--rivals", "classic")
+        with sigint_ignored():
+            command = Command(tmp_path, endpoint, "--rivals", "classic")
         assert endpoint.arrived.wait(60)
         command.process.send_signal(signal.SIGINT)
         status, report = command.end()
