@@ -146,6 +146,10 @@ async def _serve_http(config: Config, path: Path, host: str, port: int, is_worke
         if is_worker:
             _end_with_parent(asyncio.get_running_loop(), lambda: setattr(server, "should_exit", True))
 
+        # uvicorn raises the signal that ended it once more when it has served. Its default would end the process here,
+        # before the stores, the upstreams and the sandbox are closed.
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, lambda: None)
         ender = asyncio.create_task(end_streams())
         try:
             await server.serve(sockets=[listener])
@@ -197,11 +201,11 @@ def _supervise(workers: int, path: Path, host: str, port: int) -> int:
     children = [start() for _ in range(workers)]
     stopping, early_deaths = False, 0
 
-    def stop(number: int, _frame: object) -> None:
+    def stop(_number: int, _frame: object) -> None:
         nonlocal stopping
         stopping = True
         for child, _ in children:
-            child.send_signal(number)
+            child.terminate()  # not SIGINT: a terminal sends that to the workers too, and two of them mean "at once"
 
     signal.signal(signal.SIGTERM, stop)
     signal.signal(signal.SIGINT, stop)

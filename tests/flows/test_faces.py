@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 import signal
 import socket
 import subprocess
@@ -16,8 +17,9 @@ from mcp.client import Client
 
 from mcpgate.cli.serve_command import _listen
 from mcpgate.tokens import count
-from tests.conftest import raw, serve_command, until
+from tests.conftest import raw, serve_command, sigint_ignored, until
 from tests.flows.clients import connected, http_gateway, settled, text_of
+from tests.flows.governed import free_port
 
 pytestmark = pytest.mark.anyio
 
@@ -318,25 +320,53 @@ async def test_nonsense_in_headers_and_versions_is_refused_and_never_a_crash(
         assert sorted(str(answer["id"]) for answer in batch.json()) == ["1", "2", "None"]
 
 
-async def test_requests_under_way_get_their_answer_when_the_server_is_stopped(
-    config_file: Callable[..., Path], tmp_path: Path
+@pytest.mark.parametrize("end", ["SIGTERM", "SIGINT"])
+async def test_a_stopped_server_answers_what_is_under_way_and_closes_everything(
+    end: str, config_file: Callable[..., Path], tmp_path: Path, own_folders: Path
 ) -> None:
-    body = {"name": "execute_code", "arguments": {"code": "import time\nraw.count()\ntime.sleep(1.5)\n'done'"}}
-    call = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": body}
     log, methods = tmp_path / "stderr", tmp_path / "methods"
-    with log.open("w") as stderr:
+    with log.open("w") as stderr, sigint_ignored():
         command = serve_command(config_file({"raw": raw("--log", str(methods))}), "--port", "0")
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=stderr)
+    answer = await _answer_of_a_call_under_way(log, methods, lambda: process.send_signal(getattr(signal, end)))
+    assert answer == "done"
+    assert await asyncio.to_thread(process.wait, 20) == 0
+    assert [path.name for path in (own_folders / "mcpgate").iterdir()] == ["mcpgate.sqlite3"], "the store was closed"
+
+
+async def test_ctrl_c_at_a_terminal_lets_every_worker_answer_what_is_under_way(
+    config_file: Callable[..., Path], tmp_path: Path
+) -> None:
+    """A terminal sends the signal to the workers as well as to their supervisor."""
+    log, methods = tmp_path / "stderr", tmp_path / "methods"
+    config = config_file({"raw": raw("--log", str(methods))})
+    with log.open("w") as stderr:
+        command = serve_command(config, "--port", str(free_port()), "--workers", "2")
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=stderr, start_new_session=True)
+    await until(lambda: log.read_text().count("listening on") == 2)
+    answer = await _answer_of_a_call_under_way(log, methods, lambda: os.killpg(process.pid, signal.SIGINT))
+    assert answer == "done"
+    assert await asyncio.to_thread(process.wait, 20) == 0
+
+
+async def _answer_of_a_call_under_way(log: Path, methods: Path, stop: Callable[[], None]) -> str:
+    """What a call answers whose gateway is stopped before it has answered."""
+    code = "import time\nraw.count()\ntime.sleep(1.5)\n'done'"
+    call = {
+        "jsonrpc": "2.0",
+        "id": 1,
+        "method": "tools/call",
+        "params": {"name": "execute_code", "arguments": {"code": code}},
+    }
     await until(lambda: "listening on" in log.read_text())
     address = log.read_text().split("listening on ")[1].split("/mcp")[0]
     async with httpx2.AsyncClient(timeout=30) as http:
         asked = asyncio.create_task(http.post(f"{address}/mcp", json=call))
         await until(lambda: methods.exists() and "tools/call" in methods.read_text())
-        process.terminate()
+        stop()
         answer = await asked
-    assert answer.status_code == 200 and answer.json()["result"]["content"][0]["text"] == "done"
-    # uvicorn hands the signal on once it has shut down in order.
-    assert await asyncio.to_thread(process.wait, 20) in (0, -signal.SIGTERM)
+    assert answer.status_code == 200, answer.text
+    return str(answer.json()["result"]["content"][0]["text"])
 
 
 def test_answers_on_an_open_connection_are_not_held_back() -> None:
