@@ -123,10 +123,10 @@ async def watch(gateway: Gateway, path: Path) -> None:
     """Follow edits of the configuration file: a valid one takes effect, an invalid one is rejected aloud."""
     from watchfiles import awatch  # 30 ms that only a long-running gateway should cost
 
+    # Folders are watched and not the file: editors replace it, and a ConfigMap swaps a symlink on the way to it.
+    folders = {path.parent, path.resolve().parent}
     before = path.read_bytes()
-    async for _ in awatch(
-        path.parent, recursive=False, watch_filter=lambda _, changed: Path(changed).name == path.name
-    ):
+    async for _ in awatch(*folders, recursive=False):
         try:
             content = path.read_bytes()
         except OSError:
@@ -135,7 +135,8 @@ async def watch(gateway: Gateway, path: Path) -> None:
             continue
         before = content
         try:
-            config = load_config(path)
+            config = load_config(path, tolerant=True)
+            _check_servers(gateway.config, config)
         except ConfigError as error:
             log.error("the edited configuration was rejected; the previous one stays active: %s", error.message)
             continue
@@ -144,6 +145,15 @@ async def watch(gateway: Gateway, path: Path) -> None:
             log.info("configuration reloaded")
         except Exception:
             log.exception("the edited configuration could not be applied")
+
+
+def _check_servers(before: Config, after: Config) -> None:
+    """An edit must not break a server that worked; one that is new or was unusable may wait to be mended. Raises
+    ConfigError."""
+    for name, server in after.mcpServers.items():
+        old = before.mcpServers.get(name)
+        if server.unusable and old is not None and not old.unusable:
+            raise ConfigError(f"mcpServers.{name}: {server.unusable}")
 
 
 async def _flush_now_and_then(app: App) -> None:

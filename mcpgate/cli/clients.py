@@ -13,7 +13,7 @@ from typing import Any
 
 import tomlkit
 
-from mcpgate.cli import jsonc
+from mcpgate.config import jsonc
 from mcpgate.errors import ConfigError
 
 

@@ -183,7 +183,7 @@ async def _classic(config: Path) -> Conversation:
 
     pool = UpstreamPool()
     try:
-        await pool.apply(load_config(config).mcpServers)
+        await pool.apply(load_config(config, tolerant=True).mcpServers)
         await pool.settled()
         conversation = Conversation(_definitions([tool for view in pool.views() for tool in view.tools]))
         conversation.turns.append(("user", TASK))

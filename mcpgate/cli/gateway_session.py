@@ -25,7 +25,7 @@ def add_config(parser: argparse.ArgumentParser) -> None:
 def config_or_default(path: str | None) -> Config:
     """The configuration for commands that only need its store: without any file the default one is meant."""
     try:
-        return load_config(find_config(path))
+        return load_config(find_config(path), tolerant=True)
     except NoConfig:
         return Config()
 
@@ -37,7 +37,7 @@ def add_format(parser: argparse.ArgumentParser) -> None:
 @asynccontextmanager
 async def opened(arguments: argparse.Namespace, wait: bool, with_engine: bool) -> AsyncIterator[Gateway]:
     """The gateway of the command's configuration, with every upstream connected or failed if `wait`."""
-    config = load_config(find_config(arguments.config))
+    config = load_config(find_config(arguments.config), tolerant=True)
     logging.getLogger("mcpgate").setLevel(logging.ERROR)
     status = Status()
     try:

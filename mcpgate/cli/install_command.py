@@ -20,7 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     client = clients.clients()[arguments.client]
     config = find_config(arguments.config)
-    load_config(config)  # an agent would only say that the server did not start
+    load_config(config, tolerant=True)  # an agent would only say that the server did not start
     if arguments.project and len(client.files) < 2:
         raise ConfigError(f"{client.title} has no per-project configuration")
     path = client.files[1 if arguments.project else 0]

@@ -46,7 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     path = find_config(arguments.config)
-    config = load_config(path)
+    config = load_config(path, tolerant=True)
     logs.set_up(config.telemetry.log_level)
     if arguments.stdio:
         if arguments.port is not None or arguments.workers != 1:
@@ -239,7 +239,7 @@ def _end_with_parent(loop: asyncio.AbstractEventLoop, end: Callable[[], None]) -
 
 @contextlib.asynccontextmanager
 async def _watching(gateway: Gateway, path: Path) -> AsyncIterator[None]:
-    task = asyncio.create_task(watch(gateway, path.resolve()))
+    task = asyncio.create_task(watch(gateway, path.absolute()))
     try:
         yield
     finally:

@@ -11,6 +11,7 @@ from mcpgate.catalog.stubs import call_shape, summary
 from mcpgate.catalog.tools import Tool
 from mcpgate.codemode import results
 from mcpgate.config.settings import Settings
+from mcpgate.proxy.views import STARTING
 from mcpgate.tokens import estimate
 
 
@@ -86,7 +87,7 @@ class Listing:
         tools, total = ordered[:limit], len(ordered)
         head = f"{server.ident}: {_tools(total)}, called as {server.ident}.NAME(…)"
         if server.trouble:
-            head += f" (not usable now: {_cut(server.trouble, 60)})"
+            head += f" ({_trouble(server, 60)})"
         if lines := self._whole(tools, server, int(room * _WHOLE_SERVER) - estimate(head) - 10):
             more = [f"({len(tools)} of {total})"] if len(tools) < total else []
             return "\n".join([head, *lines, *more])
@@ -162,9 +163,9 @@ class Listing:
         away = [server for server in catalog.servers if server.trouble]
         if not away:
             return ""
-        said = [f"{server.ident}: {_cut(server.trouble, 60)}" for server in away[:3]]
+        said = [f"{server.ident}: {_trouble(server, 60)}" for server in away[:3]]
         more = f"; {len(away) - 3} more" if len(away) > 3 else ""
-        return f"\n(not usable now: {'; '.join(said)}{more})"
+        return f"\n({'; '.join(said)}{more})"
 
 
 def _tools(number: int) -> str:
@@ -182,8 +183,13 @@ def _name_repeated(lines: Sequence[str]) -> list[str]:
 
 
 def _server_line(server: Server, about_room: int) -> str:
-    about = _cut(f"not usable now: {server.trouble}" if server.trouble else server.about, about_room)
+    about = _trouble(server, about_room) if server.trouble else _cut(server.about, about_room)
     return f"{server.ident} ({len(server.tools)} tools)" + (f": {about}" if about else "")
+
+
+def _trouble(server: Server, room: int) -> str:
+    text = server.trouble if server.trouble == STARTING else f"not usable now: {server.trouble}"
+    return _cut(text, room)
 
 
 def _cut(text: str, room: int) -> str:

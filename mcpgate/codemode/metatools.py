@@ -45,7 +45,7 @@ class MetaTools:
         async def answer(context: RequestContext) -> str:
             if limit is not None and not 1 <= limit <= 1000:
                 raise InvalidRequest("limit must be from 1 to 1000")
-            await self._views.grace()
+            await self._views.grace(server)
             catalog = self._views.catalog_of(context.caller)
             if not catalog.servers:
                 everything = context.caller.grants.everything
@@ -63,7 +63,8 @@ class MetaTools:
                 raise InvalidRequest('names is empty; give names as server.tool, e.g. ["files.read_text_file"]')
             if len(names) > _MAX_NAMES:
                 raise InvalidRequest(f"describe_tools takes {_MAX_NAMES} names at a time, not {len(names)}")
-            await self._views.grace()
+            for server in dict.fromkeys(name.partition(".")[0] for name in names):
+                await self._views.grace(server)
             return self._stubs(context, names)
 
         return await self._admitted(context, "describe_tools", answer)

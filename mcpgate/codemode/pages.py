@@ -39,8 +39,8 @@ class Pages:
     async def render(self, context: RequestContext, topic: str) -> str:
         """A page. Raises NotFound, NotAllowed, Unavailable, what the gate refuses."""
         caller = context.caller
-        await self._views.grace()
         topic = topic.strip()
+        await self._views.grace(topic.partition(" ")[0].partition(".")[0])
         catalog = self._views.catalog_of(caller)
         if topic in ("", "index", "help"):
             return docs.index_page(catalog)

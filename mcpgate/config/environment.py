@@ -14,7 +14,18 @@ from mcpgate.errors import ConfigError
 _VARIABLE = re.compile(r"\$\{(?:env:)?([A-Za-z_][A-Za-z0-9_]*)(:-([^}]*))?\}")
 
 
+def missing_variables(node: Any, environ: Mapping[str, str]) -> list[str]:
+    """The variables that a part of the configuration needs and the environment does not have, each once."""
+    if isinstance(node, str):
+        found = _VARIABLE.finditer(node)
+        return list(dict.fromkeys(m.group(1) for m in found if m.group(2) is None and m.group(1) not in environ))
+    parts = node.values() if isinstance(node, dict) else node if isinstance(node, list) else ()
+    return list(dict.fromkeys(name for part in parts for name in missing_variables(part, environ)))
+
+
 def interpolate(node: Any, where: str, source: str, environ: Mapping[str, str]) -> Any:
+    """A part of the configuration with `${VAR}` and `${VAR:-default}` filled in. Raises ConfigError for a variable that
+    is not set; `where` and `source` say in it where that is."""
     if isinstance(node, str):
 
         def value(match: re.Match[str]) -> str:

@@ -11,8 +11,10 @@ import platformdirs
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from mcpgate.config.environment import interpolate
+from mcpgate.config import jsonc
+from mcpgate.config.environment import interpolate, missing_variables
 from mcpgate.config.settings import Config
+from mcpgate.config.upstreams import UpstreamConfig
 from mcpgate.errors import ConfigError
 
 FILE_NAMES = ("mcpgate.yaml", "mcpgate.yml", "mcpgate.json")
@@ -55,17 +57,58 @@ def user_data_folder() -> Path:
     return Path(platformdirs.user_data_dir("mcpgate"))
 
 
-def load_config(path: Path, environ: Mapping[str, str] = os.environ) -> Config:
-    """Read, interpolate and validate one file. Raises ConfigError that says what, where and how to mend it."""
+def load_config(path: Path, environ: Mapping[str, str] = os.environ, tolerant: bool = False) -> Config:
+    """Read, interpolate and validate one file. With `tolerant`, what is wrong inside one server's entry leaves that
+    server unusable and all others as they are. Raises ConfigError that says what, where and how to mend it."""
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: cannot be read: {error}") from error
-    return parse_config(text, str(path), environ)
+    return parse_config(text, str(path), environ, tolerant)
 
 
-def parse_config(text: str, source: str = "config", environ: Mapping[str, str] = os.environ) -> Config:
-    """Parse YAML or JSON text. Raises ConfigError."""
+def parse_config(
+    text: str, source: str = "config", environ: Mapping[str, str] = os.environ, tolerant: bool = False
+) -> Config:
+    """Parse YAML, or JSON with or without comments; see `load_config`. Raises ConfigError."""
+    data = _sections(text, source)
+    servers = data.get("mcpServers")
+    broken: dict[str, UpstreamConfig] = {}
+    if tolerant and isinstance(servers, dict):
+        entries = {name: _entry_or_trouble(str(name), entry, environ) for name, entry in servers.items()}
+        broken = {name: UpstreamConfig.broken(entry) for name, entry in entries.items() if isinstance(entry, str)}
+        data["mcpServers"] = {name: _STAND_IN if name in broken else entry for name, entry in servers.items()}
+    try:
+        data = interpolate(data, "", source, environ)
+    except RecursionError:
+        raise ConfigError(f"{source}: an alias stands inside what it names") from None
+    try:
+        config = Config.model_validate(data)
+    except ValidationError as error:
+        raise ConfigError("\n".join(f"{source}: {_explain(e)}" for e in error.errors())) from None
+    return config.model_copy(update={"mcpServers": {**config.mcpServers, **broken}}) if broken else config
+
+
+_STAND_IN = {"command": "unusable"}
+"""Checked in the place of an entry that is not usable, so that its name is."""
+
+
+def _entry_or_trouble(name: str, entry: Any, environ: Mapping[str, str]) -> UpstreamConfig | str:
+    """One server's settings, or what is wrong with them."""
+    disabled = isinstance(entry, dict) and entry.get("disabled") is True
+    if not disabled and (missing := missing_variables(entry, environ)):
+        return f"{' and '.join(missing)} {'is' if len(missing) == 1 else 'are'} not set"
+    try:
+        return UpstreamConfig.model_validate(interpolate(entry, f"mcpServers.{name}", "", environ))
+    except ValidationError as error:
+        faults = [{**fault, "loc": ("mcpServers", name, *fault["loc"])} for fault in error.errors()]
+        return "; ".join(_explain(fault) for fault in faults)
+    except (ConfigError, RecursionError) as error:
+        return str(error) or "it is nested too deeply"
+
+
+def _sections(text: str, source: str) -> dict[str, Any]:
+    """The file as it stands, before variables are filled in. Raises ConfigError."""
     try:
         data = _parse(text)
     except _Twice as error:
@@ -88,25 +131,57 @@ def parse_config(text: str, source: str = "config", environ: Mapping[str, str] =
     for section, what in _LATER.items():
         if section in data:
             raise ConfigError(f"{source}: `{section}` ({what}) is not built in this version; remove it")
-    try:
-        data = interpolate(data, "", source, environ)
-    except RecursionError:
-        raise ConfigError(f"{source}: an alias stands inside what it names") from None
-    try:
-        return Config.model_validate(data)
-    except ValidationError as error:
-        raise ConfigError("\n".join(f"{source}: {_explain(e)}" for e in error.errors())) from None
+    return data
 
 
 def _parse(text: str) -> Any:
     text = text.removeprefix("\ufeff")
-    if text.lstrip().startswith("{"):
-        try:
-            # YAML reads most JSON, but not tabs and not characters written as two \\u escapes.
-            return json.loads(text, object_pairs_hook=_unique)
-        except json.JSONDecodeError:
-            pass
-    return yaml.load(text, Loader=_UniqueKeys)
+    if text.lstrip().startswith(("{", "//", "/*")):
+        for read in (lambda: text, lambda: jsonc.strip(text)):
+            try:
+                # YAML reads most JSON, but not tabs and not characters written as two \\u escapes.
+                return json.loads(read(), object_pairs_hook=_unique, parse_float=_Spelled)  # type: ignore[no-untyped-call]
+            except json.JSONDecodeError:
+                pass
+    loader = _OurYaml(text)
+    node = loader.get_single_node()
+    if node is None:
+        return None
+    _keep_spellings(node, ())
+    return loader.construct_document(node)
+
+
+class _Spelled(float):
+    """A number of a JSON file that remembers how it was written: `1.10` in `env` is not 1.1."""
+
+    def __new__(cls, text: str) -> "_Spelled":
+        made = super().__new__(cls, text)
+        made._text = text
+        return made
+
+    _text: str
+
+    def __str__(self) -> str:
+        return self._text
+
+
+_SPELLED_TAGS = frozenset(f"tag:yaml.org,2002:{kind}" for kind in ("int", "float", "timestamp"))
+
+
+def _keep_spellings(node: yaml.Node, path: tuple[str, ...]) -> None:
+    """Make numbers text where text is meant: in `env`, `headers` and `args` of a server, where YAML's 1.10, 0755 and
+    12:30 are versions, modes and times."""
+    if isinstance(node, yaml.ScalarNode):
+        if len(path) > 3 and node.tag in _SPELLED_TAGS:
+            node.tag = "tag:yaml.org,2002:str"
+    elif len(path) >= 3 and (path[0] not in ("mcpServers", "servers") or path[2] not in ("env", "headers", "args")):
+        return
+    elif isinstance(node, yaml.MappingNode):
+        for key, value in node.value:
+            _keep_spellings(value, (*path, str(key.value)))
+    elif isinstance(node, yaml.SequenceNode):
+        for value in node.value:
+            _keep_spellings(value, (*path, "*"))
 
 
 class _Twice(ValueError):
@@ -120,7 +195,9 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return dict(pairs)
 
 
-class _UniqueKeys(yaml.SafeLoader):
+class _OurYaml(yaml.SafeLoader):
+    """Refuses duplicate keys."""
+
     def compose_mapping_node(self, anchor: Any) -> Any:
         node = super().compose_mapping_node(anchor)
         seen = set()

@@ -2,7 +2,7 @@
 
 from typing import Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, PrivateAttr, field_validator, model_validator
 
 from mcpgate.config.base import Model
 from mcpgate.config.governance import PositiveSeconds, Usd
@@ -47,6 +47,20 @@ class UpstreamConfig(Model):
     prices: dict[str, Usd] = {}
     """US dollars for one call, by glob over the tool's own name; the first that matches. None: not priced."""
 
+    _unusable: str = PrivateAttr(default="")
+
+    @classmethod
+    def broken(cls, reason: str) -> "UpstreamConfig":
+        """In the place of an entry that cannot be used: its trouble is that server's alone."""
+        made = cls.model_construct()
+        made._unusable = reason
+        return made
+
+    @property
+    def unusable(self) -> str:
+        """Why the entry cannot be used, and how to mend it; empty if it can."""
+        return self._unusable
+
     @model_validator(mode="before")
     @classmethod
     def _accept_spellings(cls, data: Any) -> Any:
@@ -63,6 +77,8 @@ class UpstreamConfig(Model):
 
     @model_validator(mode="after")
     def _one_way_in(self) -> "UpstreamConfig":
+        if self._unusable:
+            return self
         if (self.command is None) == (self.url is None):
             raise ValueError("needs either `command` (a program to start) or `url` (a server to connect to)")
         if self.url is not None:
@@ -73,6 +89,13 @@ class UpstreamConfig(Model):
         elif self.type in ("http", "sse"):
             raise ValueError(f"type is {self.type!r}, which goes with `url`; for a `command` it is 'stdio'")
         return self
+
+    @field_validator("args", mode="before")
+    @classmethod
+    def _plain_arguments(cls, value: Any) -> Any:
+        if isinstance(value, (list, tuple)):
+            return [str(v) if isinstance(v, (int, float)) and not isinstance(v, bool) else v for v in value]
+        return value
 
     @field_validator("env", "headers", mode="before")
     @classmethod

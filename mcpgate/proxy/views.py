@@ -2,9 +2,11 @@
 calls all ask here, so that what is visible and what is allowed are one question."""
 
 import re
+import time
 
 from mcpgate.catalog.catalog import Catalog, ServerListing
 from mcpgate.catalog.learned import Memory
+from mcpgate.catalog.names import to_identifier
 from mcpgate.catalog.tools import Tool
 from mcpgate.config.upstreams import UpstreamConfig
 from mcpgate.governance.callers import Caller, Grants
@@ -15,7 +17,9 @@ from mcpgate.upstream.upstream import UpstreamView
 _MAX_VIEWS = 1000
 """Different sets of grants that catalogs are kept for."""
 _GRACE_S = 3.0
-"""How long a first question waits for servers that are just starting."""
+"""How long first questions wait for servers that are just starting: all of them together, not each."""
+STARTING = "still starting; calls wait for it"
+"""The trouble of a server that will have tools in a moment."""
 
 
 class Views:
@@ -28,6 +32,7 @@ class Views:
         self.direct: dict[str, Tool] = {}
         """Tools that are exposed as they are, by the name they are exposed under."""
         self._views: dict[Grants, Catalog] = {}
+        self._grace_ends: float | None = None
         self._remembered: dict[str, object] = {}
         pool.remember_with(self._recall)
 
@@ -59,11 +64,20 @@ class Views:
         """The directly exposed tools that a caller may call."""
         return {name: tool for name, tool in self.direct.items() if may_call(caller, tool)}
 
-    async def grace(self) -> None:
-        """Wait a moment for servers that have nothing to show yet."""
-        fresh = [v.name for v in self._pool.views() if v.state == "connecting" and not v.tools and not v.reason]
-        if fresh:
-            await self._pool.settled(fresh, _GRACE_S)
+    async def grace(self, server: str | None = None) -> None:
+        """Wait a moment for servers that have nothing to show yet, and are starting for the first time: for one that is
+        asked for as long as a first question waits, for others only in the moments after the first question of all."""
+        fresh = [v for v in self._pool.views() if v.state == "connecting" and not v.tools and not v.reason]
+        if not fresh:
+            return
+        if self._grace_ends is None:
+            self._grace_ends = time.monotonic() + _GRACE_S
+        left_s = self._grace_ends - time.monotonic()
+        asked = [view.name for view in fresh if server in (view.name, to_identifier(view.name))]
+        if asked:
+            await self._pool.settled(asked, _GRACE_S)
+        elif left_s > 0:
+            await self._pool.settled([view.name for view in fresh], left_s)
 
     def _recall(self, name: str, config: UpstreamConfig) -> list[dict[str, object]]:
         # Asked once for every upstream that is new or changed, before anything is remembered of it.
@@ -96,6 +110,8 @@ def _about(view: UpstreamView) -> str:
 def _trouble(view: UpstreamView) -> str:
     if view.state == "ready":
         return ""
+    if view.config.unusable:
+        return view.reason
     if view.state == "connecting" and not view.reason:
-        return "still starting"
+        return STARTING
     return f"not connected: {view.reason}"

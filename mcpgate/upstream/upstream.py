@@ -56,9 +56,8 @@ class Upstream:
         go: asyncio.Event | None = None,
     ) -> None:
         self.name, self.config = name, config
-        self.view = UpstreamView(
-            name, config, "disabled" if config.disabled else "connecting", tools=self._allowed(remembered)
-        )
+        state: State = "failed" if config.unusable else "disabled" if config.disabled else "connecting"
+        self.view = UpstreamView(name, config, state, config.unusable, tools=self._allowed(remembered))
         self._on_change = on_change
         self._go = go
         self._slots = asyncio.Semaphore(config.max_concurrency)
@@ -72,7 +71,7 @@ class Upstream:
         self._failed_at = -_RETRY_EVERY_S
 
     def start(self) -> None:
-        if self._task is None and not self.config.disabled:
+        if self._task is None and not self.config.disabled and not self.config.unusable:
             self._task = asyncio.create_task(self._run(), name=f"upstream {self.name}")
 
     async def aclose(self) -> None:
@@ -143,6 +142,8 @@ class Upstream:
         Raises UpstreamError with the reason."""
         if self.config.disabled:
             raise UpstreamError(f"upstream {self.name!r} is disabled in the configuration")
+        if self.config.unusable:
+            raise UpstreamError(f"upstream {self.name!r} is not usable: {self.config.unusable}")
         if self.view.state == "failed" and time.monotonic() - self._failed_at < _RETRY_EVERY_S:
             # A loop of calls must not start a broken server a hundred times a second.
             raise UpstreamError(f"upstream {self.name!r} is not connected: {self.view.reason}")

@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 import yaml
 
-from mcpgate.cli import clients, jsonc
+from mcpgate.cli import clients
 from mcpgate.cli.main import main
+from mcpgate.config import jsonc
 from mcpgate.config.files import load_config
 from mcpgate.errors import ConfigError
 
