@@ -174,7 +174,7 @@ async def test_wrong_arguments_of_meta_tools_are_explained_to_the_model(
             ("execute_code", {}, "execute_code needs 'code'"),
             ("execute_code", {"source": "1"}, "no argument 'source'"),
             ("list_tools", {"quary": "x"}, "did you mean 'query'?"),
-            ("list_tools", {"limit": "many"}, "limit must be int"),
+            ("list_tools", {"limit": "many"}, "limit must be a number"),
             ("list_tools", {"server": "rwa"}, "did you mean raw"),
             ("describe_tools", {"names": ["raw.ad"]}, "did you mean raw.add"),
             ("describe_tools", {"names": []}, "names is empty"),
