@@ -10,6 +10,7 @@ from mcpgate import jsontext
 from mcpgate.catalog.catalog import Catalog
 from mcpgate.catalog.learned import Memory
 from mcpgate.catalog.tools import Tool
+from mcpgate.codemode.answers import Answers
 from mcpgate.codemode.bridge import Bridge
 from mcpgate.codemode.definitions import Definitions
 from mcpgate.codemode.handles import HandleStore
@@ -47,7 +48,8 @@ class Gateway:
         self.definitions = Definitions(settings, self.views)
         self.savings = Savings(self.views, self.tool_list)
         bridge = Bridge(self.views, self.calls, learned, self.handles)
-        runner = Runner(settings, engine, bridge, self.views, self.pool, self.handles, gate, self.savings)
+        answers = Answers(settings, self.handles)
+        runner = Runner(settings, engine, bridge, self.views, self.pool, answers, gate, self.savings)
         resources = Resources(self.pool, gate)
         pages = Pages(settings, self.views, self.pool, resources, learned, engine, runner)
         listing = Listing(settings, learned)

@@ -10,6 +10,8 @@ import sys
 import threading
 import time
 
+from picture import PICTURE  # beside this file, which is run as a program
+
 parser = argparse.ArgumentParser()
 parser.add_argument("--tools", type=int, default=0, help="this many more tools")
 parser.add_argument("--page", type=int, default=0, help="list in pages of this size")
@@ -147,7 +149,7 @@ def call(id: object, name: str, arguments: dict, token: object) -> dict[str, obj
             "_meta": {"vendor/x": 1},
         }
     if name == "picture":
-        return {"content": [{"type": "image", "data": "aGVsbG8=", "mimeType": "image/png"}]}
+        return {"content": [{"type": "image", "data": PICTURE, "mimeType": "image/png"}]}
     if name == "garbled":
         send(b'{"jsonrpc":"2.0","id":%d,"result":{"content":[{"type":"text","text":"a\xff\xfeb"}]}}\n' % id)
     if name == "broken_json":

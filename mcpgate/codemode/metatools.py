@@ -6,9 +6,10 @@ from collections.abc import Awaitable, Callable, Sequence
 
 from mcpgate.catalog.learned import Memory
 from mcpgate.catalog.stubs import stub
+from mcpgate.codemode.answers import Answer
 from mcpgate.codemode.listing import Listing
 from mcpgate.codemode.pages import Pages
-from mcpgate.codemode.runner import Answer, Runner
+from mcpgate.codemode.runner import Runner
 from mcpgate.codemode.savings import Savings
 from mcpgate.errors import InvalidRequest, NotAllowed, UnknownTool
 from mcpgate.governance.context import RequestContext

@@ -12,6 +12,7 @@ from mcpgate.governance.callers import LOCAL, Caller
 from mcpgate.governance.context import RequestContext
 from mcpgate.tokens import count
 from tests.conftest import gateway, raw
+from tests.picture import PICTURE
 
 pytestmark = pytest.mark.anyio
 
@@ -189,14 +190,14 @@ async def test_handles_belong_to_their_caller() -> None:
 
 async def test_an_image_is_a_handle_that_can_be_read_passed_on_and_returned() -> None:
     async with gateway({"raw": raw()}) as opened:
-        code = "p = raw.picture()\nprint(p, p.mime_type, p.bytes())\nraw.echo(text='x')\np"
+        code = "p = raw.picture()\nprint(p, p.mime_type, p.bytes()[1:4])\nraw.echo(text='x')\np"
         answer = await opened.metatools.execute_code(RequestContext(LOCAL), code)
-        assert answer.text == "<image r1: image/png, 5 bytes> image/png b'hello'"
-        assert answer.blocks == ({"type": "image", "data": "aGVsbG8=", "mimeType": "image/png"},)
-        assert await run(opened, "raw.echo(text=raw.picture())") == "aGVsbG8="
+        assert answer.text == "<image r1: image/png, 70 bytes> image/png b'PNG'"
+        assert answer.blocks == ({"type": "image", "data": PICTURE, "mimeType": "image/png"},)
+        assert await run(opened, "raw.echo(text=raw.picture())") == PICTURE
         two = await opened.metatools.execute_code(RequestContext(LOCAL), "[raw.picture(), raw.picture()]")
         assert len(two.blocks) == 2
-        assert "aGVsbG8" not in await run(opened, "{'it': raw.picture()}")
+        assert PICTURE not in await run(opened, "{'it': raw.picture()}")
 
 
 async def test_output_types_are_learned_from_results_and_kept_over_restarts(tmp_path: Path) -> None:

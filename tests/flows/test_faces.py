@@ -20,6 +20,7 @@ from mcpgate.tokens import count
 from tests.conftest import raw, serve_command, sigint_ignored, until
 from tests.flows.clients import connected, http_gateway, settled, text_of
 from tests.flows.governed import free_port
+from tests.picture import PICTURE
 
 pytestmark = pytest.mark.anyio
 
@@ -73,7 +74,7 @@ async def test_direct_tools_are_passed_through_faithfully(
         failed = await client.call_tool("raw__fail", {"message": "sorry"})
         assert failed.is_error and text_of(failed) == "sorry"
         picture = await client.call_tool("raw__picture", {})
-        assert picture.content[0].type == "image" and picture.content[0].data == "aGVsbG8="
+        assert picture.content[0].type == "image" and picture.content[0].data == PICTURE
         steps = await client.call_tool("raw__steps", {"number": 3}, progress_callback=on_progress)
         assert text_of(steps) == "3 steps, token given"
         await until(lambda: len(heard) == 3)

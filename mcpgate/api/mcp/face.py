@@ -28,8 +28,8 @@ from mcpgate.api.mcp.protocol import (
 )
 from mcpgate.catalog.catalog import nearest
 from mcpgate.catalog.tools import Tool
+from mcpgate.codemode.answers import Answer
 from mcpgate.codemode.definitions import META_TOOL_NAMES
-from mcpgate.codemode.runner import Answer
 from mcpgate.errors import McpgateError
 from mcpgate.gateway import Gateway
 from mcpgate.governance.context import Trail
@@ -119,11 +119,10 @@ class McpFace:
                 answer = await tools.execute_code(context, **given)
             else:
                 method: Callable[..., Awaitable[str]] = getattr(tools, name)
-                answer = Answer(await method(context, **given))
+                answer = Answer.of_text(await method(context, **given))
         except McpgateError as error:
             return _refused(context.trail, error)
-        content: list[dict[str, Any]] = [{"type": "text", "text": answer.text}] if answer.text else []
-        return _with_warnings({"content": [*content, *answer.blocks], "isError": answer.is_error}, context.trail)
+        return _with_warnings({"content": list(answer.content), "isError": answer.is_error}, context.trail)
 
     async def _call_direct(self, request: RpcRequest, tool: Tool, arguments: dict[str, Any]) -> dict[str, Any]:
         """Pass a call through: the result is the upstream's own, unknown fields and content types included."""
