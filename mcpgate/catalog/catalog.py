@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import islice
 from typing import Any
 
 from mcpgate.catalog.names import identifiers, server_identifiers
@@ -10,6 +11,10 @@ from mcpgate.catalog.search import SearchIndex
 from mcpgate.catalog.stubs import shared_sentences
 from mcpgate.catalog.tools import Tool
 from mcpgate.errors import NotFound, UnknownTool
+
+_COMPARED = 200
+_MOST_COMPARED = 5000
+"""Characters of a name, and names, among which the nearest is looked for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,10 +176,12 @@ class Catalog:
         return found or [tool.qualified for tool in self.search(name, limit)]
 
 
-def nearest(word: str, candidates: Iterable[str], limit: int = 3) -> list[str]:
-    """The most similar candidates, best first, if any is similar at all."""
+def nearest(word: str, candidates: Iterable[str], limit: int = 3, cutoff: int = 60) -> list[str]:
+    """The most similar candidates, best first, if any is similar at all. Of words and candidates of any length and
+    number, the beginning is compared."""
     from rapidfuzz import fuzz, process  # as in search.py
 
-    table = {candidate.lower(): candidate for candidate in candidates}
-    found = process.extract(word.lower()[:200], table.keys(), scorer=fuzz.ratio, limit=limit, score_cutoff=60)
+    table = {candidate[:_COMPARED].lower(): candidate for candidate in islice(candidates, _MOST_COMPARED)}
+    word = word[:_COMPARED].lower()
+    found = process.extract(word, table.keys(), scorer=fuzz.ratio, limit=limit, score_cutoff=cutoff)
     return [table[name] for name, _, _ in found]
