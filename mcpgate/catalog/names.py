@@ -9,38 +9,59 @@ from collections.abc import Iterable
 
 _SERVER_TAKEN = frozenset(dir(builtins)) | {"asyncio", "json", "load", "ToolError", "ArgumentError", "self"}
 """What a server's global must not hide."""
+_MAX_NAME = 200
+"""Characters; of longer names the beginning becomes the identifier."""
 
 
 def identifiers(names: Iterable[str], taken: frozenset[str] = frozenset()) -> dict[str, str]:
     """Original name → identifier. A name that is an identifier already keeps it; of others that would clash,
     the first in alphabetical order gets the plain form and the rest `_2`, `_3`, …"""
     ordered = sorted(set(names))
-    result = {name: name for name in ordered if _is_free(name, taken)}
+    result = {name: name for name in ordered if len(name) <= _MAX_NAME and _is_free(name, taken)}
     used = set(result.values()) | taken
+    numbers: dict[str, int] = {}
+    """What each base has been counted up to. What is used stays so, so no number need be tried twice."""
     for name in ordered:
         if name in result:
             continue
         base = candidate = to_identifier(name)
-        number = 1
+        number = numbers.get(base, 1)
+        if number > 1:
+            candidate = _numbered(base, number, taken)
         while candidate in used or not _is_free(candidate, taken):
             number += 1
-            candidate = f"{base}_{number}" if base not in taken or number > 2 else f"{base}_"
+            candidate = _numbered(base, number, taken)
+        numbers[base] = number
         used.add(candidate)
         result[name] = candidate
     return result
+
+
+def _numbered(base: str, number: int, taken: frozenset[str]) -> str:
+    return f"{base}_{number}" if base not in taken or number > 2 else f"{base}_"
 
 
 def server_identifiers(names: Iterable[str]) -> dict[str, str]:
     return identifiers(names, _SERVER_TAKEN)
 
 
+def clashes(names: Iterable[str]) -> list[tuple[str, ...]]:
+    """The names of servers that would become the same identifier. Numbers could tell them apart, but then a server
+    that is added later could take the identifier of one that was there, and with it what was granted to it."""
+    groups: dict[str, list[str]] = {}
+    for name in sorted(set(names)):
+        groups.setdefault(server_identifiers([name])[name], []).append(name)
+    return [tuple(group) for group in groups.values() if len(group) > 1]
+
+
 def to_identifier(name: str) -> str:
-    """The name with everything else than letters, digits and `_` made `_`; keywords get a `_` behind."""
+    """The name with everything else than letters, digits and `_` made `_`; keywords get a `_` behind. A number behind
+    it makes another identifier of it."""
     # NFKC: Python reads identifiers so; `ﬁle` in code arrives as `file`.
-    text = re.sub(r"\W", "_", unicodedata.normalize("NFKC", name))
-    if not f"x{text}".isidentifier():
+    text = re.sub(r"\W", "_", unicodedata.normalize("NFKC", name[:_MAX_NAME]))
+    if not f"x{text}".isidentifier() or unicodedata.normalize("NFKC", text) != text:
         text = re.sub(r"[^A-Za-z0-9_]", "_", text)
-    text = re.sub(r"__+", "_", text).strip("_") or "x"
+    text = re.sub(r"__+", "_", text[:_MAX_NAME]).strip("_") or "x"
     if not text.isidentifier():
         text = f"n{text}" if text[0].isdigit() else f"x{text}"
     return f"{text}_" if keyword.iskeyword(text) else text

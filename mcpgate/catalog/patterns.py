@@ -9,13 +9,13 @@ from typing import NamedTuple
 from pydantic_core import SchemaError, SchemaValidator, core_schema
 
 MAX_PATTERN = 1000
-MAX_STATES = 20_000
+MAX_STATES = 15_000
 MAX_TEXT = 100_000
 """Characters, states after repetitions are written out, characters: over them nothing is judged."""
 _MAX_COMPILED = 100
 """Patterns that are kept; each may take a megabyte."""
 _COMPILED: dict[str, "Pattern | None"] = {}
-_WIDE = 15
+_WIDE = 12
 """What one `.` or `[^…]` costs to compile, in plain letters: it stands for several ranges of UTF-8."""
 _MAX_GROUPS = 50
 

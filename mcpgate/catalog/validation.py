@@ -13,7 +13,7 @@ from mcpgate.catalog.brief import brief
 from mcpgate.catalog.dialects import TYPES, subschemas
 from mcpgate.catalog.patterns import compiled
 
-MAX_STEPS = 50_000
+MAX_STEPS = 20_000
 """Of one check, about a microsecond each: schemas looked at for a value, their keywords, names, items and enum values
 compared, every kilobyte of text, and what patterns cost."""
 MAX_FAULTS = 5
@@ -207,7 +207,7 @@ class _Look:
         """The value as text that is the same for the same values, and only for them."""
         kind = type(value)
         if kind is str:
-            self.steps.take(1 + (len(value) >> 10))
+            self.steps.take(1 + (len(value) >> 8))
             return repr(value)
         self.steps.take(1)
         if kind is list:

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mcpgate.catalog.names import class_name, identifiers, server_identifiers
+from mcpgate.catalog.names import clashes, class_name, identifiers, server_identifiers
+from tests.catalog.work import work_of
 
 NAMES = st.lists(st.text(st.characters(codec="utf-8"), min_size=1, max_size=10), unique=True, max_size=12)
 
@@ -91,3 +92,60 @@ def test_no_server_identifier_is_a_builtin(names: list[str]) -> None:
 )
 def test_class_names_are_camel_case(parts: tuple[str, ...], expected: str) -> None:
     assert class_name(*parts) == expected
+
+
+def test_ten_thousand_names_that_become_one_identifier_take_a_few_steps_each() -> None:
+    names = ["a" + "".join("-.:/"[(i >> 2 * bit) & 3] for bit in range(7)) for i in range(10_000)]
+    found: dict[str, str] = {}
+    assert work_of(lambda: found.update(identifiers(names))) < 30 * len(names)
+    assert sorted(found.values()) == sorted(["a", *(f"a_{i}" for i in range(2, 10_001))])
+
+
+def test_numbers_that_are_names_already_are_left_out() -> None:
+    assert identifiers(["a-", "a.", "a:", "a_2", "a_4"]) == {
+        "a_2": "a_2",
+        "a_4": "a_4",
+        "a-": "a",
+        "a.": "a_3",
+        "a:": "a_5",
+    }
+
+
+@given(
+    st.lists(st.text("a_-2.", min_size=1, max_size=4), unique=True, max_size=30), st.sampled_from([(), ("a", "a_2")])
+)
+def test_numbers_are_the_first_that_are_free(names: list[str], taken: tuple[str, ...]) -> None:
+    found = identifiers(names, frozenset(taken))
+    for name, ident in found.items():
+        head, _, number = ident.rpartition("_")
+        if ident != name and head and number.isdigit() and int(number) > 2 and f"{head}_{int(number) - 1}" not in taken:
+            assert f"{head}_{int(number) - 1}" in found.values() or head in taken
+
+
+def test_a_name_of_megabytes_becomes_an_identifier_that_can_be_written() -> None:
+    found = identifiers(["x" * 1_000_000, "x" * 1_000_001, "ﷺ" * 1_000_000, "-" * 1_000_000])
+    assert len(set(found.values())) == 4 and all(len(ident) < 250 for ident in found.values())
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        (["brave-search", "brave_search", "files"], [("brave-search", "brave_search")]),
+        (["a.b", "a-b", "a b"], [("a b", "a-b", "a.b")]),
+        (["list", "list_"], [("list", "list_")]),
+        (["ﬁle", "file"], [("file", "ﬁle")]),
+        (["2fa", "n2fa"], [("2fa", "n2fa")]),
+        (["files", "Files", "file_", "file"], []),
+        (["x" * 300, "x" * 301], [("x" * 300, "x" * 301)]),
+        ([], []),
+    ],
+)
+def test_servers_that_would_become_one_identifier_are_found(names: list[str], expected: list[tuple[str, ...]]) -> None:
+    assert clashes(names) == expected
+
+
+@given(NAMES)
+def test_where_nothing_clashes_no_server_takes_the_identifier_of_another_when_one_is_added(names: list[str]) -> None:
+    if not clashes(names):
+        whole = server_identifiers(names)
+        assert all(server_identifiers([name])[name] == whole[name] for name in names)
