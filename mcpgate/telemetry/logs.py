@@ -3,12 +3,17 @@
 import logging
 import re
 import sys
+from typing import Any
+
+from mcpgate.telemetry.text import visible
 
 _SECRETS = re.compile(
     r"(?i)((?:(?:api[-_]?key|token|secret|password|authorization)[\"']?\s*[=:]\s*[\"']?)?(?:bearer|basic)\s+"
     r"|(?:api[-_]?key|token|secret|password|authorization)[\"']?\s*[=:]\s*[\"']?)([^\s\"',;}]{6,})"
     r"|(?<=://)([^/@\s:]+:[^/@\s]+)(?=@)|\b(mg-[A-Za-z0-9_-]{8,}|sk-[A-Za-z0-9_-]{16,}|gh[pousr]_[A-Za-z0-9]{20,})"
 )
+_MAX_MESSAGE = 16_000
+"""Characters of one message; what upstreams say can be megabytes."""
 
 
 def mask(text: str) -> str:
@@ -17,8 +22,26 @@ def mask(text: str) -> str:
 
 
 class _Formatter(logging.Formatter):
+    """A message is one line, whatever is in it, and moves no cursor; only our own tracebacks have more lines, each
+    of them indented, so that none looks like a record."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        record.message = visible(record.message, limit=_MAX_MESSAGE)
+        return super().formatMessage(record)
+
+    def formatException(self, ei: Any) -> str:
+        return _indented(super().formatException(ei))
+
+    def formatStack(self, stack_info: str) -> str:
+        return _indented(stack_info)
+
     def format(self, record: logging.LogRecord) -> str:
+        record.exc_text = None  # what another handler's formatter has made of it
         return mask(super().format(record))
+
+
+def _indented(text: str) -> str:
+    return "\n".join(f"  {line}" for line in visible(text, lines=True, limit=_MAX_MESSAGE).split("\n"))
 
 
 def set_up(level: str) -> None:
