@@ -1,5 +1,8 @@
 """What is known of upstreams beyond the moment: the shapes of what their tools returned, and the tools they
-had when last seen, so that a gateway that has just started is not an empty one."""
+had when last seen, so that a gateway that has just started is not an empty one.
+
+What one caller's results had is not told to others: a key is shown to all only once the results of two different
+callers had it, and until then to the one whose results had it. Keys can be data, as in `{"alice": …, "bob": …}`."""
 
 import hashlib
 import time
@@ -9,12 +12,19 @@ from typing import Any, Protocol
 import orjson
 
 from mcpgate import jsontext
-from mcpgate.catalog.shapes import Shape, merge, shape_of
+from mcpgate.catalog.shapes import Path, Shape, keys_of, merge, shape_of, within, without
 from mcpgate.catalog.tools import Tool
 
+LOCAL = "local"
+"""The owner of results where callers have no keys."""
+_UNKNOWN = ""
+"""The owner of what an earlier version kept, which did not say whose it was. Shown to LOCAL only."""
 _SETTLED_AFTER = 20
 _THEN_EVERY = 25
-"""After this many results without news only every 25th is looked at."""
+"""After this many results of a caller without news only every 25th is looked at."""
+_MOST_TOOLS = 10_000
+_MOST_CALLERS = 20_000
+"""Tools whose shapes are held; callers of tools that are counted."""
 
 
 class LearnedStore(Protocol):
@@ -25,37 +35,92 @@ class LearnedStore(Protocol):
     def save(self, kind: str, items: Iterable[tuple[str, bytes]]) -> None: ...
 
 
+class _Learned:
+    """The shape of one tool's results, and whose keys are not for all."""
+
+    def __init__(self, shape: Shape | None = None, owners: dict[Path, str] | None = None) -> None:
+        self.shape = shape
+        self.owners = owners or {}
+        """Where a key stands → the only caller whose results had it. Keys that are not here are for all."""
+
+    def learn(self, value: Any, owner: str) -> bool:
+        """Take a result into account. Whether there was news in it."""
+        new = shape_of(value)
+        after = within(merge(self.shape, new) or {})
+        known = set(keys_of(self.shape or {}))
+        left = set(keys_of(after))
+        owners = {path: whose for path, whose in self.owners.items() if path in left}
+        for path in keys_of(new):
+            if path not in left:
+                continue
+            if path not in known or owners.get(path) == _UNKNOWN:
+                owners[path] = owner
+            elif owners.get(path, owner) != owner:
+                del owners[path]
+        if after == (self.shape or {}) and owners == self.owners:
+            return False
+        self.shape, self.owners = after, owners
+        return True
+
+    def seen_by(self, owner: str) -> Shape | None:
+        if self.shape is None:
+            return None
+        may = (owner, _UNKNOWN) if owner == LOCAL else (owner,)
+        hidden = {path for path, whose in self.owners.items() if whose not in may}
+        return without(self.shape, hidden) if hidden else self.shape
+
+    def to_row(self) -> bytes:
+        return orjson.dumps({"shape": self.shape, "owners": self.owners})
+
+
+def _learned(row: Any) -> _Learned | None:
+    """What was kept of a tool. Rows of earlier versions are the shape alone."""
+    if not isinstance(row, dict):
+        return None
+    shape, owners = row.get("shape"), row.get("owners")
+    try:
+        if not isinstance(shape, dict) or not isinstance(owners, dict):
+            return _Learned(row, dict.fromkeys(keys_of(row), _UNKNOWN))
+        within(shape)
+        return _Learned(shape, {str(path): str(whose) for path, whose in owners.items()})
+    except (AttributeError, TypeError, RecursionError):
+        return None  # no shape
+
+
 class Memory:
     """Learned shapes and remembered catalogs."""
 
     def __init__(self, keep: LearnedStore) -> None:
         self._keep = keep
-        read = ((key, _parsed(value)) for key, value in keep.load("shape").items())
-        self._shapes: dict[str, Shape] = {key: shape for key, shape in read if isinstance(shape, dict)}
+        read = ((key, _learned(_parsed(value))) for key, value in keep.load("shape").items())
+        self._shapes: dict[str, _Learned] = {key: learned for key, learned in read if learned is not None}
         self._catalogs = keep.load("catalog")
-        self._quiet: dict[str, int] = {}
+        self._quiet: dict[tuple[str, str], int] = {}
         self._dirty: set[str] = set()
         self._places: dict[str, str] = {}
 
-    def observed(self, tool: Tool) -> Shape | None:
-        """The schema of what the tool has returned so far; None if it was never called."""
-        return self._shapes.get(self._key(tool))
+    def observed(self, tool: Tool, owner: str = LOCAL) -> Shape | None:
+        """The schema of what the tool has returned so far, as far as `owner` (the id of a virtual key) may see it;
+        None if the tool was never called."""
+        learned = self._shapes.get(self._key(tool))
+        return learned.seen_by(owner) if learned is not None else None
 
-    def learn(self, tool: Tool, value: Any) -> None:
-        """Take a result into account. Keeps types and keys, never values."""
+    def learn(self, tool: Tool, value: Any, owner: str = LOCAL) -> None:
+        """Take a result of `owner` into account. Keeps types and keys, never values."""
         if tool.value_schema is not None:
             return
         key = self._key(tool)
-        quiet = self._quiet.get(key, 0) + 1
-        self._quiet[key] = quiet
+        quiet = self._quiet.get((key, owner), 0) + 1
+        if len(self._quiet) >= _MOST_CALLERS:
+            self._quiet.clear()
+        self._quiet[key, owner] = quiet
         if quiet > _SETTLED_AFTER and quiet % _THEN_EVERY:
             return
-        before = self._shapes.get(key)
-        after = merge(before, shape_of(value))
-        if after is not None and after != before:
-            self._shapes[key] = after
+        if key not in self._shapes and len(self._shapes) >= _MOST_TOOLS:
+            del self._shapes[next(iter(self._shapes))]
+        if self._shapes.setdefault(key, _Learned()).learn(value, owner):
             self._dirty.add(key)
-            self._quiet[key] = 0
+            self._quiet[key, owner] = 0
 
     def place(self, server: str, address: Sequence[str]) -> None:
         """Tell where a server of this name is found: another program under the same name has other shapes."""
@@ -77,7 +142,8 @@ class Memory:
         """Write what is new."""
         dirty, self._dirty = self._dirty, set()
         if dirty:
-            self._keep.save("shape", [(key, orjson.dumps(self._shapes[key])) for key in dirty])
+            held = ((key, self._shapes.get(key)) for key in dirty)
+            self._keep.save("shape", [(key, learned.to_row()) for key, learned in held if learned is not None])
 
     def probe(self) -> str:
         """Whether what is written can be read back: empty if so, else what is wrong."""

@@ -1,16 +1,28 @@
-"""The shape of what a tool really returned, as a JSON Schema of types and keys. Keeps no values. Pure."""
+"""The shape of what a tool really returned, as a JSON Schema of types and keys. Keeps no values. Pure, and bounded: of
+large results a part is looked at."""
 
+from collections.abc import Container, Iterator
+from itertools import islice
 from typing import Any
 
 _MAX_KEYS = 60
 _MAX_DEPTH = 8
 _SAMPLE = 20
+_MAX_PARTS = 2_000
+"""Parts of one value that are looked at, and of one shape that are kept."""
 
 Shape = dict[str, Any]
+Path = str
+"""Where a key stands: the keys that lead to it, `[]` for the items of a list, `{}` for the values of a table."""
 
 
-def shape_of(value: Any, depth: int = 0) -> Shape:
+def shape_of(value: Any) -> Shape:
     """The schema of one value."""
+    return _shape_of(value, 0, [_MAX_PARTS])
+
+
+def _shape_of(value: Any, depth: int, left: list[int]) -> Shape:
+    left[0] -= 1
     if value is None:
         return {"type": "null"}
     if isinstance(value, bool):
@@ -21,20 +33,20 @@ def shape_of(value: Any, depth: int = 0) -> Shape:
         return {"type": "number"}
     if isinstance(value, str):
         return {"type": "string"}
-    if depth >= _MAX_DEPTH:
+    if depth >= _MAX_DEPTH or left[0] <= 0:
         return {}
     if isinstance(value, (list, tuple)):
         items: Shape | None = None
         for item in (*value[:_SAMPLE], *value[-1:]):
-            items = merge(items, shape_of(item, depth + 1))
+            items = merge(items, _shape_of(item, depth + 1, left))
         return {"type": "array", "items": items} if items else {"type": "array"}
     if isinstance(value, dict):
         if len(value) > _MAX_KEYS or _looks_like_data(value):
             inner: Shape | None = None
-            for item in list(value.values())[:_SAMPLE]:
-                inner = merge(inner, shape_of(item, depth + 1))
+            for item in islice(value.values(), _SAMPLE):
+                inner = merge(inner, _shape_of(item, depth + 1, left))
             return {"type": "object", "additionalProperties": inner or {}}
-        properties = {str(k): shape_of(v, depth + 1) for k, v in value.items()}
+        properties = {str(k): _shape_of(v, depth + 1, left) for k, v in value.items()}
         return {"type": "object", "properties": properties, "required": sorted(properties)}
     return {}
 
@@ -78,5 +90,76 @@ def _union(shapes: list[Shape]) -> Shape:
 
 def _looks_like_data(value: dict[Any, Any]) -> bool:
     """Whether the keys are themselves values (ids, dates, paths), which must not be kept."""
-    odd = sum(1 for k in value if not str(k).replace("-", "_").isidentifier() or len(str(k)) > 40)
+    odd = sum(1 for k in value if len(str(k)) > 40 or not str(k).replace("-", "_").isidentifier())
     return odd * 2 > len(value)
+
+
+def within(shape: Shape, most: int = _MAX_PARTS) -> Shape:
+    """The shape without its deepest levels if it has grown to more than so many parts."""
+    for depth in range(2 * _MAX_DEPTH, 0, -1):
+        if sum(1 for _ in islice(_parts(shape), most + 1)) <= most:
+            return shape
+        shape = _without_below(shape, depth)
+    return shape
+
+
+def keys_of(shape: Shape, path: Path = "") -> Iterator[Path]:
+    """Where each key stands that a shape names."""
+    for name, inner, place in _inside(shape, path):
+        if name is not None:
+            yield place
+        yield from keys_of(inner, place)
+
+
+def without(shape: Shape, hidden: Container[Path], path: Path = "") -> Shape:
+    """The shape without the keys that stand in these places."""
+    if "anyOf" in shape:
+        return {**shape, "anyOf": [without(kind, hidden, path) for kind in shape["anyOf"]]}
+    seen = dict(shape)
+    for name, inner, place in _inside(shape, path):
+        if name is None:
+            key = "items" if place.endswith("[]") else "additionalProperties"
+            seen[key] = without(inner, hidden, place)
+    if "properties" in shape:
+        places = {name: _place(path, name) for name in shape["properties"]}
+        kept = {n: without(s, hidden, places[n]) for n, s in shape["properties"].items() if places[n] not in hidden}
+        seen["properties"], seen["required"] = kept, [name for name in shape["required"] if name in kept]
+        if not kept and shape["properties"]:
+            del seen["properties"], seen["required"]
+    return seen
+
+
+def _inside(shape: Shape, path: Path) -> Iterator[tuple[str | None, Shape, Path]]:
+    """The shapes in a shape: the key if they have one, the shape, and where it stands."""
+    for kind in shape.get("anyOf", ()):
+        yield from _inside(kind, path)
+    for name, inner in shape.get("properties", {}).items():
+        yield name, inner, _place(path, name)
+    if isinstance(items := shape.get("items"), dict):
+        yield None, items, f"{path}/[]"
+    if isinstance(values := shape.get("additionalProperties"), dict):
+        yield None, values, f"{path}/{{}}"
+
+
+def _place(path: Path, name: str) -> Path:
+    return f"{path}/{name.replace('~', '~0').replace('/', '~1')}"
+
+
+def _parts(shape: Shape) -> Iterator[Shape]:
+    yield shape
+    for _, inner, _ in _inside(shape, ""):
+        yield from _parts(inner)
+
+
+def _without_below(shape: Shape, depth: int) -> Shape:
+    if depth <= 0:
+        return {}
+    cut = dict(shape)
+    for key in ("items", "additionalProperties"):
+        if isinstance(cut.get(key), dict):
+            cut[key] = _without_below(cut[key], depth - 1)
+    if "anyOf" in cut:
+        cut["anyOf"] = [_without_below(kind, depth) for kind in cut["anyOf"]]
+    if "properties" in cut:
+        cut["properties"] = {name: _without_below(inner, depth - 1) for name, inner in cut["properties"].items()}
+    return cut

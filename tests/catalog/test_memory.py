@@ -1,5 +1,6 @@
 """What is learned, over the real store in a real file."""
 
+import json
 import logging
 import os
 import sqlite3
@@ -9,10 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from mcpgate.catalog.learned import Memory
+from mcpgate.catalog.shapes import keys_of, shape_of
 from mcpgate.stores.sqlite.learned import SqliteLearnedStore
-from tests.catalog.schemas import tool
+from tests.catalog.schemas import ANY_JSON, tool
 
 TOOL = tool({}, "query")
 TEXT = {"type": "string"}
@@ -182,3 +186,109 @@ def test_the_probe_says_whether_the_store_works(file: Path) -> None:
     broken = Memory(store)
     store.close()
     assert "could not be read back" in broken.probe()
+
+
+# --- whose keys they are
+
+SECRET = {"alice_smith_hiv_positive": True, "iban_DE1234": 1}
+
+
+def keys(shape: Any) -> set[str]:
+    """Every key that stands anywhere in a shape."""
+    return {path.rpartition("/")[2] for path in keys_of(shape or {})}
+
+
+def test_a_key_is_shown_to_others_only_once_two_callers_results_had_it() -> None:
+    with memory(None) as opened:
+        opened.learn(TOOL, {"id": 1, **SECRET}, "bob")
+        assert keys(opened.observed(TOOL, "bob")) == {"id", *SECRET}
+        assert opened.observed(TOOL, "eve") == {"type": "object"}
+        assert opened.observed(TOOL) == {"type": "object"}
+        opened.learn(TOOL, {"id": 2, "mine": "x"}, "eve")
+        assert keys(opened.observed(TOOL, "eve")) == {"id", "mine"}
+        assert keys(opened.observed(TOOL, "bob")) == {"id", *SECRET}
+        assert keys(opened.observed(TOOL, "ann")) == {"id"}
+
+
+def test_many_results_of_one_caller_do_not_make_its_keys_known_to_others() -> None:
+    with memory(None) as opened:
+        for _ in range(200):
+            opened.learn(TOOL, SECRET, "bob")
+        assert keys(opened.observed(TOOL, "eve")) == set()
+
+
+def test_what_is_required_does_not_name_what_is_hidden() -> None:
+    with memory(None) as opened:
+        opened.learn(TOOL, {"id": 1, **SECRET}, "bob")
+        opened.learn(TOOL, {"id": 1, **SECRET}, "bob")
+        assert "alice" not in json.dumps(opened.observed(TOOL, "eve"))
+        opened.learn(TOOL, {"id": 1}, "eve")
+        assert (opened.observed(TOOL, "eve") or {})["required"] == ["id"]
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        [SECRET],
+        {"rows": [{"by": SECRET}]},
+        [[SECRET, None], "x"],
+        [SECRET, 1, [SECRET]],
+        {f"k{i}": SECRET for i in range(100)},
+    ],
+)
+def test_keys_are_hidden_wherever_they_stand(value: Any) -> None:
+    with memory(None) as opened:
+        opened.learn(TOOL, value, "bob")
+        assert set(SECRET) <= keys(opened.observed(TOOL, "bob"))
+        assert "alice" not in json.dumps(opened.observed(TOOL, "eve"))
+        opened.learn(TOOL, value, "eve")
+        assert opened.observed(TOOL, "ann") == opened.observed(TOOL, "bob")
+
+
+def test_whose_keys_they_are_outlives_a_restart(file: Path) -> None:
+    with memory(file) as first:
+        first.learn(TOOL, SECRET, "bob")
+    with memory(file) as second:
+        assert keys(second.observed(TOOL, "bob")) == set(SECRET)
+        assert keys(second.observed(TOOL, "eve")) == set()
+        second.learn(TOOL, SECRET, "eve")
+    with memory(file) as third:
+        assert keys(third.observed(TOOL, "ann")) == set(SECRET)
+
+
+def test_what_an_earlier_version_kept_is_shown_where_there_are_no_keys_and_to_nobody_else(file: Path) -> None:
+    with memory(file) as first:
+        first.learn(TOOL, "text")
+    row = {"type": "object", "properties": {"id": {"type": "integer"}}, "required": ["id"]}
+    database = sqlite3.connect(file)
+    with database:
+        database.execute("UPDATE kept SET value = ? WHERE kind = 'shape'", (json.dumps(row).encode(),))
+    database.close()
+    with memory(file) as second:
+        assert second.observed(TOOL) == row
+        assert keys(second.observed(TOOL, "bob")) == set()
+        second.learn(TOOL, {"id": 1}, "bob")
+        assert keys(second.observed(TOOL, "bob")) == {"id"}
+        assert keys(second.observed(TOOL, "eve")) == set()
+        second.learn(TOOL, {"id": 1}, "eve")
+        assert keys(second.observed(TOOL, "ann")) == {"id"}
+
+
+def test_a_caller_sees_its_own_keys_at_once_however_often_others_called() -> None:
+    with memory(None) as opened:
+        for _ in range(100):
+            opened.learn(TOOL, {"id": 1}, "bob")
+        opened.learn(TOOL, {"id": 1}, "eve")
+        assert keys(opened.observed(TOOL, "eve")) == keys(opened.observed(TOOL, "ann")) == {"id"}
+
+
+@given(st.lists(st.tuples(st.sampled_from(["bob", "eve", "ann"]), ANY_JSON), max_size=8))
+def test_nobody_sees_a_key_that_is_not_its_own_or_of_two(results: list[tuple[str, Any]]) -> None:
+    had: dict[str, set[str]] = {"bob": set(), "eve": set(), "ann": set(), "zoe": set()}
+    learned = Memory(SqliteLearnedStore(None))
+    for owner, value in results:
+        learned.learn(TOOL, value, owner)
+        had[owner] |= set(keys_of(shape_of(value)))
+    for owner, own in had.items():
+        shared = {key for key in set().union(*had.values()) if sum(key in theirs for theirs in had.values()) > 1}
+        assert set(keys_of(learned.observed(TOOL, owner) or {})) <= own | shared

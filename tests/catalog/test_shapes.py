@@ -6,7 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mcpgate.catalog.arguments import schema_fault
-from mcpgate.catalog.shapes import Shape, merge, shape_of
+from mcpgate.catalog.shapes import Shape, keys_of, merge, shape_of, within, without
+from tests.catalog.work import work_of
 
 _JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
@@ -88,3 +89,39 @@ def test_the_order_of_results_does_not_change_what_is_required_and_repeating_the
     shape = learned(*values)
     assert learned(*values, *values) == merge(shape, shape) == shape
     assert schema_fault(shape) is None
+
+
+def _tree(width: int, depth: int, leaf: Any) -> Any:
+    return leaf if depth == 0 else [_tree(width, depth - 1, leaf) for _ in range(width)]
+
+
+LARGE: dict[str, Any] = {
+    "keys": {f"key_{i}": i for i in range(500_000)},
+    "rows": [{f"key_{i}": j for i in range(50)} for j in range(20_000)],
+    "tree": _tree(18, 4, {"a": 1}),
+    "objects in objects": {f"a{i}": {f"b{j}": {f"c{k}": k for k in range(50)} for j in range(50)} for i in range(50)},
+    "long keys": {"k" * 1_000_000 + str(i): 1 for i in range(10)},
+}
+
+
+@pytest.mark.parametrize("name", LARGE)
+def test_of_a_large_result_a_part_is_looked_at(name: str) -> None:
+    found: list[Shape] = []
+    assert work_of(lambda: found.append(shape_of(LARGE[name]))) < 200_000
+    assert len(json.dumps(found[0])) < 200_000
+
+
+def test_a_shape_that_grows_with_every_result_loses_its_depth() -> None:
+    shape: Shape | None = None
+    for number in range(30):
+        value = {f"a{(number * 7 + i) % 50}": {f"b{j}": {f"c{number}": 1} for j in range(40)} for i in range(40)}
+        shape = within(merge(shape, shape_of(value)) or {})
+        assert len(list(keys_of(shape))) <= 2_000
+
+
+@given(_JSON)
+def test_a_shape_without_its_keys_is_still_a_schema_and_names_none_of_them(value: Any) -> None:
+    shape = shape_of(value)
+    hidden = set(keys_of(shape))
+    assert without(shape, ()) == shape
+    assert list(keys_of(without(shape, hidden))) == [] and schema_fault(without(shape, hidden)) is None
