@@ -4,16 +4,22 @@ Only what is certain is reported; whatever Python could make right at run time i
 
 import ast
 import builtins
-import difflib
 import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+from mcpgate.catalog.brief import brief
 from mcpgate.catalog.catalog import Catalog, Server, nearest
 from mcpgate.catalog.tools import Tool
 
 _MAX_FAULTS = 5
 _MAX_CHARS = 50_000
+_MAX_SEARCHED = 200_000
+"""Characters of code in which servers' names are looked for."""
+_MAX_PARAMETERS = 100_000
+_MAX_GUESSES = 20
+"""Parameters of tools that calls are compared with, and unknown names for which the nearest is looked for, in one
+program; the rest is left to run."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +48,7 @@ def precheck(code: str, catalog: Catalog, has_session: bool = False) -> list[Fau
 
 def mentioned_servers(code: str, catalog: Catalog) -> list[Server]:
     """The servers whose identifier stands anywhere in the code."""
+    code = code[:_MAX_SEARCHED]
     return [server for server in catalog.servers if server.ident in code]
 
 
@@ -72,6 +79,9 @@ class _Names:
 
 def _faults(tree: ast.AST, names: _Names, catalog: Catalog, has_session: bool) -> Iterator[Fault]:
     calls = {id(node.func): node for node in ast.walk(tree) if isinstance(node, ast.Call)}
+    servers = {server.ident: server for server in catalog.servers}
+    guessed: dict[str, list[str]] = {}
+    parameters = 0
     for node in ast.walk(tree):
         if not (
             isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and isinstance(node.ctx, ast.Load)
@@ -80,12 +90,19 @@ def _faults(tree: ast.AST, names: _Names, catalog: Catalog, has_session: bool) -
         name = node.value.id
         if name in names.bound:
             continue
-        server = next((s for s in catalog.servers if s.ident == name), None)
+        server = servers.get(name)
         if server is None:
             unknown = name not in names.imported and not names.star and not hasattr(builtins, name) and not has_session
-            if unknown and id(node) in calls and (near := nearest(name, [s.ident for s in catalog.servers], 1)):
-                yield Fault(node.lineno, f"there is no server {name!r}; did you mean {near[0]!r}?")
+            if unknown and id(node) in calls:
+                if name not in guessed:
+                    guessed[name] = nearest(name, servers, 1) if len(guessed) < _MAX_GUESSES else []
+                if near := guessed[name]:
+                    yield Fault(node.lineno, f"there is no server {name!r}; did you mean {near[0]!r}?")
             continue
+        tool = server.accepted.get(node.attr)
+        parameters += len(tool.parameters) if tool is not None else 0
+        if parameters > _MAX_PARAMETERS:
+            return
         yield from _in_server(server, node, calls.get(id(node)), name in names.imported)
 
 
@@ -99,7 +116,7 @@ def _in_server(server: Server, node: ast.Attribute, call: ast.Call | None, is_mo
         near = nearest(node.attr, [t.ident for t in server.tools])
         close = server.accepted.get(near[0]) if near else None
         hint = f"did you mean {' or '.join(near)}?" if near else f'list_tools(server="{server.ident}") shows its tools'
-        yield Fault(node.lineno, f"{server.ident} has no tool {node.attr!r}; {hint}", close)
+        yield Fault(node.lineno, f"{server.ident} has no tool {brief(node.attr)}; {hint}", close)
     elif call is not None and (messages := list(_in_call(tool, call))):
         yield Fault(node.lineno, f"{tool.qualified}: {'; '.join(messages)}", tool)
 
@@ -111,11 +128,11 @@ def _in_call(tool: Tool, call: ast.Call) -> Iterator[str]:
     doubled = any(k.arg is None for k in call.keywords)
     given = {k.arg for k in call.keywords if k.arg is not None}
     known = tool.parameters
-    accepted = known.keys() | known.values()
     if not tool.open_ended:
-        for name in sorted(given - accepted):
-            near = difflib.get_close_matches(name, list(known), 1, 0.5)
-            yield f"unknown argument {name!r}" + (f" (did you mean {near[0]!r}?)" if near else "")
+        unknown = (n for n in given if n not in known and n not in tool.properties and n not in tool.required)
+        for name in sorted(unknown)[:_MAX_FAULTS]:
+            near = nearest(name, known, 1, 50)
+            yield f"unknown argument {brief(name)}" + (f" (did you mean {near[0]!r}?)" if near else "")
         whole = len(call.args) == 1 and not call.keywords and _may_be_whole(call.args[0])
         if len(call.args) > len(known) and not starred and not whole:
             yield f"takes {len(known)} arguments, {len(call.args)} are given"
@@ -124,7 +141,8 @@ def _in_call(tool: Tool, call: ast.Call) -> Iterator[str]:
     given_originals = {known.get(name, name) for name in given} | set(list(known.values())[: len(call.args)])
     missing = [ident for ident, name in known.items() if name in tool.required and name not in given_originals]
     if missing:
-        yield f"missing {', '.join(repr(m) for m in missing)}"
+        more = f" and {len(missing) - 20} more" if len(missing) > 20 else ""
+        yield f"missing {', '.join(repr(m) for m in missing[:20])}{more}"
 
 
 def _may_be_whole(argument: ast.expr) -> bool:

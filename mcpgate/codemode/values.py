@@ -11,6 +11,11 @@ from mcpgate_sandbox.engine import Handle
 
 KeepData = Callable[[str, str, str, str | None], Handle]
 """(kind, mime_type, base64 data, uri) → handle."""
+_MAX_PARSED = 8 * 1024 * 1024
+"""Characters of JSON in the texts of one result that are made values; code can parse longer ones in its own time."""
+_MAX_CONTAINERS = 300_000
+_MAX_MESSAGE = 64_000
+"""Characters of an error message."""
 
 
 def value_of(tool: Tool, result: dict[str, Any], keep: KeepData) -> Any:
@@ -22,12 +27,16 @@ def value_of(tool: Tool, result: dict[str, Any], keep: KeepData) -> Any:
         texts = [part for part in parts if isinstance(part, str)]
         if len(texts) == len(parts) > 1 and not any(t[:1] in "{[" for t in texts):
             return "\n".join(texts)
-        values = [_parsed(part) if isinstance(part, str) else part for part in parts]
+        left = _MAX_PARSED
+        values = []
+        for part in parts:
+            values.append(_parsed(part, left) if isinstance(part, str) else part)
+            left -= len(part) if isinstance(part, str) else 0
         return values[0] if len(values) == 1 else values or None
     value = structured
     if tool.wraps_result and _only_result(structured):
         value = structured["result"]
-        value = _parsed(value) if isinstance(value, str) and tool.value_schema is None else value
+        value = _parsed(value, _MAX_PARSED) if isinstance(value, str) and tool.value_schema is None else value
     handles = [part for part in parts if isinstance(part, Handle)]
     if handles:
         # What structured content cannot carry must not get lost.
@@ -45,6 +54,8 @@ def error_of(result: dict[str, Any]) -> tuple[str, Any]:
     blocks = content if isinstance(content, list) else []
     texts = [b["text"] for b in blocks if isinstance(b, dict) and isinstance(b.get("text"), str)]
     message = "\n".join(texts).strip() or "the tool failed and gave no reason"
+    if len(message) > _MAX_MESSAGE:
+        message = f"{message[:_MAX_MESSAGE]}… ({len(message) - _MAX_MESSAGE:,} more characters)"
     return message, result.get("structuredContent")
 
 
@@ -74,11 +85,13 @@ def _part(block: Any, keep: KeepData) -> Any:
     return block  # resource links, and kinds that are newer than we are
 
 
-def _parsed(text: str) -> Any:
-    stripped = text.strip()
-    if stripped[:1] in ("{", "["):
-        try:
-            return orjson.loads(stripped)
-        except orjson.JSONDecodeError:
-            return text
-    return text
+def _parsed(text: str, most: int) -> Any:
+    """What JSON in a text says; other texts, and what is more than can be read at once, as they are."""
+    if len(text) > most or text[:100].lstrip()[:1] not in ("{", "["):
+        return text
+    if text.count("[") + text.count("{") > _MAX_CONTAINERS:
+        return text
+    try:
+        return orjson.loads(text)
+    except orjson.JSONDecodeError:
+        return text

@@ -1,11 +1,14 @@
 """Only what is certain is refused: each test says what code means, and that it is refused or let through."""
 
+from typing import Any
+
 import pytest
 
 from mcpgate.catalog.catalog import Catalog, ServerListing
 from mcpgate.catalog.stubs import call_shape
 from mcpgate.codemode.precheck import explain, mentioned_servers, precheck
 from tests.catalog.schemas import taking
+from tests.catalog.work import work_of
 
 _READ = taking(("path",), path={"type": "string"}, head={"type": "integer"}, **{"max-size": {"type": "integer"}})
 CATALOG = Catalog.build(
@@ -118,3 +121,34 @@ def test_the_explanation_says_that_nothing_ran_and_shows_each_shape_once() -> No
 
 def test_the_servers_that_code_names_are_known_in_advance() -> None:
     assert [server.name for server in mentioned_servers("x = files.read_file('a')", CATALOG)] == ["files"]
+
+
+MANY = Catalog.build(
+    [
+        ServerListing("wide", [{"name": "call", "inputSchema": taking(("p0",), **{f"p{i}": {} for i in range(900)})}]),
+        ServerListing("many", [{"name": f"tool_{i}", "inputSchema": taking()} for i in range(5_000)]),
+        *(ServerListing(f"server_{i}", [{"name": "t", "inputSchema": taking()}]) for i in range(400)),
+    ]
+)
+LONG = {
+    "calls of a tool of many parameters": "wide.call(p0=1)\n" * 3_000,
+    "unknown arguments": f"wide.call({', '.join(f'q{i}=1' for i in range(5_000))})",
+    "unknown servers": "\n".join(f"sirver_x{i}.t()" for i in range(2_000)),
+    "unknown names": "\n".join(f"zzzzzzz{i}.t()" for i in range(3_000)),
+    "unknown tools": "\n".join(f"many.tuul_{i}()" for i in range(2_500)),
+    "attributes": "x = " + "a.b." * 12_000 + "c",
+    "nested": "(" * 40_000,
+    "signs": "-" * 49_000 + "1",
+    "nested lists": "[" * 90 + "]" * 90,
+    "megabytes": "many.tool_0()\n" * 100_000,
+}
+
+
+@pytest.mark.parametrize("name", LONG)
+def test_a_program_made_to_take_long_is_looked_at_in_bounded_steps(name: str) -> None:
+    for server in MANY.servers:
+        assert server.accepted and all(tool.parameters is not None for tool in server.tools)  # worked out once
+    found: list[Any] = []
+    assert work_of(lambda: found.append(precheck(LONG[name], MANY))) < 1_500_000
+    assert len(found[0]) <= 5
+    assert all(len(fault.message) < 2_000 for fault in found[0])

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from mcpgate.codemode.results import describe, render, shape, shorten_text, to_table
 from mcpgate.tokens import estimate
+from tests.catalog.work import work_of
 
 _CELLS = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text()
 _JSON = st.recursive(
@@ -139,3 +140,46 @@ def test_no_value_takes_much_more_than_its_room(value: Any, room: int) -> None:
 @given(st.text(), st.integers(100, 300))
 def test_a_shortened_text_fits(text: str, room: int) -> None:
     assert estimate(shorten_text(text * 50, room)) <= room
+
+
+@given(_JSON, st.integers(1, 60))
+def test_a_value_is_shown_whole_exactly_if_its_shortest_form_fits(value: Any, room: int) -> None:
+    whole = render(value)
+    fitting = estimate(whole) <= room and len(whole) <= room * 6
+    assert shape(value, room).shortened is not fitting or isinstance(value, str)
+
+
+@given(st.lists(st.fixed_dictionaries({"a": st.none() | st.integers(), "b": st.booleans()}), min_size=3, max_size=40))
+def test_rows_are_shown_whole_exactly_if_their_table_fits(rows: list[dict[str, Any]]) -> None:
+    whole = render(rows)
+    tokens = max(estimate(whole), -(-len(whole) // 6))
+    assert shape(rows, tokens).text == whole
+    assert shape(rows, max(1, min(estimate(whole), len(whole) // 6) - 1)).shortened
+
+
+def _nested(width: int, depth: int) -> Any:
+    value: Any = "x"
+    for _ in range(depth):
+        value = [value] * width
+    return value
+
+
+LARGE: dict[str, Any] = {
+    "rows": [{"a": number, "b": "x"} for number in range(500_000)],
+    "rows of long keys": [{"k" * 3_000 + str(i): 1 for i in range(9)}] * 100_000,
+    "keys": {f"key_{number}": number for number in range(500_000)},
+    "numbers": list(range(1_000_000)),
+    "text": "word " * 5_000_000,
+    "text in an object": {"a": {"b": ["word " * 5_000_000]}},
+    "empty lists": [[]] * 1_000_000,
+    "a tree": _nested(18, 4),
+    "a tree of trees": [_nested(12, 3)] * 1_000,
+    "many deep lists": [_nested(1, 300)] * 20_000,
+}
+
+
+@pytest.mark.parametrize("name", LARGE)
+def test_of_a_large_value_no_more_is_looked_at_than_could_be_shown(name: str) -> None:
+    found: list[Any] = []
+    assert work_of(lambda: found.append(shape(LARGE[name], 2_000))) < 200_000
+    assert found[0].shortened and estimate(found[0].text) <= 2_100

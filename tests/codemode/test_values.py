@@ -1,3 +1,4 @@
+import json
 from typing import Any
 
 import pytest
@@ -94,3 +95,29 @@ def test_an_image_beside_structured_content_is_not_lost() -> None:
 )
 def test_a_failure_has_a_message_and_its_data(result: dict[str, Any], expected: tuple[str, Any]) -> None:
     assert error_of(result) == expected
+
+
+def test_json_of_megabytes_is_made_a_value_up_to_a_size_and_a_number_of_objects() -> None:
+    rows = json.dumps([{"a": "x" * 1000}] * 5_000)
+    assert value_of(PLAIN, content(text(rows)), keep) == json.loads(rows)
+    longer = json.dumps([{"a": "x" * 1000}] * 10_000)
+    assert value_of(PLAIN, content(text(longer)), keep) == longer
+    many = "[" + "[]," * 400_000 + "1]"
+    assert value_of(PLAIN, content(text(many)), keep) == many
+
+
+def test_the_texts_of_one_result_share_the_size_that_is_parsed() -> None:
+    rows = json.dumps([{"a": "x" * 1000}] * 3_000)
+    values = value_of(PLAIN, content(*(text(rows) for _ in range(20))), keep)
+    parsed = [value for value in values if isinstance(value, list)]
+    assert len(values) == 20 and len(parsed) == 2 and all(value in (rows, parsed[0]) for value in values)
+
+
+def test_json_behind_white_space_is_json() -> None:
+    assert value_of(PLAIN, content(text("\n  {}")), keep) == {}
+    assert value_of(PLAIN, content(text(" " * 1000 + "{}")), keep) == " " * 1000 + "{}"
+
+
+def test_an_error_message_of_megabytes_is_cut() -> None:
+    message, _ = error_of(content(*(text("x" * 1_000_000) for _ in range(5))))
+    assert len(message) < 70_000 and message.endswith("more characters)")
