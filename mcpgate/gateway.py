@@ -14,7 +14,6 @@ from mcpgate.codemode.answers import Answers
 from mcpgate.codemode.bridge import Bridge
 from mcpgate.codemode.definitions import Definitions
 from mcpgate.codemode.handles import HandleStore
-from mcpgate.codemode.listing import Listing
 from mcpgate.codemode.metatools import MetaTools
 from mcpgate.codemode.pages import Pages
 from mcpgate.codemode.runner import Runner
@@ -52,8 +51,7 @@ class Gateway:
         runner = Runner(settings, engine, bridge, self.views, self.pool, answers, gate, self.savings)
         resources = Resources(self.pool, gate)
         pages = Pages(settings, self.views, self.pool, resources, learned, engine, runner)
-        listing = Listing(settings, learned)
-        self.metatools = MetaTools(self.views, listing, pages, runner, learned, gate, self.savings)
+        self.metatools = MetaTools(settings, self.views, learned, pages, runner, gate, self.savings)
         self._listeners: list[Callable[[], None]] = []
         self._shown = b""
         self._rebuild_due = False

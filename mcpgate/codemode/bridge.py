@@ -37,7 +37,7 @@ class Bridge:
             check(tool, arguments)
         except ArgumentFault as fault:
             raise ToolFailed(
-                f"{fault}\n  {self.shape(tool)}", server=server, tool=tool.ident, kind="arguments"
+                f"{fault}\n  {self.shape(caller, tool)}", server=server, tool=tool.ident, kind="arguments"
             ) from None
         try:
             result = await self._calls.carry(context, tool, arguments)
@@ -50,12 +50,12 @@ class Bridge:
             message, data = error_of(result)
             raise ToolFailed(message, server=server, tool=tool.ident, data=data)
         value = value_of(tool, result, lambda *part: handle_of(self._handles.keep_data(caller.owner, *part)))
-        self._learned.learn(tool, value)
+        self._learned.learn(tool, value, caller.id)
         return value
 
-    def shape(self, tool: Tool) -> str:
-        """How a tool is called and what it returns, as far as is known."""
-        return call_shape(tool, self._learned.observed(tool))
+    def shape(self, caller: Caller, tool: Tool) -> str:
+        """How a tool is called and what it returns, as far as a caller may know."""
+        return call_shape(tool, self._learned.observed(tool, caller.id))
 
     def tool_names(self, caller: Caller, server: str) -> dict[str, str]:
         """Accepted spelling → identifier, of a server's tools. Raises ToolFailed when it is not connected."""

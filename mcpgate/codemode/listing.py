@@ -2,15 +2,15 @@
 
 import re
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from mcpgate.catalog.catalog import Catalog, Server
-from mcpgate.catalog.learned import Memory
+from mcpgate.catalog.shapes import Shape
 from mcpgate.catalog.stubs import call_shape, summary
 from mcpgate.catalog.tools import Tool
 from mcpgate.codemode import results
-from mcpgate.config.settings import Settings
+from mcpgate.config.settings import CodeModeConfig
 from mcpgate.proxy.views import STARTING
 from mcpgate.tokens import estimate
 
@@ -47,16 +47,17 @@ _RETURNED_OBJECT = re.compile(r"(?<= -> )\{[^{}]{30,}\}|(?<= -> list\[)\{[^{}]{3
 
 
 class Listing:
-    """Writes lists of tools."""
+    """Writes lists of the tools of one catalog, for one caller."""
 
-    def __init__(self, settings: Settings, learned: Memory) -> None:
-        self._settings, self._learned = settings, learned
+    def __init__(self, config: CodeModeConfig, observed: Callable[[Tool], Shape | None]) -> None:
+        """`observed`: what the caller may know of a tool's results."""
+        self._config, self._observed = config, observed
 
     def render(self, catalog: Catalog, query: str | None, server: str | None, limit: int | None) -> str:
-        """Ranked call shapes for a query, a server whole, or the servers of a catalog. Raises NotFound."""
+        """Ranked call shapes for a query, a server whole, or the servers. Raises NotFound."""
         chosen = catalog.get_server(server) if server else None
-        code_mode = self._settings.config.code_mode
-        room = code_mode.list_tokens if limit is None else max(code_mode.list_tokens, 30 * limit)
+        least = self._config.list_tokens
+        room = least if limit is None else max(least, 30 * limit)
         if query and query.strip():
             return self._search(catalog, query, chosen, limit, room)
         if chosen is not None:
@@ -67,7 +68,7 @@ class Listing:
         if server is not None:
             found = catalog.search(query, len(server.tools), server.name)
             return self._one_server(server, limit, room, found)
-        most = limit or self._settings.config.code_mode.list_limit
+        most = limit or self._config.list_limit
         found = catalog.search(query, most + 1)
         waiting = self._waiting(catalog)
         if not found:
@@ -137,7 +138,7 @@ class Listing:
 
     def _line(self, tool: Tool, detail: _Detail, shared: Collection[str], server: Server | None) -> str:
         """`server.tool(…) -> … — what it does`; without the server where the list has named it."""
-        shape = call_shape(tool, self._learned.observed(tool), detail.parameters, detail.returns)
+        shape = call_shape(tool, self._observed(tool), detail.parameters, detail.returns)
         about = summary(tool, detail.about, shared) if detail.about else ""
         shape = shape.removeprefix(f"{server.ident}.") if server else shape
         return f"{shape} — {about}" if about else shape

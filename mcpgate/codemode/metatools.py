@@ -3,6 +3,7 @@ and people reach the same methods from the command line."""
 
 import dataclasses
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 
 from mcpgate.catalog.learned import Memory
 from mcpgate.catalog.stubs import stub
@@ -11,6 +12,7 @@ from mcpgate.codemode.listing import Listing
 from mcpgate.codemode.pages import Pages
 from mcpgate.codemode.runner import Runner
 from mcpgate.codemode.savings import Savings
+from mcpgate.config.settings import Settings
 from mcpgate.errors import InvalidRequest, NotAllowed, UnknownTool
 from mcpgate.governance.context import RequestContext
 from mcpgate.governance.gate import Gate
@@ -26,16 +28,16 @@ class MetaTools:
 
     def __init__(
         self,
+        settings: Settings,
         views: Views,
-        listing: Listing,
+        learned: Memory,
         pages: Pages,
         runner: Runner,
-        learned: Memory,
         gate: Gate,
         savings: Savings,
     ) -> None:
-        self._views, self._listing, self._pages, self._runner = views, listing, pages, runner
-        self._learned, self._gate, self._savings = learned, gate, savings
+        self._settings, self._views, self._learned, self._pages = settings, views, learned, pages
+        self._runner, self._gate, self._savings = runner, gate, savings
 
     async def list_tools(
         self, context: RequestContext, query: str | None = None, server: str | None = None, limit: int | None = None
@@ -51,7 +53,8 @@ class MetaTools:
             if not catalog.servers:
                 everything = context.caller.grants.everything
                 return "No servers are configured." if everything else "No tools are granted to this key."
-            return self._listing.render(catalog, query, server, limit)
+            observed = partial(self._learned.observed, owner=context.caller.id)
+            return Listing(self._settings.config.code_mode, observed).render(catalog, query, server, limit)
 
         return await self._admitted(context, "list_tools", answer)
 
@@ -83,7 +86,7 @@ class MetaTools:
             except UnknownTool as error:
                 wrong.append(error)
                 continue
-            stubs += [stub(tool, self._learned.observed(tool)) for tool in tools]
+            stubs += [stub(tool, self._learned.observed(tool, context.caller.id)) for tool in tools]
             if server is not None and len(server.tools) > len(tools):
                 stubs.append(
                     f"# … {len(server.tools) - len(tools)} more tools of {server.ident}; name the ones you need"

@@ -60,7 +60,7 @@ class Pages:
             raise NotFound(
                 f'no page {topic!r}; topics are "sandbox", a server ({known}), or server.tool. {error.message}'
             ) from None
-        return docs.tool_page(tool, self._learned.observed(tool))
+        return docs.tool_page(tool, self._learned.observed(tool, caller.id))
 
     async def _sandbox_page(self, caller: Caller) -> str:
         try:

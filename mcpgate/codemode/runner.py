@@ -79,7 +79,7 @@ class Runner:
         await self._wait_for_servers(caller, code)
         catalog = self._views.catalog_of(caller)
         if faults := precheck.precheck(code, catalog, session is not None):
-            return Answer.of_text(precheck.explain(faults, self._bridge.shape), is_error=True)
+            return Answer.of_text(precheck.explain(faults, partial(self._bridge.shape, caller)), is_error=True)
         inside = context.inside(admission)
         execution = Execution(
             code=code,
