@@ -4,8 +4,7 @@ images and blobs, which is given."""
 from collections.abc import Callable
 from typing import Any
 
-import orjson
-
+from mcpgate import jsontext
 from mcpgate.catalog.tools import Tool
 from mcpgate_sandbox.engine import Handle
 
@@ -87,11 +86,11 @@ def _part(block: Any, keep: KeepData) -> Any:
 
 def _parsed(text: str, most: int) -> Any:
     """What JSON in a text says; other texts, and what is more than can be read at once, as they are."""
-    if len(text) > most or text[:100].lstrip()[:1] not in ("{", "["):
+    if len(text) > most or text[:100].lstrip("\ufeff \t\r\n")[:1] not in ("{", "["):
         return text
     if text.count("[") + text.count("{") > _MAX_CONTAINERS:
         return text
     try:
-        return orjson.loads(text)
-    except orjson.JSONDecodeError:
+        return jsontext.loads(text.removeprefix("\ufeff").encode("utf-8", "replace"))
+    except ValueError:
         return text

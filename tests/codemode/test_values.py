@@ -121,3 +121,16 @@ def test_json_behind_white_space_is_json() -> None:
 def test_an_error_message_of_megabytes_is_cut() -> None:
     message, _ = error_of(content(*(text("x" * 1_000_000) for _ in range(5))))
     assert len(message) < 70_000 and message.endswith("more characters)")
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ('{"mean": NaN, "n": 0}', {"mean": None, "n": 0}),
+        ('{"balance": 1234567890123456789012345}', {"balance": 1234567890123456789012345}),
+        ('\ufeff{"id": 725653563933458432}', {"id": 725653563933458432}),
+        ("[-12345678901234567890]", [-12345678901234567890]),
+    ],
+)
+def test_json_in_text_means_what_it_means_as_structured_content(text: str, value: Any) -> None:
+    assert value_of(tool(taking()), {"content": [{"type": "text", "text": text}]}, lambda *part: pytest.fail()) == value
