@@ -3,15 +3,17 @@
 import asyncio
 import datetime
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from mcpgate.catalog.names import clashes, to_identifier
 from mcpgate.config.files import load_config
 from mcpgate.config.periods import Period
 from mcpgate.config.settings import Config
+from mcpgate.config.upstreams import UpstreamConfig
 from mcpgate.errors import ConfigError
 from mcpgate.gateway import Gateway
 from mcpgate.governance.prices import Prices
@@ -72,7 +74,7 @@ class App:
 
         gateway.go = go
         await gateway.gate.start()
-        await gateway.pool.apply(gateway.config.mcpServers)
+        await gateway.pool.apply(without_clashes(gateway.config.mcpServers))
         gateway.rebuild()
         asyncio.get_running_loop().call_later(hold_s, go) if hold_s else go()
 
@@ -115,7 +117,7 @@ async def reload(gateway: Gateway, config: Config) -> None:
     gateway.handles.resize(config.code_mode.max_handles, config.code_mode.max_handle_mib * _MIB)
     gateway.settings.config = config
     await gateway.gate.reload(config.governance, prices_of(config))
-    await gateway.pool.apply(config.mcpServers)
+    await gateway.pool.apply(without_clashes(config.mcpServers))
     gateway.rebuild()
 
 
@@ -147,11 +149,24 @@ async def watch(gateway: Gateway, path: Path) -> None:
             log.exception("the edited configuration could not be applied")
 
 
+def without_clashes(servers: Mapping[str, UpstreamConfig]) -> dict[str, UpstreamConfig]:
+    """The servers, with those unusable whose names are the same in Python: code and grants would mean one and reach the
+    other."""
+    enabled = [name for name, server in servers.items() if not server.disabled]
+    broken: dict[str, UpstreamConfig] = {}
+    for names in clashes(enabled):
+        both = " and ".join(repr(name) for name in names)
+        reason = f"servers {both} have the same name in Python ({to_identifier(names[0])}); rename one of them"
+        broken |= {name: UpstreamConfig.broken(reason) for name in names}
+    return {name: broken.get(name, server) for name, server in servers.items()}
+
+
 def _check_servers(before: Config, after: Config) -> None:
     """An edit must not break a server that worked; one that is new or was unusable may wait to be mended. Raises
     ConfigError."""
-    for name, server in after.mcpServers.items():
-        old = before.mcpServers.get(name)
+    worked = without_clashes(before.mcpServers)
+    for name, server in without_clashes(after.mcpServers).items():
+        old = worked.get(name)
         if server.unusable and old is not None and not old.unusable:
             raise ConfigError(f"mcpServers.{name}: {server.unusable}")
 

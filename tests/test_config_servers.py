@@ -1,5 +1,7 @@
 """What is wrong inside one server's entry is that server's alone; what its values look like stays as written."""
 
+import asyncio
+import json
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +10,10 @@ import pytest
 from mcpgate.config.files import load_config, parse_config
 from mcpgate.config.settings import Config
 from mcpgate.errors import ConfigError
-from tests.conftest import gateway, raw
+from mcpgate.governance.callers import LOCAL
+from mcpgate.governance.context import RequestContext
+from mcpgate.lifecycle import watch
+from tests.conftest import gateway, raw, until
 
 GOOD = "good: {command: ls}"
 
@@ -54,9 +59,6 @@ def test_no_secret_of_a_faulty_entry_is_in_its_reason() -> None:
 async def test_a_gateway_with_an_unusable_server_works_and_says_what_is_wrong_with_it(tmp_path: Path) -> None:
     broken = parse_config("mcpServers: {hub: {command: x, env: {T: '${HUB_TOKEN}'}}}", "f", {}, tolerant=True)
     async with gateway({"raw": raw(), "hub": broken.mcpServers["hub"]}) as opened:
-        from mcpgate.governance.callers import LOCAL
-        from mcpgate.governance.context import RequestContext
-
         listing = await opened.metatools.list_tools(RequestContext(LOCAL))
         assert "HUB_TOKEN is not set" in listing and "raw (" in listing
         answer = await opened.metatools.execute_code(RequestContext(LOCAL), "hub.anything()")
@@ -94,3 +96,38 @@ def test_settings_show_what_is_wrong_and_compare_by_it() -> None:
     one: Any = tolerant("{command: x, env: {A: '${ONE}'}}")
     two: Any = tolerant("{command: x, env: {A: '${TWO}'}}")
     assert one != two and one == tolerant("{command: x, env: {A: '${ONE}'}}")
+
+
+@pytest.mark.anyio
+async def test_servers_with_the_same_name_in_python_are_both_unusable_and_the_reason_names_both() -> None:
+    async with gateway({"brave-search": raw(), "brave_search": raw(), "other": raw()}) as opened:
+        reasons = {view.name: view.reason for view in opened.pool.views()}
+        for name in ("brave-search", "brave_search"):
+            assert "'brave-search' and 'brave_search'" in reasons[name] and "rename one" in reasons[name]
+        assert not reasons["other"]
+        answer = await opened.metatools.execute_code(RequestContext(LOCAL), "brave_search.add(a=1, b=2)")
+        assert answer.is_error and "rename one" in answer.text
+
+
+@pytest.mark.anyio
+async def test_an_edit_that_makes_names_clash_leaves_the_incumbent_its_name(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    file = tmp_path / "mcpgate.yaml"
+    entry = raw()
+
+    def write(*names: str) -> None:
+        file.write_text(json.dumps({"mcpServers": {name: entry for name in names}}))
+
+    write("brave-search")
+    async with gateway({"brave-search": entry}) as opened:
+        watching = asyncio.create_task(watch(opened, file))
+        try:
+            await asyncio.sleep(0)  # the watch has begun
+            write("brave_search", "brave-search")
+            await until(lambda: "the same name in Python" in caplog.text)
+            answer = await opened.metatools.execute_code(RequestContext(LOCAL), "brave_search.add(a=1, b=2)['sum']")
+            assert answer.text == "3"
+            assert {view.name for view in opened.pool.views()} == {"brave-search"}
+        finally:
+            watching.cancel()
