@@ -263,6 +263,12 @@ class Child:
         self._connection.sendall(frames.frame(b"x", *frames.pair("", options)))
         return orjson.loads(self._receive(None, MIB)[1])
 
+    renewable = False
+    """A child serves one execution or one session."""
+
+    def renew(self) -> bool:
+        return False
+
     def close(self) -> None:
         self._kill()
         self._connection.close()

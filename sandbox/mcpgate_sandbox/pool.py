@@ -3,22 +3,26 @@ the threads that serve them are the same for all."""
 
 import asyncio
 import dataclasses
+import logging
 import os
-import queue
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from mcpgate_sandbox.engine import Execution, Outcome
-from mcpgate_sandbox.errors import Cancelled, LimitReached, SandboxUnavailable
+from mcpgate_sandbox.errors import Cancelled, CodeFailed, LimitReached, SandboxUnavailable
 from mcpgate_sandbox.host import Call
 from mcpgate_sandbox.sessions import SessionLimits, Sessions, Turns
-from mcpgate_sandbox.workers import Workers
+from mcpgate_sandbox.workers import Workers, start_thread
 
-_REFILL_AFTER_S = 0.003
+log = logging.getLogger("mcpgate_sandbox.pool")
+_AFTER_ANSWER_S = 0.003
+"""What need not stand in the way of an answer, on the other core and in the GIL, is done so long after it."""
 _EXPIRE_EVERY_S = 30.0
+T = TypeVar("T")
 
 Progress = Callable[[str], None]
 
@@ -32,6 +36,15 @@ class Guest(Protocol):
         ...
 
     def run(self, call: Call) -> Outcome: ...
+
+    @property
+    def renewable(self) -> bool:
+        """Whether `renew` can be tried."""
+        ...
+
+    def renew(self) -> bool:
+        """Make it as if nothing had ever run in it. False where that failed: then it is to be closed."""
+        ...
 
     def close(self) -> None: ...
 
@@ -66,12 +79,20 @@ class PooledEngine:
         """`warm`: interpreters kept ready (default: two a core, at most 8). `max_executions`: how many run at
         once; further ones wait. `stack_bytes`: of the threads that serve guests."""
         self._warm_target = warm if warm is not None else min(8, 2 * (os.cpu_count() or 1))
-        self._workers = Workers(max_executions, stack_bytes)
+        self._workers = Workers(max_executions, stack_bytes, self._tidy_up, _AFTER_ANSWER_S)
+        self._errands = Workers(1, stack_bytes)
+        """For what must not wait for executions to end."""
+        self._stack_bytes = stack_bytes
         self._sessions: Sessions[Guest] = Sessions(sessions)
         self._turns = Turns()
-        self._pool: queue.SimpleQueue[Guest] = queue.SimpleQueue()
-        self._used: queue.SimpleQueue[Guest] = queue.SimpleQueue()
-        self._wanted = threading.Semaphore(0)
+        self._pool: deque[Guest] = deque()
+        """Guests in which nothing has run; the one that was renewed last is on the right, and taken first."""
+        self._used: deque[Guest] = deque()
+        """Guests in which something ran and came to a clean end: they can be renewed."""
+        self._spent: deque[Guest] = deque()
+        """Guests that are to be closed."""
+        self._wanted = threading.Event()
+        """Set when spent guests are to be closed, and the pool filled."""
         self._closed = threading.Event()
         self._running: set[Call] = set()
         self._loaded: Future[Source] = Future()
@@ -85,8 +106,7 @@ class PooledEngine:
         if self._loaded.done() and self._loaded.exception() is not None:
             self._loaded, self._thread = Future(), None  # what failed once may work now
         if self._thread is None:
-            self._thread = threading.Thread(target=self._load_and_fill, args=(progress,), daemon=True)
-            self._thread.start()
+            self._thread = start_thread(lambda: self._load_and_fill(progress), "mcpgate-pool", self._stack_bytes)
 
     async def ready(self) -> None:
         self.start()
@@ -94,15 +114,23 @@ class PooledEngine:
 
     async def modules(self) -> tuple[list[str], list[str]]:
         await self.ready()
-        found: tuple[list[str], list[str]] = await asyncio.wrap_future(
-            self._workers.submit(self._loaded.result().modules)
-        )
-        return found
+        return await self._on_an_errand(self._loaded.result().modules)
 
     async def locks(self) -> list[str]:
         await self.ready()
-        found: list[str] = await asyncio.wrap_future(self._workers.submit(self._loaded.result().locks))
-        return found
+        return await self._on_an_errand(self._loaded.result().locks)
+
+    async def _on_an_errand(self, function: Callable[[], T]) -> T:
+        future: Future[T] = Future()
+
+        def work() -> None:
+            try:
+                future.set_result(function())
+            except BaseException as error:
+                future.set_exception(error)
+
+        self._errands.submit(work)
+        return await asyncio.shield(asyncio.wrap_future(future))
 
     async def run(self, execution: Execution) -> Outcome:
         if self._closed.is_set():
@@ -120,56 +148,76 @@ class PooledEngine:
                 waited = f"timeout: the session's other executions took longer than {execution.limits.timeout_s:g} s"
                 return Outcome(error=LimitReached("timeout_s", waited))
         call = Call(execution, loop)
+        answer: asyncio.Future[Outcome] = loop.create_future()
+
+        def ended(outcome: Outcome | None, error: BaseException | None) -> None:
+            # Cancelled or not, the turn ends when the thread has let go of the session's guest.
+            if end_turn is not None:
+                end_turn()
+            if answer.done():
+                return
+            if outcome is not None:
+                answer.set_result(outcome)
+            elif error is not None:
+                answer.set_exception(error)
+
+        def work() -> None:
+            outcome = failure = None
+            try:
+                outcome = self._run_in_thread(execution, call)
+            except BaseException as error:
+                failure = error
+            try:
+                loop.call_soon_threadsafe(ended, outcome, failure)
+            except RuntimeError:
+                pass  # the loop is closed: nobody waits any more
+
         try:
-            future = self._workers.submit(lambda: self._run_in_thread(execution, call))
+            self._workers.submit(work)
         except BaseException as error:
             if end_turn is not None:
                 end_turn()
             raise SandboxUnavailable(f"no thread can be started to run code: {error}") from error
-        if end_turn is not None:
-            # Cancelled or not, the turn ends when the thread has let go of the session's guest.
-            future.add_done_callback(lambda _: loop.call_soon_threadsafe(end_turn))
         self._running.add(call)
         try:
-            outcome: Outcome = await asyncio.wrap_future(future)
-            return outcome
+            return await answer
         except asyncio.CancelledError:
             call.stop(Cancelled())
             raise
         finally:
             self._running.discard(call)
             call.cancel_all()
-            # Making the next guest takes the other core and the GIL: once this answer is out, not beside it.
-            loop.call_later(_REFILL_AFTER_S, self._wanted.release)
 
     async def aclose(self) -> None:
         self._closed.set()
         for call in list(self._running):
             call.stop(Cancelled())
-        self._wanted.release()
+        self._wanted.set()
         self._workers.close()
+        self._errands.close()
         await asyncio.to_thread(self._close)
 
     def _close(self) -> None:
         self._sessions.close()
-        self._close_used()
-        while True:
-            try:
-                self._pool.get_nowait().close()
-            except queue.Empty:
-                break
+        self._close_guests()
         if self._loaded.done() and self._loaded.exception() is None:
             self._loaded.result().close()
+
+    def _close_guests(self) -> None:
+        for guests in (self._pool, self._used, self._spent):
+            _close_all(guests)
 
     def _run_in_thread(self, execution: Execution, call: Call) -> Outcome:
         if call.stopped is not None:  # given up while it waited for its turn; nobody reads this
             return call.failed(call.stopped)
         if execution.session is None:
-            guest = self._take()
+            guest, clean = self._take(), False
             try:
-                return guest.run(call)
+                outcome = guest.run(call)
+                clean = call.stopped is None and (outcome.error is None or isinstance(outcome.error, CodeFailed))
+                return outcome
             finally:
-                self._discard(guest)
+                self._put_away(guest, clean)
         key = (execution.owner, execution.session)
         kept, notes = self._sessions.take(key)
         if kept is not None and not kept.usable:
@@ -192,58 +240,87 @@ class PooledEngine:
             notes = [*notes, f"session {execution.session!r} ended with this: its variables are gone"]
         return dataclasses.replace(outcome, notes=tuple(notes)) if notes else outcome
 
-    def _discard(self, guest: Guest) -> None:
-        # Giving its memory back takes as long as a short program: once the answer is out, not before it.
-        if self._used.qsize() > self._warm_target or self._closed.is_set():
-            guest.close()
-        else:
-            self._used.put(guest)
-
-    def _close_used(self) -> None:
-        while True:
-            try:
-                self._used.get_nowait().close()
-            except queue.Empty:
-                return
-
     def _take(self) -> Guest:
-        if self._pool.qsize() <= self._warm_target // 2:
-            self._wanted.release()  # executions that last must not leave the next ones without
+        """A guest in which nothing has run. Raises SandboxUnavailable."""
+        if len(self._pool) + len(self._used) <= self._warm_target // 2:
+            self._wanted.set()  # executions that last must not leave the next ones without
         while True:
             try:
-                guest = self._pool.get_nowait()
-            except queue.Empty:
-                return self._loaded.result().new_guest(warm=False)
+                guest = self._pool.pop()
+            except IndexError:
+                return self._renewed() or self._loaded.result().new_guest(warm=False)
             if guest.usable:
                 return guest
-            guest.close()  # it died while it waited
+            self._spent.append(guest)  # it died while it waited
+
+    def _put_away(self, guest: Guest, clean: bool) -> None:
+        # Renewing a guest or giving its memory back takes as long as a short program: once the answer is out.
+        if clean and self._warm_target and guest.renewable:
+            self._used.append(guest)
+        elif len(self._spent) > self._warm_target or self._closed.is_set():
+            guest.close()
+        else:
+            self._spent.append(guest)
+            self._wanted.set()
+
+    def _renewed(self) -> Guest | None:
+        """A used guest that is as new."""
+        while True:
+            try:
+                guest = self._used.popleft()
+            except IndexError:
+                return None
+            if guest.renew():
+                return guest
+            self._spent.append(guest)
+
+    def _tidy_up(self) -> None:
+        try:
+            while len(self._pool) < self._warm_target and (guest := self._renewed()) is not None:
+                self._pool.append(guest)
+            while self._used:
+                self._spent.append(self._used.popleft())
+        except IndexError:
+            pass  # another thread was quicker
+        except Exception:
+            log.exception("used guests could not be renewed")
+        if self._spent or len(self._pool) < self._warm_target:
+            self._wanted.set()
+        if self._closed.is_set():
+            self._close_guests()
 
     def _load_and_fill(self, progress: Progress | None) -> None:
         try:
-            self._loaded.set_result(self.load(progress))
+            source = self.load(progress)
         except SandboxUnavailable as error:
             self._loaded.set_exception(error)
             return
         except Exception as error:
             self._loaded.set_exception(SandboxUnavailable(f"the sandbox cannot start: {error}"))
             return
-        source = self._loaded.result()
-        for _ in range(self._warm_target):
-            self._wanted.release()
+        self._loaded.set_result(source)
+        self._wanted.set()
         while not self._closed.is_set():
-            if not self._wanted.acquire(timeout=_EXPIRE_EVERY_S):
+            if not self._wanted.wait(_EXPIRE_EVERY_S):
                 self._sessions.expire()
                 continue
-            self._close_used()
-            if self._closed.is_set():
-                break
-            if self._pool.qsize() >= self._warm_target:
-                continue
-            try:
-                self._pool.put(self._workers.submit(lambda: source.new_guest(warm=True)).result())
-            except Exception:  # out of memory or of address space: executions make their own, or say so
-                time.sleep(0.1)
+            time.sleep(_AFTER_ANSWER_S)
+            self._wanted.clear()
+            _close_all(self._spent)
+            while len(self._pool) + len(self._used) < self._warm_target and not self._closed.is_set():
+                try:
+                    self._pool.append(source.new_guest(warm=True))
+                except Exception:  # out of memory or of address space: executions make their own, or say so
+                    time.sleep(0.1)
         self._close()  # also what was made while it was being closed
+
+
+def _close_all(guests: deque[Guest]) -> None:
+    while True:
+        try:
+            guests.pop().close()
+        except IndexError:
+            return
 
 
 def _copy(source: "Future[Any]") -> "Future[Any]":

@@ -48,6 +48,7 @@ def build(output: Path = OUTPUT) -> Path:
         if done.returncode != 0:
             raise RuntimeError(f"componentize-py failed:\n{done.stdout}\n{done.stderr}")
         wasm = (work / "guest.wasm").read_bytes()
+    _check(wasm)
     # The digest saves hashing 40 MB at every start; it names the size so that a stale one is noticed.
     digest = f"{hashlib.sha256(wasm).hexdigest()} {len(wasm)}\n".encode()
     output.parent.mkdir(parents=True, exist_ok=True)
@@ -56,6 +57,26 @@ def build(output: Path = OUTPUT) -> Path:
         beside.write_bytes(data)
         beside.replace(path)
     return output
+
+
+def _check(component: bytes) -> None:
+    """Refuse a component that could not be renewed by putting its memory back (recycle.py)."""
+    # By its path, as this file is: the package that it belongs to may not be installed yet.
+    spec = importlib.util.spec_from_file_location("mcpgate_component_check", GUEST.parent / "component_check.py")
+    assert spec is not None and spec.loader is not None
+    check = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = check  # dataclasses look their module up
+    spec.loader.exec_module(check)
+    try:
+        found = check.changes(component)
+    except check.Unreadable as error:
+        raise RuntimeError(f"the component cannot be checked: {error}; see component_check.py") from error
+    if found != check.EXPECTED:
+        raise RuntimeError(
+            f"the component's code can change {', '.join(sorted(found)) or 'nothing'}; expected was "
+            f"{', '.join(sorted(check.EXPECTED))}. Look at what is new before component_check.EXPECTED is changed: a "
+            "used instance is renewed by putting nothing but its memory back"
+        )
 
 
 def is_stale(output: Path = OUTPUT) -> bool:

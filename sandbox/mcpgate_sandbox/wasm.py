@@ -7,12 +7,14 @@ the host's half (host.py) or, in a child process, a wire to it (child.py).
 """
 
 import ctypes
+import logging
 import os
 import re
+import sys
 import threading
 import time
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import orjson
 from wasmtime import Engine as WasmtimeEngine
@@ -25,8 +27,10 @@ from mcpgate_sandbox.engine import Outcome
 from mcpgate_sandbox.errors import Crashed, LimitReached, SandboxError, SandboxUnavailable
 from mcpgate_sandbox.host import Border, Call, Violation
 from mcpgate_sandbox.pool import PooledEngine, Progress
+from mcpgate_sandbox.recycle import MAPPING, Memory, NotRenewable, Recycler
 from mcpgate_sandbox.sessions import MIB, SessionLimits
 
+log = logging.getLogger("mcpgate_sandbox.wasm")
 TICK_S = 0.005
 """How often a running guest is looked at."""
 _TICKING_ON_S = 0.5
@@ -47,16 +51,25 @@ class WasmEngine(PooledEngine):
         warm: int | None = None,
         max_executions: int = 32,
         sessions: SessionLimits = SessionLimits(),  # noqa: B008  it is frozen
+        recycle: Literal["auto", "off"] = "auto",
     ) -> None:
-        """As PooledEngine."""
+        """As PooledEngine. `recycle`: auto renews used guests in place where the kernel helps (Linux 6.7 or later);
+        off throws each away."""
         super().__init__(warm=warm, max_executions=max_executions, sessions=sessions, stack_bytes=artefact.THREAD_STACK)
+        self._recycle = recycle
 
     def load(self, progress: Progress | None) -> "Runtime":
-        return Runtime(progress)
+        runtime = Runtime(progress)
+        if self._recycle == "auto":
+            runtime.recycle()
+        return runtime
 
 
 class Runtime:
     """What all guests of a process share: engine, component, linker, ticker."""
+
+    recycler: "Recycler[WasmInstance] | None" = None
+    """What renews guests, if they are to be renewed."""
 
     def __init__(self, progress: Progress | None = None) -> None:
         self.engine = artefact.new_engine()
@@ -65,19 +78,38 @@ class Runtime:
         self.run_index = self.component.get_export_index("run")
         self.ticker = _Ticker(self.engine)
 
+    def recycle(self) -> None:
+        """Make guests from now on that can be renewed, where that is possible. Not for a process that forks."""
+        if sys.platform != "linux":
+            return
+        try:
+            self.recycler = Recycler(lambda: WasmInstance(self), WasmInstance.rehearse)
+        except (NotRenewable, OSError) as error:
+            log.info("guests are not renewed but made anew: %s", error)
+
     def new_guest(self, warm: bool) -> "_Guest":
-        guest = _Guest(WasmInstance(self), self.ticker)
+        instance, memory = self.recycler.made() if self.recycler is not None else (WasmInstance(self), None)
+        guest = _Guest(instance, self.ticker, memory)
         if warm:
-            guest.instance.rehearse()
+            instance.rehearse()
+            guest.renew()  # its pages are in place now, and it is as if nothing had run
         return guest
 
     def modules(self) -> tuple[list[str], list[str]]:
         """Asked of a fresh guest."""
-        found = orjson.loads(WasmInstance(self).enter("", '{"stdlib":true}', None))["result"]
+        instance = WasmInstance(self)
+        try:
+            found = orjson.loads(instance.enter("", '{"stdlib":true}', None))["result"]
+        finally:
+            instance.close()
         return found["available"], found["missing"]
 
     def locks(self) -> list[str]:
-        return ["WebAssembly: only the functions of guest/world.wit, two clocks and random bytes are linked"]
+        use = "renewed in place after a clean end: its memory is put back" if self.recycler else "used once"
+        return [
+            "WebAssembly: only the functions of guest/world.wit, two clocks and random bytes are linked",
+            f"each guest is {use}",
+        ]
 
     def close(self) -> None:
         pass
@@ -121,12 +153,15 @@ class _Ticker:
 class _Guest:
     """A Wasm instance in the host's own process."""
 
-    def __init__(self, instance: "WasmInstance", ticker: _Ticker) -> None:
-        self.instance, self._ticker = instance, ticker
+    def __init__(self, instance: "WasmInstance", ticker: _Ticker, memory: Memory | None) -> None:
+        """`memory`: the instance's own, if it can be renewed."""
+        self.instance, self.memory, self._ticker = instance, memory, ticker
+        self._renewed = False
 
     @property
     def usable(self) -> bool:
-        return self.instance.usable
+        doubtful = self._renewed and self.memory is not None and not self.memory.trusted
+        return self.instance.usable and not doubtful
 
     def run(self, call: Call) -> Outcome:
         execution = call.execution
@@ -144,7 +179,23 @@ class _Guest:
             self.instance.usable = False
             return call.failed(call.stopped or explain(trap, execution.limits.memory_mib))
 
+    @property
+    def renewable(self) -> bool:
+        return self.memory is not None and self.usable
+
+    def renew(self) -> bool:
+        if self.memory is None or not self.usable:
+            return False
+        try:
+            self.memory.renew()
+        except NotRenewable:
+            self.instance.usable = False
+            return False
+        self._renewed = True
+        return True
+
     def close(self) -> None:
+        self.memory = None
         self.instance.close()
 
 
@@ -165,7 +216,8 @@ class WasmInstance:
         self.limit_memory(256)
         ffi.wasmtime_store_epoch_deadline_callback(self._store.ptr(), _on_tick, None, _no_finalizer)
         self._store.set_epoch_deadline(1)
-        instance = runtime.linker.instantiate(self._store, runtime.component)
+        with MAPPING:
+            instance = runtime.linker.instantiate(self._store, runtime.component)
         function = instance.get_func(self._store, runtime.run_index) if runtime.run_index else None
         if function is None:
             raise SandboxUnavailable("the sandbox component has no `run`; rebuild it with `mcpgate sandbox build`")
@@ -211,7 +263,8 @@ class WasmInstance:
 
     def close(self) -> None:
         self.usable = False
-        self._store.close()
+        with MAPPING:
+            self._store.close()
 
 
 def explain(trap: Exception, memory_mib: int) -> SandboxError:

@@ -138,7 +138,7 @@ async def test_a_first_execution_takes_no_more_random_bytes_than_a_seed_needs(
 ) -> None:
     taken: list[int] = []
     monkeypatch.setattr(wasm_module, "os", SimpleNamespace(urandom=lambda size: taken.append(size) or bytes(size)))
-    engine = WasmEngine(warm=0)
+    engine = WasmEngine(warm=0, recycle="off")
     try:
         assert (await run("1 + 1", on=engine)).result == 2
     finally:

@@ -18,6 +18,7 @@ import pytest
 
 from mcpgate_sandbox.engine import Engine, Execution, Limits, Outcome
 from mcpgate_sandbox.errors import CodeFailed
+from mcpgate_sandbox.wasm import WasmEngine
 from sandbox.tests.conftest import GENEROUS, Host, Tool
 
 REACHED = "REACHED"
@@ -150,6 +151,30 @@ def planted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Planted]:
     yield planted
     del os.environ["PLANTED_SECRET"]
     planted.listener.close()
+
+
+@pytest.fixture(scope="session")
+def fresh() -> Iterator[Engine]:
+    """An engine whose guests are used once."""
+    engine = WasmEngine(warm=2, recycle="off")
+    asyncio.run(engine.ready())
+    yield engine
+    asyncio.run(engine.aclose())
+
+
+@pytest.fixture(scope="session")
+def renewed() -> Iterator[Engine]:
+    """An engine with one guest ready: whoever comes next gets the one that was just used, renewed."""
+    engine = WasmEngine(warm=1)
+    asyncio.run(engine.ready())
+    yield engine
+    asyncio.run(engine.aclose())
+
+
+@pytest.fixture(scope="session", params=["fresh", "renewed", "restricted"])
+def any_engine(request: pytest.FixtureRequest) -> Iterator[Engine]:
+    """Each engine in turn; the Wasm engine with guests that are used once, and with renewed ones."""
+    yield request.getfixturevalue(request.param)
 
 
 @pytest.fixture
