@@ -35,6 +35,8 @@ TICK_S = 0.005
 """How often a running guest is looked at."""
 _TICKING_ON_S = 0.5
 """How long the ticker goes on after the last execution, so that not every short one has to wake it."""
+_IDLE_TICK_S = 0.02
+"""How often it then looks whether one has begun; most end before a first tick."""
 _STRING, _U64, _LIST, _RECORD, _OPTION, _U8 = (
     getattr(ffi, f"WASMTIME_COMPONENT_{name}").value for name in ["STRING", "U64", "LIST", "RECORD", "OPTION", "U8"]
 )
@@ -146,8 +148,10 @@ class _Ticker:
                     self._parked = True
                     self._changed.wait()
                 self._parked = False
-            time.sleep(TICK_S)
-            self._engine.increment_epoch()
+                running = self._running
+            time.sleep(TICK_S if running else _IDLE_TICK_S)
+            if running:
+                self._engine.increment_epoch()
 
 
 class _Guest:
