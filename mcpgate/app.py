@@ -111,7 +111,9 @@ def make_engine(config: SandboxConfig) -> Engine:
     path = _ENGINES.get((config.engine, config.isolation))
     if path is None:
         path, options = config.engine, {}
-    elif path != _ENGINES["wasm", "none"]:
+    elif path == _ENGINES["wasm", "none"]:
+        options["recycle"] = config.recycle
+    else:
         options["allow_unlocked"] = config.allow_unlocked
     module, _, attribute = path.partition(":")
     try:

@@ -31,6 +31,9 @@ class SandboxConfig(LimitsConfig):
     """`wasm`, `restricted`, or an import string `package.module:Class`."""
     isolation: Literal["none", "process"] = "none"
     """process: each Wasm guest in a locked-down child process of its own, for gateways that serve strangers."""
+    recycle: Literal["auto", "off"] = "auto"
+    """auto: a Wasm guest that came to a clean end is renewed in place for the next execution, where the kernel helps
+    (Linux 6.7 or later); off: each guest is used once. `isolation: process` never renews."""
     allow_unlocked: bool = False
     """Let child processes run code where the kernel cannot filter their system calls."""
     warm: int | None = Field(default=None, ge=0, le=256)
