@@ -6,12 +6,19 @@ from functools import cached_property
 from itertools import islice
 from typing import Any
 
+from mcpgate.catalog.brief import brief
 from mcpgate.catalog.names import identifiers, server_identifiers
 from mcpgate.catalog.search import SearchIndex
 from mcpgate.catalog.stubs import shared_sentences
 from mcpgate.catalog.tools import Tool
 from mcpgate.errors import NotFound, UnknownTool
+from mcpgate.telemetry.text import one_line
 
+_MAX_ABOUT = 400
+_MAX_TROUBLE = 1_000
+"""Characters of what is said of a server."""
+_LONGEST = 2_000
+"""Characters of a name that can be asked for."""
 _COMPARED = 200
 _MOST_COMPARED = 5000
 """Characters of a name, and names, among which the nearest is looked for."""
@@ -19,12 +26,12 @@ _MOST_COMPARED = 5000
 
 @dataclass(frozen=True, slots=True)
 class ServerListing:
-    """What a catalog is made from: one upstream and the tools it sent."""
+    """What a catalog is made from: one upstream and the tools it sent. Texts may be the upstream's own."""
 
     name: str
     tools: Sequence[dict[str, Any]]
     about: str = ""
-    """What the server is for; one line."""
+    """What the server is for."""
     trouble: str = ""
     """Why its tools cannot be called just now; empty when they can."""
 
@@ -36,6 +43,7 @@ class Server:
     name: str
     ident: str
     about: str
+    """One line, and nothing in it that a terminal would obey; the same of `trouble`."""
     trouble: str
     tools: tuple[Tool, ...]
 
@@ -85,7 +93,8 @@ class Catalog:
                 old = known.get(id(raw))
                 same = old is not None and old.server_ident == idents[listing.name] and old.ident == names[name]
                 tools.append(old if old and same else Tool(listing.name, idents[listing.name], name, names[name], raw))
-            servers.append(Server(listing.name, idents[listing.name], listing.about, listing.trouble, tuple(tools)))
+            about, trouble = one_line(listing.about, _MAX_ABOUT), one_line(listing.trouble, _MAX_TROUBLE)
+            servers.append(Server(listing.name, idents[listing.name], about, trouble, tuple(tools)))
         catalog = cls(servers)
         if previous is not None and [*map(id, previous.tools)] == [*map(id, catalog.tools)]:
             catalog.__dict__["index"] = previous.index if "index" in previous.__dict__ else None
@@ -130,7 +139,7 @@ class Catalog:
             return False
 
     def find_server(self, name: str) -> Server | None:
-        return self._by_name.get(name) or self._by_name.get(name.lower())
+        return self._by_name.get(name) or self._by_name.get(name[:_LONGEST].lower())
 
     def get_server(self, name: str) -> Server:
         """Raises NotFound with the nearest names."""
@@ -140,12 +149,15 @@ class Catalog:
             hint = (
                 f"did you mean {' or '.join(near)}?" if near else f"servers: {', '.join(s.ident for s in self.servers)}"
             )
-            raise NotFound(f"there is no server {name!r}; {hint}", nearest=near)
+            raise NotFound(f"there is no server {brief(name, _COMPARED)}; {hint}", nearest=near)
         return server
 
     def get_tool(self, name: str) -> Tool:
         """By `server.tool` in any accepted spelling, `server__tool`, or the bare name where only one server has
         it. Raises UnknownTool with the nearest names."""
+        whole, name = name, name[:_LONGEST]
+        if whole != name:
+            raise UnknownTool(f"there is no tool {brief(name, _COMPARED)}; its name is too long")
         for separator in (".", "__", "/", ":"):
             head, found, rest = name.partition(separator)
             server = self.find_server(head) if found else None
@@ -163,10 +175,10 @@ class Catalog:
             return bare[0]
         near = [t.qualified for t in bare[:5]] or self.nearest_tools(name)
         hint = f"did you mean {' or '.join(near)}?" if near else "list_tools(query) finds tools"
-        raise UnknownTool(f"there is no tool {name!r}; {hint}", nearest=near)
+        raise UnknownTool(f"there is no tool {brief(name, _COMPARED)}; {hint}", nearest=near)
 
     def nearest_tools(self, name: str, limit: int = 3) -> list[str]:
-        head, _, rest = name.rpartition(".")
+        head, _, rest = name[:_LONGEST].rpartition(".")
         server = self.find_server(head) if head else None
         if server is not None:
             near = nearest(rest, [t.ident for t in server.tools], limit)

@@ -1,11 +1,20 @@
 """Long-form pages about servers and tools. Pure: what has to be fetched is given."""
 
 import platform
+from itertools import islice
 from typing import Any
 
+from mcpgate.catalog.brief import brief
 from mcpgate.catalog.catalog import Catalog, Server
 from mcpgate.catalog.stubs import stub
 from mcpgate.catalog.tools import Tool
+from mcpgate.telemetry.text import one_line, visible
+
+_MAX_INSTRUCTIONS = 50_000
+_MAX_NAME = 200
+_MAX_TOOLS = 2_000
+_MAX_ENTRIES = 200
+"""What a page takes of an upstream's texts and lists."""
 
 
 def server_page(
@@ -18,21 +27,25 @@ def server_page(
     """A server's own instructions, its tools by name, its resources and prompts."""
     lines = [f"# {server.ident}" + (f" — {server.about}" if server.about else "")]
     if server.ident != server.name:
-        lines.append(f"(configured as {server.name!r})")
+        lines.append(f"(configured as {brief(server.name, 200)})")
     if server.trouble:
         lines.append(f"Not usable now: {server.trouble}")
     if instructions:
-        lines += ["", instructions.strip()]
+        lines += ["", visible(instructions[:_MAX_INSTRUCTIONS].strip(), lines=True)]
     if server.tools:
-        lines += ["", f"## {len(server.tools)} tools", ", ".join(tool.ident for tool in server.tools)]
+        lines += ["", f"## {len(server.tools)} tools", _names(server)]
     if resources or templates:
         lines += ["", '## Resources (read one with read_docs("SERVER URI"))'.replace("SERVER", server.ident)]
         lines += [
-            _entry(r.get("uri"), r) for r in (*resources, *({**t, "uri": t.get("uriTemplate")} for t in templates))
+            _entry(r.get("uri"), r)
+            for r in (
+                *resources[:_MAX_ENTRIES],
+                *({**t, "uri": t.get("uriTemplate")} for t in templates[:_MAX_ENTRIES]),
+            )
         ]
     if prompts:
         lines += ["", '## Prompts (read one with read_docs("SERVER NAME"))'.replace("SERVER", server.ident)]
-        lines += [_prompt(prompt) for prompt in prompts]
+        lines += [_prompt(prompt) for prompt in prompts[:_MAX_ENTRIES]]
     return "\n".join(lines)
 
 
@@ -41,11 +54,11 @@ def tool_page(tool: Tool, observed: Any) -> str:
     lines = [stub(tool, observed)]
     annotations = tool.raw.get("annotations")
     if isinstance(annotations, dict) and annotations:
-        marks = [name for name, value in annotations.items() if value is True]
+        marks = [one_line(str(name), 60) for name, value in islice(annotations.items(), 20) if value is True]
         if marks:
             lines.append(f"# {', '.join(marks)}")
     if tool.ident != tool.name:
-        lines.append(f"# original name: {tool.name}")
+        lines.append(f"# original name: {visible(tool.name, limit=_MAX_NAME)}")
     return "\n".join(lines)
 
 
@@ -100,14 +113,25 @@ Here: {", ".join(available)}
 Not here: {", ".join(missing)}; nothing from PyPI."""
 
 
+def _names(server: Server) -> str:
+    shown = [tool.ident for tool in server.tools[:_MAX_TOOLS]]
+    more = len(server.tools) - len(shown)
+    return ", ".join(shown) + (f" and {more} more" if more else "")
+
+
 def _entry(name: Any, item: dict[str, Any]) -> str:
     about = item.get("description") or item.get("title") or item.get("name") or ""
-    kind = f" [{item['mimeType']}]" if isinstance(item.get("mimeType"), str) else ""
-    return f"- {name}{kind}: {' '.join(str(about).split())[:160]}"
+    kind = f" [{one_line(item['mimeType'], 60)}]" if isinstance(item.get("mimeType"), str) else ""
+    return f"- {_word(name, 500)}{kind}: {_word(about, 160)}"
 
 
 def _prompt(prompt: dict[str, Any]) -> str:
     arguments = prompt.get("arguments")
-    names = [str(a.get("name")) for a in arguments if isinstance(a, dict)] if isinstance(arguments, list) else []
-    about = " ".join(str(prompt.get("description") or "").split())[:160]
-    return f"- {prompt.get('name')}({', '.join(names)}): {about}"
+    given = arguments[:20] if isinstance(arguments, list) else []
+    names = [_word(a.get("name"), 60) for a in given if isinstance(a, dict)]
+    return f"- {_word(prompt.get('name'), 200)}({', '.join(names)}): {_word(prompt.get('description') or '', 160)}"
+
+
+def _word(value: Any, room: int) -> str:
+    """Something of an upstream's within a line."""
+    return one_line(value if isinstance(value, str) else brief(value, room), room)

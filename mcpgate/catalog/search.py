@@ -7,9 +7,11 @@ field before saturation (BM25F). Figures are in benchmarks/discovery/.
 
 import math
 import re
+from bisect import bisect_left
 from collections import defaultdict
-from collections.abc import Container, Sequence
+from collections.abc import Container, Iterator, Sequence
 from functools import lru_cache
+from itertools import islice, takewhile
 
 from mcpgate.catalog.tools import Tool
 
@@ -18,7 +20,17 @@ _NAME, _SERVER, _PARAMETER, _FIRST, _REST = 1.3, 2.5, 0.3, 1.0, 0.45
 """Weights of a word in the name, the server's name, a parameter's name, the first sentence, the rest; found by
 random search on every second request of benchmarks/discovery, and they hold on the others."""
 _SYNONYM = 0.55
+_MAX_QUERY = 1_000
 _MAX_QUERY_WORDS = 32
+"""Characters and words of a request that count."""
+_MAX_WORD = 40
+_MAX_NAME = 200
+_MAX_PARAMETERS = 200
+"""Characters of a word, characters of a name, and parameters of a tool that count."""
+_MAX_GUESSED = 8
+_MAX_VOCABULARY = 100_000
+_MAX_PREFIXED = 50
+"""Words of a request that may be typing errors, words that they are compared with, and words that begin alike."""
 _MAX_WORDS = 160
 """Words of one description that count; some servers ship whole manuals."""
 
@@ -101,15 +113,18 @@ class SearchIndex:
         average = sum(lengths) / len(lengths) if lengths else 1.0
         self._norms = [_K1 * (1 - _B + _B * length / average) for length in lengths]
         self._postings = dict(postings)
-        self._vocabulary = list(self._postings)
-        self._names = [frozenset(words(tool.name)) | frozenset(words(tool.server)) for tool in tools]
+        self._vocabulary = list(islice(self._postings, _MAX_VOCABULARY))
+        self._sorted = sorted(term for term in self._postings if len(term) >= 4)
+        self._names = [frozenset(words(tool.name[:_MAX_NAME])) | frozenset(words(tool.server)) for tool in tools]
 
     def search(
         self, query: str, limit: int, server: str | None = None, among: Container[int] | None = None
     ) -> list[Tool]:
         """The best matches, best first; at most `limit`, and only tools whose `id()` is in `among` if that is given.
         An empty list when no word of the query is known."""
+        query = query[:_MAX_QUERY]
         wanted = list(dict.fromkeys(words(query)))[:_MAX_QUERY_WORDS]
+        guesses = _MAX_GUESSED
         if not wanted:
             return []
         scores: dict[int, float] = defaultdict(float)
@@ -118,7 +133,9 @@ class SearchIndex:
         for word in wanted:
             best: dict[int, float] = {}
             weight_of_word = 0.0
-            for term, factor in self._variants(word):
+            is_new = word not in self._postings and len(word) >= 4
+            guesses -= is_new
+            for term, factor in self._variants(word, is_new and guesses >= 0):
                 posting = self._postings[term]
                 idf = math.log(1 + (len(self._tools) - len(posting) + 0.5) / (len(posting) + 0.5))
                 weight_of_word = max(weight_of_word, idf * factor)
@@ -149,12 +166,12 @@ class SearchIndex:
         )
         return [self._tools[n] for n in ranked[:limit]]
 
-    def _variants(self, word: str) -> list[tuple[str, float]]:
+    def _variants(self, word: str, guess: bool) -> list[tuple[str, float]]:
         found = {word: 1.0} if word in self._postings else {}
         for other in _synonyms().get(word, ()):
             if other in self._postings:
                 found.setdefault(other, _SYNONYM)
-        if word not in self._postings and len(word) >= 4:
+        if guess:
             # Not a known word: a typing error, or a part or a compound of known ones.
             from rapidfuzz import fuzz, process  # 26 ms that the first tools/list should not wait for
 
@@ -163,23 +180,28 @@ class SearchIndex:
                 word, self._vocabulary, scorer=fuzz.ratio, limit=4, score_cutoff=cutoff
             ):
                 found.setdefault(term, 0.8 * (score / 100) ** 2)
-            for term in self._vocabulary:
-                if len(term) >= 4 and (term.startswith(word) or word.startswith(term)):
-                    found.setdefault(term, 0.6)
+            for term in self._beginning_alike(word):
+                found.setdefault(term, 0.6)
         return list(found.items())
+
+    def _beginning_alike(self, word: str) -> Iterator[str]:
+        """Terms that begin with the word, and terms that the word begins with."""
+        start = bisect_left(self._sorted, word)
+        yield from takewhile(lambda term: term.startswith(word), self._sorted[start : start + _MAX_PREFIXED])
+        yield from (word[:end] for end in range(4, len(word)) if word[:end] in self._postings)
 
 
 def _weigh(tool: Tool) -> dict[str, float]:
     weights: dict[str, float] = defaultdict(float)
-    for text, weight in ((tool.name, _NAME), (tool.server, _SERVER)):
+    for text, weight in ((tool.name[:_MAX_NAME], _NAME), (tool.server, _SERVER)):
         for word in set(words(text)):
             weights[word] += weight
-    for name in tool.properties:
-        for word in words(name):
+    for name in islice(tool.properties, _MAX_PARAMETERS):
+        for word in words(name[:_MAX_NAME]):
             weights[word] += _PARAMETER
     first, _, rest = tool.description.partition(". ")
     title = tool.raw.get("title")
-    for word in words(f"{title} {first}" if isinstance(title, str) else first)[:60]:
+    for word in words(f"{title[:_MAX_NAME]} {first}" if isinstance(title, str) else first)[:60]:
         weights[word] += _FIRST
     for word in words(rest)[:_MAX_WORDS]:
         weights[word] += _REST
@@ -192,7 +214,7 @@ _WORD = re.compile(r"[^\W_]+")
 
 def words(text: str) -> list[str]:
     """The stems of a text's words; camelCase and snake_case split, common words left out."""
-    found = (word.lower() for word in _WORD.findall(_CAMEL.sub(" ", text[:20_000])))
+    found = (word.lower()[:_MAX_WORD] for word in _WORD.findall(_CAMEL.sub(" ", text[:20_000])))
     return [stem(word) for word in found if word not in _STOP]
 
 
@@ -227,4 +249,4 @@ def _synonyms() -> dict[str, frozenset[str]]:
 
 
 def _squeeze(text: str) -> str:
-    return re.sub(r"[\W_]+", "", text).lower()
+    return re.sub(r"[\W_]+", "", text[:_MAX_NAME]).lower()

@@ -96,10 +96,13 @@ def _looks_like_data(value: dict[Any, Any]) -> bool:
 
 def within(shape: Shape, most: int = _MAX_PARTS) -> Shape:
     """The shape without its deepest levels if it has grown to more than so many parts."""
-    for depth in range(2 * _MAX_DEPTH, 0, -1):
-        if sum(1 for _ in islice(_parts(shape), most + 1)) <= most:
-            return shape
-        shape = _without_below(shape, depth)
+    level, depth, parts = [shape], 0, 0
+    while level:
+        parts += len(level)
+        if parts > most:
+            return _without_below(shape, max(1, depth - 1))
+        level = [inner for part in level for inner in _below(part)]
+        depth += 1
     return shape
 
 
@@ -145,10 +148,11 @@ def _place(path: Path, name: str) -> Path:
     return f"{path}/{name.replace('~', '~0').replace('/', '~1')}"
 
 
-def _parts(shape: Shape) -> Iterator[Shape]:
-    yield shape
-    for _, inner, _ in _inside(shape, ""):
-        yield from _parts(inner)
+def _below(shape: Shape) -> list[Shape]:
+    """The shapes in a shape."""
+    found = [inner for kind in shape.get("anyOf", ()) for inner in _below(kind)]
+    found += shape.get("properties", {}).values()
+    return found + [inner for key in ("items", "additionalProperties") if isinstance(inner := shape.get(key), dict)]
 
 
 def _without_below(shape: Shape, depth: int) -> Shape:

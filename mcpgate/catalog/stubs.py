@@ -3,11 +3,14 @@
 import re
 from collections import Counter
 from collections.abc import Collection, Iterable
+from itertools import islice
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from mcpgate.catalog.search import words
 from mcpgate.catalog.tools import Tool
-from mcpgate.catalog.types import TypeWriter, comment, default_of, one_line
+from mcpgate.catalog.types import TypeWriter, comment, default_of
+from mcpgate.telemetry.text import one_line
 
 _SHORT_TYPE = 90
 """Characters of one type in a one-line shape, at most; a longer object is written by its keys."""
@@ -24,8 +27,13 @@ def call_shape(tool: Tool, observed: Any = None, room: int = 400, returns: int =
     return f"{tool.qualified}({_parameters(tool, room)}){_returns(tool, observed, returns)}"
 
 
-def _parameters(tool: Tool, room: int) -> str:
-    """With types where they fit, else optional ones by name, else all by name. Required ones are never left out."""
+_WRITTEN: WeakKeyDictionary[Tool, tuple[list[str], list[str]]] = WeakKeyDictionary()
+
+
+def _written(tool: Tool) -> tuple[list[str], list[str]]:
+    """The required parameters and the optional ones, with their types. Worked out once: a tool does not change."""
+    if (known := _WRITTEN.get(tool)) is not None:
+        return known
     writer = TypeWriter(tool.input_schema, "", inline=True)
     required, optional = [], []
     for ident, name in tool.parameters.items():
@@ -37,6 +45,13 @@ def _parameters(tool: Tool, room: int) -> str:
         default = default_of(schema)
         # What can be left out need not say that it can be None.
         optional.append(f"{ident}: {kind.removesuffix(' | None') if default == 'None' else kind} = {default}")
+    _WRITTEN[tool] = required, optional
+    return required, optional
+
+
+def _parameters(tool: Tool, room: int) -> str:
+    """With types where they fit, else optional ones by name, else all by name. Required ones are never left out."""
+    required, optional = _written(tool)
     if not required and not optional:
         takes_any = tool.open_ended and tool.input_schema not in ({}, True) and not _takes_nothing(tool)
         return "**arguments" if takes_any else ""
@@ -62,7 +77,7 @@ def summary(tool: Tool, room: int = 120, shared: Collection[str] = ()) -> str:
     if not told:
         return ""
     sentence = " ".join(told[:2]) if told[0].endswith(":") else told[0]
-    named = words(" ".join((tool.name, tool.server, *tool.properties)))
+    named = words(" ".join((tool.name[:200], tool.server, *islice(tool.properties, 200))))
     if set(words(sentence)) <= _EMPTY_WORDS.union(named):
         return ""
     return sentence if len(sentence) <= room else sentence[: room - 1].rstrip() + "…"

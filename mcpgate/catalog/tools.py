@@ -2,10 +2,17 @@
 
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import chain, islice
 from typing import Any
 
+from mcpgate.catalog.brief import brief
 from mcpgate.catalog.names import identifiers
+from mcpgate.telemetry.text import visible
 
+MAX_TEXT = 8_000
+"""Characters of a description that our pages and the search index take."""
+MAX_PARAMETERS = 1_000
+"""Parameters of one tool that have identifiers."""
 JsonSchema = dict[str, Any] | bool
 
 
@@ -27,8 +34,10 @@ class Tool:
 
     @cached_property
     def description(self) -> str:
+        """For our pages: the beginning, without what a terminal would obey. `raw` has it as it was sent."""
         text = self.raw.get("description") or self.raw.get("title") or ""
-        return text if isinstance(text, str) else str(text)
+        text = text[:MAX_TEXT] if isinstance(text, str) else brief(text, MAX_TEXT)
+        return visible(text.replace("\0", ""), lines=True)
 
     @cached_property
     def input_schema(self) -> JsonSchema:
@@ -66,7 +75,7 @@ class Tool:
         """The declared parameters, in the server's order."""
         schema = self.input_schema
         found = schema.get("properties") if isinstance(schema, dict) else None
-        return {str(k): v for k, v in found.items()} if isinstance(found, dict) else {}
+        return found if isinstance(found, dict) else {}
 
     @cached_property
     def required(self) -> frozenset[str]:
@@ -76,9 +85,12 @@ class Tool:
 
     @cached_property
     def parameters(self) -> dict[str, str]:
-        """Identifier → original property name; required ones first, else in the server's order."""
-        names = identifiers(self.properties)
-        ordered = sorted(self.properties, key=lambda n: n not in self.required)
+        """Identifier → original property name; required ones first, else in the server's order. Of very many, those
+        that are left over have their original names only."""
+        required = (name for name in self.properties if name in self.required)
+        optional = (name for name in self.properties if name not in self.required)
+        ordered = list(islice(chain(required, optional), MAX_PARAMETERS))
+        names = identifiers(ordered)
         return {names[n]: n for n in ordered}
 
     @cached_property

@@ -1,20 +1,39 @@
 """JSON Schema → Python type expressions. Pure, total: any JSON value in, a type out; what makes no sense
-becomes `Any` with a note. Understands draft-07 and 2020-12, and OpenAPI's `nullable`."""
+becomes `Any` with a note. Understands draft-07 and 2020-12, and OpenAPI's `nullable`. Bounded in the parts of a schema
+that are looked at and the characters that are written; what is over them is `Any`, or left out."""
 
 import json
 import keyword
 import re
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any
 from urllib.parse import unquote
 
+from mcpgate.catalog.brief import brief
 from mcpgate.catalog.names import class_name
+from mcpgate.telemetry.text import one_line
 
 _PLAIN = {"string": "str", "integer": "int", "number": "float", "boolean": "bool", "null": "None"}
+_PYTHON: tuple[tuple[str, type | tuple[type, ...]], ...] = (
+    ("str", str), ("bool", bool), ("int", int), ("float", float), ("list", list), ("dict", dict), ("None", type(None))
+)  # fmt: skip
 _RESERVED = frozenset({"Any", "Literal", "Never", "NotRequired", "TypedDict", "False", "None", "True"})
 _MAX_DEPTH = 24
 _MAX_STEPS = 10_000
+_MAX_STEPS_INLINE = 2_000
 """Schemas looked at for one tool; written in place, $refs to $refs grow exponentially."""
+_MAX_CHARS = 200_000
+_MAX_CHARS_INLINE = 50_000
+"""Characters written for one tool."""
+_MAX_INLINE = 1_000
+"""Characters of one object in place, of which a list shows a part."""
+_MAX_CLASSES = 200
+_MAX_PARTS = 200
+"""Properties, options and enum values of one schema that are written."""
+_MAX_VALUE = 200
+"""Characters of an enum value or a key; longer ones are not for typing."""
+_MAX_REF = 500
 _LIMITS = (
     ("minimum", "≥ {}"), ("exclusiveMinimum", "> {}"), ("maximum", "≤ {}"), ("exclusiveMaximum", "< {}"),
     ("multipleOf", "multiple of {}"), ("minLength", "≥ {} chars"), ("maxLength", "≤ {} chars"),
@@ -35,6 +54,11 @@ class TypeWriter:
     """Class name → its source, in the order of use."""
     notes: list[str] = field(default_factory=list)
     _steps: int = 0
+    _chars: int = 0
+    _numbers: dict[str, int] = field(default_factory=dict)
+    """What each class name has been counted up to."""
+    _named: dict[str, Any] | None = None
+    """What references other than paths lead to."""
     _by_ref: dict[str, str] = field(default_factory=dict)
     _by_schema: dict[str, str] = field(default_factory=dict)
 
@@ -47,8 +71,8 @@ class TypeWriter:
         if not isinstance(schema, dict):
             self._note(f"{name or 'schema'} is not a schema")
             return "Any"
-        self._steps += 1
-        if depth > _MAX_DEPTH or self._steps > _MAX_STEPS:
+        self._steps += 1 + len(schema) // 50
+        if depth > _MAX_DEPTH or self._is_full():
             return "Any"
         if isinstance(ref := schema.get("$ref", schema.get("$dynamicRef")), str):
             written = self._reference(ref, name, depth)
@@ -56,15 +80,21 @@ class TypeWriter:
             written = self._written(schema, name, depth)
         if schema.get("nullable") is True and "None" not in written.split(" | "):
             written = f"{written} | None"
+        self._chars += len(written)
         return written
+
+    def _is_full(self) -> bool:
+        steps, chars = (_MAX_STEPS_INLINE, _MAX_CHARS_INLINE) if self.inline else (_MAX_STEPS, _MAX_CHARS)
+        return self._steps > steps or self._chars > chars
 
     def _written(self, schema: dict[str, Any], name: str, depth: int) -> str:
         if "const" in schema:
             return _literal([schema["const"]])
         if isinstance(options := schema.get("enum"), list) and options:
-            return _literal(options)
+            return self._enum(options, name)
         for keyword_ in ("anyOf", "oneOf"):
             if isinstance(options := schema.get(keyword_), list) and options:
+                options = self._first(options, f"{name or 'schema'} has {len(options):,} forms")
                 if isinstance(schema.get("properties"), dict) and schema["properties"]:
                     if all(_is_constraint(o) for o in options):
                         break  # "one of these must be present": the object itself is the type
@@ -76,7 +106,7 @@ class TypeWriter:
         kind = schema.get("type")
         if isinstance(kind, list):
             one = {k: v for k, v in schema.items() if k != "type"}
-            kinds = dict.fromkeys(k for k in kind if isinstance(k, str))
+            kinds = dict.fromkeys(k for k in kind[:20] if isinstance(k, str))
             return self._union([self.write({**one, "type": k}, name, depth + 1) for k in kinds])
         if kind == "object" or (kind is None and ("properties" in schema or "additionalProperties" in schema)):
             return self._object(schema, name, depth)
@@ -88,6 +118,22 @@ class TypeWriter:
             self._note(f"{name or 'schema'} has the unknown type {str(kind)[:40]!r}")
         return "Any"
 
+    def _enum(self, values: list[Any], name: str) -> str:
+        """The values, or where these are too many their types and a note."""
+        short = [v for v in values[:_MAX_PARTS] if not isinstance(v, str) or len(v) <= _MAX_VALUE]
+        if len(short) == len(values):
+            return _literal(values)
+        first = [v for v in short if isinstance(v, (str, int)) and not isinstance(v, bool)][:20]
+        shown = ", ".join(brief(v, 40) for v in first)
+        self._note(f"{name or 'a value'} is one of {len(values):,} values, such as {shown}")
+        kinds = [kind for kind, types in _PYTHON if any(isinstance(v, types) for v in values[:_MAX_PARTS])]
+        return " | ".join(dict.fromkeys("int" if k == "bool" and "int" in kinds else k for k in kinds)) or "Any"
+
+    def _first(self, parts: list[Any], what: str) -> list[Any]:
+        if len(parts) > _MAX_PARTS:
+            self._note(f"{what}, of which {_MAX_PARTS} are shown")
+        return parts[:_MAX_PARTS]
+
     def _reference(self, ref: str, name: str, depth: int) -> str:
         if ref in self._by_ref:
             return self._by_ref[ref]
@@ -95,7 +141,7 @@ class TypeWriter:
         if target is None:
             self._note(f"{ref[:80]} cannot be resolved")
             return "Any"
-        short = ref.rsplit("/", 1)[-1].lstrip("#")
+        short = ref.rsplit("/", 1)[-1].lstrip("#")[:_MAX_VALUE]
         is_object = isinstance(target, dict) and ("properties" in target or target.get("type") == "object")
         if not self.inline and _is_record(target):
             # Named before it is written, for it may hold itself.
@@ -112,34 +158,35 @@ class TypeWriter:
         return written
 
     def _resolve(self, ref: str) -> Any:
+        if len(ref) > _MAX_REF:
+            return None
         own = self.root.get("$id") if isinstance(self.root, dict) else None
         if isinstance(own, str) and own.rstrip("#") and ref.partition("#")[0] == own.rstrip("#"):
             ref = "#" + ref.partition("#")[2]
         if not ref.startswith("#"):
-            return self._by_id(ref)
+            return self._by_name(ref)
         node = self.root
         for part in ref[1:].split("/")[1:] if ref.startswith("#/") else [ref[1:]] if ref != "#" else []:
             part = unquote(part).replace("~1", "/").replace("~0", "~")
             if isinstance(node, dict) and part in node:
                 node = node[part]
-            elif isinstance(node, list) and part.isdigit() and int(part) < len(node):
+            elif isinstance(node, list) and part.isdecimal() and int(part) < len(node):
                 node = node[int(part)]
             else:
-                return self._by_anchor(ref[1:])
+                return self._by_name(ref)
         return node
 
-    def _by_anchor(self, anchor: str) -> Any:
-        names = (("$anchor", anchor), ("$dynamicAnchor", anchor), ("$id", f"#{anchor}"))
-        return next((d for d in self._definitions() if any(d.get(key) == name for key, name in names)), None)
-
-    def _by_id(self, ref: str) -> Any:
-        return next((d for d in self._definitions() if d.get("$id") == ref), None)
-
-    def _definitions(self) -> list[dict[str, Any]]:
-        if not isinstance(self.root, dict):
-            return []
-        groups = [self.root.get("$defs"), self.root.get("definitions")]
-        return [d for group in groups if isinstance(group, dict) for d in group.values() if isinstance(d, dict)]
+    def _by_name(self, ref: str) -> Any:
+        """By `$id` or anchor, of the definitions."""
+        if self._named is None:
+            self._named = {}
+            groups = [self.root.get("$defs"), self.root.get("definitions")] if isinstance(self.root, dict) else []
+            for group in groups:
+                for part in islice(group.values(), _MAX_STEPS) if isinstance(group, dict) else ():
+                    for key, mark in (("$anchor", "#"), ("$dynamicAnchor", "#"), ("$id", "")):
+                        if isinstance(part, dict) and isinstance(name := part.get(key), str):
+                            self._named.setdefault(f"{mark}{name[:_MAX_REF]}", part)
+        return self._named.get(ref)
 
     def _all_of(self, schema: dict[str, Any], parts: list[Any], name: str, depth: int) -> str:
         merged: dict[str, Any] = {k: v for k, v in schema.items() if k != "allOf"}
@@ -147,10 +194,11 @@ class TypeWriter:
         for part in self._flattened(parts):
             if "properties" in part or part.get("type") == "object":
                 merged["type"] = "object"
-                merged["properties"] = {**_dict(merged.get("properties")), **_dict(part.get("properties"))}
-                merged["required"] = [*_list(merged.get("required")), *_list(part.get("required"))]
+                properties = {**_dict(merged.get("properties")), **_some(_dict(part.get("properties")))}
+                merged["properties"] = _some(properties)
+                merged["required"] = [*_list(merged.get("required")), *_list(part.get("required"))[:_MAX_PARTS]]
             elif part.keys() == {"required"}:
-                merged["required"] = [*_list(merged.get("required")), *_list(part["required"])]
+                merged["required"] = [*_list(merged.get("required")), *_list(part["required"])[:_MAX_PARTS]]
             else:
                 others.append(part)
         if merged.get("type") == "object" or "properties" in merged:
@@ -162,19 +210,22 @@ class TypeWriter:
     def _flattened(self, parts: list[Any]) -> list[dict[str, Any]]:
         """What an allOf is made of, through its $refs and the allOfs in it."""
         found: list[dict[str, Any]] = []
-        waiting, seen = [*parts], set()
-        while waiting and len(found) < 100:
-            part = waiting.pop(0)
+        waiting: list[Any] = parts[_MAX_PARTS - 1 :: -1]
+        seen: set[str] = set()
+        while waiting and len(found) < 100 and len(waiting) < 1_000:
+            part = waiting.pop()
+            self._steps += 1
             if not isinstance(part, dict):
                 continue
+            self._steps += len(part) // 50
             inner: list[Any] = []
             if isinstance(ref := part.get("$ref"), str):
                 inner = [] if ref in seen else [self._resolve(ref)]
                 seen.add(ref)
-            inner += _list(part.get("allOf"))
+            inner += _list(part.get("allOf"))[:_MAX_PARTS]
             rest = {k: v for k, v in part.items() if k not in ("$ref", "allOf")}
             found += [rest] if rest else []
-            waiting = [*inner, *waiting]
+            waiting += reversed(inner)
         return found
 
     def _array(self, schema: dict[str, Any], name: str, depth: int) -> str:
@@ -183,6 +234,7 @@ class TypeWriter:
         if isinstance(items, list):
             fixed, items = items, schema.get("additionalItems")
         if isinstance(fixed, list) and fixed:
+            fixed = self._first(fixed, f"{name or 'a list'} has {len(fixed):,} places")
             kinds = [self.write(item, f"{name}_{i}", depth + 1) for i, item in enumerate(fixed)]
             if items is False or (schema.get("maxItems") == len(fixed) == schema.get("minItems")):
                 return f"tuple[{', '.join(kinds)}]"
@@ -202,21 +254,30 @@ class TypeWriter:
                 return f"dict[str, {self.write(extra, name, depth + 1)}]"
             return "dict"
         if self.inline:
-            required = _required(schema)
-            parts = [
-                f"{_key(key)}{'' if key in required else '?'}: {self.write(sub, key, depth + 1)}"
-                for key, sub in properties.items()
-            ]
+            required, room = _required(schema), _MAX_INLINE
+            parts: list[str] = []
+            for key, sub in properties.items():
+                parts.append(f"{_key(key)}{'' if key in required else '?'}: {self.write(sub, key, depth + 1)}")
+                room -= len(parts[-1])
+                if room < 0 or self._is_full():
+                    break
             return "{" + ", ".join(parts) + "}"
+        if len(self.classes) >= _MAX_CLASSES:
+            return "dict"
+        if len(properties) > _MAX_PARTS:
+            self._note(f"{name or 'an object'} has {len(properties):,} keys, of which {_MAX_PARTS} are shown")
+            schema = {**schema, "properties": _some(properties)}
         return self._typed_dict(schema, name, depth)
 
     def _reserve(self, name: str) -> str:
         """A class name that is still free."""
-        chosen = base = class_name(self.prefix, name)
-        number = 1
+        base = class_name(self.prefix, name[:_MAX_VALUE])[:_MAX_VALUE]
+        number = self._numbers.get(base, 1)
+        chosen = base if number == 1 else f"{base}{number}"
         while chosen in self.classes or chosen in _RESERVED:
             number += 1
             chosen = f"{base}{number}"
+        self._numbers[base] = number
         self.classes[chosen] = ""
         return chosen
 
@@ -227,8 +288,9 @@ class TypeWriter:
         chosen = self._by_schema[key] = class_ or self._reserve(name)
         required = _required(schema)
         fields = []
-        for field_name, sub in schema["properties"].items():
+        for field_name, sub in _some(schema["properties"]).items():
             written = self.write(sub, field_name, depth + 1)
+            field_name = _cut(field_name)
             fields.append((field_name, written if field_name in required else f"NotRequired[{written}]", comment(sub)))
         if all(name.isidentifier() and not keyword.iskeyword(name) for name, _, _ in fields):
             body = "\n".join(f"    {n}: {t}{_behind(c)}" for n, t, c in fields)
@@ -243,14 +305,11 @@ class TypeWriter:
             self._by_schema[key] = same  # what a tool takes is often what it returns
             return same
         self.classes[chosen] = source
+        self._chars += len(source)
         return chosen
 
     def _union(self, kinds: list[str]) -> str:
-        flat: list[str] = []
-        for kind in kinds:
-            for part in _split_union(kind):
-                if part not in flat:
-                    flat.append(part)
+        flat = list(dict.fromkeys(part for kind in kinds for part in _split_union(kind)))
         if not flat:
             return "Any"
         if "Any" in flat:
@@ -264,6 +323,7 @@ class TypeWriter:
         return " | ".join(flat)
 
     def _note(self, text: str) -> None:
+        text = one_line(text, 300)
         if text not in self.notes and len(self.notes) < 5:
             self.notes.append(text)
 
@@ -274,10 +334,10 @@ def comment(schema: Any, room: int = 240) -> str:
         return ""
     parts = []
     text = schema.get("description")
-    if isinstance(text, str) and (text := one_line(text)):
-        parts.append(text if len(text) <= room else text[: room - 1].rstrip() + "…")
+    if isinstance(text, str) and (text := one_line(text, room)):
+        parts.append(text)
     for key in ("format", "pattern", "contentEncoding", "contentMediaType"):
-        if isinstance(value := schema.get(key), str) and (value := one_line(value)[:80]) and value not in parts:
+        if isinstance(value := schema.get(key), str) and (value := one_line(value, 80)) and value not in parts:
             parts.append(value if key == "format" else f"{key} {value}")
     for key, words in _LIMITS:
         value = schema.get(key)
@@ -288,21 +348,16 @@ def comment(schema: Any, room: int = 240) -> str:
         parts.append("unique")
     items = schema.get("items")
     if isinstance(items, dict) and isinstance(items.get("description"), str) and not parts:
-        parts.append("each: " + one_line(items["description"])[:room])
+        parts.append("each: " + one_line(items["description"], room))
     if schema.get("deprecated") is True:
         parts.append("deprecated")
     return "; ".join(parts)
 
 
-def one_line(text: str) -> str:
-    """The text as it can stand in a comment."""
-    return " ".join(text.replace("\0", "").split())
-
-
 def default_of(schema: Any) -> str:
     """Source of the default value; `...` where a value may be left out but no default is told."""
     if isinstance(schema, dict) and "default" in schema:
-        text = repr(schema["default"])
+        text = brief(schema["default"], 81)
         if len(text) <= 80 and "\n" not in text:
             return text
     return "..."
@@ -337,14 +392,31 @@ def _required(schema: dict[str, Any]) -> set[str]:
 
 
 def _fingerprint(schema: dict[str, Any]) -> str:
+    """The same for schemas that say the same, if they are small."""
+    left, waiting = 2_000, [schema]
+    while waiting:
+        part = waiting.pop()
+        left -= 1 + (len(part) >> 8 if isinstance(part, str) else 0)
+        if left < 0 or (isinstance(part, (dict, list)) and len(part) > left):
+            return str(id(schema))
+        waiting += part.values() if isinstance(part, dict) else part if isinstance(part, list) else ()
     try:
         return json.dumps(schema, sort_keys=True, default=str)
-    except RecursionError:
+    except (RecursionError, ValueError):
         return str(id(schema))
+
+
+def _cut(key: str) -> str:
+    return key if len(key) <= _MAX_VALUE else f"{key[: _MAX_VALUE - 1]}…"
+
+
+def _some(properties: dict[str, Any]) -> dict[str, Any]:
+    return properties if len(properties) <= _MAX_PARTS else dict(islice(properties.items(), _MAX_PARTS))
 
 
 def _key(name: str) -> str:
     """A key as it stands in an object that is written in place."""
+    name = _cut(name)
     return name if re.fullmatch(r"[\w$@.\-/]+", name) else repr(name)
 
 
@@ -362,6 +434,8 @@ def _variant(option: Any, name: str, index: int) -> str:
 
 
 def _split_union(kind: str) -> list[str]:
+    if " | " not in kind:
+        return [kind]
     parts, depth, start, quote, escaped = [], 0, 0, "", False
     for i, char in enumerate(kind):
         if quote:
