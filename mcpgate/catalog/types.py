@@ -5,6 +5,7 @@ that are looked at and the characters that are written; what is over them is `An
 import json
 import keyword
 import re
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
@@ -20,7 +21,7 @@ _PYTHON: tuple[tuple[str, type | tuple[type, ...]], ...] = (
 )  # fmt: skip
 _RESERVED = frozenset({"Any", "Literal", "Never", "NotRequired", "TypedDict", "False", "None", "True"})
 _MAX_DEPTH = 24
-_MAX_STEPS = 10_000
+_MAX_STEPS = 5_000
 _MAX_STEPS_INLINE = 2_000
 """Schemas looked at for one tool; written in place, $refs to $refs grow exponentially."""
 _MAX_CHARS = 200_000
@@ -61,6 +62,8 @@ class TypeWriter:
     """What references other than paths lead to."""
     _by_ref: dict[str, str] = field(default_factory=dict)
     _by_schema: dict[str, str] = field(default_factory=dict)
+    _fingerprints: dict[int, tuple[Any, str]] = field(default_factory=dict)
+    """By `id()`, with the schema, so that no other takes its place."""
 
     def write(self, schema: Any, name: str = "", depth: int = 0) -> str:
         """The type of `schema`; `name` is where it stands, for naming classes."""
@@ -281,8 +284,19 @@ class TypeWriter:
         self.classes[chosen] = ""
         return chosen
 
+    def _fingerprint(self, schema: dict[str, Any]) -> str:
+        """The same for schemas that say the same, if they are small."""
+        if id(schema) not in self._fingerprints:
+            parts, text = _parts_of(schema, 1_000), f"no. {len(self._fingerprints)}"
+            self._steps += parts // 20
+            if parts <= 1_000:
+                with suppress(RecursionError, ValueError):
+                    text = json.dumps(schema, sort_keys=True, default=str)
+            self._fingerprints[id(schema)] = schema, text
+        return self._fingerprints[id(schema)][1]
+
     def _typed_dict(self, schema: dict[str, Any], name: str, depth: int, class_: str | None = None) -> str:
-        key = _fingerprint(schema)
+        key = self._fingerprint(schema)
         if class_ is None and key in self._by_schema:
             return self._by_schema[key]
         chosen = self._by_schema[key] = class_ or self._reserve(name)
@@ -391,19 +405,21 @@ def _required(schema: dict[str, Any]) -> set[str]:
     return {r for r in _list(schema.get("required")) if isinstance(r, str)}
 
 
-def _fingerprint(schema: dict[str, Any]) -> str:
-    """The same for schemas that say the same, if they are small."""
-    left, waiting = 2_000, [schema]
+def _parts_of(schema: Any, most: int) -> int:
+    """How many parts a schema has, long texts as several; more than `most` as soon as that is clear."""
+    found = 0
+    waiting = [schema]
     while waiting:
         part = waiting.pop()
-        left -= 1 + (len(part) >> 8 if isinstance(part, str) else 0)
-        if left < 0 or (isinstance(part, (dict, list)) and len(part) > left):
-            return str(id(schema))
-        waiting += part.values() if isinstance(part, dict) else part if isinstance(part, list) else ()
-    try:
-        return json.dumps(schema, sort_keys=True, default=str)
-    except (RecursionError, ValueError):
-        return str(id(schema))
+        found += 1 + (len(part) >> 8 if isinstance(part, str) else 0)
+        if found > most or (isinstance(part, (dict, list)) and len(part) > most):
+            return most + 1
+        if isinstance(part, dict):
+            waiting += part
+            waiting += part.values()
+        elif isinstance(part, list):
+            waiting += part
+    return found
 
 
 def _cut(key: str) -> str:

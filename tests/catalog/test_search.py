@@ -1,10 +1,14 @@
 import time
+from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from mcpgate.catalog.catalog import Catalog, ServerListing
 from mcpgate.catalog.search import SearchIndex, stem, words
-from tests.catalog.schemas import captured_catalogs, captured_tools
+from tests.catalog.schemas import captured_catalogs, captured_tools, taking, tool
+from tests.catalog.work import work_of
 
 _TOOLS = {
     "files": {
@@ -113,3 +117,36 @@ def test_a_search_over_all_captured_tools_takes_milliseconds_and_every_tool_is_f
     missed = [tool for tool in wanted if tool.name not in {t.name for t in index.search(tool.name, 12)}]
     assert missed == []
     assert (time.perf_counter() - started) / len(wanted) < 0.1
+
+
+def test_a_request_of_megabytes_is_cut_and_answered() -> None:
+    tools = [tool(taking(), f"read_{i}", "Reads a file.") for i in range(50)]
+    index = SearchIndex(tools)
+    found: list[Any] = []
+    assert work_of(lambda: found.extend(index.search("read a file " + "zzzz yyyy " * 1_500_000, 5))) < 20_000
+    assert len(found) == 5
+
+
+def test_a_hostile_server_adds_a_bounded_number_of_words() -> None:
+    huge = tool(
+        taking(**{f"parameter_{i}_{'x' * 1_000}": {} for i in range(5_000)}),
+        "n" * 1_000_000,
+        " ".join(f"word{i}" for i in range(1_000_000)),
+    )
+    index: list[SearchIndex] = []
+    assert work_of(lambda: index.append(SearchIndex([huge]))) < 50_000
+    assert work_of(lambda: index[0].search(" ".join(f"ward{i}" for i in range(1_000)), 5)) < 50_000
+
+
+@given(
+    st.lists(st.text("abcd", min_size=4, max_size=8), min_size=1, max_size=8), st.text("abcd", min_size=4, max_size=8)
+)
+def test_a_word_that_is_not_known_finds_every_tool_whose_words_begin_alike(names: list[str], request: str) -> None:
+    tools = [tool(taking(), name) for name in dict.fromkeys(names)]
+    known = {term for name in names for term in words(name)}
+    for word in set(words(request)) - known:
+        alike = [
+            t for t in tools if any(len(w) >= 4 and (w.startswith(word) or word.startswith(w)) for w in words(t.name))
+        ]
+        found = SearchIndex(tools).search(request, 100)
+        assert len(word) < 4 or {id(t) for t in alike} <= {id(t) for t in found}

@@ -3,14 +3,18 @@
 import ast
 import builtins
 import time
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 
+from mcpgate.catalog.docs import tool_page
 from mcpgate.catalog.stubs import call_shape, shared_sentences, stub, summary
 from mcpgate.catalog.tools import Tool
+from mcpgate.telemetry.text import visible
 from tests.catalog.schemas import ANY_JSON, ANY_SCHEMA, captured_catalogs, captured_tools, taking, tool
+from tests.catalog.work import work_of
 
 _KNOWN = frozenset({"Any", "Literal", "Never", "NotRequired", "TypedDict", *dir(builtins)})
 
@@ -412,3 +416,82 @@ def test_every_tool_of_every_captured_server_has_a_correct_stub() -> None:
     assert len(tools) > 400
     for subject in tools:
         assert "schema has faults" not in check_stub(subject)
+
+
+def _many(number: int, schema: Any) -> dict[str, Any]:
+    return taking(**{f"p{i}": schema for i in range(number)})
+
+
+def _deep(levels: int, wrap: Callable[[Any], Any], schema: Any) -> Any:
+    for _ in range(levels):
+        schema = wrap(schema)
+    return schema
+
+
+HUGE: dict[str, Any] = {
+    "values": taking(p={"enum": [f"v{i}" for i in range(100_000)]}),
+    "long values": taking(p={"enum": ["x" * 1_000_000 + str(i) for i in range(20)]}),
+    "a description": taking(p={"type": "string", "description": "word " * 2_000_000}),
+    "a default": taking(p={"default": list(range(1_000_000))}),
+    "levels": taking(p=_deep(5_000, lambda inner: {"items": inner}, {})),
+    "parameters": _many(100_000, {"type": "string"}),
+    "keys": taking(p=_many(100_000, {"type": "string"})),
+    "long keys": taking(p=taking(**{"k" * 1_000_000 + str(i): {"type": "string"} for i in range(20)})),
+    "classes": _many(900, taking(x=taking(y={"type": "string"}))),
+    "classes of one name": taking(p=taking(**{f"p{'-' * i}": taking(x={"const": i}) for i in range(500)})),
+    "forms": taking(p={"anyOf": [taking(**{f"a{i}": {"type": "integer"}}) for i in range(50_000)]}),
+    "parts": taking(p={"allOf": [taking(**{f"a{i}": {"type": "integer"}}) for i in range(50_000)]}),
+    "parts that are none": taking(p={"allOf": [1] * 200_000}),
+    "references to nowhere": {
+        **taking(**{f"p{i}": {"$ref": f"#x{i}"} for i in range(900)}),
+        "$defs": {f"d{i}": {"$anchor": f"a{i}"} for i in range(50_000)},
+    },
+    "long references": taking(**{f"p{i}": {"$ref": "#/" + "a/" * 500_000} for i in range(10)}),
+    "types": taking(p={"type": ["string", "integer"] * 50_000}),
+    "places": taking(p={"prefixItems": [{"type": "string"}] * 50_000}),
+    "unions": taking(p=_deep(20, lambda inner: {"anyOf": [inner, taking(a=inner)]}, {"type": "string"})),
+    "references to references": {
+        **taking(p={"$ref": "#/$defs/a0"}),
+        "$defs": {
+            f"a{i}": {"anyOf": [taking(x={"$ref": f"#/$defs/a{i + 1}"}), {"items": {"$ref": f"#/$defs/a{i + 1}"}}]}
+            for i in range(40)
+        },
+    },
+    "all of twice": {
+        **taking(p={"$ref": "#/$defs/a0"}),
+        "$defs": {f"a{i}": {"allOf": [{"$ref": f"#/$defs/a{i + 1}"}] * 2} for i in range(60)},
+    },
+}
+
+
+@pytest.mark.parametrize("name", HUGE)
+def test_a_schema_of_any_size_becomes_a_stub_of_bounded_size_in_bounded_steps(name: str) -> None:
+    subject = tool(HUGE[name], output=HUGE[name], description="A sentence. " * 1_000_000)
+    said: list[str] = []
+    work = work_of(lambda: said.extend((check_stub(subject), call_shape(subject), summary(subject))))
+    parsed = work_of(lambda: ast.parse(said[0])) + work_of(lambda: list(ast.walk(ast.parse(said[0]))))
+    assert work - 3 * parsed < 600_000
+    assert len(said[0]) < 150_000 and len(said[1]) < 700 and len(said[2]) < 200
+
+
+def test_an_enum_of_very_many_values_says_how_many_and_which_come_first() -> None:
+    text = check_stub(tool(taking(p={"enum": [f"zone_{i}" for i in range(5_000)]})))
+    assert "    p: str = ...," in text
+    assert "p is one of 5,000 values, such as 'zone_0', 'zone_1'" in text
+
+
+def test_nothing_that_a_terminal_obeys_gets_into_a_stub() -> None:
+    evil = "\x1b]0;title\x07\x1b[2K\r\u202e"
+    schema = taking(
+        **{f"p{evil}": {"type": evil, "description": evil, "format": evil, "default": evil, "enum": [evil]}}
+    )
+    subject = tool({**schema, "title": evil}, name=f"x{evil}", description=f"It says {evil}\nand more.", output=schema)
+    for text in (check_stub(subject), call_shape(subject), summary(subject), tool_page(subject, None)):
+        assert not set(text) & set("\x1b\x07\r\u202e")
+
+
+@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(ANY_SCHEMA, ANY_JSON)
+def test_of_no_schema_at_all_a_control_character_reaches_the_stub(schema: Any, description: Any) -> None:
+    text = stub(tool(schema, description=description, output=schema))
+    assert visible(text, lines=True) == text
