@@ -25,7 +25,7 @@ _FLUSH_EVERY_S = 5.0
 _ROLL_UP_EVERY_S = 60.0
 _FIXED = (
     *("server.host", "server.port", "server.max_body_mib", "storage.url", "storage.counters", "sandbox.engine"),
-    *("sandbox.warm", "sandbox.isolation", "sandbox.allow_unlocked", "sandbox.max_executions"),
+    *("sandbox.warm", "sandbox.recycle", "sandbox.isolation", "sandbox.allow_unlocked", "sandbox.max_executions"),
     *("sandbox.max_sessions", "sandbox.max_session_mib", "sandbox.max_sessions_in_all", "sandbox.session_idle_s"),
 )
 """Settings that a running gateway cannot change."""

@@ -1,6 +1,5 @@
 """What the model reads of an execution: what the code printed and returned, images as images, errors with one hint."""
 
-import contextlib
 import dataclasses
 from collections.abc import Iterator
 from typing import Any
@@ -237,6 +236,8 @@ def _meant(name: str, catalog: Catalog) -> list[str]:
     servers = nearest(name, [server.ident for server in catalog.servers], 2)
     tools = [tool.qualified for server in catalog.servers if (tool := server.accepted.get(name))][:3]
     if "__" in name and not tools:
-        with contextlib.suppress(UnknownTool):
+        try:
             return [f"{catalog.get_tool(name).qualified}(…)"]
+        except UnknownTool as error:
+            tools = [f"{near}(…)" for near in error.data.get("nearest", ())][:2]
     return servers or tools

@@ -6,7 +6,7 @@ from typing import Any
 
 from mcpgate.catalog.arguments import ArgumentFault, bind, check
 from mcpgate.catalog.learned import Memory
-from mcpgate.catalog.stubs import call_shape
+from mcpgate.catalog.stubs import call_shape, stub
 from mcpgate.catalog.tools import Tool
 from mcpgate.codemode.handles import HandleStore, Kept
 from mcpgate.codemode.values import error_of, value_of
@@ -18,6 +18,9 @@ from mcpgate.proxy.views import Views
 from mcpgate.upstream.connection import RpcError
 from mcpgate_sandbox.engine import Handle
 from mcpgate_sandbox.errors import ToolFailed
+
+_MAX_HELP = 40
+"""Tools of a server that help() shows."""
 
 
 class Bridge:
@@ -93,16 +96,31 @@ class Bridge:
         return value
 
     def host_call(self, caller: Caller, name: str, arguments: list[Any]) -> Any:
-        """What the guest's helpers ask for: `@tools`, `@load`, `@bytes`. Called from the guest's thread."""
+        """What the guest's helpers ask for: `@tools`, `@help`, `@load`, `@bytes`. Called from the guest's thread."""
         argument = arguments[0] if arguments and isinstance(arguments[0], str) else ""
         if name == "@tools":
             return self.tool_names(caller, argument)
+        if name == "@help":
+            return self._help(caller, argument)
         kept = self._get(caller, argument)
         if name == "@load":
             return handle_of(kept) if kept.data is not None else kept.value
         if name == "@bytes" and kept.data is not None:
             return kept.data
         raise ToolFailed(f"{argument} holds no bytes; load({argument!r}) gives its value")
+
+    def _help(self, caller: Caller, name: str) -> str:
+        """The stub of a tool; of a server, how each of its tools is called."""
+        catalog = self._views.catalog_of(caller)
+        if (server := catalog.find_server(name)) is not None:
+            shapes = [self.shape(caller, tool) for tool in server.tools[:_MAX_HELP]]
+            more = len(server.tools) - len(shapes)
+            return "\n".join([server.about or server.name, *shapes, *([f"… {more} more"] if more else [])])
+        try:
+            tool = catalog.get_tool(name)
+        except McpgateError as error:
+            raise ToolFailed(error.message) from None
+        return stub(tool, self._learned.observed(tool, caller.id))
 
     def _get(self, caller: Caller, id: str) -> Kept:
         try:

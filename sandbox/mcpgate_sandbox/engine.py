@@ -54,7 +54,8 @@ raises ToolFailed. Runs on the caller's event loop; cancelled when the execution
 
 HostCall = Callable[[str, list[Any]], Any]
 """`host_call("@load", ["r7"])`: what the guest's own helpers ask for: `@tools` (a server's tools: accepted name
-→ identifier), `@load`, `@bytes`. Called in the guest's thread; may raise ToolFailed."""
+→ identifier), `@help` (text about a tool or a server), `@load`, `@bytes`. Called in the guest's thread; may raise
+ToolFailed."""
 
 
 @dataclass(frozen=True, slots=True)

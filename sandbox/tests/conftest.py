@@ -131,6 +131,7 @@ NOT_RESTRICTED = {
     "test_except_star_catches_what_a_task_group_collected": [""],
     "test_a_server_called_like_a_package_keeps_its_tools_after_importing_a_submodule": [""],
     "test_calls_overlap": ["asyncio.Runner", "a new event loop"],
+    "test_an_event_loop_can_be_asked_for_before_there_is_one": ["asyncio.get_event_loop().run_until_complete(main())"],
     "test_the_result_of": ["try:\n    return 1\nexcept* ValueError:\n    pass", "__import__('uuid').UUID(int=5)"],
     "test_ordinary_python": [
         *("except star", "sqlite3", "minidom", "zipfile", "configparser", "pickle", "pickle of one's own class"),

@@ -296,3 +296,25 @@ async def test_two_servers_of_a_thousand_tools_each_stay_quick() -> None:
                 )
             answer = await run(opened, "left.tool_999(value='x')")
         assert answer == 'tool_999 called with {"value": "x"}'
+
+
+async def test_help_shows_how_a_tool_is_called_and_ends_nothing() -> None:
+    async with gateway({"raw": raw()}) as opened:
+        answer = await opened.metatools.execute_code(RequestContext(LOCAL), "help(raw.add)\nhelp(raw)\nprint('on')")
+        assert not answer.is_error
+        assert "def add(" in answer.text and "raw.echo(" in answer.text and answer.text.endswith("on")
+
+
+@pytest.mark.parametrize(
+    ("code", "hint"),
+    [
+        ("import rw", "only the standard library is here"),
+        ("raw__ech()", "did you mean"),
+        ("raw__echo(text='x')", "did you mean raw.echo(…)"),
+        ("call_tool('x')", "the servers are raw"),
+    ],
+)
+async def test_an_error_s_hint_names_the_nearest_right_thing(code: str, hint: str) -> None:
+    async with gateway({"raw": raw()}) as opened:
+        answer = await opened.metatools.execute_code(RequestContext(LOCAL), code)
+        assert answer.is_error and hint in answer.text

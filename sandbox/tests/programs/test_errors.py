@@ -50,8 +50,8 @@ async def test_a_lone_error_of_a_task_group_is_shown_as_itself(run: Run) -> None
     assert (error.type, error.tool) == ("ToolError", "fail")
 
 
-@pytest.mark.parametrize("code", ["raise SystemExit(3)", "import sys; sys.exit(3)", "exit(3)", "quit()"])
-async def test_leaving_the_interpreter_is_an_error_like_any_other(code: str, run: Run) -> None:
+@pytest.mark.parametrize("code", ["raise SystemExit(3)", "import sys; sys.exit(3)", "exit(3)", "quit(2)"])
+async def test_leaving_the_interpreter_with_a_status_is_an_error_like_any_other(code: str, run: Run) -> None:
     outcome = await run(code)
     assert isinstance(outcome.error, CodeFailed) and outcome.error.type in ("SystemExit", "NameError")
 

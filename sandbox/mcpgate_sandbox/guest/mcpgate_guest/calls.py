@@ -14,6 +14,7 @@ from typing import Any
 import wit_world
 
 from mcpgate_guest import wire
+from mcpgate_guest.errors import ToolError
 
 _waiting: dict[int, "Pending"] = {}
 """Calls that have no answer yet."""
@@ -243,4 +244,7 @@ class Server:
         return sorted({name for name in self._names() if name.isidentifier()})
 
     def __repr__(self) -> str:
-        return f"<server {self._name}: {len(dir(self))} tools>"
+        try:
+            return f"<server {self._name}: {len(dir(self))} tools>"
+        except ToolError:
+            return f"<server {self._name}>"

@@ -168,6 +168,11 @@ class InlineExecutor(concurrent.futures.Executor):
         return future
 
 
+def get_event_loop() -> asyncio.AbstractEventLoop:
+    """The running loop, else a new one, as asyncio did before Python 3.14: older programs begin with it."""
+    return asyncio._get_running_loop() or Loop()
+
+
 def install() -> None:
     """Put the above in asyncio's and time's places. Build time only."""
     concurrent.futures.ThreadPoolExecutor = concurrent.futures.thread.ThreadPoolExecutor = InlineExecutor
@@ -179,6 +184,7 @@ def install() -> None:
         module.gather = gather
     asyncio.tasks._ensure_future = ensure_future
     asyncio.run = asyncio.runners.run = run
+    asyncio.get_event_loop = asyncio.events.get_event_loop = get_event_loop
     asyncio.new_event_loop = asyncio.events.new_event_loop = Loop
     asyncio.to_thread = asyncio.threads.to_thread = to_thread
     time.sleep = sleep

@@ -94,6 +94,17 @@ def _no_input(prompt: object = "") -> str:
     raise EOFError("there is nobody to type an answer here")
 
 
+def _help(thing: Any = None) -> None:
+    """help(server.tool): what describe_tools shows. There is no pager here, and nobody to press a key."""
+    if isinstance(thing, (calls.Tool, calls.Server)):
+        name = f"{thing._server}.{thing.__name__}" if isinstance(thing, calls.Tool) else thing._name
+        print(wire.call("@help", [[name], {}]))
+    elif thing is None:
+        print("help(server.tool) shows how a tool is called; dir(server) lists a server's tools.")
+    else:
+        print(inspect.getdoc(thing) or repr(thing))
+
+
 def _load(id: str) -> Any:
     """load("r7"): a value that an earlier execution left behind."""
     return wire.call("@load", [[id], {}])
@@ -120,6 +131,7 @@ def _prepare() -> None:
     dialect.builtins.update(
         {
             "input": _no_input,
+            "help": _help,
             "ToolError": ToolError,
             "ArgumentError": ArgumentError,
             "load": _load,
@@ -199,12 +211,15 @@ def run(code: str, opts_json: str) -> str:
         return json.dumps({"error": _report(error, code)})
     try:
         result = _execute(program, _namespace)
+        if inspect.iscoroutine(result):  # `main()` as the last line, which a notebook would await
+            result = eventloop.run_in_fresh_loop(result)
         result = calls.value_of(result)
         for failure in calls.drain():
             print(failure, file=stderr)
         outcome = "{}" if result is None else '{"result":' + wire.encode_result(result) + "}"
     except BaseException as error:
-        outcome = json.dumps({"error": _report(error, code)})
+        done = type(error) is SystemExit and error.code in (None, 0)  # sys.exit() at the end of a script
+        outcome = "{}" if done else json.dumps({"error": _report(error, code)})
     calls.forget()
     try:
         stdout.flush()

@@ -3,6 +3,7 @@ expression, and one meaning for `x = files.read(…)` with and without `await`. 
 
 import ast
 import inspect
+import sys
 import types
 from collections.abc import Callable
 from typing import Any
@@ -43,6 +44,8 @@ def compile_program(source: str, servers: frozenset[str], restrict: Restrict | N
     program's. A coroutine function if the program awaits. `restrict` has the last word on each statement. Raises
     SyntaxError with the model's own line numbers."""
     tree = ast.parse(source, FILENAME)
+    if "import" in source:
+        tree = _ServerImports(servers).visit(tree)
     nodes = list(ast.walk(tree))
     bound: set[str] = set()
     waits = _survey(tree, bound)
@@ -60,6 +63,37 @@ def compile_program(source: str, servers: frozenset[str], restrict: Restrict | N
     # Without these flags locals() are the globals, as they are at the top of a module.
     flags = code.co_flags & ~(inspect.CO_OPTIMIZED | inspect.CO_NEWLOCALS)
     return code.replace(co_name="<module>", co_qualname="<module>", co_flags=flags)
+
+
+class _ServerImports(ast.NodeTransformer):
+    """`import files` and `from files import read` of a server, which is a global and no module: models write them
+    often. A standard module of that name is imported as ever."""
+
+    def __init__(self, servers: frozenset[str]) -> None:
+        self._servers = servers - sys.stdlib_module_names
+
+    def visit_Import(self, node: ast.Import) -> Any:
+        modules = [alias for alias in node.names if alias.name not in self._servers]
+        if len(modules) == len(node.names):
+            return node
+        named = [alias for alias in node.names if alias.name in self._servers and alias.asname]
+        made: list[ast.stmt] = [self._assign(alias.asname or "", ast.Name(alias.name, ast.Load())) for alias in named]
+        if modules:
+            made.append(ast.Import(modules))
+        return [ast.copy_location(one, node) for one in made or [ast.Pass()]]
+
+    def visit_ImportFrom(self, node: ast.ImportFrom) -> Any:
+        if node.level or node.module not in self._servers or node.names[0].name == "*":
+            return node
+        server = ast.Name(node.module, ast.Load())
+        made = [
+            self._assign(alias.asname or alias.name, ast.Attribute(server, alias.name, ast.Load()))
+            for alias in node.names
+        ]
+        return [ast.copy_location(one, node) for one in made]
+
+    def _assign(self, name: str, value: ast.expr) -> ast.stmt:
+        return ast.fix_missing_locations(ast.Assign([ast.Name(name, ast.Store())], value, lineno=1, col_offset=0))
 
 
 def _compile_function(body: list[ast.stmt], waits: bool) -> types.CodeType:

@@ -91,7 +91,10 @@ def simplify(value: Any) -> Any:
     if isinstance(value, enum.Enum):
         return value.value
     if isinstance(value, decimal.Decimal):
-        return int(value) if value == value.to_integral_value() else float(value)
+        if value == value.to_integral_value():
+            return int(value)
+        nearest = float(value)
+        return nearest if decimal.Decimal(repr(nearest)) == value else str(value)
     if isinstance(value, (uuid.UUID, pathlib.PurePath, fractions.Fraction, datetime.timedelta)):
         return str(value)
     if isinstance(value, (bytes, bytearray, memoryview)):
