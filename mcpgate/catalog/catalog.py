@@ -85,16 +85,16 @@ class Catalog:
         idents = server_identifiers(listing.name for listing in listings)
         known = {id(t.raw): t for s in (previous.servers if previous else ()) for t in s.tools}
         servers = []
+        before = {server.name: server for server in (previous.servers if previous else ())}
         for listing in sorted(listings, key=lambda li: idents[li.name]):
-            names = identifiers(str(tool["name"]) for tool in listing.tools)
-            tools = []
-            for raw in listing.tools:
-                name = str(raw["name"])
-                old = known.get(id(raw))
-                same = old is not None and old.server_ident == idents[listing.name] and old.ident == names[name]
-                tools.append(old if old and same else Tool(listing.name, idents[listing.name], name, names[name], raw))
+            ident, old = idents[listing.name], before.get(listing.name)
+            if old is not None and old.ident == ident and [*map(id, listing.tools)] == [id(t.raw) for t in old.tools]:
+                tools = old.tools
+            else:
+                names = identifiers(str(tool["name"]) for tool in listing.tools)
+                tools = tuple(_tool(listing.name, ident, names[str(raw["name"])], raw, known) for raw in listing.tools)
             about, trouble = one_line(listing.about, _MAX_ABOUT), one_line(listing.trouble, _MAX_TROUBLE)
-            servers.append(Server(listing.name, idents[listing.name], about, trouble, tuple(tools)))
+            servers.append(Server(listing.name, ident, about, trouble, tools))
         catalog = cls(servers)
         if previous is not None and [*map(id, previous.tools)] == [*map(id, catalog.tools)]:
             catalog.__dict__["index"] = previous.index if "index" in previous.__dict__ else None
@@ -186,6 +186,14 @@ class Catalog:
                 return [f"{server.ident}.{n}" for n in near]
         found = nearest(name, [tool.qualified for tool in self.tools] if len(self.tools) < 3000 else [], limit)
         return found or [tool.qualified for tool in self.search(name, limit)]
+
+
+def _tool(server: str, server_ident: str, ident: str, raw: dict[str, Any], known: dict[int, Tool]) -> Tool:
+    """The tool, taken over if it is known and its identifiers are still the same."""
+    old = known.get(id(raw))
+    if old is not None and old.server_ident == server_ident and old.ident == ident:
+        return old
+    return Tool(server, server_ident, str(raw["name"]), ident, raw)
 
 
 def nearest(word: str, candidates: Iterable[str], limit: int = 3, cutoff: int = 60) -> list[str]:
