@@ -78,20 +78,20 @@ class Document:
         except (_Spent, RecursionError):
             return None
 
-    def target_of(self, ref: str) -> Any:
+    def target_of(self, ref: Any, steps: Steps) -> Any:
         """What a reference leads to; None where this is another document, or is not clear."""
+        if not isinstance(ref, str) or len(ref) > _MAX_REF:
+            return None
         if ref not in self._targets:
+            steps.take(_FINDING)
             self._targets[ref] = self._find(ref)
         return self._targets[ref]
 
     def _find(self, ref: str) -> Any:
-        if len(ref) > _MAX_REF:
-            return None
         named = self._index()
-        base = self.root.get(self._id_keyword)
-        if isinstance(base, str) and len(base) <= _MAX_REF and not ref.startswith("#"):
-            ref = urljoin(base, ref)
-            ref = ref.removeprefix(base.rstrip("#")) or "#"
+        base = self._base()
+        if base and not ref.startswith("#"):
+            ref = urljoin(base, ref).removeprefix(base.rstrip("#")) or "#"
         if ref != "#" and not ref.startswith("#/"):
             return named.get(ref)
         if _RESOURCES in named:
@@ -107,10 +107,14 @@ class Document:
                 return None
         return node
 
+    def _base(self) -> str:
+        base = self.root.get(self._id_keyword)
+        return base if isinstance(base, str) and len(base) <= _MAX_REF else ""
+
     def _index(self) -> dict[str, Any]:
         """Every name that a reference can lead to; names that stand twice lead nowhere. Made once."""
         if self._named is None:
-            self._named = {}
+            self._named, resources = {}, 0
             for part in subschemas(self.root, self.draft):
                 address = part.get(self._id_keyword)
                 names = [part[key] for key in ("$anchor", "$dynamicAnchor") if isinstance(part.get(key), str)]
@@ -118,9 +122,10 @@ class Document:
                     names.append(address[1:])
                 elif isinstance(address, str) and part is not self.root:
                     self._named[_RESOURCES] = True
-                    base = self.root.get(self._id_keyword)
-                    whole = urljoin(base, address) if isinstance(base, str) else address
-                    self._named[whole[:_MAX_REF]] = None if whole in self._named else part
+                    resources += 1
+                    if len(address) <= _MAX_REF and resources <= _MAX_RESOURCES:
+                        whole = urljoin(self._base(), address)
+                        self._named[whole] = None if whole in self._named else part
                 for name in dict.fromkeys(f"#{name}" for name in names):
                     self._named[name] = None if name in self._named else part
         return self._named
@@ -179,7 +184,7 @@ class _Look:
 
     def through(self, faults: list[Fault], ref: Any, value: Any) -> bool:
         """Adds what is wrong with the value by what a reference leads to."""
-        target = self.document.target_of(ref) if isinstance(ref, str) else None
+        target = self.document.target_of(ref, self.steps)
         if target is None:
             return False
         key = (id(target), id(value))
@@ -653,7 +658,7 @@ def _known_names(look: _Look, schema: Any, value: dict[str, Any], without: froze
 def _parts_of(look: _Look, schema: dict[str, Any], value: dict[str, Any]) -> Iterator[Any]:
     """The schemas that look at the same value, if they hold."""
     if "$ref" in schema:
-        yield look.document.target_of(schema["$ref"])
+        yield look.document.target_of(schema["$ref"], look.steps)
     for keyword in ("allOf", "anyOf", "oneOf"):
         yield from schema.get(keyword, ())
     yield from (part for name, part in schema.get("dependentSchemas", {}).items() if name in value)
@@ -669,6 +674,9 @@ def _cut(message: str) -> str:
 _MAX_MESSAGE = 200
 _MAX_REASONS = 50
 _MAX_REF = 2000
+_MAX_RESOURCES = 500
+_FINDING = 20
+"""Steps to find what a reference leads to, the first time."""
 _RESOURCES = "# "
 """No name, but a mark among them."""
 _LARGEST = 2**53
