@@ -110,7 +110,9 @@ class Admission(Admitted):
             context.caller = await desk.identity.current(context.caller)
         shares = self._shares()
         if self._money_later:
-            shares = [share for share in shares if share.claim.measure != "cost"]
+            at_once = [share for share in shares if share.claim.measure != "cost"]
+            self._money_later = len(at_once) < len(shares)
+            shares = at_once
         if desk.declared.unavailable is not None and (shares or not context.caller.is_local):
             self._admit_uncounted(StoreUnavailable(desk.declared.unavailable), shares)
         elif shares:
@@ -154,7 +156,7 @@ class Admission(Admitted):
             return
         desk, caller = self._desk, self._context.caller
         claims = tuple(share.claim for share in shares)
-        reservation = Reservation(self.request.id + suffix, desk.holds.owner, claims, self._if_abandoned(shares))
+        reservation = Reservation(self.request.id + suffix, desk.holds.owner, claims, self._if_abandoned(claims))
         try:
             balances = await desk.holds.reserve(caller, shares, reservation)
         except StoreUnavailable as error:
@@ -175,14 +177,14 @@ class Admission(Admitted):
                 desk.warned.add(once)
                 log.warning("%s", text)
 
-    def _if_abandoned(self, shares: Sequence[Share]) -> Entry | None:
-        """The entry that is written if this process is killed before it can settle: a request that money was reserved
-        for counts as sent, and what was sent is spent."""
-        amounts = [share.claim.amount for share in shares if share.claim.measure == "cost"]
-        if not any(amounts):
+    def _if_abandoned(self, claims: Sequence[Claim]) -> Entry | None:
+        """The entry that is written if this process is killed before it can settle: a request that anything was
+        reserved for but room counts as sent, and what was sent is spent."""
+        if not any(claim.amount and claim.measure != "concurrency" for claim in claims):
             return None
         usage = self.request.estimate
-        return self._entry(usage, self._prices.cost(self.request, usage), outcome="unknown")
+        cost = 0 if self._money_later else self._prices.cost(self.request, usage)
+        return self._entry(usage, cost, outcome="unknown")
 
     def _admit_uncounted(self, error: StoreUnavailable, shares: Sequence[Share]) -> None:
         if self._desk.declared.config.when_store_is_away == "refuse":

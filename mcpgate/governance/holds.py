@@ -54,17 +54,22 @@ class Holds:
 
     async def tidy(self) -> None:
         """Release what could not be released, and what processes hold that are gone. Raises StoreUnavailable."""
+        await self._release_again()
+        if self._clock() >= self._leased_until:
+            await self.lease()  # this machine slept: renew before others' leases are judged
+        await self._counters.expire(self._clock())
+
+    async def _release_again(self) -> None:
         while self._unreleased:
             reservation = self._unreleased[0]
             await self._counters.release(reservation)
             self._unreleased.remove(reservation)
             self.wake(reservation.claims)
-        if self._clock() >= self._leased_until:
-            await self.lease()  # this machine slept: renew before others' leases are judged
-        await self._counters.expire(self._clock())
 
     async def end(self) -> None:
-        """Give up the lease: what is still held ends at once. Raises StoreUnavailable."""
+        """Give up the lease: what is still held ends at once, which counts as spent what can be; so what never began
+        is released before. Raises StoreUnavailable."""
+        await self._release_again()
         if self._leased_until:
             await self._counters.renew(self.owner, 0.0)
             await self._counters.expire(self._clock())
@@ -75,8 +80,8 @@ class Holds:
         """Hold every share, or none; what only others hold is waited for up to `hold_wait_s`. Raises BudgetExceeded,
         RateLimited, StoreUnavailable."""
         try:
-            if not self._leased_until:
-                await self.lease()
+            if self._clock() >= self._leased_until:
+                await self.lease()  # the first time, or this process was stopped for a while
             return await self._reserve(caller, shares, reservation)
         except StoreUnavailable:
             self._unreleased.append(reservation)  # it may have been made all the same

@@ -130,13 +130,23 @@ class Reservation:
     """Amounts held for one request in every counter it touches."""
 
     id: str
-    """The request's."""
+    """The request's; where it holds in two steps, that of the second ends in `/cost`."""
     owner: str
     """The process that must settle or release it, and whose lease keeps it."""
     claims: tuple[Claim, ...]
     abandoned: "Entry | None" = None
-    """Where money is held: the entry that is written, with every claim spent as held, if the owner dies before it
-    settles. A request that was sent has been paid for, whoever is left to say so."""
+    """Where anything is held that can be spent: the entry that is written if the owner ends before it settles, with
+    everything that its request holds spent as it was held. A request that was sent has been paid for, whoever is left
+    to say so."""
+
+    @property
+    def request(self) -> str:
+        """The id of the request that it is for, and of the entry that ends it."""
+        return self.id.partition("/")[0]
+
+    @property
+    def holds_money(self) -> bool:
+        return any(claim.measure == "cost" and claim.amount for claim in self.claims)
 
 
 @dataclass(frozen=True, slots=True)

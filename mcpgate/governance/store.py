@@ -30,7 +30,7 @@ class Settlement:
     """For each claim, what is spent of it."""
     content: "Content | None" = None
     holds: tuple[str, ...] = ()
-    """Ids of the reservations that end with it."""
+    """Ids of the reservations that end with it. A request may hold in two steps, as `ID` and `ID/cost`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,13 +50,16 @@ class Counters(Protocol):
 
     async def reserve(self, reservation: Reservation) -> tuple[Balance, ...] | Refusal:
         """Hold every claim, or none: `spent + held + amount` must stay within every limit. Returns what the counters
-        stand at, this reservation included. The same reservation a second time changes nothing. Raises CountersLost
-        where the counters can be lost without the ledger."""
+        stand at, this reservation included. The same reservation a second time changes nothing, nor does one whose
+        request is in the ledger. What holds money is durable when this returns. Raises CountersLost where the counters
+        can be lost without the ledger."""
         ...
 
     async def settle(self, settlements: Sequence[Settlement]) -> None:
-        """Write entries to the ledger, durably, and turn what was held for them into what was spent. An entry that is
-        in the ledger already changes nothing."""
+        """Write entries to the ledger, durably, let go of the reservations that they name, and count what was spent. An
+        entry that is in the ledger already changes nothing; so does the settlement of a request that was abandoned
+        meanwhile, by a process that was stopped for longer than its lease: the estimate that was written for it
+        stays, for the ledger takes nothing back."""
         ...
 
     async def release(self, reservation: Reservation) -> None:
@@ -68,9 +71,10 @@ class Counters(Protocol):
         ...
 
     async def expire(self, now: float) -> int:
-        """End what owners hold whose lease has run out, and forget cells that count no longer. A reservation with an
-        `abandoned` entry is settled as that entry says, with every claim spent as it was held; others are released.
-        Returns how many reservations ended."""
+        """End what owners hold whose lease has run out, and forget cells that count no longer. A request with an
+        `abandoned` entry is settled as that entry says, with every claim of all its reservations spent as it was held
+        but for concurrency, and of several such entries the one of the last step (the last by the reservation's id);
+        others are released. Returns how many reservations ended."""
         ...
 
     async def read(self, counters: Sequence[tuple[str, int]]) -> list[Balance]:

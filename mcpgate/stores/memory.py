@@ -37,7 +37,7 @@ class MemoryStore:
     # --- Counters
 
     async def reserve(self, reservation: Reservation) -> tuple[Balance, ...] | Refusal:
-        if reservation.id in self._reservations or reservation.id in self._entries:
+        if reservation.id in self._reservations or reservation.request in self._entries:
             return tuple(self._standing(claim.counter, claim.oldest) for claim in reservation.claims)
         standings = [self._standing(claim.counter, claim.oldest) for claim in reservation.claims]
         answer = fitted(reservation.claims, standings)
@@ -64,10 +64,13 @@ class MemoryStore:
 
     async def expire(self, now: float) -> int:
         gone = [r for r in self._reservations.values() if self._leases.get(r.owner, 0.0) <= now]
+        claims: dict[str, list[Claim]] = {}
         for reservation in gone:
             self._let_go(reservation.id)
-            if reservation.abandoned is not None:
-                self._write(reservation.abandoned, ((claim, claim.amount) for claim in reservation.claims))
+            claims.setdefault(reservation.request, []).extend(reservation.claims)
+        for reservation in sorted(gone, key=lambda one: one.id, reverse=True):
+            if (entry := reservation.abandoned) is not None:
+                self._write(entry, ((claim, claim.amount) for claim in claims[entry.id]))
         for owner in [owner for owner, until in self._leases.items() if until <= now]:
             del self._leases[owner]
         for name, cells in list(self._cells.items()):

@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 from mcpgate.governance.ledger import BUCKETS, DIMENSIONS, FRACTIONS, SUMS
@@ -14,8 +14,9 @@ DAY_S = 24 * HOUR_S
 FOREVER = 9e15
 USAGE = ("calls", "input_tokens", "output_tokens", "cache_read_tokens", "cache_write_tokens", "seconds")
 SAVED = ("definition_tokens_saved", "result_tokens_saved")
-COLUMNS = ("id", "parent_id", "at", *DIMENSIONS, "cost", *USAGE, *SAVED, "latency_ms", "metadata")
-"""Of the table `entries`. A dimension that an entry does not have is the empty text."""
+MAPPINGS = ("metadata", "more", "timings", "facts")
+COLUMNS = ("id", "parent_id", "at", *DIMENSIONS, "cost", *USAGE, *SAVED, "latency_ms", *MAPPINGS)
+"""Of the table `entries`. A dimension that an entry does not have is the empty text; mappings are JSON."""
 _ADDED = {
     "entries": "1",
     "requests": "CASE WHEN parent_id = '' THEN 1 ELSE 0 END",
@@ -76,7 +77,6 @@ def clean(text: str) -> str:
 
 def row_of(entry: Entry) -> tuple[Any, ...]:
     """An entry's columns."""
-    metadata = {clean(name): clean(value) for name, value in sorted(entry.metadata.items())}
     return (
         entry.id,
         entry.parent_id or "",
@@ -87,18 +87,45 @@ def row_of(entry: Entry) -> tuple[Any, ...]:
         entry.saved.definition_tokens,
         entry.saved.result_tokens,
         entry.latency_ms,
-        json.dumps(metadata, ensure_ascii=False),
+        _text(entry.metadata),
+        _numbers(entry.usage.more),
+        _numbers(entry.timings),
+        _text(entry.facts),
     )
+
+
+def _text(values: Mapping[str, str]) -> str:
+    if not values:
+        return "{}"
+    return json.dumps({clean(name): clean(value) for name, value in sorted(values.items())}, ensure_ascii=False)
+
+
+def _numbers(values: Mapping[str, float]) -> str:
+    if not values:
+        return "{}"
+    return json.dumps({clean(name): value for name, value in values.items() if math.isfinite(value)})
 
 
 def entry_of(row: Sequence[Any]) -> Entry:
     """The entry that a row of `COLUMNS` is."""
     columns = dict(zip(COLUMNS, row, strict=True))
-    usage = Usage(**{name: columns.pop(name) for name in USAGE})
+    mappings = {name: json.loads(columns.pop(name)) for name in MAPPINGS}
+    usage = Usage(**{name: columns.pop(name) for name in USAGE}, more=mappings.pop("more"))
     saved = Saved(*(columns.pop(name) for name in SAVED))
     columns |= {name: columns[name] or None for name in ("parent_id", "user", "team", "customer")}
     columns |= {name: columns[name] or None for name in ("server", "tool", "provider", "model")}
-    return Entry(**{**columns, "usage": usage, "saved": saved, "metadata": json.loads(columns["metadata"])})
+    return Entry(**columns, **mappings, usage=usage, saved=saved)
+
+
+def entry_to_json(entry: Entry) -> str:
+    """An entry that waits beside a hold until it is known whether it must be written."""
+    return json.dumps(dict(zip(COLUMNS, row_of(entry), strict=True)), ensure_ascii=False)
+
+
+def entry_from_json(text: str) -> Entry:
+    """What `entry_to_json` made, maybe an earlier version of it: mappings that it did not know are empty."""
+    columns = dict.fromkeys(MAPPINGS, "{}") | json.loads(text)
+    return entry_of([columns[name] for name in COLUMNS])
 
 
 def roll_up_statement(dialect: Dialect, span_s: int, chosen: str, names: Sequence[str]) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from mcpgate.errors import BudgetExceeded
+from mcpgate.errors import BudgetExceeded, RateLimited
 from mcpgate.governance.callers import Caller
 from mcpgate.governance.context import RequestContext
 from mcpgate.governance.records import Usage
@@ -171,7 +171,8 @@ async def test_after_workers_were_killed_ledger_and_counters_agree_and_nothing_s
         assert costs["few"] <= 2000
 
 
-async def test_what_a_killed_worker_held_is_free_for_others_when_its_lease_has_run_out(shared_place: Place) -> None:
+async def test_money_that_a_killed_worker_held_is_spent_when_its_lease_has_run_out(shared_place: Place) -> None:
+    """Whoever waits for it is told then, and not after the whole wait."""
     budget: dict[str, Any] = {"budgets": [{"id": "all", "limit_usd": 1}], "lease_s": 1, "hold_wait_s": 10}
     async with workers(shared_place, 1, **budget) as (one,), shared_place.open() as stores:
         one.tell("hold")
@@ -180,8 +181,100 @@ async def test_what_a_killed_worker_held_is_free_for_others_when_its_lease_has_r
             waiting = asyncio.ensure_future(call(gate, tool("dear")))
             await one.killed()
             async with asyncio.timeout(6):
-                await waiting
+                with pytest.raises(BudgetExceeded):
+                    await waiting
         assert await standing(stores.counters, "all|cost|") == (100 * CENT, 0)
+        (found,) = [entry async for entry in stores.store.entries(0.0)]
+        assert (found.outcome, found.cost) == ("unknown", 100 * CENT)
+
+
+async def test_room_that_a_killed_worker_held_is_free_for_others_when_its_lease_has_run_out(
+    shared_place: Place,
+) -> None:
+    limit: dict[str, Any] = {"rate_limits": [{"id": "one", "concurrency": 1}], "lease_s": 1}
+    async with workers(shared_place, 1, **limit) as (one,), shared_place.open() as stores:
+        one.tell("hold")
+        assert await one.said() == "holding"
+        async with gate_on(stores, **limit) as gate:
+            await one.killed()
+            async with asyncio.timeout(6):
+                while True:
+                    try:
+                        await call(gate, tool("dear"))
+                        break
+                    except RateLimited:
+                        await asyncio.sleep(0.05)
+        assert await standing(stores.counters, "one|concurrency|") == (0, 0)
+
+
+class Upstream:
+    """Counts every call that reaches it, answers a moment later, and lives on whoever is killed."""
+
+    def __init__(self) -> None:
+        self.received: list[str] = []
+        self.changed = asyncio.Event()
+
+    async def __aenter__(self) -> "Upstream":
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        self.port: int = self._server.sockets[0].getsockname()[1]
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._server.close()
+        await self._server.wait_closed()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            while line := await reader.readline():
+                self.received.append(line.decode().strip())
+                self.changed.set()
+                await asyncio.sleep(0.02)  # the call is under way
+                writer.write(b"done\n")
+                await writer.drain()
+        except ConnectionError:
+            pass
+        finally:
+            writer.close()
+
+    async def has_received(self, count: int) -> None:
+        async with asyncio.timeout(20):
+            while len(self.received) < count:
+                self.changed.clear()
+                await self.changed.wait()
+
+
+@pytest.mark.parametrize("limited", ["money", "requests"])
+async def test_with_room_for_60_calls_an_upstream_receives_at_most_60_however_many_workers_are_killed(
+    shared_place: Place, limited: str
+) -> None:
+    settings: dict[str, Any] = {"lease_s": 1, "hold_wait_s": 0}
+    if limited == "money":
+        settings["budgets"] = [{"id": "all", "limit_usd": "0.60"}]
+        counter, whole = "all|cost|", ROOM * CENT
+    else:
+        settings["rate_limits"] = [{"id": "all", "requests": ROOM, "window": "1d"}]
+        counter, whole = "all|requests|", ROOM
+    async with Upstream() as upstream, workers(shared_place, 1, **settings) as started:
+        for kill in range(4):
+            started[-1].tell("send", upstream.port)
+            await upstream.has_received(12 * (kill + 1))  # in the middle of calls: eight are always under way
+            await started[-1].killed()
+            started.append(Worker(shared_place, 1, settings))
+            assert await started[-1].said() == "ready"
+        started[-1].tell("send", upstream.port)
+        assert await started[-1].said() == "refused for good"
+        assert await started[-1].ended() == 0
+        assert len(set(upstream.received)) == len(upstream.received) <= ROOM
+        async with shared_place.open() as stores:
+            await stores.counters.expire(time.time() + 31)
+            found = {entry.id: entry async for entry in stores.store.entries(0.0)}
+            assert await standing(stores.counters, counter) == (whole, 0)
+        assert len(found) == ROOM, "what the ledger has is what was counted"
+        assert set(upstream.received) <= set(found), "every call that was received is in the ledger"
+        assert sum(entry.cost or 0 for entry in found.values()) == ROOM * CENT
+        killed = [entry for entry in found.values() if entry.outcome == "unknown"]
+        assert 4 <= len(killed) <= 4 * 8
+        assert len(upstream.received) >= ROOM - len(killed)
 
 
 async def test_what_a_living_worker_holds_stays_held_beyond_the_length_of_its_lease(shared_place: Place) -> None:

@@ -73,6 +73,31 @@ async def carry_on(gate: Gate, seed: int, callers: int = 8) -> None:
             group.create_task(caller())
 
 
+async def send(gate: Gate, line: Line, port: int, callers: int = 8) -> None:
+    """Calls to a real upstream, as many at once, until there is no room for one more even when all are over."""
+    refused = asyncio.Event()
+
+    async def caller() -> None:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        while not refused.is_set():
+            try:
+                async with gate.admit(RequestContext(LOCAL), request := tool("read")) as admission:
+                    admission.spent(Usage(calls=1))
+                    writer.write(f"{request.id}\n".encode())
+                    await reader.readline()
+            except McpgateError as error:
+                # What others only hold may come back, of what was killed too.
+                if error.code == "budget_exceeded" or error.data.get("retry_after_s", 0) > 60:
+                    refused.set()
+                await asyncio.sleep(0.02)
+        writer.close()
+
+    async with asyncio.TaskGroup() as group:
+        for _ in range(callers):
+            group.create_task(caller())
+    line.say("refused for good")
+
+
 async def hold(gate: Gate, line: Line) -> None:
     """Takes all there is and keeps it."""
     async with gate.admit(RequestContext(LOCAL), tool("dear")):
@@ -106,6 +131,8 @@ async def work(line: Line, place: Place, callers: int, settings: Mapping[str, An
                 await line.heard()
                 going.cancel()
                 await asyncio.gather(going, return_exceptions=True)
+            elif what == "send":
+                await send(gate, line, int(argument))
             elif what == "hold":
                 await hold(gate, line)
 

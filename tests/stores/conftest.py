@@ -160,8 +160,8 @@ def claim(
     return Claim(counter, measure, amount, limit, cell, cell if oldest is None else oldest, ends_at)
 
 
-def reservation(id: str, *claims: Claim, owner: str = "me") -> Reservation:
-    return Reservation(id, owner, claims or (claim(),))
+def reservation(id: str, *claims: Claim, owner: str = "me", abandoned: Entry | None = None) -> Reservation:
+    return Reservation(id, owner, claims or (claim(),), abandoned)
 
 
 def entry(id: str, at: float = NOW, cost: int | None = 1, **others: Any) -> Entry:

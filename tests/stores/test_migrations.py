@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import json
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,11 +11,13 @@ from typing import Any
 import pytest
 
 from mcpgate.governance.store import Query, StoreUnavailable
+from mcpgate.stores import rows
+from mcpgate.stores.postgres.schema import MIGRATIONS as POSTGRES_MIGRATIONS
 from mcpgate.stores.sqlite.file import migrate
 from mcpgate.stores.sqlite.governance import SqliteStore
 from mcpgate.stores.sqlite.learned import SqliteLearnedStore
 from mcpgate.stores.sqlite.schema import MIGRATIONS
-from tests.stores.conftest import POSTGRES, PROCESSES, Place, claim, make_place, reservation, settlement
+from tests.stores.conftest import POSTGRES, PROCESSES, Place, claim, entry, make_place, reservation, settlement
 
 pytestmark = pytest.mark.anyio
 TALLIES = [
@@ -32,6 +35,17 @@ def shape(db: sqlite3.Connection) -> set[tuple[str, str]]:
 def file_of_version(path: Path, version: int) -> sqlite3.Connection:
     db = sqlite3.connect(path)
     migrate(db, MIGRATIONS[:version])
+    return db
+
+
+async def schema_of_version(place: Place, version: int) -> Any:
+    """A connection to a schema of PostgreSQL."""
+    import asyncpg
+
+    from mcpgate.stores.postgres import governance as postgres
+
+    db = await asyncpg.connect(POSTGRES, server_settings={"search_path": f'"{place.name}"'})
+    await postgres.migrate(db, place.name, POSTGRES_MIGRATIONS[:version])
     return db
 
 
@@ -93,6 +107,79 @@ async def test_sums_by_the_day_of_version_2_are_in_the_reports(tmp_path: Path) -
     assert (whole["requests"], whole["cost"]) == (11, 0), "new entries are added to them"
 
 
+OLD_ENTRY = (
+    'INSERT INTO entries (id, parent_id, at, kind, "key", "user", team, customer, server, tool, provider, model,'
+    " outcome, cache, cost, calls, input_tokens, output_tokens, cache_read_tokens, cache_write_tokens, seconds,"
+    " definition_tokens_saved, result_tokens_saved, latency_ms, metadata) VALUES ('old', '', 1769860800, 'tool', 'vk_1',"
+    " '', '', '', 'files', 'read', '', '', 'ok', '', 5, 1, 0, 0, 0, 0, 0, 0, 0, 1, '{\"project_id\": \"p1\"}')"
+)
+OLD_HOLD = """[["b|cost|", 0, 4]]"""
+
+
+async def check_what_was_there_before(place: Place) -> None:
+    """An entry without what came later, and a hold that a process of the earlier version made and nobody settled."""
+    async with place.open() as stores:
+        old = (await stores.store.find_settled(["old"]))["old"]
+        assert (old.cost, old.metadata) == (5, {"project_id": "p1"})
+        assert (old.usage.more, old.timings, old.facts) == ({}, {}, {})
+        (row,) = await stores.store.report(Query(0, 9e9))
+        assert (row["entries"], row["cost"]) == (1, 5)
+        assert (await stores.counters.read([("b|cost|", 0)]))[0].held == 4
+        assert await stores.counters.expire(9e9) == 1
+        (found,) = await stores.counters.read([("b|cost|", 0)])
+        assert (found.spent, found.held) == (0, 0)
+        assert set(await stores.store.find_settled(["old", "held"])) == {"old"}
+
+
+async def test_entries_and_holds_of_version_3_are_read_as_they_were_meant(tmp_path: Path) -> None:
+    place = make_place("sqlite", tmp_path)
+    db = file_of_version(Path(place.path), 3)
+    db.execute(OLD_ENTRY)
+    db.execute("INSERT INTO cells VALUES ('b|cost|', 0, 0, 4, 9e15)")
+    db.execute("INSERT INTO reservations VALUES ('held', 'gone', ?)", (OLD_HOLD,))
+    db.commit()
+    db.close()
+    await check_what_was_there_before(place)
+
+
+async def test_entries_and_holds_of_version_1_of_postgres_are_read_as_they_were_meant(tmp_path: Path) -> None:
+    place = make_place("postgres", tmp_path)
+    try:
+        db = await schema_of_version(place, 1)
+        await db.execute(OLD_ENTRY)
+        await db.execute("INSERT INTO counters VALUES ('b|cost|')")
+        await db.execute("INSERT INTO cells VALUES ('b|cost|', 0, 0, 4, 9e15)")
+        await db.execute("INSERT INTO reservations VALUES ('held', 'gone', $1)", OLD_HOLD)
+        await db.close()
+        await check_what_was_there_before(place)
+    finally:
+        await place.remove()
+
+
+async def test_a_postgres_process_of_the_earlier_version_goes_on_in_a_newer_schema(tmp_path: Path) -> None:
+    """Processes are replaced one after the other; those still there settle what they did."""
+    place = make_place("postgres", tmp_path)
+    try:
+        async with place.open() as stores:
+            db = await schema_of_version(place, len(POSTGRES_MIGRATIONS))
+            (answer,) = await db.fetch(
+                "SELECT fits FROM reserve_all(ARRAY['r1'], ARRAY['me'], ARRAY[1], ARRAY['b|cost|'], ARRAY[0],"
+                " ARRAY[0], ARRAY[4], ARRAY[10], ARRAY[9e15::float8])"
+            )
+            assert answer["fits"]
+            row = dict(zip(rows.COLUMNS, rows.row_of(entry("r1", cost=3)), strict=True))
+            old = {name: value for name, value in row.items() if name not in ("more", "timings", "facts")}
+            spent = [{"id": "r1", "counter": "b|cost|", "cell": 0, "amount": 3, "ends_at": 9e15}]
+            texts = [json.dumps(part) for part in ([{**old, "metadata": {}}], spent, [])]
+            await db.fetch("SELECT settle($1, $2, $3)", *texts)
+            await db.close()
+            (found,) = await stores.counters.read([("b|cost|", 0)])
+            assert (found.spent, found.held) == (3, 0)
+            assert (await stores.store.find_settled(["r1"]))["r1"] == entry("r1", cost=3)
+    finally:
+        await place.remove()
+
+
 async def test_a_file_of_a_newer_version_is_refused_and_left_as_it_is(tmp_path: Path) -> None:
     path = tmp_path / "new.sqlite3"
     db = file_of_version(path, len(MIGRATIONS))
@@ -142,10 +229,10 @@ def database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Place]:
 
 @pytest.mark.parametrize("version", [0, 2])
 async def test_processes_that_open_a_store_at_once_all_find_it_up_to_date(database: Place, version: int) -> None:
-    if version:
-        if database.kind != "sqlite":
-            pytest.skip("there is one version of the PostgreSQL schema so far")
+    if version and database.kind == "sqlite":
         file_of_version(Path(database.path), version).close()
+    elif version:
+        await (await schema_of_version(database, 1)).close()
     lines, processes = [], []
     for number in range(4):
         ours, theirs = PROCESSES.Pipe()
@@ -188,16 +275,11 @@ async def test_a_postgres_schema_of_a_newer_version_is_refused(tmp_path: Path) -
 
 async def test_a_postgres_schema_of_every_earlier_version_is_brought_up_to_date(tmp_path: Path) -> None:
     place = make_place("postgres", tmp_path)
-    import asyncpg
-
     from mcpgate.stores.postgres import governance as postgres
-    from mcpgate.stores.postgres import schema as postgres_schema
 
-    for version in range(len(postgres_schema.MIGRATIONS) + 1):
+    for version in range(len(POSTGRES_MIGRATIONS) + 1):
         try:
-            db = await asyncpg.connect(POSTGRES, server_settings={"search_path": f'"{place.name}"'})
-            await postgres.migrate(db, place.name, postgres_schema.MIGRATIONS[:version])
-            await db.close()
+            await (await schema_of_version(place, version)).close()
             await use(await postgres.PostgresStore.open(POSTGRES, schema=place.name))
         finally:
             await place.remove()

@@ -100,9 +100,11 @@ class PostgresStore:
     async def _reserve_all(self, reservations: Sequence[Reservation]) -> list[tuple[Balance, ...] | Refusal]:
         claims = [claim for reservation in reservations for claim in reservation.claims]
         found = await self._fetch(
-            "SELECT fits, spent, held, first FROM reserve_all($1, $2, $3, $4, $5, $6, $7, $8, $9)",
+            "SELECT fits, spent, held, first FROM reserve_all($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)",
             [reservation.id for reservation in reservations],
             [reservation.owner for reservation in reservations],
+            [None if (entry := one.abandoned) is None else json.dumps(_columns(entry)) for one in reservations],
+            any(reservation.abandoned and reservation.holds_money for reservation in reservations),
             [len(reservation.claims) for reservation in reservations],
             [claim.counter for claim in claims],
             [claim.cell for claim in claims],
@@ -110,6 +112,7 @@ class PostgresStore:
             [claim.amount for claim in claims],
             [claim.limit for claim in claims],
             [rows.finite(claim.ends_at) for claim in claims],
+            [claim.measure for claim in claims],
         )
         answers: list[tuple[Balance, ...] | Refusal] = []
         for reservation in reservations:
@@ -124,22 +127,23 @@ class PostgresStore:
 
     async def _settle_all(self, batches: Sequence[Sequence[Settlement]]) -> list[None]:
         entries, spent, contents = [], [], []
+        holds = [id for batch in batches for settlement in batch for id in settlement.holds]
         # One statement cannot tell two of the same id apart.
         first: dict[str, Settlement] = {}
         for settlement in (one for batch in batches for one in batch):
             first.setdefault(settlement.entry.id, settlement)
         for settlement in first.values():
             entry = settlement.entry
-            row = dict(zip(rows.COLUMNS, rows.row_of(entry), strict=True))
-            entries.append({**row, "metadata": json.loads(row["metadata"])})
+            entries.append(_columns(entry))
             for claim, amount in zip(settlement.claims, settlement.amounts, strict=True):
                 ends_at = rows.finite(claim.ends_at)
                 part = {"id": entry.id, "counter": claim.counter, "cell": claim.cell}
                 spent.append({**part, "amount": amount, "ends_at": ends_at})
             if (content := settlement.content) is not None:
-                texts = {"arguments": rows.clean(content.arguments), "result": rows.clean(content.result)}
-                contents.append({"id": entry.id, "at": entry.at, **texts})
-        await self._fetch("SELECT settle($1, $2, $3)", *(json.dumps(part) for part in (entries, spent, contents)))
+                kept = {"arguments": rows.clean(content.arguments), "result": rows.clean(content.result)}
+                contents.append({"id": entry.id, "at": entry.at, **kept})
+        texts = [json.dumps(part) for part in (entries, spent, contents)]
+        await self._fetch("SELECT settle($1, $2, $3, $4)", *texts, holds)
         return [None] * len(batches)
 
     async def release(self, reservation: Reservation) -> None:
@@ -339,6 +343,12 @@ class PostgresStore:
             raise  # a value that the database will never take: no reason to think that it is away
         except _AWAY as error:
             raise StoreUnavailable(f"{type(error).__name__}: {error}") from error
+
+
+def _columns(entry: Entry) -> dict[str, Any]:
+    """An entry as the functions of the schema take it."""
+    columns = dict(zip(rows.COLUMNS, rows.row_of(entry), strict=True))
+    return columns | {name: json.loads(columns[name]) for name in rows.MAPPINGS}
 
 
 async def _leave_as_is(_db: Any) -> None:

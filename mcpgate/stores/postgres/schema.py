@@ -206,5 +206,163 @@ BEGIN
 END $$
 """
 
-MIGRATIONS: list[tuple[str, ...]] = [(_TABLES, _LOCK, _RESERVE, _RESERVE_ALL, _LET_GO, _SETTLE, _EXPIRE)]
+_MORE_COLUMNS = """
+ALTER TABLE entries ADD COLUMN more JSONB NOT NULL DEFAULT '{}', ADD COLUMN timings JSONB NOT NULL DEFAULT '{}',
+    ADD COLUMN facts JSONB NOT NULL DEFAULT '{}';
+-- The entry that is written if the owner ends before it settles; none where nothing would be lost with the hold.
+ALTER TABLE reservations ADD COLUMN abandoned JSONB
+"""
+
+# What follows takes more arguments than what it replaces. The earlier functions stay for processes of the earlier
+# version that still run.
+_RESERVE_2 = """
+CREATE FUNCTION reserve(
+    p_id TEXT, p_owner TEXT, p_abandoned JSONB, p_counters TEXT[], p_cells BIGINT[], p_oldest BIGINT[],
+    p_amounts BIGINT[], p_limits BIGINT[], p_ends_at DOUBLE PRECISION[], p_measures TEXT[])
+RETURNS TABLE (fits BOOLEAN, spent BIGINT, held BIGINT, first BIGINT) LANGUAGE plpgsql AS $$
+#variable_conflict use_column
+DECLARE
+    v_fits BOOLEAN[];
+    v_spent BIGINT[];
+    v_held BIGINT[];
+    v_first BIGINT[];
+    v_known BOOLEAN;
+BEGIN
+    PERFORM lock_counters(p_counters);
+    SELECT array_agg(stand.limit_ IS NULL OR stand.spent + stand.held + stand.amount <= stand.limit_ ORDER BY place),
+           array_agg(stand.spent ORDER BY place), array_agg(stand.held ORDER BY place),
+           array_agg(stand.first ORDER BY place)
+    INTO v_fits, v_spent, v_held, v_first
+    FROM (
+        SELECT claim.place, claim.amount, claim.limit_, COALESCE(SUM(cells.spent), 0)::BIGINT AS spent,
+               COALESCE(SUM(cells.held), 0)::BIGINT AS held,
+               MIN(cells.cell) FILTER (WHERE cells.spent <> 0 OR cells.held <> 0) AS first
+        FROM unnest(p_counters, p_oldest, p_amounts, p_limits) WITH ORDINALITY
+             AS claim (counter, oldest, amount, limit_, place)
+        LEFT JOIN cells ON cells.counter = claim.counter AND cells.cell >= claim.oldest
+        GROUP BY claim.place, claim.amount, claim.limit_) AS stand;
+    v_known := EXISTS (SELECT 1 FROM reservations WHERE id = p_id)
+               OR EXISTS (SELECT 1 FROM entries WHERE id = split_part(p_id, '/', 1));
+    IF v_known THEN
+        v_fits := array_fill(true, ARRAY[cardinality(v_fits)]);
+    ELSIF true = ALL (v_fits) THEN
+        INSERT INTO cells
+            SELECT claim.counter, claim.cell, 0, claim.amount, claim.ends_at
+            FROM unnest(p_counters, p_cells, p_amounts, p_ends_at) AS claim (counter, cell, amount, ends_at)
+            ON CONFLICT (counter, cell) DO UPDATE SET held = cells.held + EXCLUDED.held;
+        INSERT INTO reservations VALUES (p_id, p_owner, (
+            SELECT jsonb_agg(jsonb_build_array(claim.counter, claim.cell, claim.amount, claim.measure, claim.ends_at))
+            FROM unnest(p_counters, p_cells, p_amounts, p_measures, p_ends_at)
+                 AS claim (counter, cell, amount, measure, ends_at)), p_abandoned);
+        v_held := ARRAY(SELECT was + more FROM unnest(v_held, p_amounts) WITH ORDINALITY AS both_ (was, more, place)
+                        ORDER BY place);
+    END IF;
+    RETURN QUERY SELECT * FROM unnest(v_fits, v_spent, v_held, v_first);
+END $$
+"""
+
+_RESERVE_ALL_2 = """
+CREATE FUNCTION reserve_all(
+    p_ids TEXT[], p_owners TEXT[], p_abandoned TEXT[], p_durable BOOLEAN, p_sizes INTEGER[], p_counters TEXT[],
+    p_cells BIGINT[], p_oldest BIGINT[], p_amounts BIGINT[], p_limits BIGINT[], p_ends_at DOUBLE PRECISION[],
+    p_measures TEXT[])
+RETURNS TABLE (fits BOOLEAN, spent BIGINT, held BIGINT, first BIGINT) LANGUAGE plpgsql AS $$
+DECLARE
+    v_from INTEGER := 1;
+    v_to INTEGER;
+BEGIN
+    -- A hold without money that is lost with the database server loses nothing.
+    IF NOT p_durable THEN PERFORM set_config('synchronous_commit', 'off', true); END IF;
+    IF cardinality(p_ids) > 1 THEN PERFORM lock_counters(p_counters); END IF;
+    FOR v_number IN 1 .. cardinality(p_ids) LOOP
+        v_to := v_from + p_sizes[v_number] - 1;
+        RETURN QUERY SELECT * FROM reserve(
+            p_ids[v_number], p_owners[v_number], p_abandoned[v_number]::JSONB, p_counters[v_from:v_to],
+            p_cells[v_from:v_to], p_oldest[v_from:v_to], p_amounts[v_from:v_to], p_limits[v_from:v_to],
+            p_ends_at[v_from:v_to], p_measures[v_from:v_to]);
+        v_from := v_to + 1;
+    END LOOP;
+END $$
+"""
+
+_ENTRY_COLUMNS_2 = f"{_ENTRY_COLUMNS}, more, timings, facts"
+_ENTRY_2 = f"{_ENTRY}, more JSONB, timings JSONB, facts JSONB"
+
+_SETTLE_2 = f"""
+CREATE FUNCTION settle(p_entries JSONB, p_spent JSONB, p_contents JSONB, p_holds TEXT[])
+RETURNS VOID LANGUAGE plpgsql AS $$
+DECLARE
+    v_new TEXT[];
+BEGIN
+    PERFORM lock_counters(ARRAY(
+        SELECT claim ->> 0 FROM reservations, jsonb_array_elements(claims) AS claim WHERE id = ANY (p_holds)
+        UNION SELECT part ->> 'counter' FROM jsonb_array_elements(p_spent) AS part));
+    PERFORM let_go(p_holds);
+    WITH written AS (
+        INSERT INTO entries ({_ENTRY_COLUMNS_2})
+        SELECT {_ENTRY_COLUMNS_2} FROM jsonb_to_recordset(p_entries) AS entry ({_ENTRY_2})
+        ON CONFLICT (id) DO NOTHING RETURNING id)
+    SELECT array_agg(id) INTO v_new FROM written;
+    INSERT INTO cells
+        SELECT part.counter, part.cell, SUM(part.amount), 0, MAX(part.ends_at)
+        FROM jsonb_to_recordset(p_spent)
+             AS part (id TEXT, counter TEXT, cell BIGINT, amount BIGINT, ends_at DOUBLE PRECISION)
+        WHERE part.id = ANY (v_new) AND part.amount <> 0
+        GROUP BY part.counter, part.cell
+        ON CONFLICT (counter, cell) DO UPDATE SET spent = cells.spent + EXCLUDED.spent;
+    INSERT INTO contents
+        SELECT content.id, content.at, content.arguments, content.result FROM jsonb_to_recordset(p_contents)
+               AS content (id TEXT, at DOUBLE PRECISION, arguments TEXT, result TEXT)
+        WHERE content.id = ANY (v_new);
+END $$
+"""
+
+_EXPIRE_2 = f"""
+CREATE OR REPLACE FUNCTION expire(p_now DOUBLE PRECISION) RETURNS BIGINT LANGUAGE plpgsql AS $$
+DECLARE
+    v_ids TEXT[];
+    v_new TEXT[];
+BEGIN
+    v_ids := ARRAY(SELECT id FROM reservations
+                   WHERE owner NOT IN (SELECT owner FROM leases WHERE until > p_now) ORDER BY id);
+    IF cardinality(v_ids) > 0 THEN
+        PERFORM lock_counters(ARRAY(
+            SELECT claim ->> 0 FROM reservations, jsonb_array_elements(claims) AS claim WHERE id = ANY (v_ids)));
+        -- Who was settled or renewed while the locks were waited for stays as it is now.
+        v_ids := ARRAY(SELECT id FROM reservations WHERE id = ANY (v_ids)
+                       AND owner NOT IN (SELECT owner FROM leases WHERE until > p_now));
+        WITH written AS (
+            INSERT INTO entries ({_ENTRY_COLUMNS_2})
+            SELECT {_ENTRY_COLUMNS_2} FROM jsonb_to_recordset((
+                SELECT COALESCE(jsonb_agg('{{"more": {{}}, "timings": {{}}, "facts": {{}}}}'::JSONB || abandoned), '[]')
+                FROM (SELECT DISTINCT ON (split_part(id, '/', 1)) abandoned FROM reservations
+                      WHERE id = ANY (v_ids) AND abandoned IS NOT NULL
+                      ORDER BY split_part(id, '/', 1), id COLLATE "C" DESC) AS last)) AS entry ({_ENTRY_2})
+            ON CONFLICT (id) DO NOTHING RETURNING id)
+        SELECT array_agg(id) INTO v_new FROM written;
+        INSERT INTO cells
+            SELECT claim ->> 0, (claim ->> 1)::BIGINT, SUM((claim ->> 2)::BIGINT)::BIGINT, 0,
+                   MAX((claim ->> 4)::DOUBLE PRECISION)
+            FROM reservations, jsonb_array_elements(claims) AS claim
+            WHERE id = ANY (v_ids) AND split_part(id, '/', 1) = ANY (v_new)
+                  AND claim ->> 3 <> 'concurrency' AND claim ->> 2 <> '0'
+            GROUP BY 1, 2
+            ON CONFLICT (counter, cell) DO UPDATE SET spent = cells.spent + EXCLUDED.spent;
+        PERFORM let_go(v_ids);
+    END IF;
+    DELETE FROM leases WHERE owner IN (
+        SELECT owner FROM leases WHERE until <= p_now FOR UPDATE SKIP LOCKED);
+    DELETE FROM cells WHERE (counter, cell) IN (
+        SELECT counter, cell FROM cells WHERE ends_at <= p_now AND held = 0 FOR UPDATE SKIP LOCKED);
+    DELETE FROM counters WHERE counter IN (
+        SELECT counter FROM counters WHERE NOT EXISTS (SELECT 1 FROM cells WHERE cells.counter = counters.counter)
+        FOR UPDATE SKIP LOCKED);
+    RETURN cardinality(v_ids);
+END $$
+"""
+
+MIGRATIONS: list[tuple[str, ...]] = [
+    (_TABLES, _LOCK, _RESERVE, _RESERVE_ALL, _LET_GO, _SETTLE, _EXPIRE),
+    (_MORE_COLUMNS, _RESERVE_2, _RESERVE_ALL_2, _SETTLE_2, _EXPIRE_2),
+]
 """Each a few statements; how many of them a schema has stands in its table `migrations`."""

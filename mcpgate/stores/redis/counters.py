@@ -1,15 +1,16 @@
 """Counters in Redis or Valkey, in front of a durable store that has the ledger. What must be atomic is one script.
 
-The ledger is written first and the counters after it. If a process dies in between, whoever lets go of what it held
-finds the entry in the ledger and counts it. If Redis loses what it had, it is counted again from the ledger: a mark
-says that the counters are whole, and without it nothing is reserved until they are. Amounts are exact up to 2^53
-nano-dollars (nine million dollars) in one window, for scripts count in doubles.
+The ledger is written first and the counters after it. If a process dies in between, whoever ends what it held finds
+the entry in the ledger and counts it; what was under way then is written to the ledger first in the same way. If Redis
+loses what it had, it is counted again from the ledger: a mark says that the counters are whole, and without it nothing
+is reserved until they are. Amounts are exact up to 2^53 nano-dollars (nine million dollars) in one window, for scripts
+count in doubles.
 """
 
 import asyncio
 import json
 import math
-from collections.abc import Awaitable, Iterable, Sequence
+from collections.abc import Awaitable, Iterable, Mapping, Sequence
 from typing import Any
 
 from redis import asyncio as redis
@@ -18,15 +19,18 @@ from redis.exceptions import RedisError
 from mcpgate.governance.records import Balance, Claim, Refusal, Reservation
 from mcpgate.governance.rule import measured
 from mcpgate.governance.store import CountersLost, Settlement, Store, StoreUnavailable
+from mcpgate.stores import rows
 from mcpgate.stores.gather import Gather
 
 _CONNECTIONS = 32
 _ANSWER_S = 5.0
 _REMEMBER_S = 600
 """How long a settled request is remembered, so that settling it again counts nothing twice."""
+_REMEMBER_ABANDONED_S = 7 * 86_400
+"""The same of one whose owner seemed dead: it may have been stopped, and go on much later."""
 _FOREVER = 9e15
-_Settled = tuple[str, list[tuple[str, int, int, float]]]
-"""A request, and what it spent: counter, cell, amount, end of the cell."""
+_Settled = tuple[str, Sequence[str], list[tuple[str, int, str, int, float]]]
+"""A request, its reservations, and what it spent: counter, cell, measure, amount, end of the cell."""
 
 _STANDING = """
 local function number(value) return tonumber(value or '0') end
@@ -84,8 +88,8 @@ _RESERVE = (
 local prefix, answers = KEYS[1], {}
 if redis.call('EXISTS', prefix .. 'whole') == 0 then return cjson.encode({lost = true}) end
 for number, asked in ipairs(cjson.decode(ARGV[1])) do
-  local id, owner, claims = asked[1], asked[2], asked[3]
-  local known = redis.call('EXISTS', prefix .. 'r:' .. id) == 1 or redis.call('EXISTS', prefix .. 'd:' .. id) == 1
+  local id, owner, claims, request = asked[1], asked[2], asked[3], asked[5]
+  local known = redis.call('EXISTS', prefix .. 'r:' .. id) == 1 or redis.call('EXISTS', prefix .. 'd:' .. request) == 1
   local fits, found = true, {}
   for place, claim in ipairs(claims) do
     local spent, held, first = standing(prefix .. 'c:' .. claim.counter, tonumber(claim.oldest))
@@ -113,11 +117,14 @@ return cjson.encode({answers = answers})
 _SETTLE = (
     _STANDING
     + """
-local prefix, remember, settlements = KEYS[1], ARGV[1], cjson.decode(ARGV[2])
+local prefix, remember, settlements, by_ledger = KEYS[1], ARGV[1], cjson.decode(ARGV[2]), ARGV[3]
+local doubtful = {}
 local whole = redis.call('EXISTS', prefix .. 'whole') == 1
 for _, settlement in ipairs(settlements) do
-  let_go(prefix, settlement.id)
-  if redis.call('SET', prefix .. 'd:' .. settlement.id, '1', 'NX', 'EX', remember) then
+  if by_ledger == '' and redis.call('EXISTS', prefix .. 'x:' .. settlement.id) == 1 then
+    -- Somebody took its owner for dead: only the ledger knows who was first.
+    doubtful[#doubtful + 1] = settlement.id
+  elseif redis.call('SET', prefix .. 'd:' .. settlement.id, '1', 'NX', 'EX', remember) then
     if whole then
       for _, part in ipairs(settlement.spent) do
         local key = prefix .. 'c:' .. part[1]
@@ -129,8 +136,9 @@ for _, settlement in ipairs(settlements) do
       redis.call('RPUSH', prefix .. 'late', cjson.encode(settlement.spent))
     end
   end
+  for _, hold in ipairs(settlement.holds) do let_go(prefix, hold) end
 end
-return 1
+return doubtful
 """
 )
 
@@ -268,8 +276,9 @@ class RedisCounters:
                 limit = {} if claim.limit is None else {"limit": str(claim.limit)}
                 claims.append({**facts, **limit, "ends_at": ends_at})
                 kept.append([claim.counter, cell, amount, claim.measure, ends_at])
-            held = json.dumps({"owner": reservation.owner, "claims": kept})
-            asked.append([reservation.id, reservation.owner, claims, held])
+            entry = {} if reservation.abandoned is None else {"abandoned": rows.entry_to_json(reservation.abandoned)}
+            held = json.dumps({"owner": reservation.owner, "claims": kept, **entry})
+            asked.append([reservation.id, reservation.owner, claims, held, reservation.request])
         answer = json.loads(await self._run("reserve", json.dumps(asked)))
         if "lost" in answer:
             raise CountersLost("Redis has lost its counters")
@@ -285,20 +294,32 @@ class RedisCounters:
         counted: list[_Settled] = []
         for settlement in settlements:
             pairs = zip(settlement.claims, settlement.amounts, strict=True)
-            spent = [(claim.counter, claim.cell, amount, claim.ends_at) for claim, amount in pairs]
-            if spent:
-                counted.append((settlement.entry.id, spent))
+            spent = [(claim.counter, claim.cell, claim.measure, amount, claim.ends_at) for claim, amount in pairs]
+            if spent or settlement.holds:
+                counted.append((settlement.entry.id, settlement.holds, spent))
         if counted:
             await self._count_next(counted)
 
     async def _count_all(self, batches: Sequence[Sequence[_Settled]]) -> list[None]:
-        parts = [
-            {"id": id, "spent": [[name, str(cell), str(n), _ends(ends_at)] for name, cell, n, ends_at in spent if n]}
-            for batch in batches
-            for id, spent in batch
-        ]
-        await self._run("settle", str(_REMEMBER_S), json.dumps(parts))
+        settled = [one for batch in batches for one in batch]
+        if doubtful := await self._run("settle", str(_REMEMBER_S), _parts(settled), ""):
+            await self._count_by_ledger([one for one in settled if one[0] in doubtful])
         return [None] * len(batches)
+
+    async def _count_by_ledger(self, settled: Sequence[_Settled]) -> None:
+        """What was spent is what the entries say that are in the ledger; without an entry nothing was."""
+        found = await self._store.find_settled([id for id, _, _ in settled])
+        parts: list[_Settled] = []
+        for id, holds, spent in settled:
+            if (entry := found.get(id)) is not None:
+                amounts = [(name, cell, measure, measured(measure, entry.cost, entry.usage), ends_at)
+                           for name, cell, measure, _, ends_at in spent]  # fmt: skip
+                parts.append((id, holds, amounts))
+            else:
+                for hold in holds:
+                    await self._run("release", hold)
+        if parts:
+            await self._run("settle", str(_REMEMBER_ABANDONED_S), _parts(parts), "by ledger")
 
     async def release(self, reservation: Reservation) -> None:
         await self._run("release", reservation.id)
@@ -310,24 +331,42 @@ class RedisCounters:
         dead: list[str] = await self._ask(self._client.zrangebyscore(self._prefix + "leases", "-inf", now))
         gone = 0
         for owner in dead:
-            ids = sorted(await self._ask(self._client.smembers(f"{self._prefix}o:{owner}")))
-            held = await self._ask(self._client.mget([f"{self._prefix}r:{id}" for id in ids])) if ids else []
-            settled = await self._store.find_settled(ids)
-            for id, text in zip(ids, held, strict=True):
+            ids = sorted(await self._ask(self._client.smembers(f"{self._prefix}o:{owner}")), reverse=True)
+            texts = await self._ask(self._client.mget([f"{self._prefix}r:{id}" for id in ids])) if ids else []
+            requests: dict[str, dict[str, dict[str, Any]]] = {}
+            """Request → its reservations."""
+            for id, text in zip(ids, texts, strict=True):
+                gone += 1
                 if text is None:
                     await self._ask(self._client.srem(f"{self._prefix}o:{owner}", id))
-                elif (entry := settled.get(id)) is not None:
-                    # It died between the ledger and the counters.
-                    spent = [
-                        (counter, int(cell), measured(measure, entry.cost, entry.usage), ends_at)
-                        for counter, cell, _, measure, ends_at in json.loads(text)["claims"]
-                    ]
-                    await self._count_next([(id, spent)])
                 else:
-                    await self._run("release", id)
-                gone += 1
+                    requests.setdefault(id.partition("/")[0], {})[id] = json.loads(text)
+            await self._end(requests)
             await self._run("forget", owner, repr(now))
         return gone
+
+    async def _end(self, requests: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> None:
+        """End requests whose owner seems dead. The ledger is written first, and what it says is what is counted: the
+        owner may have died between ledger and counters, or still live; and whoever does this may die in between too."""
+        held = [reservation for holds in requests.values() for reservation in holds.values()]
+        abandoned = [rows.entry_from_json(one["abandoned"]) for one in held if "abandoned" in one]
+        for entry in abandoned:
+            await self._ask(self._client.set(f"{self._prefix}x:{entry.id}", "1", ex=_REMEMBER_ABANDONED_S))
+        if abandoned:
+            await self._store.settle([Settlement(entry) for entry in abandoned])
+        await self._count_by_ledger(
+            [
+                (
+                    *(request, list(holds)),
+                    [
+                        (counter, int(cell), measure, int(amount), ends_at)
+                        for reservation in holds.values()
+                        for counter, cell, amount, measure, ends_at in reservation["claims"]
+                    ],
+                )
+                for request, holds in requests.items()
+            ]
+        )
 
     async def read(self, counters: Sequence[tuple[str, int]]) -> list[Balance]:
         asked = json.dumps([[name, str(oldest)] for name, oldest in counters])
@@ -375,6 +414,18 @@ class RedisCounters:
 
 def _standing(spent: str, held: str, first: str | bool) -> Balance:
     return Balance(int(spent), int(held), int(first) if isinstance(first, str) else None)
+
+
+def _parts(settled: Sequence[_Settled]) -> str:
+    return json.dumps(
+        [
+            {
+                **{"id": id, "holds": list(holds)},
+                "spent": [[name, str(cell), str(n), _ends(ends_at)] for name, cell, _, n, ends_at in spent if n],
+            }
+            for id, holds, spent in settled
+        ]
+    )
 
 
 def _ends(at: float) -> float:

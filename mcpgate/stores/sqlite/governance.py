@@ -82,23 +82,28 @@ class SqliteStore:
     async def reserve(self, reservation: Reservation) -> tuple[Balance, ...] | Refusal:
         def work(db: sqlite3.Connection) -> tuple[Balance, ...] | Refusal:
             standings = [_standing(db, claim.counter, claim.oldest) for claim in reservation.claims]
-            known = "SELECT 1 FROM reservations WHERE id = ?1 UNION ALL SELECT 1 FROM entries WHERE id = ?1"
-            if db.execute(known, (reservation.id,)).fetchone():
+            known = "SELECT 1 FROM reservations WHERE id = ? UNION ALL SELECT 1 FROM entries WHERE id = ?"
+            if db.execute(known, (reservation.id, reservation.request)).fetchone():
                 return tuple(standings)
             answer = fitted(reservation.claims, standings)
             if isinstance(answer, Refusal):
                 return answer
             db.executemany(_HOLD, [(c.counter, c.cell, c.amount, rows.finite(c.ends_at)) for c in reservation.claims])
-            held = json.dumps([[c.counter, c.cell, c.amount] for c in reservation.claims])
-            db.execute("INSERT INTO reservations VALUES (?, ?, ?)", (reservation.id, reservation.owner, held))
+            db.execute("INSERT INTO reservations VALUES (?, ?, ?, ?)", (reservation.id, reservation.owner, held, entry))
             return answer
 
-        return await self._writer.run(work)
+        held = json.dumps(
+            [[c.counter, c.cell, c.amount, c.measure, rows.finite(c.ends_at)] for c in reservation.claims]
+        )
+        entry = None if reservation.abandoned is None else rows.entry_to_json(reservation.abandoned)
+        # Money that is held is spent as soon as its request is sent: nothing that can end this machine may forget it.
+        return await self._writer.run(work, durable=entry is not None and reservation.holds_money)
 
     async def settle(self, settlements: Sequence[Settlement]) -> None:
         def work(db: sqlite3.Connection) -> None:
             for settlement in settlements:
-                _let_go(db, settlement.entry.id) if settlement.claims else None
+                for id in settlement.holds:
+                    _let_go(db, id)
                 if not db.execute(_INSERT, rows.row_of(settlement.entry)).rowcount:
                     continue
                 spent = [
@@ -124,13 +129,24 @@ class SqliteStore:
 
     async def expire(self, now: float) -> int:
         def work(db: sqlite3.Connection) -> int:
-            gone = "SELECT id FROM reservations WHERE owner NOT IN (SELECT owner FROM leases WHERE until > ?)"
-            ids = [id for (id,) in db.execute(gone, (now,)).fetchall()]
-            for id in ids:
-                _let_go(db, id)
+            gone = "owner NOT IN (SELECT owner FROM leases WHERE until > ?)"
+            statement = f"SELECT id, abandoned FROM reservations WHERE {gone} ORDER BY id DESC"
+            found = db.execute(statement, (now,)).fetchall()
+            written: set[str] = set()
+            for _, text in found:
+                if text is not None:
+                    entry = rows.entry_from_json(text)
+                    if db.execute(_INSERT, rows.row_of(entry)).rowcount:
+                        written.add(entry.id)
+            for id, _ in found:
+                claims = _let_go(db, id)
+                if id.partition("/")[0] in written:
+                    spent = [(counter, cell, amount, ends_at) for counter, cell, amount, measure, ends_at in claims
+                             if amount and measure != "concurrency"]  # fmt: skip
+                    db.executemany(_SPEND, spent)
             db.execute("DELETE FROM leases WHERE until <= ?", (now,))
             db.execute("DELETE FROM cells WHERE ends_at <= ? AND held = 0", (now,))
-            return len(ids)
+            return len(found)
 
         return await self._writer.run(work)
 
@@ -316,12 +332,10 @@ def _standing(db: sqlite3.Connection, counter: str, oldest: int) -> Balance:
     return Balance(spent or 0, held or 0, first)
 
 
-def _let_go(db: sqlite3.Connection, id: str) -> None:
-    found = db.execute("DELETE FROM reservations WHERE id = ? RETURNING claims", (id,)).fetchall()
-    for (claims,) in found:
-        _lower(db, json.loads(claims))
-
-
-def _lower(db: sqlite3.Connection, claims: Iterable[tuple[str, int, int]]) -> None:
+def _let_go(db: sqlite3.Connection, id: str) -> list[list[Any]]:
+    """Returns the claims that were held. Their first three parts are there in files of every version."""
+    found = db.execute("DELETE FROM reservations WHERE id = ? RETURNING claims", (id,)).fetchone()
+    claims: list[list[Any]] = [] if found is None else json.loads(found[0])
     statement = "UPDATE cells SET held = held - ? WHERE counter = ? AND cell = ?"
-    db.executemany(statement, [(amount, counter, cell) for counter, cell, amount in claims])
+    db.executemany(statement, [(amount, counter, cell) for counter, cell, amount, *_ in claims])
+    return claims

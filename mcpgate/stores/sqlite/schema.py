@@ -57,6 +57,14 @@ FROM tallies, (SELECT 3600 AS span UNION SELECT 86400) GROUP BY span, day;
 DROP TABLE tallies;
 """
 
+_ABANDONED = """
+ALTER TABLE entries ADD COLUMN more TEXT NOT NULL DEFAULT '{}';
+ALTER TABLE entries ADD COLUMN timings TEXT NOT NULL DEFAULT '{}';
+ALTER TABLE entries ADD COLUMN facts TEXT NOT NULL DEFAULT '{}';
+-- The entry that is written if the owner ends before it settles, none where nothing would be lost with the hold.
+ALTER TABLE reservations ADD COLUMN abandoned TEXT;
+"""
+
 
 def _run(script: str) -> Callable[[sqlite3.Connection], None]:
     def migration(db: sqlite3.Connection) -> None:
@@ -75,4 +83,5 @@ MIGRATIONS: list[Callable[[sqlite3.Connection], None]] = [
     ),
     _run("CREATE TABLE tallies (day TEXT, name TEXT, amount INTEGER NOT NULL, PRIMARY KEY (day, name)) WITHOUT ROWID"),
     _run(_GOVERNANCE),
+    _run(_ABANDONED),
 ]
