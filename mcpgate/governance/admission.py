@@ -28,6 +28,7 @@ from mcpgate.telemetry.metrics import Metrics
 
 log = logging.getLogger("mcpgate.governance")
 _MAX_REMEMBERED = 20_000
+_NO_USAGE, _NOTHING_SAVED = Usage(), Saved()
 _COST_HOLD = "/cost"
 """What follows a request's id in the id of the reservation of its money, where that is held by itself."""
 
@@ -77,8 +78,8 @@ class Admission(Admitted):
         """Ids of the reservations made for it."""
         self._children: list[Settlement] = []
         """Of requests from inside it that only the record hangs on: written with its own."""
-        self.usage = Usage()
-        self.saved = Saved()
+        self.usage = _NO_USAGE
+        self.saved = _NOTHING_SAVED
         self.cost: int | None = None
         """Nano-dollars, where the answer says what it cost; else the price list does."""
         self.outcome = "ok"
@@ -139,6 +140,8 @@ class Admission(Admitted):
     def _shares(self) -> Sequence[Share]:
         """What every rule takes. Raises NotAllowed for what has no price where a budget wants one."""
         declared, request, caller = self._desk.declared, self.request, self._context.caller
+        if not declared.policy.limits(caller):
+            return ()
         cost = self._prices.cost(request, request.estimate)
         deny = declared.config.unpriced == "deny"
         shares = declared.policy.shares(caller, request, cost, with_unpriced=deny)
@@ -205,8 +208,8 @@ class Admission(Admitted):
         if cost is None:
             cost = 0 if self.cache else self._prices.cost(request, self.usage)
         entry = self._entry(self.usage, cost, self.outcome)
-        claims = tuple(share.claim for share in self.shares)
-        amounts = tuple(measured(claim.measure, cost, self.usage) for claim in claims)
+        claims = tuple([share.claim for share in self.shares])
+        amounts = tuple([measured(claim.measure, cost, self.usage) for claim in claims])
         settlement = Settlement(entry, claims, amounts, self.content, self._holds)
         desk.journal.tell(entry)
         self.total += cost or 0

@@ -141,10 +141,14 @@ class Policy:
                 shares.append(Share(match, claim))
         return tuple(shares)
 
+    def limits(self, caller: Caller) -> bool:
+        """Whether any rule may apply to a caller."""
+        return bool(self.rules or caller.rules)
+
     def matches(self, caller: Caller, request: Request) -> tuple[Match, ...]:
         """The rules that a request falls under. Rules look at little of a request, and what they look at comes again
         and again, so that most answers are remembered."""
-        if not self.rules and not caller.rules:
+        if not self.limits(caller):
             return ()
         seen = (
             caller.id,

@@ -6,6 +6,8 @@ from decimal import Decimal
 
 from mcpgate.governance.records import Request, Usage, to_nano
 
+_MOST_REMEMBERED = 20_000
+
 
 class Prices:
     """Prices of one configuration."""
@@ -15,6 +17,7 @@ class Prices:
         self._tools = {
             server: {glob: to_nano(usd) for glob, usd in prices.items()} for server, prices in tools.items() if prices
         }
+        self._known: dict[tuple[str, str], int | None] = {}
         self._second = None if execution_usd_per_s is None else to_nano(execution_usd_per_s)
 
     def cost(self, request: Request, usage: Usage) -> int | None:
@@ -33,7 +36,13 @@ class Prices:
         return None
 
     def _of_tool(self, server: str, tool: str) -> int | None:
-        for glob, nano in self._tools.get(server, {}).items():
-            if fnmatch.fnmatchcase(tool, glob):
-                return nano
-        return None
+        try:
+            return self._known[server, tool]
+        except KeyError:
+            pass
+        globs = self._tools.get(server, {}).items()
+        price = next((nano for glob, nano in globs if fnmatch.fnmatchcase(tool, glob)), None)
+        if len(self._known) > _MOST_REMEMBERED:
+            self._known.clear()
+        self._known[server, tool] = price
+        return price
