@@ -31,6 +31,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     create.add_argument("--admin", action="store_true", help="may use the admin API")
     for scope in ("user", "team", "customer"):
         create.add_argument(f"--{scope}", metavar="ID")
+    create.add_argument(
+        "--users",
+        nargs="*",
+        metavar="GLOB",
+        help="whom its requests may name in x-mcpgate-user (default: declared users)",
+    )
+    create.add_argument(
+        "--metadata",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="what all its requests carry, e.g. env=ci; with `*` or several values (project=p-*,shared) what they may "
+        "say; repeatable",
+    )
     create.add_argument("--expires", metavar="WHEN", help="a date, or a period like 90d")
     create.add_argument("--budget", action="append", default=[], metavar="USD/PERIOD", help="e.g. 10/1d; repeatable")
     create.add_argument(
@@ -152,9 +166,25 @@ def _spec(arguments: argparse.Namespace) -> KeySpec:
             "rate_limits": limits,
             "expires_at": _expiry(arguments.expires),
             "allowed_ips": arguments.ip,
+            "users": arguments.users,
+            "metadata": _metadata(arguments.metadata),
         },
     )
     return spec
+
+
+def _metadata(pairs: list[str]) -> dict[str, str | list[str]]:
+    found: dict[str, str | list[str]] = {}
+    for pair in pairs:
+        name, separator, value = pair.partition("=")
+        if not separator or name in found:
+            raise InvalidRequest(
+                f"--metadata is {pair!r}; it takes NAME=VALUE, each name once: env=ci for a value that all requests of "
+                "the key carry, project=p-*,shared for what they may say"
+            )
+        several = "," in value or any(c in value for c in "*?[")
+        found[name] = value.split(",") if several else value
+    return found
 
 
 def _per(text: str, option: str, example: str) -> tuple[str, str]:

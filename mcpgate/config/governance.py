@@ -3,6 +3,7 @@
 
 import datetime
 import ipaddress
+import json
 import re
 from decimal import Decimal
 from typing import Annotated, Any, Literal
@@ -118,6 +119,20 @@ Patterns = Annotated[
 ]
 Id = Annotated[str, Field(min_length=1, max_length=128, pattern=r"^[^\s|/\x00-\x1f][^|/\x00-\x1f]*$")]
 KeyId = Annotated[Id, AfterValidator(_key_id)]
+
+
+def _as_text(value: Any) -> Any:
+    """A number or truth value as a header would say it."""
+    return json.dumps(value) if isinstance(value, (bool, int, float)) else value
+
+
+def _printable(value: str) -> str:
+    if any(ord(c) < 32 or 0xD800 <= ord(c) < 0xE000 for c in value):
+        raise ValueError("holds control characters")
+    return value
+
+
+MetadataValue = Annotated[str, Field(max_length=512), BeforeValidator(_as_text), AfterValidator(_printable)]
 MetadataName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,64}$")]
 Moment = Annotated[datetime.datetime, BeforeValidator(_moment), AfterValidator(_ordinary)]
 Count = Annotated[int, Field(ge=0, le=2**53)]
@@ -269,6 +284,11 @@ class KeySpec(ScopeConfig):
     expires_at: Moment | None = None
     enabled: bool = True
     allowed_ips: tuple[Annotated[str, AfterValidator(_network)], ...] = ()
+    users: Patterns | None = None
+    """Globs over users that its requests may name in x-mcpgate-user. Default: declared users; for a key that has a
+    user, only that one. The own limits of the key's user hold whoever is named."""
+    metadata: dict[MetadataName, MetadataValue | tuple[Pattern, ...]] = {}
+    """Name → a value that all its requests carry, or a list of globs over what x-mcpgate-metadata may say."""
 
 
 class KeyConfig(KeySpec):
@@ -293,6 +313,9 @@ class GovernanceConfig(Model):
     rate_limits: tuple[RateLimitRuleConfig, ...] = ()
     required_metadata: tuple[MetadataName, ...] = ()
     """Names that every request of a key must carry in x-mcpgate-metadata."""
+    max_claimed_values: int = Field(default=32, ge=0, le=100_000)
+    """Values that a key may bring up within a day for a metadata name that a rule looks at, where its own `metadata`
+    does not say which."""
     report_metadata: tuple[MetadataName, ...] = ()
     """Names that reports can group by for as long as there are reports, and not only until entries are rolled up."""
     execution_usd_per_s: Usd | None = None

@@ -77,6 +77,17 @@ def _matches(name: str, globs: Sequence[str]) -> bool:
 
 
 @dataclass(frozen=True, slots=True)
+class Said:
+    """What a request says of itself: a claim, until its key allows it."""
+
+    user: str | None = None
+    metadata: tuple[tuple[str, str], ...] = ()
+
+
+NOTHING_SAID = Said()
+
+
+@dataclass(frozen=True, slots=True)
 class Caller:
     """An identified caller with its scopes. Handles and sessions belong to it, and nobody else can reach them."""
 
@@ -98,6 +109,8 @@ class Caller:
     """Of the secret that it came with, SHA-256 in hex."""
     address: str | None = field(default=None, repr=False, compare=False)
     """Where it called from."""
+    said: Said = field(default=NOTHING_SAID, repr=False, compare=False)
+    """What `user` and `metadata` are made of, with what its key says."""
 
     @property
     def is_local(self) -> bool:
@@ -106,8 +119,13 @@ class Caller:
 
     @property
     def owner(self) -> str:
-        """Whom handles and sandbox sessions belong to: the key, or each user that it names in its requests."""
+        """Who may read handles and sandbox sessions: the key, or each user that it names in its requests."""
         return self.id if self.user is None else f"{self.id}\n{self.user}"  # which no id holds
+
+    @property
+    def account(self) -> str:
+        """Whom fair shares are counted by: the key, whatever its requests say of themselves; `local` without one."""
+        return self.id
 
 
 LOCAL = Caller()
@@ -135,6 +153,10 @@ class VirtualKey:
     revoked_at: float | None = None
     allowed_ips: tuple[str, ...] = ()
     """Addresses and networks it may be used from; empty: any."""
+    users: tuple[str, ...] | None = None
+    """Globs over users that its requests may name; None: declared ones, and of a key with a user only that."""
+    metadata: Mapping[str, str | tuple[str, ...]] = field(default_factory=lambda: MappingProxyType({}))
+    """By name: what its requests always carry, or globs over what they may say."""
     created_at: float = 0.0
     declared: bool = False
     """It stands in the configuration file and is changed there."""

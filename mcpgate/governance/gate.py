@@ -48,7 +48,7 @@ class Gate:
         self._clock = clock
         self._background = Background()
         self._declared = Declared(config, prices, counters, store, metrics, clock)
-        self._identity = Identity(self._declared, store, clock)
+        self._identity = Identity(self._declared, counters, store, clock)
         self._holds = Holds(self._declared, self._identity, counters, store, self._background, clock)
         self._journal = Journal(self._declared, self._holds, counters, self._background)
         self._desk = Desk(self._declared, self._identity, self._holds, self._journal, metrics, clock)

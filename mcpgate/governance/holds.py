@@ -179,8 +179,8 @@ class Holds:
             caller = callers.get(entry.key)
             if caller is None:
                 caller = callers[entry.key] = await self._identity.caller_by_id(entry.key)
-            if entry.user is not None and caller.user is None:
-                caller = policy.with_user(caller, entry.user)
+            if entry.user not in (None, caller.user):
+                caller = policy.with_user(caller, str(entry.user))
             caller = replace(caller, user=entry.user, team=entry.team, customer=entry.customer, metadata=entry.metadata)
             request = Request(
                 kind=entry.kind,

@@ -9,11 +9,12 @@ from typing import Any
 
 from mcpgate.config.governance import KeySpec
 from mcpgate.errors import InvalidKey, InvalidRequest, McpgateError, MissingKey, NotAllowed, Unavailable
-from mcpgate.governance.callers import LOCAL, Caller, VirtualKey
+from mcpgate.governance.callers import LOCAL, Caller, Said, VirtualKey
+from mcpgate.governance.claims import NewValues, claimed_metadata, claimed_user
 from mcpgate.governance.declared import Declared
 from mcpgate.governance.keys import PREFIX, digest_of, from_record, is_good
 from mcpgate.governance.policy import Policy
-from mcpgate.governance.store import Store, StoreUnavailable
+from mcpgate.governance.store import Counters, Store, StoreUnavailable
 
 _MAX_REMEMBERED = 20_000
 _CURRENT_S = 1.0
@@ -23,10 +24,13 @@ _CURRENT_S = 1.0
 class Identity:
     """Identifies callers. One for each process."""
 
-    def __init__(self, declared: Declared, store: Store, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self, declared: Declared, counters: Counters, store: Store, clock: Callable[[], float] = time.time
+    ) -> None:
         self._declared, self._store, self._clock = declared, store, clock
+        self._new_values = NewValues(declared, counters, store, clock)
         self._known: dict[str, tuple[Policy, Mapping[str, Any], VirtualKey, Caller]] = {}
-        self._current: dict[tuple[str, str | None, str | None], tuple[float, Caller | McpgateError]] = {}
+        self._current: dict[tuple[str, str | None, str | None, Said], tuple[float, Policy, Caller | McpgateError]] = {}
 
     async def identify(
         self,
@@ -43,26 +47,30 @@ class Identity:
         if secret is None:
             if key_required:
                 raise MissingKey("a virtual key is needed: send Authorization: Bearer mg-… or x-api-key: mg-…")
-            caller = LOCAL
-        else:
-            caller = await self._admitted(digest_of(secret), address)
-            missing = [name for name in self._declared.config.required_metadata if not (metadata or {}).get(name)]
-            if missing:
-                raise InvalidRequest(
-                    f"metadata {missing[0]!r} is required: send "
-                    f"x-mcpgate-metadata: {json.dumps({missing[0]: '…'}, ensure_ascii=False)}"
-                )
-        return self._on_behalf(caller, user, metadata)
+            return self._local(user, metadata)
+        key, caller = await self._admitted(digest_of(secret), address)
+        if user or metadata or key.metadata:
+            said = Said(user or None, tuple((metadata or {}).items()))
+            caller = self._on_behalf(key, caller, said)
+            await self._new_values.admit(key, said)
+        missing = [name for name in self._declared.config.required_metadata if not caller.metadata.get(name)]
+        if missing:
+            raise InvalidRequest(
+                f"metadata {missing[0]!r} is required: send "
+                f"x-mcpgate-metadata: {json.dumps({missing[0]: '…'}, ensure_ascii=False)}"
+            )
+        return caller
 
     async def current(self, caller: Caller) -> Caller:
         """What a caller that was identified earlier is by now: with the grants, limits and rules of this moment (at
-        most a second old). Raises NotAllowed when its key is no longer good."""
+        most a second old). Raises NotAllowed when its key is no longer good, or no longer allows what its request said
+        of itself."""
         if caller.is_local:
             return caller
-        now = self._clock()
-        place = (caller.id, caller.digest, caller.address)
-        until, found = self._current.get(place, (0.0, caller))
-        if now >= until:
+        now, policy = self._clock(), self._declared.policy
+        place = (caller.id, caller.digest, caller.address, caller.said)
+        until, seen, found = self._current.get(place, (0.0, policy, caller))
+        if now >= until or seen is not policy:
             try:
                 found = await self._look_again(caller)
             except StoreUnavailable as error:
@@ -70,11 +78,10 @@ class Identity:
                 return caller  # what follows asks the store too, and decides
             if len(self._current) > _MAX_REMEMBERED:
                 self._current.clear()
-            self._current[place] = (now + _CURRENT_S, found)
+            self._current[place] = (now + _CURRENT_S, self._declared.policy, found)
         if isinstance(found, McpgateError):
             raise found
-        user = caller.user if found.user is None else None
-        return self._on_behalf(found, user, caller.metadata)
+        return found
 
     async def caller_by_id(self, id: str) -> Caller:
         """The caller of a key, whatever its state; of an unknown one, a caller without scopes. Raises
@@ -93,9 +100,13 @@ class Identity:
         if caller.digest is not None and not key.admits_address(caller.address):
             return NotAllowed(f"this key may no longer be used from {caller.address}", key=caller.id)
         fresh = self._declared.policy.caller_of(key, spec)
+        try:
+            fresh = self._on_behalf(key, fresh, caller.said)
+        except NotAllowed as error:
+            return error
         return replace(fresh, digest=caller.digest, address=caller.address)
 
-    async def _admitted(self, digest: str, address: str | None) -> Caller:
+    async def _admitted(self, digest: str, address: str | None) -> tuple[VirtualKey, Caller]:
         key, caller = await self._find(digest)
         match key.state(self._clock()):
             case "revoked":
@@ -107,18 +118,20 @@ class Identity:
                 raise NotAllowed("this key is disabled", key=key.id)
         if not key.admits_address(address):
             raise NotAllowed(f"this key may not be used from {address or 'an unknown address'}", key=key.id)
-        return replace(caller, digest=digest, address=address)
+        return key, replace(caller, digest=digest, address=address)
 
-    def _on_behalf(self, caller: Caller, user: str | None, metadata: Mapping[str, str] | None) -> Caller:
-        """A caller with what its request says of itself."""
-        if metadata:
-            caller = replace(caller, metadata=metadata)
-        if user:
-            if caller.user not in (None, user):
-                raise NotAllowed(f"this key belongs to another user than {user!r}")
-            if caller.user is None:
-                caller = self._declared.policy.with_user(caller, user)
-        return caller
+    def _on_behalf(self, key: VirtualKey, caller: Caller, said: Said) -> Caller:
+        """A caller with what its request says of itself, as far as its key allows. Raises NotAllowed."""
+        policy = self._declared.policy
+        user, metadata = claimed_user(key, said, policy.users), claimed_metadata(key, said)
+        if user is not None and user != caller.user:
+            caller = policy.with_user(caller, user)
+        return replace(caller, metadata=metadata, said=said)
+
+    def _local(self, user: str | None, metadata: Mapping[str, str] | None) -> Caller:
+        """Who comes without a key, where none is needed, is believed."""
+        caller = replace(LOCAL, metadata=metadata) if metadata else LOCAL
+        return self._declared.policy.with_user(caller, user) if user else caller
 
     def _is_ours(self, secret: str) -> bool:
         return secret.startswith(PREFIX) or self._declared.policy.find_declared(digest_of(secret)) is not None

@@ -69,6 +69,8 @@ def make_key(
         enabled=spec.enabled,
         revoked_at=revoked_at,
         allowed_ips=spec.allowed_ips,
+        users=spec.users,
+        metadata=MappingProxyType(dict(spec.metadata)),
         created_at=created_at,
         declared=declared,
     )

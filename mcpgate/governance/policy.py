@@ -83,7 +83,9 @@ class Policy:
             self.keys[id] = (make_key(id, spec, [(digest, None)], declared=True), spec)
             self._by_digest[digest] = id
         self._warn_of_labels(config)
-        self._metadata = sorted(mentioned_metadata(self.rules))
+        self.metadata_names = mentioned_metadata(self.rules)
+        """Names of the metadata that any rule looks at."""
+        self._metadata = sorted(self.metadata_names)
         self._scope_rules: dict[tuple[str, str], tuple[Rule, ...]] = {}
         self._matches: dict[tuple[object, ...], tuple[Match, ...]] = {}
 
@@ -121,7 +123,8 @@ class Policy:
         return Caller(key.id, key.name, key.user, team_id, customer_id, key.grants, key.limits, rules=tuple(rules))
 
     def with_user(self, caller: Caller, user_id: str) -> Caller:
-        """A caller whose key is nobody's own, on behalf of a user; the key's team and customer stay."""
+        """A caller on behalf of a user that its request names. The key's team and customer stay, and the own limits of
+        the key's user, if it has one."""
         user = self.users.get(user_id)
         own = () if user is None else self._own_rules("user", user_id, user)
         return replace(caller, user=user_id, rules=(*caller.rules, *own))

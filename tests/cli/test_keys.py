@@ -96,6 +96,24 @@ def test_a_key_is_made_listed_rotated_and_revoked(processes: Run) -> None:
     assert again.returncode == 1 and "was revoked; create another" in again.stderr and again.stdout == ""
 
 
+async def spec_of(config: Config, id: str) -> KeySpec:
+    stores = await open_stores(config)
+    try:
+        return (await Admin(stores.store, stores.counters, lambda: Policy(config.governance)).get_key(id))[1]
+    finally:
+        await stores.close()
+
+
+def test_a_key_is_made_with_what_its_requests_may_say_of_themselves(run: Run, config: Path) -> None:
+    made = run("keys", "create", "--users", "ada", "bot-*", "--metadata", "env=ci", "--metadata", "project=p-*",
+               "--metadata", "kind=a,b=c", "--metadata", "empty=", "--format", "json")  # fmt: skip
+    spec = asyncio.run(spec_of(load_config(config), as_json(made)["id"]))
+    assert spec.users == ("ada", "bot-*")
+    assert spec.metadata == {"env": "ci", "project": ("p-*",), "kind": ("a", "b=c"), "empty": ""}
+    plain = asyncio.run(spec_of(load_config(config), as_json(run("keys", "create", "--format", "json"))["id"]))
+    assert (plain.users, plain.metadata) == (None, {})
+
+
 def test_a_key_that_may_do_nothing_is_made_with_a_remark(run: Run) -> None:
     done = run("keys", "create", "--format", "json")
     assert set(as_json(done)) == {"id", "secret"} and "--tools '*'" in done.stderr
@@ -108,6 +126,9 @@ def test_a_key_that_may_do_nothing_is_made_with_a_remark(run: Run) -> None:
     [
         (["keys"], 2, "ACTION"),
         (["keys", "make"], 2, "create"),
+        (["keys", "create", "--metadata", "env"], 1, "NAME=VALUE"),
+        (["keys", "create", "--metadata", "env=a", "--metadata", "env=b"], 1, "each name once"),
+        (["keys", "create", "--metadata", "a b=c"], 1, "metadata"),
         (["keys", "revoke"], 2, "key"),
         (["keys", "create", "x", "--concurrency", "many"], 2, "--concurrency"),
         (["keys", "create", "x", "--budget", "ten"], 1, "e.g. 10/1d"),
