@@ -22,8 +22,12 @@ class CodeModeConfig(Model):
     index_tokens: int = Field(default=120, ge=0, le=10_000)
     """Tokens of the index of servers in execute_code's description; 0 turns it off."""
     max_handles: int = Field(default=200, ge=1, le=100_000)
-    """Values kept for later executions, the least recently used go first."""
+    """Values of one key, or of all who come without one, that later executions can load. The least recently used go
+    first."""
     max_handle_mib: int = Field(default=256, ge=1, le=16_384)
+    """Memory of one key's values, about."""
+    max_handle_mib_in_all: int = Field(default=1024, ge=1, le=1_048_576)
+    """Memory of all kept values; beyond it the key that has most gives way."""
 
 
 class SandboxConfig(LimitsConfig):
