@@ -40,7 +40,10 @@ class Gateway:
         config = settings.config
         self.pool = UpstreamPool(held=True)
         self.handles = HandleStore(
-            config.code_mode.max_handles, config.code_mode.max_handle_mib * _MIB, config.sandbox.session_idle_s
+            config.code_mode.max_handles,
+            config.code_mode.max_handle_mib * _MIB,
+            config.sandbox.session_idle_s,
+            config.code_mode.max_handle_mib_in_all * _MIB,
         )
         self.views = Views(self.pool, learned)
         self.calls = Calls(self.pool, gate)

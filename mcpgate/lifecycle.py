@@ -114,7 +114,9 @@ async def reload(gateway: Gateway, config: Config) -> None:
     if fixed:
         log.warning("changes of %s take effect at the next start", ", ".join(fixed))
     logging.getLogger("mcpgate").setLevel(config.telemetry.log_level.upper())
-    gateway.handles.resize(config.code_mode.max_handles, config.code_mode.max_handle_mib * _MIB)
+    code_mode = config.code_mode
+    in_all = code_mode.max_handle_mib_in_all * _MIB
+    gateway.handles.resize(code_mode.max_handles, code_mode.max_handle_mib * _MIB, in_all)
     gateway.settings.config = config
     await gateway.gate.reload(config.governance, prices_of(config))
     await gateway.pool.apply(without_clashes(config.mcpServers))

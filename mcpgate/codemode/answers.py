@@ -93,7 +93,7 @@ class Answers:
                 yield _text(self._shaped(caller, _named_handles(part), rooms))
                 continue
             try:
-                kept = self._handles.get(caller.owner, part.id)
+                kept = self._handles.get(caller.owner, part.id, caller.account)
             except McpgateError:
                 yield _text(f"({_name(part)} is no longer there)")
                 continue
@@ -106,7 +106,7 @@ class Answers:
         shaped = results.shape(value, room)
         if not shaped.shortened:
             return shaped.text
-        kept = self._handles.keep_value(caller.owner, value)
+        kept = self._handles.keep_value(caller.owner, value, caller.account)
         return f'{shaped.text}\n[whole value: load("{kept.id}") in a later execute_code]'
 
 

@@ -2,6 +2,7 @@
 arguments, have it made (proxy/calls.py), make the result a value. Everything that can go wrong comes out as ToolFailed,
 in words for the model."""
 
+from functools import partial
 from typing import Any
 
 from mcpgate.catalog.arguments import ArgumentFault, bind, check
@@ -52,7 +53,8 @@ class Bridge:
         if result.get("isError") is True:
             message, data = error_of(result)
             raise ToolFailed(message, server=server, tool=tool.ident, data=data)
-        value = value_of(tool, result, lambda *part: handle_of(self._handles.keep_data(caller.owner, *part)))
+        keep = partial(self._handles.keep_data, caller.owner, account=caller.account)
+        value = value_of(tool, result, lambda *part: handle_of(keep(*part)))
         self._learned.learn(tool, value, caller.id)
         return value
 
@@ -124,7 +126,7 @@ class Bridge:
 
     def _get(self, caller: Caller, id: str) -> Kept:
         try:
-            return self._handles.get(caller.owner, id)
+            return self._handles.get(caller.owner, id, caller.account)
         except McpgateError as error:
             raise ToolFailed(error.message) from None
 

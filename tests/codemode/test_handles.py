@@ -77,3 +77,75 @@ def test_what_nobody_used_for_long_is_gone_and_says_so() -> None:
     with pytest.raises(NotFound, match=f"handle '{kept.id}' was dropped: .*idle for 0 s"):
         store.get("ada", kept.id)
     assert store.keep_value("ada", [2]).id == "r2"
+
+
+# --- fair shares
+
+
+def names_of(store: HandleStore, owner: str, account: str | None = None) -> list[str]:
+    """What an owner can still load."""
+    found = []
+    for number in range(1, 200):
+        try:
+            found.append(store.get(owner, f"r{number}", account).id)
+        except NotFound:
+            pass
+    return found
+
+
+def test_users_that_one_key_names_share_its_room_and_none_reads_what_is_anothers() -> None:
+    store = HandleStore(3, 1000)
+    for number in range(50):
+        store.keep_value(f"key\nuser {number}", "x", account="key")
+    kept = [owner for number in range(50) for owner in [f"key\nuser {number}"] if names_of(store, owner, "key")]
+    assert kept == ["key\nuser 47", "key\nuser 48", "key\nuser 49"]
+    with pytest.raises(NotFound):
+        store.get("key", "r1", "key")
+    with pytest.raises(NotFound, match="does not exist"):
+        store.get("key\nuser 49", "r2", "key")
+
+
+def test_all_values_together_are_bounded_and_who_has_most_gives_way() -> None:
+    store = HandleStore(100, 60, max_bytes_in_all=100)
+    store.keep_value("bob", "12345")
+    for account in ("eve", "mallory"):
+        for _ in range(9):
+            store.keep_value(account, "1234567890")
+    assert names_of(store, "bob") == ["r1"], "who has little loses nothing"
+    assert len(names_of(store, "eve")) + len(names_of(store, "mallory")) == 9
+    assert abs(len(names_of(store, "eve")) - len(names_of(store, "mallory"))) <= 1
+
+
+def test_what_was_just_kept_is_there_though_it_alone_is_more_than_all_may_be() -> None:
+    store = HandleStore(10, 1000, max_bytes_in_all=5)
+    store.keep_value("ada", "12345")
+    kept = store.keep_value("bob", "more than five")
+    assert store.get("bob", kept.id).value == "more than five"
+    assert names_of(store, "ada") == []
+
+
+def test_the_number_of_values_is_bounded_however_many_keys_have_some() -> None:
+    store = HandleStore(10, 1000, max_handles_in_all=25)
+    for number in range(100):
+        store.keep_value(f"key {number % 50}", "")
+    assert sum(len(names_of(store, f"key {number}")) for number in range(50)) == 25
+
+
+def test_nothing_is_remembered_of_owners_that_have_nothing_any_more_but_a_bounded_number_of_numbers() -> None:
+    store = HandleStore(10, 1000, idle_s=0)
+    for number in range(10_500):
+        store.keep_value(f"key {number}", "")
+    with pytest.raises(NotFound):
+        store.get("key 1", "r1")
+    assert len(store._accounts) <= 1 and len(store._next) == 10_000
+    assert (store._size, store._number) == (0, 0)
+
+
+def test_text_of_wide_letters_and_objects_count_for_the_memory_that_they_take() -> None:
+    store = HandleStore(100, 400)
+    for _ in range(3):
+        store.keep_value("ada", "\U0001f600" * 40)  # 160 bytes each
+    assert len(names_of(store, "ada")) == 2
+    for _ in range(50):
+        store.keep_value("bob", [1, 2, 3, 4])
+    assert len(names_of(store, "bob")) == 5
