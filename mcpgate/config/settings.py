@@ -3,6 +3,7 @@ misspelt limit is never a limit that does not hold. Reading files is the work of
 """
 
 import ipaddress
+import re
 from typing import Any, Literal
 
 from pydantic import Field, field_validator
@@ -87,8 +88,40 @@ class ServerConfig(Model):
     """Values of the Host header that are accepted, besides the loopback names and `host` itself."""
     max_body_mib: int = Field(default=16, ge=1, le=1024)
     """The longest request, over stdio too."""
+    max_body_mib_in_all: int = Field(default=256, ge=1, le=1_048_576)
+    """Memory of long requests that are being read or answered; of one key a quarter of it."""
+    max_connections: int | None = Field(default=None, ge=1, le=100_000)
+    """Of each process; default: what its limit of open files allows, at most 4096."""
+    max_connections_per_address: int | None = Field(default=None, ge=1, le=100_000)
+    """Default: a quarter of `max_connections`. Trusted proxies have no limit of their own."""
+    keep_alive_s: PositiveSeconds = 60.0
+    """How long an HTTP connection stays open between requests."""
+    trusted_proxies: tuple[str, ...] = ()
+    """Addresses or networks whose X-Forwarded-For, Forwarded and X-Forwarded-Proto headers are believed."""
+    base_path: str = ""
+    """The path prefix under which a proxy serves the gateway, e.g. /mcpgate."""
+    watchdog_s: float = Field(default=10.0, ge=0, le=3600)
+    """When the process has not answered for so long, it logs where it stands; a worker is replaced after three times
+    as long. 0 turns it off."""
     trust_network: bool = False
     """Allow an address that other machines reach without any keys: whoever reaches it may call every tool."""
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _networks(cls, networks: tuple[str, ...]) -> tuple[str, ...]:
+        for text in networks:
+            try:
+                ipaddress.ip_network(text, strict=False)
+            except ValueError:
+                raise ValueError(f"{text!r} must be an address or a network, e.g. 10.0.0.0/8") from None
+        return networks
+
+    @field_validator("base_path")
+    @classmethod
+    def _prefix(cls, path: str) -> str:
+        if not re.fullmatch(r"(/[A-Za-z0-9._~-]+)*/?", path):
+            raise ValueError(f"{path!r} must be a path such as /mcpgate")
+        return path.rstrip("/")
 
 
 class TelemetryConfig(Model):
