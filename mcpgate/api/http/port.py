@@ -1,0 +1,531 @@
+"""The HTTP port: uvicorn, with bounds on everything that somebody without a key can make it hold or wait for.
+
+uvicorn's own protocols bound neither the head of a request nor the time it takes, count connections only to answer 503,
+and never close one whose client does not read. The classes here add that and nothing else; what they use of uvicorn's
+and httptools' inner life is listed in tests/api/http/test_port.py.
+"""
+
+import asyncio
+import errno
+import logging
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any
+
+import orjson
+import uvicorn
+
+from mcpgate.api.http.places import Network, Place, Places, is_in, origin_of
+from mcpgate.config.settings import ServerConfig
+
+if TYPE_CHECKING:
+    import socket
+
+Application = Callable[[Any, Any, Any], Awaitable[None]]
+log = logging.getLogger("mcpgate.http")
+
+_ACCEPTED_AT_ONCE = 64
+"""Connections that asyncio takes before the first of them is seen here; so many descriptors are kept free for them."""
+_KEPT_DESCRIPTORS = 128
+"""Files and sockets for stores, upstreams and their children."""
+_MOST_CONNECTIONS = 4096
+_RESERVE = 16
+_ENOUGH_DESCRIPTORS = 65_536
+_LISTEN_QUEUE = 2048
+"""Connections that the kernel keeps until they are taken."""
+_SAID_EVERY_S = 60.0
+_FULL = "all connections are taken; try again shortly"
+_HEALTH = ("/healthz", "/readyz")
+_FRAMING = 16 * 1024
+"""Bytes that chunk headers, extensions and trailers of one body may have, besides eight times its own bytes."""
+
+
+@dataclass(frozen=True, slots=True)
+class PortLimits:
+    """What one port may hold, and how long it waits. Seconds and bytes."""
+
+    max_connections: int = 1024
+    max_connections_per_address: int = 256
+    reserve: int = _RESERVE
+    """Connections beyond those, on which only health checks are answered."""
+    head_bytes: int = 64 * 1024
+    """Request line and headers."""
+    url_bytes: int = 16 * 1024
+    headers: int = 256
+    pipelined: int = 8
+    """Requests that wait on a connection until those before them are answered."""
+    head_s: float = 10.0
+    """For a whole head, from its first byte or from the start of the connection."""
+    keep_alive_s: float = 60.0
+    """How long a connection stays open between requests."""
+    body_s: float = 30.0
+    """A body may stand still so long, and brings `body_bytes` in such a time."""
+    body_bytes: int = 64 * 1024
+    write_s: float = 60.0
+    """How long a client may leave unread what was written to it."""
+    linger_s: float = 5.0
+    """How long the rest of a request that was refused is read and thrown away, so that the refusal arrives."""
+
+    @property
+    def tick_s(self) -> float:
+        """How often connections are looked at."""
+        waits = (self.head_s, self.keep_alive_s, self.body_s, self.write_s, self.linger_s)
+        return max(0.02, min(1.0, min(waits) / 4))
+
+
+class Port:
+    """One listening socket and its connections."""
+
+    def __init__(
+        self,
+        app: Application,
+        limits: PortLimits,
+        trusted_proxies: Callable[[], Sequence[Network]] = lambda: (),
+        http: str = "auto",
+    ) -> None:
+        """`http`: auto, httptools or h11, the library that parses requests."""
+        self.app, self.limits, self._trusted_proxies = app, limits, trusted_proxies
+        self.places = Places(limits.max_connections, limits.max_connections_per_address, limits.reserve)
+        self.open: set[_Connection] = set()
+        config = uvicorn.Config(
+            app,
+            http=partial(_protocol_class(http), self),  # type: ignore[arg-type]
+            log_config=None,
+            access_log=False,
+            lifespan="off",
+            ws="none",
+            proxy_headers=False,  # see access.py
+            server_header=False,
+            backlog=_ACCEPTED_AT_ONCE,
+            timeout_keep_alive=max(1, round(limits.keep_alive_s)),
+            timeout_graceful_shutdown=5,
+            h11_max_incomplete_event_size=limits.head_bytes,
+        )
+        self._server = _Server(config)
+        self._said: dict[str, float] = {}
+
+    @property
+    def stopping(self) -> bool:
+        return self._server.should_exit
+
+    def stop(self) -> None:
+        """Take no more connections, finish what is under way, return from `serve`. From any thread or signal
+        handler."""
+        self._server.should_exit = True
+
+    async def serve(self, listener: "socket.socket") -> None:
+        """Until `stop`."""
+        loop = asyncio.get_running_loop()
+        before = loop.get_exception_handler()
+        loop.set_exception_handler(partial(self._on_loop_error, before))
+        watcher = asyncio.create_task(self._watch(listener))
+        try:
+            await self._server.serve(sockets=[listener])
+        finally:
+            watcher.cancel()
+            loop.set_exception_handler(before)
+
+    def is_trusted(self, address: str | None) -> bool:
+        return is_in(address, self._trusted_proxies())
+
+    def say(self, what: str, text: str, *arguments: Any) -> None:
+        """Log a warning about a kind of trouble that strangers can cause as often as they like: once a minute."""
+        now = time.monotonic()
+        if now - self._said.get(what, -_SAID_EVERY_S) >= _SAID_EVERY_S:
+            self._said[what] = now
+            log.warning(text, *arguments)
+
+    async def _watch(self, listener: "socket.socket") -> None:
+        while not self._server.started:
+            await asyncio.sleep(0.005)
+        # asyncio listens with the number of connections that it takes at once; the queue may be longer.
+        listener.listen(_LISTEN_QUEUE)
+        while True:
+            await asyncio.sleep(self.limits.tick_s)
+            now = time.monotonic()
+            for connection in list(self.open):
+                connection.check(now)
+
+    def _on_loop_error(self, before: Any, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        error = context.get("exception")
+        if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
+            # asyncio stops accepting for a second and tries again. (Python 3.11 tells of it once for each connection
+            # that it would have taken.)
+            self.places.shed(1)
+            self.say("accept", "cannot take connections: %s; trying again every second", error.strerror)
+        elif before is not None:
+            before(loop, context)
+        else:
+            loop.default_exception_handler(context)
+
+
+class _Server(uvicorn.Server):
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Signals are our caller's: uvicorn raises them again at the end, before anything else is put away."""
+        yield
+
+
+def limits_of(config: ServerConfig, descriptors: int) -> PortLimits:
+    """`descriptors`: files and sockets that this process may have open. Without a setting, connections get what stores,
+    upstreams and accepting leave of them."""
+    total = config.max_connections or max(
+        16, min(_MOST_CONNECTIONS, descriptors - _KEPT_DESCRIPTORS - _ACCEPTED_AT_ONCE - _RESERVE)
+    )
+    each = config.max_connections_per_address or max(16, total // 4)
+    return PortLimits(total, min(each, total), keep_alive_s=config.keep_alive_s)
+
+
+def raise_descriptor_limit() -> int:
+    """Ask for as many open files as this process may have; how many it has now."""
+    try:
+        import resource
+    except ImportError:  # not a Unix
+        return 512
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _ENOUGH_DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, _ENOUGH_DESCRIPTORS)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+            soft = wanted
+        except (ValueError, OSError):
+            pass
+    return _ENOUGH_DESCRIPTORS if soft == resource.RLIM_INFINITY else soft
+
+
+class _Refused(Exception):
+    """Raised inside the parser."""
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status, self.message = status, message
+
+
+class _Connection(asyncio.Protocol):
+    """What is bounded whatever library parses the requests. Before a class of uvicorn's in the order of bases, whose
+    attributes these are."""
+
+    transport: asyncio.Transport
+    flow: Any
+    cycle: Any
+    client: tuple[str, int] | None
+    app: Any
+
+    def __init__(self, port: Port, **uvicorns: Any) -> None:
+        super().__init__(**uvicorns)
+        self._port, self._limits = port, port.limits
+        self.origin, self.exempt = "", False
+        self._cycles: deque[Any] = deque()
+        """Requests that are not answered yet, the one under way first."""
+        self._since = 0.0
+        """When the connection began to wait for a request."""
+        self._head_since = 0.0
+        """When the head began that is being read; 0 while there is none."""
+        self._stuck_since = 0.0
+        """Since when something that was written has not been read; 0 while there is nothing."""
+        self._leaving_since = 0.0
+        """Since when what arrives is thrown away; 0 while it is read."""
+        self._body = _Progress()
+
+    # --- uvicorn's and asyncio's callbacks
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        self._since = self._head_since = time.monotonic()
+        address = self.client[0] if self.client else None
+        self.origin, self.exempt = origin_of(address), self._port.is_trusted(address)
+        self._port.open.add(self)
+        match self._port.places.enter(self):
+            case Place.RESERVED:
+                self.app = partial(_only_health, self.app)
+            case Place.NONE:
+                self._port.say("full", "refusing connections: all %d places are taken", len(self._port.places))
+                self.transport.write(_refusal(503, _FULL))
+                self.transport.close()  # at once, for a place to say it slowly is what there is none of
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._port.open.discard(self)
+        self._port.places.leave(self)
+        # uvicorn tells only the newest request that its client is gone.
+        for cycle in self._cycles:
+            cycle.disconnected = True
+            cycle.message_event.set()
+        self._cycles.clear()
+        super().connection_lost(exc)
+
+    def resume_writing(self) -> None:
+        self._stuck_since = 0.0
+        super().resume_writing()
+
+    def on_response_complete(self) -> None:
+        if self._cycles:
+            self._cycles.popleft()
+        super().on_response_complete()  # type: ignore[misc]
+        if not self._cycles:
+            self._since = time.monotonic()
+            self._port.places.idle(self)
+
+    def send_400_response(self, msg: str) -> None:
+        self._refuse(400, msg)
+
+    # --- ours
+
+    def evict(self) -> None:
+        self.transport.abort()
+
+    def check(self, now: float) -> None:
+        """Close the connection if it has been waited for too long."""
+        limits = self._limits
+        if self.transport.get_write_buffer_size():
+            if not self._stuck_since:
+                self._stuck_since = now
+            elif now - self._stuck_since > (limits.linger_s if self.transport.is_closing() else limits.write_s):
+                self.transport.abort()
+                return
+        else:
+            self._stuck_since = 0.0
+        if self._leaving_since:
+            if now - self._leaving_since > limits.linger_s:
+                self.transport.abort()
+        elif self.transport.is_closing():
+            pass
+        elif self._body_expected():
+            if self.cycle.response_complete:
+                # A refusal that did not wait for the body.
+                if now - self._since > limits.linger_s:
+                    self.transport.abort()
+            elif self.flow.read_paused:
+                self._body.restart(now)
+            elif self._body.too_slow(now, limits):
+                self._refuse(408, "the body of the request stands still")
+        elif self._head_since:
+            if now - self._head_since <= limits.head_s:
+                pass
+            elif self._head_since == self._since:  # nothing has come since it was opened
+                self.transport.close()
+            else:
+                self._refuse(408, "the head of the request took too long")
+        elif not self._cycles and now - self._since > limits.keep_alive_s:
+            self.transport.close()
+
+    def _body_expected(self) -> bool:
+        return self.cycle is not None and bool(self.cycle.more_body)
+
+    def _begin(self) -> None:
+        """A head is complete and its request under way."""
+        self._head_since = 0.0
+        self._cycles.append(self.cycle)
+        self._body.start(time.monotonic())
+        self._port.places.busy(self)
+
+    def _refuse(self, status: int, message: str) -> None:
+        """Answer what is no request that any application could answer, and close."""
+        if self._leaving_since or self.transport.is_closing():
+            return
+        self._leaving_since = time.monotonic()
+        # An answer belongs to the oldest request; where that one is being answered, there is no place for another.
+        if len(self._cycles) > 1 or (self._cycles and self._cycles[0].response_started):
+            self.transport.abort()
+            return
+        for cycle in self._cycles:
+            cycle.disconnected = True
+            cycle.message_event.set()
+        self._port.places.idle(self)
+        self.transport.write(_refusal(status, message))
+        # Closing with something unread would take the answer back: say that there is no more, and wait a moment.
+        self.flow.resume_reading()
+        if self.transport.can_write_eof():
+            self.transport.write_eof()
+        else:
+            self.transport.close()
+
+
+class _Progress:
+    """How fast a body arrives."""
+
+    __slots__ = ("_at_mark", "_mark", "_moved", "_seen", "framing", "received")
+
+    def __init__(self) -> None:
+        self.start(0.0)
+
+    def start(self, now: float) -> None:
+        self.received = 0
+        """Bytes of the body."""
+        self.framing = 0
+        """Bytes around it: chunk headers, extensions, trailers."""
+        self._seen = self._at_mark = 0
+        self._moved = self._mark = now
+
+    def restart(self, now: float) -> None:
+        """The body was not asked for in the meantime."""
+        self._moved = self._mark = now
+        self._at_mark = self.received
+
+    def too_slow(self, now: float, limits: PortLimits) -> bool:
+        if self.received != self._seen:
+            self._seen, self._moved = self.received, now
+        if now - self._moved > limits.body_s:
+            return True
+        if now - self._mark <= limits.body_s:
+            return False
+        slow = self.received - self._at_mark < limits.body_bytes
+        self._mark, self._at_mark = now, self.received
+        return slow
+
+
+def _refusal(status: int, message: str) -> bytes:
+    """A whole response."""
+    code = {429: "rate_limited", 503: "unavailable"}.get(status, "invalid_request")
+    body = orjson.dumps({"error": {"code": code, "message": message}})
+    return b"HTTP/1.1 %d %s\r\ncontent-type: application/json\r\ncontent-length: %d\r\nconnection: close\r\n\r\n%s" % (
+        status,
+        HTTPStatus(status).phrase.encode(),
+        len(body),
+        body,
+    )
+
+
+async def _only_health(app: Application, scope: Any, receive: Any, send: Any) -> None:
+    """What is answered on a reserved connection."""
+    if scope["path"].endswith(_HEALTH):
+        await app(scope, receive, send)
+        return
+    body = orjson.dumps({"error": {"code": "unavailable", "message": _FULL}})
+    headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
+    headers += [(b"connection", b"close"), (b"retry-after", b"5")]
+    await send({"type": "http.response.start", "status": 503, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
+
+
+def _protocol_class(http: str) -> type[_Connection]:
+    if http != "h11":
+        try:
+            return _httptools_class()
+        except ImportError:
+            if http == "httptools":
+                raise
+    return _h11_class()
+
+
+def _httptools_class() -> type[_Connection]:
+    import httptools
+    from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+    class HttpToolsConnection(_Connection, HttpToolsProtocol):
+        """httptools gives a header when it is whole, so bytes are counted before they are parsed."""
+
+        def __init__(self, port: Port, **uvicorns: Any) -> None:
+            super().__init__(port, **uvicorns)
+            self._in_head = False
+            self._in_body = False
+            self._begun = 0
+            """Heads that have begun."""
+            self._room = self._limits.head_bytes
+            """Bytes that the head being read may still have."""
+
+        def data_received(self, data: bytes) -> None:
+            self._unset_keepalive_if_required()
+            if self._leaving_since:
+                return
+            if not self._in_body and len(data) > self._room:
+                begun, room = self._begun, self._room
+                if not self._feed(data[:room]):
+                    return
+                if self._in_head and self._begun - begun <= 1:
+                    self._refuse(431, f"the head of the request is over {self._limits.head_bytes:,} bytes")
+                    return
+                data = data[room:]
+            in_body, begun, received = self._in_body, self._begun, self._body.received
+            if not self._feed(data):
+                return
+            if self._in_head and not in_body and self._begun - begun <= 1:
+                self._room -= len(data)
+            elif in_body and self._in_body:
+                self._body.framing += len(data) - (self._body.received - received)
+                if self._body.framing > _FRAMING + 8 * self._body.received:
+                    self._refuse(400, "chunk headers and trailers are longer than the body")
+
+        def _feed(self, data: bytes) -> bool:
+            """Whether the connection goes on."""
+            while True:
+                try:
+                    self.parser.feed_data(data)
+                    return True
+                except httptools.HttpParserUpgrade as upgrade:
+                    # Nothing is upgraded to here, and clients that offer it go on in HTTP/1.1.
+                    self.parser = httptools.HttpRequestParser(self)
+                    self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn does
+                    data = data[upgrade.args[0] :]
+                    if not data:
+                        return True
+                except httptools.HttpParserError as error:
+                    cause = error.__context__
+                    if isinstance(cause, _Refused):
+                        self._refuse(cause.status, cause.message)
+                    else:
+                        self._refuse(400, "this is no valid HTTP request")
+                    return False
+
+        def on_message_begin(self) -> None:
+            self._in_head, self._room = True, self._limits.head_bytes
+            self._begun += 1
+            self._head_since = time.monotonic()
+            super().on_message_begin()
+
+        def on_headers_complete(self) -> None:
+            limits = self._limits
+            self._in_head = False
+            if len(self.url) > limits.url_bytes:
+                raise _Refused(414, f"the URL is over {limits.url_bytes:,} bytes")
+            if len(self.headers) > limits.headers:
+                raise _Refused(431, f"there are more than {limits.headers} headers")
+            if len(self._cycles) > limits.pipelined:
+                raise _Refused(429, f"more than {limits.pipelined} requests wait on this connection")
+            super().on_headers_complete()
+            self._in_body = True
+            self.headers = []  # trailers come here too, and are nobody's
+            self._begin()
+
+        def on_body(self, body: bytes) -> None:
+            self._body.received += len(body)
+            super().on_body(body)
+
+        def on_message_complete(self) -> None:
+            self._in_body = False
+            self._room = self._limits.head_bytes
+            # uvicorn leaves it as it is where the answer came first.
+            self.cycle.more_body = False
+            super().on_message_complete()
+
+    return HttpToolsConnection
+
+
+def _h11_class() -> type[_Connection]:
+    """For interpreters that httptools is not built for. h11 bounds heads, chunk headers and trailers by itself, and
+    reads no request before the one ahead is answered."""
+    from uvicorn.protocols.http.h11_impl import H11Protocol
+
+    class H11Connection(_Connection, H11Protocol):
+        def data_received(self, data: bytes) -> None:
+            if self._leaving_since:
+                return
+            before = self.cycle
+            if not self._head_since and not self._cycles and not self._body_expected():
+                self._head_since = time.monotonic()
+            self._body.received += len(data)
+            super().data_received(data)
+            if self.cycle is not before:
+                self._begin()
+
+        def on_response_complete(self) -> None:
+            before = self.cycle
+            super().on_response_complete()  # may go on with the next request, whose bytes are here already
+            if self.cycle is not before:
+                self._begin()
+
+    return H11Connection
