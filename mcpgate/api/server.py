@@ -1,6 +1,7 @@
 """The HTTP server: an ASGI application that finds the face of a path. Raw ASGI: a framework's routing costs 5 to 9 µs a
 request and 28 ms of start-up (Starlette 0.50, measured 2026-11); uvicorn runs it."""
 
+import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -9,6 +10,8 @@ import orjson
 from mcpgate.api.admin.routes import AdminFace
 from mcpgate.api.http.access import Access
 from mcpgate.api.http.exchange import Closing, Disconnected, Exchange, Receive, Scope, Send
+from mcpgate.api.http.memory import Memory
+from mcpgate.api.http.places import Network
 from mcpgate.api.http.routing import Face, Handler, MethodNotAllowed
 from mcpgate.api.mcp.face import McpFace
 from mcpgate.api.mcp.http import StreamableHttp
@@ -17,6 +20,13 @@ from mcpgate.api.mcp.sse import Sse
 from mcpgate.errors import McpgateError, NotFound
 from mcpgate.gateway import Gateway
 from mcpgate.telemetry.metrics import CONTENT_TYPE
+
+_MIB = 1024 * 1024
+log = logging.getLogger("mcpgate.http")
+
+
+class _Failed(McpgateError):
+    """A fault of ours."""
 
 
 class Health:
@@ -45,8 +55,8 @@ class Health:
         await http.respond(503 if starting else 200, orjson.dumps(answer))
 
     async def _metrics(self, http: Exchange) -> None:
-        if self._access.needs_key and not self._access.is_local:
-            await self._access.identify(http)
+        self._access.check_named(http)
+        await self._access.check_admin(http)
         await http.respond(200, self._gateway.metrics.shown(), {"content-type": CONTENT_TYPE})
 
 
@@ -59,7 +69,9 @@ class Server:
         self.closing = Closing()
         """Set when the server stops: ends every open stream."""
         self._access = Access(gateway.settings, gateway.gate, host)
-        self._limit = gateway.config.server.max_body_mib * 1024 * 1024
+        server = gateway.config.server
+        self._limit, in_all = server.max_body_mib * _MIB, server.max_body_mib_in_all * _MIB
+        self._memory, self._base_path = Memory(in_all, in_all // 4), server.base_path
         face = McpFace(gateway)
         table = Sessions(face) if sessions else None
         self._faces: Sequence[Face] = (
@@ -72,25 +84,38 @@ class Server:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return
-        http = Exchange(scope, receive, send, self._limit)
+        http = Exchange(scope, receive, send, self._limit, self._memory, self._base_path)
         face = None
         try:
-            self._access.check_origin(http)
+            self._access.check(http)
             face, handlers = self._find(http.path)
             if http.method == "OPTIONS":
                 await http.respond(204, headers={"access-control-max-age": "600"})
                 return
             if face is None:
-                raise NotFound(f"no route {http.path}; MCP is served at /mcp (streamable HTTP) and /sse")
+                raise NotFound(f"no route {http.path[:200]}; MCP is served at /mcp (streamable HTTP) and /sse")
             handler = handlers.get(http.method)
             if handler is None:
                 shown = ", ".join(handlers)
                 raise MethodNotAllowed(f"{http.method} is not allowed on {http.path}; {shown} is", allow=shown)
             await handler(http)
         except McpgateError as error:
-            await (face.refuse(http, error) if face is not None else http.refuse(error))
+            await self._refuse(http, face, error)
         except Disconnected:
             pass
+        except Exception:
+            log.exception("%s %.200r failed", http.method, http.path)
+            await self._refuse(http, face, _Failed("the gateway failed; its log says why"))
+        finally:
+            http.release()
+
+    def trusted_proxies(self) -> Sequence[Network]:
+        """Whose connections are those of many clients."""
+        return self._access.trusted_proxies()
+
+    async def _refuse(self, http: Exchange, face: Face | None, error: McpgateError) -> None:
+        if not http.started:
+            await (face.refuse(http, error) if face is not None else http.refuse(error))
 
     def _find(self, path: str) -> tuple[Face | None, Mapping[str, Handler]]:
         for face in self._faces:

@@ -7,17 +7,14 @@ import logging
 import os
 import signal
 import socket
-import subprocess
-import sys
-import threading
-import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
 from mcpgate.api.http.headers import metadata_of
 from mcpgate.api.mcp import stdio
 from mcpgate.app import open_stores, running
 from mcpgate.cli.gateway_session import add_config
+from mcpgate.cli.workers import end_with_supervisor, supervise
 from mcpgate.config.environment import key_of_environment, metadata_of_environment
 from mcpgate.config.files import find_config, load_config
 from mcpgate.config.settings import Config, is_loopback
@@ -26,9 +23,12 @@ from mcpgate.gateway import Gateway
 from mcpgate.governance.callers import Caller
 from mcpgate.lifecycle import watch
 from mcpgate.telemetry import logs
+from mcpgate.telemetry.watchdog import Watchdog
 
-_EARLY_S = 5.0
-"""A worker that ends within this time has not really started."""
+_STOP_S = 20.0
+"""How long the process may take to end when it is told to; what is under way may go on for 5 s of them."""
+_STOP_STILL_S = 3.0
+"""The same where the event loop stands still."""
 _HOLD_S = 0.3
 """How long starting the upstreams may wait for the client's first tools/list to be answered."""
 log = logging.getLogger("mcpgate.serve")
@@ -40,7 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     way.add_argument("--host", help="address to listen on (default: server.host, 127.0.0.1)")
     parser.add_argument("--port", type=int, help="port to listen on (default: server.port, 8080)")
     parser.add_argument("--workers", type=int, default=1, help="processes that share the port (default: 1)")
-    parser.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--worker", type=int, metavar="SUPERVISOR", help=argparse.SUPPRESS)
     add_config(parser)
 
 
@@ -56,7 +56,7 @@ def run(arguments: argparse.Namespace) -> int:
     port = config.server.port if arguments.port is None else arguments.port
     check_reachable(config, host)
     if arguments.workers > 1:
-        return _supervise(arguments.workers, path, host, port)
+        return supervise(arguments.workers, path, host, port)
     return asyncio.run(_serve_http(config, path, host, port, arguments.worker))
 
 
@@ -95,67 +95,90 @@ async def _any_key(config: Config) -> bool:
 async def _serve_stdio(config: Config, path: Path) -> int:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        loop.add_signal_handler(number, stop.set)
     secret, metadata = key_of_environment(), metadata_of({"x-mcpgate-metadata": metadata_of_environment()})
     if config.governance.require_key and secret is None:
         raise ConfigError(
             "governance.require_key is true: over stdio the key comes from $MCPGATE_KEY, which is not set"
         )
-    async with running(config, _log_progress, _HOLD_S) as gateway, _watching(gateway, path):
 
-        async def identify() -> Caller:
-            required = gateway.config.governance.require_key is True  # as it stands in the file by now
-            return await gateway.gate.identify(secret, key_required=required, metadata=metadata)
+    def end() -> None:
+        loop.call_soon_threadsafe(stop.set)
 
-        await identify()  # a wrong key is said at once, not with the first request
-        await stdio.serve(gateway, stop, identify)
+    with _ending(config.server.watchdog_s, None, end):
+        async with running(config, _log_progress, _HOLD_S) as gateway, _watching(gateway, path):
+
+            async def identify() -> Caller:
+                required = gateway.config.governance.require_key is True  # as it stands in the file by now
+                return await gateway.gate.identify(secret, key_required=required, metadata=metadata)
+
+            await identify()  # a wrong key is said at once, not with the first request
+            await stdio.serve(gateway, stop, identify)
     return 0
 
 
-async def _serve_http(config: Config, path: Path, host: str, port: int, is_worker: bool) -> int:
-    import uvicorn
-
+async def _serve_http(config: Config, path: Path, host: str, port: int, supervisor: int | None) -> int:
+    from mcpgate.api.http.port import Port, limits_of, raise_descriptor_limit
     from mcpgate.api.server import Server
 
-    async with running(config, _log_progress) as gateway, _watching(gateway, path):
-        face = Server(gateway, host, sessions=not is_worker)
-        server = uvicorn.Server(
-            uvicorn.Config(
-                face,
-                host=host,
-                port=port,
-                log_config=None,
-                access_log=False,
-                lifespan="off",
-                ws="none",
-                timeout_graceful_shutdown=5,
-                server_header=False,
-            )
-        )
-        listener = _listen(host, port, is_worker)
-        host_shown = f"[{host}]" if ":" in host else host
-        ways = "/mcp (streamable HTTP)" if is_worker else "/mcp (streamable HTTP) and /sse"
-        log.info("listening on http://%s:%d%s", host_shown, listener.getsockname()[1], ways)
+    is_worker = supervisor is not None
+    loop = asyncio.get_running_loop()
+    limits = limits_of(config.server, raise_descriptor_limit())
+    stop = asyncio.Event()
 
-        async def end_streams() -> None:
-            while not server.should_exit:
-                await asyncio.sleep(0.1)
-            face.closing.set()
+    def end() -> None:
+        loop.call_soon_threadsafe(stop.set)
 
-        if is_worker:
-            _end_with_parent(asyncio.get_running_loop(), lambda: setattr(server, "should_exit", True))
+    if supervisor is not None:
+        end_with_supervisor(supervisor, end)
+    stall_s = config.server.watchdog_s
+    with _ending(stall_s, 3 * stall_s if is_worker else None, end):
+        async with running(config, _log_progress) as gateway, _watching(gateway, path):
+            face = Server(gateway, host, sessions=not is_worker)
+            served = Port(face, limits, face.trusted_proxies)
+            listener = _listen(host, port, is_worker)
+            host_shown = f"[{host}]" if ":" in host else host
+            ways = "/mcp (streamable HTTP)" if is_worker else "/mcp (streamable HTTP) and /sse"
+            log.info("listening on http://%s:%d%s", host_shown, listener.getsockname()[1], ways)
 
-        # uvicorn raises the signal that ended it once more when it has served. Its default would end the process here,
-        # before the stores, the upstreams and the sandbox are closed.
-        for number in (signal.SIGTERM, signal.SIGINT):
-            asyncio.get_running_loop().add_signal_handler(number, lambda: None)
-        ender = asyncio.create_task(end_streams())
-        try:
-            await server.serve(sockets=[listener])
-        finally:
-            ender.cancel()
+            async def end_when_told() -> None:
+                await stop.wait()
+                served.stop()
+                face.closing.set()
+
+            ender = asyncio.create_task(end_when_told())
+            try:
+                await served.serve(listener)
+            finally:
+                ender.cancel()
     return 0
+
+
+@contextlib.contextmanager
+def _ending(stall_s: float, end_after_s: float | None, end: Callable[[], None]) -> Iterator[None]:
+    """SIGTERM, SIGINT and SIGHUP call `end`, a second one ends the process at once; it ends too if `end` does not do
+    it in time. Meanwhile a watchdog looks after the event loop."""
+    watchdog = Watchdog(stall_s, end_after_s if stall_s else None)
+    told = False
+
+    def handle(number: int, _frame: object) -> None:
+        nonlocal told
+        if told:
+            os._exit(128 + number)
+        told = True
+        watchdog.end_within(_STOP_S, _STOP_STILL_S)
+        end()
+
+    # Not the loop's signal handlers: those wait for the loop, and these are called wherever Python is.
+    numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+    heard = [number for number in numbers if signal.getsignal(number) is not signal.SIG_IGN]  # as nohup wants
+    before = {number: signal.signal(number, handle) for number in heard}
+    watchdog.start()
+    try:
+        yield
+    finally:
+        watchdog.stop()
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _listen(host: str, port: int, reuse_port: bool) -> socket.socket:
@@ -174,67 +197,6 @@ def _listen(host: str, port: int, reuse_port: bool) -> socket.socket:
     listener.listen(2048)
     listener.set_inheritable(True)
     return listener
-
-
-def _supervise(workers: int, path: Path, host: str, port: int) -> int:
-    """Worker processes that share one port; one that dies is replaced. Each has its own upstreams, sandbox sessions
-    and handles, and none outlives this process: their stdin is a pipe that ends with it."""
-    if port == 0:
-        raise ConfigError("--workers needs a fixed --port")
-    command = [
-        sys.executable,
-        "-m",
-        "mcpgate",
-        "serve",
-        "-c",
-        str(path),
-        "--host",
-        host,
-        "--port",
-        str(port),
-        "--worker",
-    ]
-
-    def start() -> tuple[subprocess.Popen[bytes], float]:
-        return subprocess.Popen(command, stdin=subprocess.PIPE), time.monotonic()
-
-    children = [start() for _ in range(workers)]
-    stopping, early_deaths = False, 0
-
-    def stop(_number: int, _frame: object) -> None:
-        nonlocal stopping
-        stopping = True
-        for child, _ in children:
-            child.terminate()  # not SIGINT: a terminal sends that to the workers too, and two of them mean "at once"
-
-    signal.signal(signal.SIGTERM, stop)
-    signal.signal(signal.SIGINT, stop)
-    while not stopping:
-        time.sleep(0.2)
-        for index, (child, began) in enumerate(children):
-            if child.poll() is None or stopping:
-                continue
-            early_deaths = early_deaths + 1 if time.monotonic() - began < _EARLY_S else 0
-            if early_deaths > 2 * workers:
-                stop(signal.SIGTERM, None)
-                raise ConfigError(f"the workers end as soon as they start (exit code {child.returncode}); see the log")
-            log.error("worker %d ended with code %s; starting another", child.pid, child.returncode)
-            children[index] = start()
-    for child, _ in children:
-        child.wait()
-    return 0
-
-
-def _end_with_parent(loop: asyncio.AbstractEventLoop, end: Callable[[], None]) -> None:
-    """Call `end` when the supervisor, which holds the other end of our stdin, is gone."""
-
-    def wait() -> None:
-        while os.read(0, 1024):
-            pass
-        with contextlib.suppress(RuntimeError):
-            loop.call_soon_threadsafe(end)
-
-    threading.Thread(target=wait, daemon=True).start()
 
 
 @contextlib.asynccontextmanager

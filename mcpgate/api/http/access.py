@@ -1,15 +1,22 @@
 """Who may reach the gateway over HTTP: hosts, origins, keys."""
 
+import ipaddress
+from collections.abc import Sequence
 from dataclasses import replace
 from urllib.parse import urlsplit
 
 from mcpgate.api.http.exchange import Exchange
+from mcpgate.api.http.forwarded import client_of, scheme_of
 from mcpgate.api.http.headers import metadata_of, secret_of, user_of
+from mcpgate.api.http.places import Network, is_in
 from mcpgate.config.settings import Settings, is_loopback, needs_key
-from mcpgate.errors import McpgateError, NotAllowed
+from mcpgate.errors import InvalidRequest, McpgateError, NotAllowed
 from mcpgate.governance.callers import Caller
 from mcpgate.governance.context import RequestContext
 from mcpgate.governance.gate import Gate
+
+_SHOWN = 200
+"""Characters of a header that a refusal shows."""
 
 
 class Misdirected(McpgateError):
@@ -24,6 +31,8 @@ class Access:
     def __init__(self, settings: Settings, gate: Gate, host: str) -> None:
         """`host`: the address listened on, which is a name that clients may use."""
         self._settings, self._gate, self._host = settings, gate, host
+        self._given_proxies: tuple[str, ...] = ()
+        self._proxies: tuple[Network, ...] = ()
 
     @property
     def needs_key(self) -> bool:
@@ -34,32 +43,55 @@ class Access:
         """Whether only this machine reaches the port."""
         return is_loopback(self._host)
 
-    def check_origin(self, http: Exchange) -> None:
+    def trusted_proxies(self) -> Sequence[Network]:
+        """The networks of server.trusted_proxies, as it stands by now."""
+        given = self._settings.config.server.trusted_proxies
+        if given is not self._given_proxies:
+            self._given_proxies = given
+            self._proxies = tuple(ipaddress.ip_network(text, strict=False) for text in given)
+        return self._proxies
+
+    def check(self, http: Exchange) -> None:
         """Only hosts and origins we know: a web page must not reach a gateway on its reader's machine by
-        rebinding a name (and no gateway should be reached by a name it does not have). Raises Misdirected,
-        NotAllowed."""
+        rebinding a name (and no gateway should be reached by a name it does not have). Raises InvalidRequest,
+        Misdirected, NotAllowed."""
+        if http.doubled is not None:
+            raise InvalidRequest(f"the header {http.doubled[:80]!r} occurs twice")
+        if (proxies := self.trusted_proxies()) and is_in(http.address, proxies):
+            peer = http.address
+            http.address = client_of(peer, http.headers, proxies)
+            http.scheme = scheme_of(peer, http.scheme, http.headers, proxies)
         server = self._settings.config.server
-        host = http.headers.get("host", "")
-        name = _hostname(f"//{host}")
-        allowed = {h.lower() for h in server.allowed_hosts}
         # A web page cannot make its reader send a key, so where one is needed any name will do.
-        anywhere = self.needs_key or (server.trust_network and self._host in ("0.0.0.0", "::"))
-        if not (
-            anywhere
-            or _is_local(name)
-            or name == self._host.lower()
-            or name in allowed
-            or host.lower() in allowed
-            or "*" in allowed
-        ):
-            raise Misdirected(f"host {host!r} is not served here; add it to server.allowed_hosts")
+        if not (self.needs_key or (server.trust_network and self._host in ("0.0.0.0", "::"))):
+            self._check_host(http, addresses=False)
         origin = http.headers.get("origin")
         if origin is None:
             return
         origin_name = _hostname(origin)
         if not (_is_local(origin_name) or origin in server.allowed_origins or "*" in server.allowed_origins):
-            raise NotAllowed(f"origin {origin!r} is not allowed; add it to server.allowed_origins")
+            raise NotAllowed(f"origin {origin[:_SHOWN]!r} is not allowed; add it to server.allowed_origins")
         http.cors = origin
+
+    def check_named(self, http: Exchange) -> None:
+        """For what is shown without a key: that the gateway is asked for by its address or a name it has. Raises
+        Misdirected."""
+        self._check_host(http, addresses=True)
+
+    def _check_host(self, http: Exchange, addresses: bool) -> None:
+        """`addresses`: any will do, for they cannot be rebound."""
+        host = http.headers.get("host", "")
+        name = _hostname(f"//{host}")
+        allowed = {h.lower() for h in self._settings.config.server.allowed_hosts}
+        if not (
+            _is_local(name)
+            or (addresses and _is_address(name))
+            or name == self._host.lower()
+            or name in allowed
+            or host.lower() in allowed
+            or "*" in allowed
+        ):
+            raise Misdirected(f"host {host[:_SHOWN]!r} is not served here; add it to server.allowed_hosts")
 
     async def identify(self, http: Exchange) -> Caller:
         """Who is asking. Raises what the gate does, InvalidRequest for headers that cannot be read."""
@@ -73,7 +105,17 @@ class Access:
         if caller.is_local and not self.is_local:
             # A trusted network may call every tool; what is declared stays with who holds an admin key.
             caller = replace(caller, grants=replace(caller.grants, admin=False))
+        http.holder, http.holds_all = caller.id, caller.is_local and self.is_local
         return caller
+
+    async def check_admin(self, http: Exchange) -> None:
+        """That a request for facts about the whole gateway comes from this machine, or with an admin key where keys are
+        needed. Raises what `identify` does, NotAllowed."""
+        if not self.needs_key or (self.is_local and is_loopback(http.address or "")):
+            return
+        caller = await self.identify(http)
+        if not caller.grants.admin:
+            raise NotAllowed(f"{http.path} needs a key with the grant `admin`", key=caller.id)
 
     async def context(self, http: Exchange) -> RequestContext:
         """The context of an identified request. Raises what `identify` does."""
@@ -97,3 +139,11 @@ def _hostname(address: str) -> str:
 
 def _is_local(name: str) -> bool:
     return is_loopback(name) or name.endswith(".localhost")
+
+
+def _is_address(name: str) -> bool:
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return False
+    return True

@@ -9,35 +9,65 @@ from urllib.parse import parse_qs
 
 import orjson
 
-from mcpgate.api.http.headers import refusal_headers
-from mcpgate.errors import InvalidRequest, McpgateError, TooLarge
+from mcpgate.api.http.headers import read_headers, refusal_headers
+from mcpgate.api.http.memory import Memory
+from mcpgate.errors import InvalidRequest, McpgateError, RateLimited, TooLarge, Unavailable
 
 Scope = Mapping[str, Any]
 Receive = Callable[[], Awaitable[Mapping[str, Any]]]
 Send = Callable[[Mapping[str, Any]], Awaitable[None]]
+_LONG = 128 * 1024
+"""Bytes; longer answers are counted and written in pieces."""
+_ROOM_S = 5.0
+"""How long a long answer waits for others to be read."""
+_ROOM_STEP_S = 0.05
 
 
 class Disconnected(Exception):
     """The client is gone: nobody is left to answer."""
 
 
+class UnsupportedEncoding(McpgateError):
+    """A body that would have to be decompressed, whose size nobody knows before."""
+
+    code, http_status = "invalid_request", 415
+
+
 class Exchange:
     """What came, and the way to answer it."""
 
-    def __init__(self, scope: Scope, receive: Receive, send: Send, limit: int) -> None:
-        """`limit`: bytes that a body may have."""
-        self.scope, self._receive, self._send, self._limit = scope, receive, send, limit
+    def __init__(
+        self, scope: Scope, receive: Receive, send: Send, limit: int, memory: Memory, base_path: str = ""
+    ) -> None:
+        """`limit`: bytes that a body may have. `memory`: what long bodies and answers are counted in. `base_path`: the
+        prefix that the gateway is served under; a proxy may have taken it away."""
+        self.scope, self._receive, self._send, self._limit, self._memory = scope, receive, send, limit, memory
         self.method: str = scope["method"]
-        self.root: str = scope.get("root_path", "")
-        """The prefix that a proxy has taken away."""
-        self.path: str = scope["path"].removeprefix(self.root).rstrip("/") or "/"
-        self.headers = {k.decode("latin-1"): v.decode("latin-1") for k, v in scope["headers"]}
+        self.root = base_path
+        path: str = scope["path"]
+        if base_path and (path == base_path or path.startswith(base_path + "/")):
+            path = path[len(base_path) :]
+        self.path: str = path.rstrip("/") or "/"
+        self.headers, self.doubled = read_headers(scope["headers"])
         self.address: str | None = (scope.get("client") or (None,))[0]
+        """Of the client; behind trusted proxies, what they say: see access.py."""
+        self.scheme: str = scope.get("scheme", "http")
         self.cors: str | None = None
         """The origin that may read the answer."""
+        self.holder: str | None = None
+        """Whom long bodies and answers are counted for, once who asks is known: the id of its key."""
+        self.holds_all = False
+        """Whether the holder may hold all there is, as whoever owns the machine."""
         self.id = secrets.token_hex(8)
         self.started = False
         """Whether the response has begun, so that its status is said."""
+        self._held = 0
+        """Bytes counted in memory."""
+
+    @property
+    def may_stream(self) -> bool:
+        """Whether a response may be longer than is known at its beginning."""
+        return bool(self.scope.get("http_version") != "1.0")
 
     def query(self) -> dict[str, str]:
         """The query parameters. Raises InvalidRequest for one that occurs twice."""
@@ -47,18 +77,74 @@ class Exchange:
         return {name: values[0] for name, values in query.items()}
 
     async def body(self) -> bytes:
-        """Raises TooLarge, Disconnected."""
-        chunks, size = [], 0
-        while True:
-            event = await self._receive()
-            if event["type"] == "http.disconnect":
-                raise Disconnected
-            size += len(event.get("body", b""))
-            if size > self._limit:
-                raise TooLarge(f"the body is over {self._limit:,} bytes (server.max_body_mib)", limit=self._limit)
-            chunks.append(event.get("body", b""))
-            if not event.get("more_body"):
-                return b"".join(chunks)
+        """The whole body. To be asked for when it is known who asks; what is refused is not read. Raises TooLarge,
+        UnsupportedEncoding, RateLimited, Unavailable, Disconnected."""
+        encoding = self.headers.get("content-encoding", "identity")
+        if encoding.strip().lower() not in ("", "identity"):
+            raise UnsupportedEncoding(f"content-encoding {encoding[:80]!r} is not supported; send the body as it is")
+        declared = self._declared_length()
+        self._check_size(declared)
+        if declared > _LONG:
+            self._check_memory(declared)
+        event = await self._next_part()
+        first: bytes = event.get("body", b"")
+        self._check_size(len(first))
+        if not event.get("more_body"):
+            return first
+        chunks, size = [first], len(first)
+        self._check_memory(size)
+        self._take(size)
+        while event.get("more_body"):
+            event = await self._next_part()
+            chunk: bytes = event.get("body", b"")
+            size += len(chunk)
+            self._check_size(size)
+            self._check_memory(len(chunk))
+            self._take(len(chunk))
+            chunks.append(chunk)
+        return b"".join(chunks)
+
+    def release(self) -> None:
+        """The body, or the answer, is no longer kept."""
+        if self._held:
+            self._memory.give(self.holder or "", self._held)
+            self._held = 0
+
+    async def _next_part(self) -> Mapping[str, Any]:
+        event = await self._receive()
+        if event["type"] == "http.disconnect":
+            raise Disconnected
+        return event
+
+    def _declared_length(self) -> int:
+        text = self.headers.get("content-length", "0")
+        return int(text) if text.isascii() and text.isdigit() and len(text) < 20 else self._limit + 1
+
+    def _check_size(self, size: int) -> None:
+        if size > self._limit:
+            raise TooLarge(f"the body is over {self._limit:,} bytes (server.max_body_mib)", limit=self._limit)
+
+    def _check_memory(self, size: int) -> None:
+        memory = self._memory
+        match memory.lacks(self.holder or "", size, self.holds_all):
+            case "each":
+                raise RateLimited(
+                    f"the bodies of this key's requests that are being read or answered hold {memory.each:,} bytes, a "
+                    "quarter of server.max_body_mib_in_all; wait until some are answered",
+                    limit=memory.each,
+                    retry_after_s=1,
+                )
+            case "total":
+                raise Unavailable(
+                    f"the bodies of requests that are being read or answered hold {memory.total:,} bytes "
+                    "(server.max_body_mib_in_all); try again shortly",
+                    limit=memory.total,
+                    retry_after_s=1,
+                )
+
+    def _take(self, size: int) -> None:
+        self._memory.take(self.holder or "", size)
+        self._held += size
 
     async def disconnected(self) -> None:
         """Returns when the client is gone."""
@@ -71,8 +157,13 @@ class Exchange:
         if not body:
             fields.pop("content-type")
         fields["content-length"] = str(len(body))
+        if len(body) <= _LONG:
+            await self._start(status, fields)
+            await self._send({"type": "http.response.body", "body": body})
+            return
+        await self._hold_answer(len(body))
         await self._start(status, fields)
-        await self._send({"type": "http.response.body", "body": body})
+        await self._write(body, last=True)
 
     async def refuse(self, error: McpgateError, headers: Mapping[str, str] | None = None) -> None:
         """The refusal of routes that no protocol has a form for: the contract's code, message and data as JSON."""
@@ -93,13 +184,31 @@ class Exchange:
     async def event(self, data: bytes, name: str = "message", last: bool = False) -> None:
         """One event; `data` without line breaks."""
         event = b"event: " + name.encode() + b"\r\ndata: " + data + b"\r\n\r\n"
-        await self._send({"type": "http.response.body", "body": event, "more_body": not last})
+        await self._write(event, last)
 
     async def ping(self) -> None:
         await self._send({"type": "http.response.body", "body": b": ping\r\n\r\n", "more_body": True})
 
     async def end_stream(self) -> None:
         await self._send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    async def _write(self, data: bytes, last: bool) -> None:
+        """In pieces, so that what a slow client has not read is bounded beyond what is counted."""
+        for at in range(0, len(data) - _LONG, _LONG):
+            await self._send({"type": "http.response.body", "body": data[at : at + _LONG], "more_body": True})
+        rest = data[(len(data) - 1) // _LONG * _LONG :] if len(data) > _LONG else data
+        await self._send({"type": "http.response.body", "body": rest, "more_body": not last})
+
+    async def _hold_answer(self, size: int) -> None:
+        """Count a long answer, when enough others have been read. Raises Unavailable when they are not."""
+        self.release()
+        waited_s = 0.0
+        while self._memory.lacks(self.holder or "", size, self.holds_all):
+            if waited_s >= _ROOM_S:
+                raise Unavailable("answers that are not being read hold all memory there is for them", retry_after_s=5)
+            await asyncio.sleep(_ROOM_STEP_S)
+            waited_s += _ROOM_STEP_S
+        self._take(size)
 
     async def _start(self, status: int, fields: Mapping[str, str]) -> None:
         self.started = True

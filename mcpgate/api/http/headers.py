@@ -3,7 +3,7 @@
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mcpgate.errors import BudgetExceeded, InvalidKey, InvalidRequest
@@ -14,6 +14,30 @@ _MOST_NAMES = 32
 _LONGEST_VALUE = 512
 _NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 _ONE = "x-mcpgate-meta-"
+
+
+_ONCE = frozenset(
+    ("host", "authorization", "origin", "x-api-key", "content-type", "content-length", "content-encoding")
+)
+_ONCE_PREFIXES = ("x-mcpgate-", "mcp-")
+
+
+def read_headers(pairs: Sequence[tuple[bytes, bytes]]) -> tuple[dict[str, str], str | None]:
+    """Headers by name, several of one name joined as HTTP wants; and the name of one that occurs twice and must not:
+    nobody knows which of the two a proxy has looked at."""
+    headers = {k.decode("latin-1"): v.decode("latin-1") for k, v in pairs}
+    if len(headers) == len(pairs):
+        return headers, None
+    headers, doubled = {}, None
+    for raw_name, raw_value in pairs:
+        name, value = raw_name.decode("latin-1"), raw_value.decode("latin-1")
+        if name not in headers:
+            headers[name] = value
+            continue
+        headers[name] += ", " + value
+        if name in _ONCE or name.startswith(_ONCE_PREFIXES):
+            doubled = doubled or name
+    return headers, doubled
 
 
 def secret_of(headers: Mapping[str, str]) -> str | None:

@@ -35,8 +35,8 @@ def _number(name: str, value: Any) -> Any:
             raise InvalidRequest(f"{name} must be a number, not {value[:40]!r}") from None
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise InvalidRequest(f"{name} must be a number, not {_kind(value)}")
-    if value != value or value in (float("inf"), float("-inf")):
-        raise InvalidRequest(f"{name} must be a finite number")
+    if not abs(value) <= _LARGEST:
+        raise InvalidRequest(f"{name} is out of range")
     return value if value else _NOT_GIVEN
 
 
@@ -83,6 +83,8 @@ _ARGUMENTS: dict[str, dict[str, Callable[[str, Any], Any]]] = {
     "execute_code": {"code": _text, "session": _optional_text, "timeout_s": _number},
 }
 _REQUIRED = {"describe_tools": "names", "read_docs": "topic", "execute_code": "code"}
+_LARGEST = 1e9
+"""Of any number; JSON may hold integers that no float can."""
 
 
 def checked(name: str, arguments: dict[str, Any]) -> dict[str, Any]:
