@@ -17,9 +17,9 @@ def client_of(peer: str | None, headers: Mapping[str, str], trusted: Sequence[Ne
     if not is_in(peer, trusted):
         return peer
     found = [
-        _right_most(peer, hops, trusted)
+        _right_most(list(read(headers[name])), trusted)
         for name, read in (("x-forwarded-for", _listed), ("forwarded", _forwarded_for))
-        if name in headers and (hops := list(read(headers[name])))
+        if name in headers
     ]
     if len(found) == 2 and found[0] != found[1]:
         raise InvalidRequest("x-forwarded-for and forwarded name different clients")
@@ -35,8 +35,8 @@ def scheme_of(peer: str | None, scheme: str, headers: Mapping[str, str], trusted
     return told if told in ("http", "https") else scheme
 
 
-def _right_most(peer: str | None, hops: list[str | None], trusted: Sequence[Network]) -> str | None:
-    found = peer
+def _right_most(hops: list[str | None], trusted: Sequence[Network]) -> str | None:
+    found = None
     for hop in reversed(hops[-_MOST_HOPS:]):
         found = hop
         if not is_in(hop, trusted):

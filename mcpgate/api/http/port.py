@@ -41,6 +41,7 @@ _LISTEN_QUEUE = 2048
 _SAID_EVERY_S = 60.0
 _FULL = "all connections are taken; try again shortly"
 _HEALTH = ("/healthz", "/readyz")
+_FRAMING_HEADERS = (b"content-length", b"transfer-encoding")
 _FRAMING = 16 * 1024
 """Bytes that chunk headers, extensions and trailers of one body may have, besides eight times its own bytes."""
 
@@ -427,6 +428,8 @@ def _httptools_class() -> type[_Connection]:
             """Heads that have begun."""
             self._room = self._limits.head_bytes
             """Bytes that the head being read may still have."""
+            self._framing = b""
+            """Headers that say how long the body is of a request that offers an upgrade."""
 
         def data_received(self, data: bytes) -> None:
             self._unset_keepalive_if_required()
@@ -457,9 +460,14 @@ def _httptools_class() -> type[_Connection]:
                     self.parser.feed_data(data)
                     return True
                 except httptools.HttpParserUpgrade as upgrade:
-                    # Nothing is upgraded to here, and clients that offer it go on in HTTP/1.1.
-                    self.parser = httptools.HttpRequestParser(self)
+                    # Nothing is upgraded to here, and clients that offer it go on in HTTP/1.1, with the body of the
+                    # same request first.
+                    callbacks = _Resumed(self) if self._framing else self
+                    self.parser = httptools.HttpRequestParser(callbacks)
                     self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn does
+                    if self._framing:
+                        framing, self._framing = self._framing, b""
+                        self.parser.feed_data(b"POST / HTTP/1.1\r\n" + framing + b"\r\n")
                     data = data[upgrade.args[0] :]
                     if not data:
                         return True
@@ -487,6 +495,10 @@ def _httptools_class() -> type[_Connection]:
             if len(self._cycles) > limits.pipelined:
                 raise _Refused(429, f"more than {limits.pipelined} requests wait on this connection")
             super().on_headers_complete()
+            if self.parser.should_upgrade():
+                self._framing = b"".join(b"%s: %s\r\n" % pair for pair in self.headers if pair[0] in _FRAMING_HEADERS)
+            if self.pipeline:
+                self.flow.resume_reading()  # or nobody would hear that the client is gone
             self._in_body = True
             self.headers = []  # trailers come here too, and are nobody's
             self._begin()
@@ -496,11 +508,42 @@ def _httptools_class() -> type[_Connection]:
             super().on_body(body)
 
         def on_message_complete(self) -> None:
+            if self._framing:
+                return  # httptools takes a request that offers an upgrade for one without a body
             self._in_body = False
             self._room = self._limits.head_bytes
             # uvicorn leaves it as it is where the answer came first.
             self.cycle.more_body = False
             super().on_message_complete()
+
+    class _Resumed:
+        """Passes on what a parser finds from the body of its first request on."""
+
+        def __init__(self, connection: HttpToolsConnection) -> None:
+            self._connection, self._first = connection, True
+
+        def on_message_begin(self) -> None:
+            if not self._first:
+                self._connection.on_message_begin()
+
+        def on_url(self, url: bytes) -> None:
+            if not self._first:
+                self._connection.on_url(url)
+
+        def on_header(self, name: bytes, value: bytes) -> None:
+            if not self._first:
+                self._connection.on_header(name, value)
+
+        def on_headers_complete(self) -> None:
+            if not self._first:
+                self._connection.on_headers_complete()
+
+        def on_body(self, body: bytes) -> None:
+            self._connection.on_body(body)
+
+        def on_message_complete(self) -> None:
+            self._first = False
+            self._connection.on_message_complete()
 
     return HttpToolsConnection
 
