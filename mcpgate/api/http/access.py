@@ -1,7 +1,9 @@
 """Who may reach the gateway over HTTP: hosts, origins, keys."""
 
 import ipaddress
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from urllib.parse import urlsplit
 
@@ -10,13 +12,15 @@ from mcpgate.api.http.forwarded import client_of, scheme_of
 from mcpgate.api.http.headers import metadata_of, secret_of, user_of
 from mcpgate.api.http.places import Network, is_in
 from mcpgate.config.settings import Settings, is_loopback, needs_key
-from mcpgate.errors import InvalidRequest, McpgateError, NotAllowed
+from mcpgate.errors import InvalidRequest, McpgateError, NotAllowed, RateLimited
 from mcpgate.governance.callers import Caller
 from mcpgate.governance.context import RequestContext
 from mcpgate.governance.gate import Gate
 
 _SHOWN = 200
 """Characters of a header that a refusal shows."""
+_MAX_STREAMS_EACH = 256
+"""Of one key."""
 
 
 class Misdirected(McpgateError):
@@ -31,6 +35,7 @@ class Access:
     def __init__(self, settings: Settings, gate: Gate, host: str) -> None:
         """`host`: the address listened on, which is a name that clients may use."""
         self._settings, self._gate, self._host = settings, gate, host
+        self._streams: Counter[str] = Counter()
         self._given_proxies: tuple[str, ...] = ()
         self._proxies: tuple[Network, ...] = ()
 
@@ -120,6 +125,19 @@ class Access:
     async def context(self, http: Exchange) -> RequestContext:
         """The context of an identified request. Raises what `identify` does."""
         return RequestContext(await self.identify(http), id=http.id, trace=http.headers.get("traceparent"))
+
+    @contextmanager
+    def standing_stream(self, caller: Caller) -> Iterator[None]:
+        """Count one more stream that stays open as long as its client likes. Raises RateLimited."""
+        if self._streams[caller.id] >= _MAX_STREAMS_EACH:
+            raise RateLimited(f"at most {_MAX_STREAMS_EACH} streams are open at once", limit=_MAX_STREAMS_EACH)
+        self._streams[caller.id] += 1
+        try:
+            yield
+        finally:
+            self._streams[caller.id] -= 1
+            if not self._streams[caller.id]:
+                del self._streams[caller.id]
 
     async def still_admitted(self, caller: Caller) -> bool:
         """Whether a caller of an open stream may still listen to it."""

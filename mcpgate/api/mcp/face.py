@@ -8,11 +8,12 @@ tested with. Transports: stdio.py, http.py, sse.py.
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from mcpgate import __version__
+from mcpgate import __version__, jsontext
 from mcpgate.api.mcp.arguments import checked
 from mcpgate.api.mcp.protocol import (
     HANDSHAKE_VERSIONS,
@@ -21,16 +22,18 @@ from mcpgate.api.mcp.protocol import (
     META,
     METHOD_NOT_FOUND,
     MODERN_VERSIONS,
+    Answer,
     Message,
     RpcFault,
     RpcRequest,
     refusal,
 )
+from mcpgate.api.mcp.throttle import Throttle
 from mcpgate.catalog.catalog import nearest
 from mcpgate.catalog.tools import Tool
 from mcpgate.codemode.answers import Answer
 from mcpgate.codemode.definitions import META_TOOL_NAMES
-from mcpgate.errors import McpgateError
+from mcpgate.errors import McpgateError, RateLimited
 from mcpgate.gateway import Gateway
 from mcpgate.governance.context import Trail
 from mcpgate.upstream.connection import RpcError
@@ -42,6 +45,11 @@ _INSTRUCTIONS = (
 )
 _CAPABILITIES = {"tools": {"listChanged": True}}
 _CACHE_MS = 60_000
+_GOVERNED = ("tools/call", "subscriptions/listen")
+_FREE_BURST, _FREE_PER_S = 64 * 1024 * 1024, 16 * 1024 * 1024
+"""Bytes that answers to everything else may have, for each key."""
+_MAX_LISTENERS_EACH = 256
+"""Of `subscriptions/listen`, for each key."""
 _OURS = "mcpgate/"
 """Names in `_meta` that only the gateway itself may use."""
 log = logging.getLogger("mcpgate.mcp")
@@ -52,22 +60,33 @@ class McpFace:
 
     def __init__(self, gateway: Gateway) -> None:
         self.gateway = gateway
+        self._throttle = Throttle(_FREE_BURST, _FREE_PER_S)
+        self._listeners: Counter[str] = Counter()
 
     async def answer(self, request: RpcRequest) -> Message:
         """The answer to a request, as it goes over the wire. Never raises but for cancellation."""
+        caller = request.context.caller
+        counted = not caller.is_local and request.method not in _GOVERNED
         try:
+            if counted:
+                self._throttle.check(caller.id)
             result = await self._result(request)
         except RpcFault as fault:
             return fault.to_wire(request.id)
         except McpgateError as error:
             return refusal(error).to_wire(request.id)
         except Exception:
-            log.exception("%s failed", request.method)
+            log.exception("%.200r failed", request.method)
             return RpcFault(INTERNAL_ERROR, "the gateway failed; its log says why").to_wire(request.id)
         if request.modern:
             meta = {**result.get("_meta", {}), META + "serverInfo": _SERVER_INFO}
             result = {"resultType": "complete", **result, "_meta": meta}
-        return {"jsonrpc": "2.0", "id": request.id, "result": result}
+        answer = {"jsonrpc": "2.0", "id": request.id, "result": result}
+        if not counted:
+            return answer
+        data = jsontext.dumps(answer)
+        self._throttle.count(caller.id, len(data))
+        return Answer(answer, data)
 
     async def _result(self, request: RpcRequest) -> dict[str, Any]:
         match request.method:
@@ -93,7 +112,7 @@ class McpFace:
                 return await self._call(request)
             case "subscriptions/listen" if request.modern:
                 return await self._listen(request)
-        raise RpcFault(METHOD_NOT_FOUND, f"Method not found: {request.method}")
+        raise RpcFault(METHOD_NOT_FOUND, f"Method not found: {request.method[:200]}")
 
     async def _call(self, request: RpcRequest) -> dict[str, Any]:
         name = request.params.get("name")
@@ -150,6 +169,12 @@ class McpFace:
         tools = isinstance(wanted, dict) and wanted.get("toolsListChanged") is True
         meta = {META + "subscriptionId": request.id}
         changed = asyncio.Event()
+        key = request.context.caller.id
+        if self._listeners[key] >= _MAX_LISTENERS_EACH:
+            raise RateLimited(
+                f"at most {_MAX_LISTENERS_EACH} subscriptions are open at once", limit=_MAX_LISTENERS_EACH
+            )
+        self._listeners[key] += 1
         unsubscribe = self.gateway.on_tools_changed(changed.set)
         try:
             agreed = {"toolsListChanged": True} if tools else {}
@@ -161,6 +186,9 @@ class McpFace:
                     request.notify("notifications/tools/list_changed", {"_meta": meta})
         finally:
             unsubscribe()
+            self._listeners[key] -= 1
+            if not self._listeners[key]:
+                del self._listeners[key]
 
 
 def _refused(trail: Trail, error: McpgateError) -> dict[str, Any]:

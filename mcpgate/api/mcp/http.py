@@ -7,6 +7,7 @@ A request is answered with plain JSON unless something has to be told before the
 import asyncio
 import base64
 import binascii
+import time
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -17,10 +18,10 @@ from mcpgate.api.http.exchange import Closing, Exchange
 from mcpgate.api.http.headers import governance_headers
 from mcpgate.api.http.routing import Handler, MethodNotAllowed
 from mcpgate.api.mcp.face import McpFace
+from mcpgate.api.mcp.outbox import Outbox, wire
 from mcpgate.api.mcp.protocol import (
     HANDSHAKE_VERSIONS,
     HEADER_MISMATCH,
-    INTERNAL_ERROR,
     INVALID_PARAMS,
     INVALID_REQUEST,
     META,
@@ -31,11 +32,12 @@ from mcpgate.api.mcp.protocol import (
     Message,
     RpcFault,
     protocol_of,
+    refusal,
     unsupported,
 )
 from mcpgate.api.mcp.session import Requests
 from mcpgate.api.mcp.sessions import OpenSession, Sessions
-from mcpgate.errors import InvalidRequest, McpgateError, NotFound
+from mcpgate.errors import InvalidRequest, McpgateError, NotAllowed, NotFound, TooLarge, Unavailable
 from mcpgate.governance.callers import Caller
 from mcpgate.governance.context import RequestContext, Trail
 
@@ -52,6 +54,8 @@ _PING_S = 15.0
 _RIGHTS_S = 1.0
 """How often a standing stream asks whether its caller may still listen."""
 _MAX_BATCH = 1000
+_BATCH_BYTES = 16 * 1024 * 1024
+"""Of the answers to one batch; those beyond are errors."""
 _SHUTDOWN_S = 4.0
 """How long requests under way may go on when the server stops."""
 _NAMED = {"tools/call": "name", "prompts/get": "name", "resources/read": "uri"}
@@ -156,23 +160,26 @@ class StreamableHttp:
         requests: Requests,
         messages: list[Any],
     ) -> None:
-        answers: list[Message] = []
-        tasks = []
         if not messages or len(messages) > _MAX_BATCH:
             fault = RpcFault(INVALID_REQUEST, f"a batch holds 1 to {_MAX_BATCH} messages, not {len(messages)}")
             await _respond(http, fault.to_wire(None), 400)
             return
+        answers = _Answers()
+        tasks = []
         for message in messages:
             if isinstance(message, dict) and "id" not in message and "method" in message:
                 if opened is not None:
                     opened.session.receive(message)
+            elif isinstance(message, dict) and message.get("method") == "subscriptions/listen":
+                fault = RpcFault(INVALID_REQUEST, "a subscription has no end, so it cannot be part of a batch")
+                id = message.get("id")
+                answers.collect(fault.to_wire(id if isinstance(id, (str, int)) else None))
             else:
-                collect = lambda sent: answers.append(sent) if "method" not in sent else None  # noqa: E731
-                tasks.append(requests.start(message, collect, replace(context, trail=Trail())))
+                tasks.append(requests.start(message, answers.collect, replace(context, trail=Trail())))
         waiting = [task for task in tasks if task is not None]
         if waiting:
             await asyncio.wait(waiting)
-        await http.respond(200, jsontext.dumps(answers)) if answers else await http.respond(202)
+        await http.respond(200, answers.to_wire()) if answers.parts else await http.respond(202)
 
     async def _exchange(
         self,
@@ -184,20 +191,34 @@ class StreamableHttp:
         modern: bool = False,
     ) -> None:
         """One request and its answer."""
-        outbox: asyncio.Queue[Message] = asyncio.Queue()
+        outbox = Outbox()
         answer = _Answer(http, context.trail, headers or {}, modern)
-        task = requests.start(message, outbox.put_nowait, context)
+        task = requests.start(message, outbox.put, context)
         grace_s = 0.0 if message.get("method") == "subscriptions/listen" else _SHUTDOWN_S
         gone = asyncio.ensure_future(http.disconnected())
         closing = asyncio.ensure_future(self._closing.wait(grace_s))
+        rights = _Rights(self._access, context.caller)
+        silent_since = rights.asked
         try:
             while True:
                 item = asyncio.ensure_future(outbox.get())
                 waiting = {item, gone, closing, *([task] if task is not None and not task.done() else [])}
-                await asyncio.wait(waiting, timeout=_PING_S, return_when=asyncio.FIRST_COMPLETED)
+                await asyncio.wait(waiting, timeout=rights.pause_s, return_when=asyncio.FIRST_COMPLETED)
+                if not await rights.are_good():
+                    item.cancel()
+                    await self._stop(task)
+                    lost = NotAllowed("the key of this request is no longer good", key=context.caller.id)
+                    await answer.fail(message.get("id"), lost)
+                    return
                 if item.done():
-                    if await answer.write(item.result()):
+                    found = item.result()
+                    if found is None:  # the client has left too much unread
+                        await self._stop(task)
+                        await answer.end_without()
                         return
+                    if await answer.write(*found):
+                        return
+                    silent_since = time.monotonic()
                     continue
                 item.cancel()
                 if gone.done():
@@ -207,18 +228,25 @@ class StreamableHttp:
                 if closing.done():
                     if task is not None:
                         task.cancel()
-                    await answer.fail(message.get("id"), "the gateway is shutting down")
+                    await answer.fail(message.get("id"), Unavailable("the gateway is shutting down"))
                     return
                 if task is None or task.done():
-                    while not outbox.empty():
-                        if await answer.write(outbox.get_nowait()):
+                    while (found := outbox.get_nowait()) is not None:
+                        if await answer.write(*found):
                             return
                     await answer.end_without()
                     return
-                await answer.ping()
+                if time.monotonic() - silent_since >= _PING_S:
+                    await answer.ping()
+                    silent_since = time.monotonic()
         finally:
             gone.cancel()
             closing.cancel()
+
+    async def _stop(self, task: asyncio.Task[Any] | None) -> None:
+        if task is not None:
+            task.cancel()
+            await asyncio.wait((task,), timeout=_RIGHTS_S)
 
     async def _listen(self, http: Exchange) -> None:
         """GET of the handshake era: what the server tells of its own accord."""
@@ -234,41 +262,88 @@ class StreamableHttp:
 
 
 async def stream(
-    http: Exchange, access: Access, sessions: Sessions, opened: OpenSession, caller: Caller, closing: Closing
+    http: Exchange,
+    access: Access,
+    sessions: Sessions,
+    opened: OpenSession,
+    caller: Caller,
+    closing: Closing,
+    endpoint: str | None = None,
 ) -> None:
-    """What comes for a session, until one side ends or the caller loses its rights; as long as it is open the session
-    does not expire."""
-    await http.start_stream()
-    gone = asyncio.ensure_future(http.disconnected())
-    stopped = asyncio.ensure_future(closing.wait())
-    silent_s = 0.0
-    try:
-        while not gone.done() and not stopped.done():
-            item = asyncio.ensure_future(opened.outbox.get())
-            await asyncio.wait((item, gone, stopped), timeout=_RIGHTS_S, return_when=asyncio.FIRST_COMPLETED)
-            if item.done():
-                await send_event(http, item.result())
-                silent_s = 0.0
-                continue
-            item.cancel()
-            if not await access.still_admitted(caller):
-                break
-            silent_s += _RIGHTS_S
-            if silent_s >= _PING_S:
-                sessions.find(opened.id, caller)
-                await http.ping()
-                silent_s = 0.0
-        await http.end_stream()
-    finally:
-        gone.cancel()
-        stopped.cancel()
+    """What comes for a session, until one side ends, the caller loses its rights or leaves too much unread; as long as
+    it is open the session does not expire. `endpoint`: where the legacy SSE transport takes messages."""
+    if not http.may_stream:
+        raise InvalidRequest("event streams need HTTP/1.1 (for nginx: proxy_http_version 1.1)")
+    with access.standing_stream(caller):
+        await http.start_stream()
+        if endpoint is not None:
+            await http.event(endpoint.encode(), "endpoint")
+        gone = asyncio.ensure_future(http.disconnected())
+        stopped = asyncio.ensure_future(closing.wait())
+        rights = _Rights(access, caller)
+        silent_since = rights.asked
+        try:
+            while not gone.done() and not stopped.done():
+                item = asyncio.ensure_future(opened.outbox.get())
+                await asyncio.wait((item, gone, stopped), timeout=_RIGHTS_S, return_when=asyncio.FIRST_COMPLETED)
+                if not await rights.are_good():
+                    item.cancel()
+                    sessions.drop(opened.id)
+                    break
+                if item.done():
+                    found = item.result()
+                    if found is None:
+                        sessions.drop(opened.id)
+                        break
+                    await http.event(found[0])
+                    silent_since = time.monotonic()
+                    continue
+                item.cancel()
+                if time.monotonic() - silent_since >= _PING_S:
+                    sessions.find(opened.id, caller)
+                    await http.ping()
+                    silent_since = time.monotonic()
+            await http.end_stream()
+        finally:
+            gone.cancel()
+            stopped.cancel()
 
 
-async def send_event(http: Exchange, message: Message, last: bool = False) -> None:
-    if "endpoint" in message and "jsonrpc" not in message:
-        await http.event(str(message["endpoint"]).encode(), "endpoint")
-    else:
-        await http.event(jsontext.dumps(message), last=last)
+class _Rights:
+    """Whether the caller of an open response may still have it, asked as often as that can have changed."""
+
+    def __init__(self, access: Access, caller: Caller) -> None:
+        self._access, self._caller = access, caller
+        self.asked = time.monotonic()
+        self.pause_s = _PING_S if caller.is_local else _RIGHTS_S
+
+    async def are_good(self) -> bool:
+        if self._caller.is_local or time.monotonic() - self.asked < _RIGHTS_S:
+            return True
+        self.asked = time.monotonic()
+        return await self._access.still_admitted(self._caller)
+
+
+class _Answers:
+    """The answers to one batch."""
+
+    def __init__(self) -> None:
+        self.parts: list[bytes] = []
+        self._size = 0
+
+    def collect(self, message: Message) -> None:
+        if "method" in message:
+            return
+        if self._size <= _BATCH_BYTES:
+            data = wire(message)
+            self._size += len(data)
+        if self._size > _BATCH_BYTES:
+            error = TooLarge(f"the answers to this batch are over {_BATCH_BYTES:,} bytes", limit=_BATCH_BYTES)
+            data = jsontext.dumps(refusal(error).to_wire(message.get("id")))
+        self.parts.append(data)
+
+    def to_wire(self) -> bytes:
+        return b"[" + b",".join(self.parts) + b"]"
 
 
 class _Answer:
@@ -277,29 +352,29 @@ class _Answer:
     def __init__(self, http: Exchange, trail: Trail, headers: Mapping[str, str], modern: bool) -> None:
         self._http, self._trail, self._headers, self._modern = http, trail, headers, modern
         accept = http.headers.get("accept", "")
-        self._may_stream = "text/event-stream" in accept or "*/*" in accept
+        self._may_stream = http.may_stream and ("text/event-stream" in accept or "*/*" in accept)
         self._streaming = False
 
-    async def write(self, message: Message) -> bool:
+    async def write(self, data: bytes, message: Message) -> bool:
         """Whether that was the answer."""
         last = "method" not in message
         if last and not self._streaming:
             status = _STATUS.get(message.get("error", {}).get("code"), 200) if self._modern else 200
-            await _respond(self._http, message, status, {**self._headers, **governance_headers(self._trail)})
+            await _respond(self._http, data, status, {**self._headers, **governance_headers(self._trail)})
         elif await self._stream():
-            await send_event(self._http, self._with_headers(message) if last else message, last)
+            await self._http.event(self._with_headers(data, message) if last else data, last=last)
         return last
 
     async def ping(self) -> None:
         if await self._stream():
             await self._http.ping()
 
-    async def fail(self, id: Any, message: str) -> None:
-        fault = RpcFault(INTERNAL_ERROR, message, {"code": "unavailable"}).to_wire(id)
+    async def fail(self, id: Any, error: McpgateError) -> None:
+        fault = refusal(error).to_wire(id)
         if self._streaming:
-            await send_event(self._http, fault, last=True)
+            await self._http.event(jsontext.dumps(fault), last=True)
         else:
-            await _respond(self._http, fault, 503)
+            await _respond(self._http, fault, error.http_status)
 
     async def end_without(self) -> None:
         """The request was cancelled by another message: the protocol wants no answer, HTTP wants an end."""
@@ -312,25 +387,29 @@ class _Answer:
             await self._http.start_stream(self._headers)
         return self._streaming
 
-    def _with_headers(self, answer: Message) -> Message:
+    def _with_headers(self, data: bytes, answer: Message) -> bytes:
         """A streamed answer, with what it learned too late for the response's headers."""
         late = governance_headers(self._trail)
         result = answer.get("result")
         if not late or not isinstance(result, dict):
-            return answer
+            return data
         meta = result.get("_meta")
         kept = meta if isinstance(meta, dict) else {}
-        return {**answer, "result": {**result, "_meta": {**kept, "mcpgate/headers": late}}}
+        return jsontext.dumps({**answer, "result": {**result, "_meta": {**kept, "mcpgate/headers": late}}})
 
 
-async def _respond(http: Exchange, message: Message, status: int, headers: Mapping[str, str] | None = None) -> None:
+async def _respond(
+    http: Exchange, message: Message | bytes, status: int, headers: Mapping[str, str] | None = None
+) -> None:
     """A whole answer; as a stream of one event for a client that takes nothing else."""
+    data = message if isinstance(message, bytes) else jsontext.dumps(message)
     accept = http.headers.get("accept", "")
-    if status == 200 and "text/event-stream" in accept and "application/json" not in accept and "*/*" not in accept:
+    wants_stream = "text/event-stream" in accept and "application/json" not in accept and "*/*" not in accept
+    if status == 200 and wants_stream and http.may_stream:
         await http.start_stream(headers)
-        await send_event(http, message, last=True)
+        await http.event(data, last=True)
     else:
-        await http.respond(status, jsontext.dumps(message), headers)
+        await http.respond(status, data, headers)
 
 
 def _modern_fault(message: Message, version: str | None, http: Exchange) -> RpcFault | None:

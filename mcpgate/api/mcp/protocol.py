@@ -18,6 +18,16 @@ Message = dict[str, Any]
 Notify = Callable[[str, dict[str, Any]], None]
 
 
+class Answer(dict[str, Any]):
+    """A message whose bytes are known, because they have been counted."""
+
+    __slots__ = ("data",)
+
+    def __init__(self, message: Message, data: bytes) -> None:
+        super().__init__(message)
+        self.data = data
+
+
 class RpcFault(Exception):
     """A request that gets a JSON-RPC error."""
 

@@ -2,16 +2,29 @@
 `Session`, for stdio, SSE and streamable HTTP of the handshake era: change notifications too."""
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable
 from typing import Any
 
 from mcpgate.api.mcp.face import McpFace
-from mcpgate.api.mcp.protocol import INVALID_REQUEST, Message, RpcFault, RpcRequest, parse_request, refusal
-from mcpgate.errors import McpgateError
+from mcpgate.api.mcp.protocol import (
+    INTERNAL_ERROR,
+    INVALID_REQUEST,
+    Message,
+    RpcFault,
+    RpcRequest,
+    parse_request,
+    refusal,
+)
+from mcpgate.errors import McpgateError, RateLimited
 from mcpgate.governance.callers import LOCAL, Caller
 from mcpgate.governance.context import RequestContext
 
 _MAX_BATCH = 1000
+_MAX_UNDER_WAY = 2000
+_LONG = ("tools/call", "subscriptions/listen")
+_AT_A_TIME = 8
+"""Of other requests, how many are answered before everybody else has a turn."""
 Send = Callable[[Message], None]
 Task = asyncio.Task[Message | None]
 
@@ -22,13 +35,17 @@ class Requests:
     def __init__(self, face: McpFace) -> None:
         self.face = face
         self.tasks: dict[Any, Task] = {}
+        self._under_way: set[Task] = set()
+        """All of them, those too whose id another request has taken over."""
+        self._turn = asyncio.Lock()
 
     def start(self, message: Any, send: Send, context: RequestContext) -> Task | None:
         """Serve one decoded request; its notifications, then its answer, go to `send`. The task ends when the answer
         has been sent; None for what is no request, which is answered at once."""
 
         def notify(method: str, params: dict[str, Any]) -> None:
-            send({"jsonrpc": "2.0", "method": method, "params": params})
+            with contextlib.suppress(ValueError):  # what an upstream sends may have no JSON form
+                send({"jsonrpc": "2.0", "method": method, "params": params})
 
         try:
             request = parse_request(message, context, notify)
@@ -36,9 +53,14 @@ class Requests:
             id = message.get("id") if isinstance(message, dict) else None
             send(fault.to_wire(id if isinstance(id, (str, int)) else None))
             return None
+        if len(self._under_way) >= _MAX_UNDER_WAY:
+            limited = RateLimited(f"{_MAX_UNDER_WAY} requests are under way", limit=_MAX_UNDER_WAY, retry_after_s=1)
+            send(refusal(limited).to_wire(request.id))
+            return None
         self._begin(request)
         task = asyncio.create_task(self._serve(request, send))
         self.tasks[request.id] = task
+        self._under_way.add(task)
         task.add_done_callback(lambda done: self._forget(request.id, done))
         return task
 
@@ -48,23 +70,39 @@ class Requests:
             task.cancel()
 
     def close(self) -> None:
-        for task in list(self.tasks.values()):
+        for task in list(self._under_way):
             task.cancel()
 
     def _begin(self, request: RpcRequest) -> None:
         """For sessions."""
 
     async def _serve(self, request: RpcRequest, send: Send) -> Message | None:
-        answer = await self._answer(request)
-        send(answer)
+        if request.method in _LONG:
+            answer = await self._answer(request)
+            _send(send, answer)
+            return answer
+        async with self._turn:  # a thousand short ones in one batch would keep everybody else waiting
+            answer = await self._answer(request)
+            _send(send, answer)
+            if len(self._under_way) > _AT_A_TIME:
+                await asyncio.sleep(0)
         return answer
 
     async def _answer(self, request: RpcRequest) -> Message:
         return await self.face.answer(request)
 
     def _forget(self, id: Any, task: Task) -> None:
+        self._under_way.discard(task)
         if self.tasks.get(id) is task:
             del self.tasks[id]
+
+
+def _send(send: Send, answer: Message) -> None:
+    try:
+        send(answer)
+    except ValueError as error:
+        fault = RpcFault(INTERNAL_ERROR, f"the answer cannot be written as JSON: {error}"[:500])
+        send(fault.to_wire(answer["id"]))
 
 
 class Session(Requests):
@@ -110,7 +148,7 @@ class Session(Requests):
 
     async def finish(self, grace_s: float) -> None:
         """Let requests under way come to their end for a while, then close."""
-        left = [task for task in self.tasks.values() if not task.done()]
+        left = [task for task in self._under_way if not task.done()]
         if left:
             await asyncio.wait(left, timeout=grace_s)
         self.close()

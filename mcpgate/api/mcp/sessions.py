@@ -1,29 +1,37 @@
-"""Sessions of the handshake era over HTTP: bounded in number, ended when idle, each its caller's own."""
+"""Sessions of the handshake era over HTTP: bounded in number and in what waits in them, ended when idle or when their
+key is no longer good, each its caller's own."""
 
 import asyncio
 import secrets
 import time
-from collections import OrderedDict
+from collections import Counter, OrderedDict
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from mcpgate.api.mcp.face import McpFace
-from mcpgate.api.mcp.protocol import Message
+from mcpgate.api.mcp.outbox import OUTBOX_BYTES, Outbox
 from mcpgate.api.mcp.session import Session
 from mcpgate.governance.callers import Caller
 
-_MAX_SESSIONS = 10_000
-_MAX_SESSIONS_EACH = 1000
-"""Of one key."""
-_MAX_UNREAD = 1000
-"""Notifications that wait for a client that does not read; further ones are dropped, answers never."""
-_IDLE_S = 1800.0
+_SWEEP_S = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class SessionLimits:
+    total: int = 10_000
+    each: int = 1000
+    """Of one key, or of all callers without one."""
+    idle_s: float = 1800.0
+    unread: int = OUTBOX_BYTES
+    """Bytes that wait for the client of one session."""
+    unread_in_all: int = 64 * 1024 * 1024
 
 
 @dataclass(slots=True)
 class OpenSession:
     id: str
     session: Session
-    outbox: "asyncio.Queue[Message]"
+    outbox: Outbox
     """What waits for the client's stream."""
     used: float
     """When it was last used, monotonic seconds."""
@@ -32,20 +40,40 @@ class OpenSession:
 class Sessions:
     """Every open session by its id."""
 
-    def __init__(self, face: McpFace) -> None:
-        self._face = face
+    def __init__(
+        self,
+        face: McpFace,
+        is_admitted: Callable[[Caller], Awaitable[bool]],
+        limits: SessionLimits | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """`is_admitted`: whether a caller's key is still good."""
+        self._face, self._is_admitted, self._limits, self._clock = face, is_admitted, limits or SessionLimits(), clock
         self._table: OrderedDict[str, OpenSession] = OrderedDict()
+        """The longest unused one first; so are those of each key."""
+        self._of: dict[str, OrderedDict[str, None]] = {}
+        self._unread = 0
+        self._timer: asyncio.TimerHandle | None = None
+        self._sweeping: asyncio.Task[None] | None = None
+
+    def __len__(self) -> int:
+        return len(self._table)
 
     def new(self, caller: Caller) -> OpenSession:
-        """A session for a caller; where it has too many, its longest unused one ends."""
-        self._expire()
-        own = [id for id, one in self._table.items() if one.session.caller.id == caller.id]
-        if len(own) >= _MAX_SESSIONS_EACH and not caller.is_local:
-            self.drop(own[0])
+        """A session for a caller. Where it has too many, its longest unused one ends; where there are too many in all,
+        that of the key which has most."""
+        own = self._of.get(caller.id, OrderedDict())
+        if len(own) >= self._limits.each:
+            self.drop(next(iter(own)))
+        elif len(self._table) >= self._limits.total:
+            most = max(self._of.values(), key=len)
+            self.drop(next(iter(most)))
         id = secrets.token_urlsafe(24)
-        outbox: asyncio.Queue[Message] = asyncio.Queue()
-        session = Session(self._face, lambda _: None, caller, announce=lambda message: offer(outbox, message))
-        opened = self._table[id] = OpenSession(id, session, outbox, time.monotonic())
+        outbox = Outbox(self._limits.unread, self._count)
+        session = Session(self._face, lambda _: None, caller, announce=outbox.put)
+        opened = self._table[id] = OpenSession(id, session, outbox, self._clock())
+        self._of.setdefault(caller.id, OrderedDict())[id] = None
+        self._sweep_later()
         return opened
 
     def find(self, id: str, caller: Caller) -> OpenSession | None:
@@ -53,26 +81,59 @@ class Sessions:
         found = self._table.get(id)
         if found is None or found.session.caller.owner != caller.owner:
             return None
-        found.used = time.monotonic()
+        found.used = self._clock()
         self._table.move_to_end(id)
+        self._of[found.session.caller.id].move_to_end(id)
         return found
 
     def drop(self, id: str) -> bool:
+        """End a session, its requests and its streams."""
         found = self._table.pop(id, None)
-        if found is not None:
-            found.session.close()
-        return found is not None
+        if found is None:
+            return False
+        key = found.session.caller.id
+        del self._of[key][id]
+        if not self._of[key]:
+            del self._of[key]
+        found.session.close()
+        found.outbox.end()
+        return True
 
-    def _expire(self) -> None:
-        horizon = time.monotonic() - _IDLE_S
+    async def sweep(self) -> None:
+        """End sessions that nobody has used for long, and those of keys that are no longer good."""
+        horizon = self._clock() - self._limits.idle_s
         for id, one in list(self._table.items()):
-            if one.used > horizon and len(self._table) < _MAX_SESSIONS:
+            if one.used > horizon:
                 break
             if not one.session.tasks:
                 self.drop(id)
+        ways = {(one.session.caller.id, one.session.caller.digest): one.session.caller for one in self._table.values()}
+        for way, caller in ways.items():
+            if not await self._is_admitted(caller):
+                for id in list(self._of.get(caller.id, ())):
+                    held = self._table[id].session.caller
+                    if (held.id, held.digest) == way:
+                        self.drop(id)
 
+    def _sweep_later(self) -> None:
+        if self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(_SWEEP_S, self._sweep_now)
 
-def offer(outbox: "asyncio.Queue[Message]", message: Message) -> None:
-    """Queue a message for a client that may not be reading."""
-    if "method" not in message or outbox.qsize() < _MAX_UNREAD:
-        outbox.put_nowait(message)
+    def _sweep_now(self) -> None:
+        self._timer = None
+        if self._table:
+            self._sweeping = asyncio.create_task(self.sweep())
+            self._sweep_later()
+
+    def _count(self, change: int) -> None:
+        """Keep what waits for all clients together bounded, at the expense of the key that reads least."""
+        self._unread += change
+        while self._unread > self._limits.unread_in_all:
+            unread: Counter[str] = Counter()
+            for one in self._table.values():
+                unread[one.session.caller.id] += one.outbox.size
+            key = max(unread, key=unread.__getitem__)
+            worst = max((self._table[id] for id in self._of[key]), key=lambda one: one.outbox.size)
+            if not worst.outbox.size:
+                return
+            worst.outbox.end()

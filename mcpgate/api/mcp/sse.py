@@ -8,7 +8,7 @@ from mcpgate.api.http.exchange import Closing, Exchange
 from mcpgate.api.http.routing import Handler
 from mcpgate.api.mcp.http import stream
 from mcpgate.api.mcp.protocol import PARSE_ERROR, RpcFault
-from mcpgate.api.mcp.sessions import Sessions, offer
+from mcpgate.api.mcp.sessions import Sessions
 from mcpgate.errors import McpgateError, NotFound
 
 
@@ -31,10 +31,10 @@ class Sse:
             raise NotFound("several workers share this port; the SSE transport needs --workers 1")
         caller = await self._access.identify(http)
         opened = self._sessions.new(caller)
-        opened.session.send = lambda message: offer(opened.outbox, message)
+        opened.session.send = opened.outbox.put
         try:
-            opened.outbox.put_nowait({"endpoint": f"{http.root}/messages?session_id={opened.id}"})
-            await stream(http, self._access, self._sessions, opened, caller, self._closing)
+            endpoint = f"{http.root}/messages?session_id={opened.id}"
+            await stream(http, self._access, self._sessions, opened, caller, self._closing, endpoint)
         finally:
             self._sessions.drop(opened.id)
 
