@@ -1,13 +1,16 @@
 """Who may hold a connection: so many in all and so many from one address. When they run out, connections on which no
 request is under way give way first. Knows nothing of HTTP: see port.py."""
 
+import heapq
 import ipaddress
-from collections import OrderedDict
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Iterable, Sequence
 from enum import Enum
 from typing import Protocol
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+_VICTIMS = 64
+"""Idle connections that are looked for at once, so that a flood does not make each newcomer look through all."""
 
 
 class Holder(Protocol):
@@ -23,6 +26,11 @@ class Holder(Protocol):
         """Whether its origin has no limit of its own: a trusted proxy."""
         ...
 
+    @property
+    def idle_since(self) -> float | None:
+        """Since when no request is under way on it; None while one is."""
+        ...
+
     def evict(self) -> None:
         """Close at once. Called for idle connections only."""
         ...
@@ -36,150 +44,112 @@ class Place(Enum):
 
 
 class Places:
-    """The connections of a port. Each step takes the same time however many there are."""
+    """The connections of a port. Requests cost nothing here; only newcomers do."""
 
     def __init__(self, total: int, each: int, reserve: int) -> None:
         """`each`: connections of one origin. `reserve`: places beyond `total`."""
         self._total, self._each, self._reserve = total, each, reserve
         self._held: dict[Holder, Place] = {}
-        self._by_origin: dict[str, int] = {}
-        self._reserved = 0
-        self._idle = _Idle()
-        self._idle_reserved: OrderedDict[Holder, None] = OrderedDict()
+        self._of: dict[str, dict[Holder, None]] = {}
+        """Ordinary places by origin."""
+        self._reserved: dict[Holder, None] = {}
+        self._victims: dict[str | None, deque[tuple[Holder, float]]] = {}
+        """The next to give way, of an origin or, under None, of all; and since when they were idle."""
 
     def __len__(self) -> int:
         return len(self._held)
 
     def enter(self, holder: Holder) -> Place:
-        """A place for a new connection, which is idle, if need be that of another idle one."""
+        """A place for a new connection, if need be that of an idle one."""
         place = self._find(holder)
-        if place is Place.NONE:
+        if place is Place.ORDINARY:
+            self._of.setdefault(holder.origin, {})[holder] = None
+        elif place is Place.RESERVED:
+            self._reserved[holder] = None
+        else:
             return place
         self._held[holder] = place
-        if place is Place.RESERVED:
-            self._reserved += 1
-        else:
-            self._by_origin[holder.origin] = self._by_origin.get(holder.origin, 0) + 1
-        self.idle(holder)
         return place
 
     def leave(self, holder: Holder) -> None:
         """Does nothing for one that has no place."""
         place = self._held.pop(holder, None)
-        if place is None:
-            return
-        self._wake(holder, place)
         if place is Place.RESERVED:
-            self._reserved -= 1
-            return
-        left = self._by_origin[holder.origin] - 1
-        if left:
-            self._by_origin[holder.origin] = left
-        else:
-            del self._by_origin[holder.origin]
+            del self._reserved[holder]
+        elif place is Place.ORDINARY:
+            own = self._of[holder.origin]
+            del own[holder]
+            if not own:
+                del self._of[holder.origin]
+                self._victims.pop(holder.origin, None)
 
-    def idle(self, holder: Holder) -> None:
-        """No request is under way on it, or none any more."""
-        place = self._held.get(holder)
-        if place is Place.ORDINARY:
-            self._idle.add(holder)
-        elif place is Place.RESERVED:
-            self._idle_reserved[holder] = None
-
-    def busy(self, holder: Holder) -> None:
-        """A request is under way on it."""
-        place = self._held.get(holder)
-        if place is not None:
-            self._wake(holder, place)
-
-    def shed(self, count: int) -> int:
-        """Close up to so many idle connections; how many were closed."""
-        for done in range(count):
-            victim = self._idle.oldest()
-            if victim is None:
-                return done
-            self._evict(victim)
-        return count
+    def shed(self) -> bool:
+        """Close an idle connection; False where there is none."""
+        return self._evict(self._next_victim(None))
 
     def _find(self, holder: Holder) -> Place:
-        own = self._by_origin.get(holder.origin, 0)
-        victim: Holder | None = None
-        if own >= self._each and not holder.exempt:
-            victim = self._idle.oldest(holder.origin)
-        elif len(self._held) - self._reserved < self._total:
-            return Place.ORDINARY
+        if len(self._of.get(holder.origin, ())) >= self._each and not holder.exempt:
+            found = self._evict(self._next_victim(holder.origin))
         else:
-            victim = self._idle.oldest()
-        if victim is not None:
-            self._evict(victim)
+            found = len(self._held) - len(self._reserved) < self._total or self.shed()
+        if found:
             return Place.ORDINARY
-        if self._reserved < self._reserve:
-            return Place.RESERVED
-        if self._idle_reserved:
-            self._evict(next(iter(self._idle_reserved)))
+        if len(self._reserved) < self._reserve or self._evict(_oldest(self._reserved)):
             return Place.RESERVED
         return Place.NONE
 
-    def _wake(self, holder: Holder, place: Place) -> None:
-        if place is Place.RESERVED:
-            self._idle_reserved.pop(holder, None)
-        else:
-            self._idle.remove(holder)
+    def _next_victim(self, origin: str | None) -> Holder | None:
+        """The oldest idle connection of an origin, or of the origin that has most of them."""
+        queue = self._victims.setdefault(origin, deque())
+        for _ in range(2):
+            while queue:
+                holder, since = queue.popleft()
+                if holder in self._held and holder.idle_since == since:
+                    return holder
+            queue.extend(_of_one(self._of[origin]) if origin is not None else _of_all(self._of.values()))
+        return None
 
-    def _evict(self, holder: Holder) -> None:
+    def _evict(self, holder: Holder | None) -> bool:
+        if holder is None:
+            return False
         self.leave(holder)
         holder.evict()
+        return True
 
 
-class _Idle:
-    """Idle connections in the order in which they became so, by origin; and origins by how many they have."""
+def _idle(holders: Iterable[Holder]) -> list[tuple[float, int, Holder]]:
+    """The oldest first."""
+    found = [(since, id(holder), holder) for holder in holders if (since := holder.idle_since) is not None]
+    return heapq.nsmallest(_VICTIMS, found)
 
-    def __init__(self) -> None:
-        self._of: dict[str, OrderedDict[Holder, None]] = {}
-        self._with: dict[int, OrderedDict[str, None]] = {}
-        """Number of idle connections → origins that have so many."""
-        self._most = 0
 
-    def add(self, holder: Holder) -> None:
-        own = self._of.setdefault(holder.origin, OrderedDict())
-        if holder in own:
-            return
-        before = len(own)
-        own[holder] = None
-        self._move(holder.origin, before, before + 1)
+def _oldest(holders: Iterable[Holder]) -> Holder | None:
+    idle = _idle(holders)
+    return idle[0][2] if idle else None
 
-    def remove(self, holder: Holder) -> None:
-        own = self._of.get(holder.origin)
-        if own is None or holder not in own:
-            return
-        before = len(own)
-        del own[holder]
-        if not own:
-            del self._of[holder.origin]
-        self._move(holder.origin, before, before - 1)
 
-    def oldest(self, origin: str | None = None) -> Holder | None:
-        """Of an origin; by default of the one that has most."""
-        if origin is None:
-            if not self._most:
-                return None
-            origin = next(iter(self._with[self._most]))
-        own = self._of.get(origin)
-        return next(iter(own)) if own else None
+def _of_one(holders: Iterable[Holder]) -> Iterable[tuple[Holder, float]]:
+    return [(holder, since) for since, _, holder in _idle(holders)]
 
-    def _move(self, origin: str, before: int, after: int) -> None:
-        if before:
-            group = self._with[before]
-            del group[origin]
-            if not group:
-                del self._with[before]
-        if after:
-            self._with.setdefault(after, OrderedDict())[origin] = None
-        # Numbers change by one, so the largest does too.
-        if after > self._most:
-            self._most = after
-        elif self._most not in self._with:
-            self._most = max(0, self._most - 1)
+
+def _of_all(origins: Iterable[Iterable[Holder]]) -> Iterable[tuple[Holder, float]]:
+    """From whoever has most at each step; of those that have as many, the oldest."""
+    groups = [list(own) for own in origins]
+    heap = []
+    for number, own in enumerate(groups):
+        count = sum(holder.idle_since is not None for holder in own)
+        if count:
+            idle = deque(_idle(own))
+            heap.append((-count, idle[0][0], number, idle))
+    heapq.heapify(heap)
+    found: list[tuple[Holder, float]] = []
+    while heap and len(found) < _VICTIMS:
+        count, _, number, idle = heapq.heappop(heap)
+        since, _, holder = idle.popleft()
+        found.append((holder, since))
+        if idle:
+            heapq.heappush(heap, (count + 1, idle[0][0], number, idle))
+    return found
 
 
 def origin_of(address: str | None) -> str:

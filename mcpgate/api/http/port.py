@@ -157,7 +157,7 @@ class Port:
         if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
             # asyncio stops accepting for a second and tries again. (Python 3.11 tells of it once for each connection
             # that it would have taken.)
-            self.places.shed(1)
+            self.places.shed()
             self.say("accept", "cannot take connections: %s; trying again every second", error.strerror)
         elif before is not None:
             before(loop, context)
@@ -269,12 +269,15 @@ class _Connection(asyncio.Protocol):
         super().on_response_complete()  # type: ignore[misc]
         if not self._cycles:
             self._since = time.monotonic()
-            self._port.places.idle(self)
 
     def send_400_response(self, msg: str) -> None:
         self._refuse(400, msg)
 
     # --- ours
+
+    @property
+    def idle_since(self) -> float | None:
+        return None if self._cycles else self._since
 
     def evict(self) -> None:
         self.transport.abort()
@@ -322,7 +325,6 @@ class _Connection(asyncio.Protocol):
         self._head_since = 0.0
         self._cycles.append(self.cycle)
         self._body.start(time.monotonic())
-        self._port.places.busy(self)
 
     def _refuse(self, status: int, message: str) -> None:
         """Answer what is no request that any application could answer, and close."""
@@ -336,7 +338,7 @@ class _Connection(asyncio.Protocol):
         for cycle in self._cycles:
             cycle.disconnected = True
             cycle.message_event.set()
-        self._port.places.idle(self)
+        self._cycles.clear()
         self.transport.write(_refusal(status, message))
         # Closing with something unread would take the answer back: say that there is no more, and wait a moment.
         self.flow.resume_reading()

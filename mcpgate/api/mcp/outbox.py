@@ -19,9 +19,14 @@ _LIST_CHANGED = "notifications/tools/list_changed"
 class Outbox:
     """Messages in order."""
 
-    def __init__(self, limit: int = OUTBOX_BYTES, on_size: Callable[[int], None] = lambda change: None) -> None:
-        """`on_size`: told of every change of the bytes that wait."""
-        self._limit, self._on_size = limit, on_size
+    def __init__(
+        self,
+        limit: int = OUTBOX_BYTES,
+        on_size: Callable[[int], None] = lambda change: None,
+        on_end: Callable[[], object] = lambda: None,
+    ) -> None:
+        """`on_size`: told of every change of the bytes that wait. `on_end`: told when there will be no more."""
+        self._limit, self._on_size, self._on_end = limit, on_size, on_end
         self._waiting: OrderedDict[Any, tuple[bytes, Message]] = OrderedDict()
         self._number = count()
         self._ready = asyncio.Event()
@@ -64,10 +69,13 @@ class Outbox:
 
     def end(self) -> None:
         """Forget what waits; whoever reads is told that there is no more."""
+        if self.ended:
+            return
         self.ended = True
         self._waiting.clear()
         self._change(-self.size)
         self._ready.set()
+        self._on_end()
 
     def _key(self, message: Message) -> Any:
         """What a waiting message is replaced by another of."""

@@ -77,15 +77,14 @@ class Requests:
         """For sessions."""
 
     async def _serve(self, request: RpcRequest, send: Send) -> Message | None:
-        if request.method in _LONG:
+        if request.method in _LONG or len(self._under_way) <= _AT_A_TIME:
             answer = await self._answer(request)
             _send(send, answer)
             return answer
         async with self._turn:  # a thousand short ones in one batch would keep everybody else waiting
             answer = await self._answer(request)
             _send(send, answer)
-            if len(self._under_way) > _AT_A_TIME:
-                await asyncio.sleep(0)
+            await asyncio.sleep(0)
         return answer
 
     async def _answer(self, request: RpcRequest) -> Message:

@@ -69,7 +69,7 @@ class Sessions:
             most = max(self._of.values(), key=len)
             self.drop(next(iter(most)))
         id = secrets.token_urlsafe(24)
-        outbox = Outbox(self._limits.unread, self._count)
+        outbox = Outbox(self._limits.unread, self._count, lambda: self.drop(id))
         session = Session(self._face, lambda _: None, caller, announce=outbox.put)
         opened = self._table[id] = OpenSession(id, session, outbox, self._clock())
         self._of.setdefault(caller.id, OrderedDict())[id] = None
