@@ -31,7 +31,7 @@ from mcpgate.api.mcp.protocol import (
 from mcpgate.api.mcp.throttle import Throttle
 from mcpgate.catalog.catalog import nearest
 from mcpgate.catalog.tools import Tool
-from mcpgate.codemode.answers import Answer
+from mcpgate.codemode import answers
 from mcpgate.codemode.definitions import META_TOOL_NAMES
 from mcpgate.errors import McpgateError, RateLimited
 from mcpgate.gateway import Gateway
@@ -138,7 +138,7 @@ class McpFace:
                 answer = await tools.execute_code(context, **given)
             else:
                 method: Callable[..., Awaitable[str]] = getattr(tools, name)
-                answer = Answer.of_text(await method(context, **given))
+                answer = answers.Answer.of_text(await method(context, **given))
         except McpgateError as error:
             return _refused(context.trail, error)
         return _with_warnings({"content": list(answer.content), "isError": answer.is_error}, context.trail)
