@@ -11,6 +11,8 @@ from typing import Any
 from mcpgate import jsontext
 from mcpgate.tokens import estimate
 
+_LARGE = 50_000
+"""Parts and characters of texts."""
 _CHARS_A_TOKEN = 6
 """Text longer than this many characters a token is over any budget; no need to look at it all."""
 _LONGEST_KEY = 200
@@ -81,6 +83,12 @@ def _left_of(room: int, value: Any, keys: bool) -> int:
         elif isinstance(inner, (list, tuple)):
             waiting.append(iter(inner))
     return room
+
+
+def is_large(value: Any) -> bool:
+    """Whether walking through a value takes so long (about 5 ms and more) that it should not be done on the event
+    loop."""
+    return _left_of(_LARGE, value, keys=False) < 0
 
 
 def to_json(value: Any) -> str:

@@ -5,7 +5,7 @@ import asyncio
 import time
 from functools import partial
 
-from mcpgate.codemode import precheck
+from mcpgate.codemode import precheck, results
 from mcpgate.codemode.answers import Answer, Answers
 from mcpgate.codemode.bridge import Bridge
 from mcpgate.codemode.savings import Savings
@@ -99,6 +99,8 @@ class Runner:
             raise
         except SandboxUnavailable as error:
             raise Unavailable(f"no code can run: {error}") from error
+        if results.is_large(outcome.result):
+            return await asyncio.to_thread(self._answers.of, caller, outcome, catalog)
         return self._answers.of(caller, outcome, catalog)
 
     async def _wait_for_servers(self, caller: Caller, code: str) -> None:
