@@ -24,6 +24,7 @@ from mcpgate_sandbox.host import Call, Violation
 from mcpgate_sandbox.locks import SYSTEM_CALL_FILTER
 from mcpgate_sandbox.pool import PooledEngine
 from mcpgate_sandbox.sessions import MIB, SessionLimits
+from mcpgate_sandbox.slots import QueueLimits
 
 _START_S = 60.0
 """How long the process that children come from may take to load what they share."""
@@ -190,10 +191,11 @@ class ChildEngine(PooledEngine):
         warm: int | None = None,
         max_executions: int = 32,
         sessions: SessionLimits = SessionLimits(),  # noqa: B008  it is frozen
+        queue: QueueLimits = QueueLimits(),  # noqa: B008
         allow_unlocked: bool = False,
     ) -> None:
         """As PooledEngine. `allow_unlocked`: run even where the kernel cannot filter system calls."""
-        super().__init__(warm=warm, max_executions=max_executions, sessions=sessions)
+        super().__init__(warm=warm, max_executions=max_executions, sessions=sessions, queue=queue)
         self.allow_unlocked = allow_unlocked
 
 
@@ -230,10 +232,9 @@ class Child:
         options = {"servers": list(execution.servers), "mark": call.mark, "memory_mib": limits.memory_mib}
         call.on_stop = self._kill
         self._signal(signal.SIGCONT)
-        call.begin(self._cpu_s)
         most = 4 * max(limits.max_argument_chars, limits.max_result_chars, limits.max_output_chars) + MIB
         try:
-            call.check_stopped()
+            call.begin(self._cpu_s)
             self._send(call, frames.frame(b"x", *frames.pair(execution.code, orjson.dumps(options).decode())))
             while True:
                 if call.time_left() <= 0:  # also for a child that never lets us wait

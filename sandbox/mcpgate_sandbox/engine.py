@@ -71,7 +71,13 @@ class Execution:
     session: str | None = None
     """Executions of one owner with the same session share variables; None starts from nothing."""
     owner: str = ""
-    """Whose sessions these are: nobody else's executions reach them, and they are bounded for each owner."""
+    """Whose sessions these are: nobody else's executions reach them."""
+    account: str = ""
+    """Whom shares of slots, places in the queue and numbers of sessions are counted for. It must not be a name that
+    callers choose; empty means `owner`."""
+    on_started: Callable[[], None] | None = None
+    """Called once the code begins to run, after all waiting for a slot or a session's turn. It is called in the guest's
+    thread and must return at once. An execution that never began calls it never."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +116,8 @@ class Engine(Protocol):
         ...
 
     async def run(self, execution: Execution) -> Outcome:
-        """Run one piece of code. Raises SandboxUnavailable, and CancelledError after ending the guest."""
+        """Run one piece of code. Raises SandboxUnavailable, SandboxBusy among it, and CancelledError after ending the
+        guest."""
         ...
 
     async def modules(self) -> tuple[list[str], list[str]]:

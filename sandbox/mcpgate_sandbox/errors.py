@@ -6,8 +6,9 @@
      ├── Cancelled           nobody's: the caller went away
      ├── Crashed             ours: the interpreter itself died under the code
      └── SandboxUnavailable  ours: no engine, no component, or the engine itself broke
+          └── SandboxBusy    ours, for now: too many executions wait, or this one waited too long
 
-All but the last are values of `Outcome.error`; the last is raised.
+All but the last two are values of `Outcome.error`; those are raised, and then no code has run.
 """
 
 from dataclasses import dataclass
@@ -72,6 +73,15 @@ class Crashed(SandboxError):
 
 class SandboxUnavailable(SandboxError):
     """No code can run: what is missing, and how to get it."""
+
+
+class SandboxBusy(SandboxUnavailable):
+    """The execution did not begin, for too many others wait or run. It may be tried again later."""
+
+    def __init__(self, message: str, *, of_account: bool) -> None:
+        super().__init__(message)
+        self.of_account = of_account
+        """Whether it is the account's own executions that are too many; else those of all together."""
 
 
 class ToolFailed(Exception):

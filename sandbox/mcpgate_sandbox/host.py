@@ -171,9 +171,13 @@ class Call:
     # --- in the guest's thread
 
     def begin(self, cpu_clock: Callable[[], float]) -> None:
-        """The guest starts; `cpu_clock` gives the CPU seconds it has used, from any point on."""
+        """The guest starts; `cpu_clock` gives the CPU seconds it has used, from any point on. Raises what ended the
+        execution before."""
+        self.check_stopped()
         self._cpu_clock = cpu_clock
         self._cpu_began, self._began = cpu_clock(), time.monotonic()
+        if self.execution.on_started is not None:
+            self.execution.on_started()
 
     def tick(self) -> None:
         """Look at the clocks; raises what ends the guest."""

@@ -16,6 +16,7 @@ from mcpgate_sandbox.engine import Execution, Outcome
 from mcpgate_sandbox.errors import Cancelled, CodeFailed, LimitReached, SandboxUnavailable
 from mcpgate_sandbox.host import Call
 from mcpgate_sandbox.sessions import SessionLimits, Sessions, Turns
+from mcpgate_sandbox.slots import QueueLimits, Slots
 from mcpgate_sandbox.workers import Workers, start_thread
 
 log = logging.getLogger("mcpgate_sandbox.pool")
@@ -74,11 +75,13 @@ class PooledEngine:
         warm: int | None = None,
         max_executions: int = 32,
         sessions: SessionLimits = SessionLimits(),  # noqa: B008  it is frozen
+        queue: QueueLimits = QueueLimits(),  # noqa: B008
         stack_bytes: int = 0,
     ) -> None:
         """`warm`: interpreters kept ready (default: two a core, at most 8). `max_executions`: how many run at
-        once; further ones wait. `stack_bytes`: of the threads that serve guests."""
+        once; further ones wait, within the limits of `queue`. `stack_bytes`: of the threads that serve guests."""
         self._warm_target = warm if warm is not None else min(8, 2 * (os.cpu_count() or 1))
+        self._slots = Slots(max_executions, queue)
         self._workers = Workers(max_executions, stack_bytes, self._tidy_up, _AFTER_ANSWER_S)
         self._errands = Workers(1, stack_bytes)
         """For what must not wait for executions to end."""
@@ -110,7 +113,10 @@ class PooledEngine:
 
     async def ready(self) -> None:
         self.start()
-        await asyncio.wrap_future(_copy(self._loaded))
+        if self._loaded.done():
+            self._loaded.result()
+        else:
+            await asyncio.wrap_future(_copy(self._loaded))
 
     async def modules(self) -> tuple[list[str], list[str]]:
         await self.ready()
@@ -139,21 +145,37 @@ class PooledEngine:
         if len(execution.code) > execution.limits.max_source_chars:
             limit = execution.limits.max_source_chars
             return Outcome(error=LimitReached("max_source_chars", f"the code is longer than {limit:,} characters"))
-        loop = asyncio.get_running_loop()
+        account = execution.account or execution.owner
         end_turn = None
-        if execution.session is not None:
+        with self._slots.waiting(account):
+            if execution.session is not None:
+                try:
+                    end_turn = await self._turns.next((execution.owner, execution.session), execution.limits.timeout_s)
+                except TimeoutError:
+                    waited = f"the session's other executions took longer than {execution.limits.timeout_s:g} s"
+                    return Outcome(error=LimitReached("timeout_s", f"timeout: {waited}"))
             try:
-                end_turn = await self._turns.next((execution.owner, execution.session), execution.limits.timeout_s)
-            except TimeoutError:
-                waited = f"timeout: the session's other executions took longer than {execution.limits.timeout_s:g} s"
-                return Outcome(error=LimitReached("timeout_s", waited))
+                await self._slots.take(account)
+            except BaseException:
+                if end_turn is not None:
+                    end_turn()
+                raise
+
+        def release() -> None:
+            self._slots.give(account)
+            if end_turn is not None:
+                end_turn()
+
+        return await self._run(execution, release)
+
+    async def _run(self, execution: Execution, release: Callable[[], None]) -> Outcome:
+        """Run an execution that has its slot and its turn; `release` gives them back once its thread is done."""
+        loop = asyncio.get_running_loop()
         call = Call(execution, loop)
         answer: asyncio.Future[Outcome] = loop.create_future()
 
         def ended(outcome: Outcome | None, error: BaseException | None) -> None:
-            # Cancelled or not, the turn ends when the thread has let go of the session's guest.
-            if end_turn is not None:
-                end_turn()
+            release()
             if answer.done():
                 return
             if outcome is not None:
@@ -169,14 +191,13 @@ class PooledEngine:
                 failure = error
             try:
                 loop.call_soon_threadsafe(ended, outcome, failure)
-            except RuntimeError:
-                pass  # the loop is closed: nobody waits any more
+            except RuntimeError:  # the loop is closed: nobody waits any more
+                release()
 
         try:
             self._workers.submit(work)
         except BaseException as error:
-            if end_turn is not None:
-                end_turn()
+            release()
             raise SandboxUnavailable(f"no thread can be started to run code: {error}") from error
         self._running.add(call)
         try:
@@ -192,6 +213,7 @@ class PooledEngine:
         self._closed.set()
         for call in list(self._running):
             call.stop(Cancelled())
+        self._slots.close()
         self._wanted.set()
         self._workers.close()
         self._errands.close()
@@ -231,7 +253,8 @@ class PooledEngine:
             self._sessions.drop(key, "the earlier one ended when the sandbox failed")
             raise
         if guest.usable and not self._closed.is_set():
-            self._sessions.put(key, guest, execution.limits.memory_mib)
+            account = execution.account or execution.owner
+            self._sessions.put(key, guest, execution.limits.memory_mib, account)
         else:
             guest.close()
             # Nobody reads the outcome of a cancelled execution: the session's next one says what happened.

@@ -3,7 +3,7 @@
 import asyncio
 import threading
 import time
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
@@ -22,10 +22,11 @@ Key = tuple[str, str]
 
 @dataclass(frozen=True, slots=True)
 class SessionLimits:
-    """What live sessions may take. Of several that could go, the least recently used does."""
+    """What live sessions may take. Of several that could go, the least recently used does; where there are too many in
+    all, one of the account that has most."""
 
-    per_owner: int = 8
-    mib_per_owner: int = 2048
+    per_account: int = 8
+    mib_per_account: int = 2048
     """A session counts with the memory that its executions may use, whether they do or not."""
     in_all: int = 64
     idle_s: float = 1800.0
@@ -36,6 +37,7 @@ class _Live(Generic[G]):
     guest: G
     memory_mib: int
     used: float
+    account: str
 
 
 class Sessions(Generic[G]):
@@ -55,11 +57,12 @@ class Sessions(Generic[G]):
             reason = self._ended.pop(key, None)
         return (live.guest if live else None), ([f"session {key[1]!r} is new: {reason}"] if reason else [])
 
-    def put(self, key: Key, guest: G, memory_mib: int) -> None:
+    def put(self, key: Key, guest: G, memory_mib: int, account: str) -> None:
+        """Keep a guest; `account` is whom it is counted for."""
         gone = []
         with self._lock:
-            self._live[key] = _Live(guest, memory_mib, time.monotonic())
-            while (victim := self._victim(key[0])) is not None:
+            self._live[key] = _Live(guest, memory_mib, time.monotonic(), account)
+            while (victim := self._victim(account)) is not None:
                 gone.append(self._end(victim, "the earlier one made room for others"))
         _close(gone)
 
@@ -84,12 +87,17 @@ class Sessions(Generic[G]):
             live, self._live = list(self._live.values()), OrderedDict()
         _close(live)
 
-    def _victim(self, owner: str) -> Key | None:
-        mine = [key for key in self._live if key[0] == owner]
+    def _victim(self, account: str) -> Key | None:
+        """Which session goes now that `account` has one more."""
+        mine = [key for key, live in self._live.items() if live.account == account]
         total = sum(self._live[key].memory_mib for key in mine)
-        if len(mine) > 1 and (len(mine) > self._limits.per_owner or total > self._limits.mib_per_owner):
+        if len(mine) > 1 and (len(mine) > self._limits.per_account or total > self._limits.mib_per_account):
             return mine[0]
-        return next(iter(self._live)) if len(self._live) > self._limits.in_all else None
+        if len(self._live) <= self._limits.in_all:
+            return None
+        held = Counter(live.account for live in self._live.values())
+        most = max(held.values())
+        return next(key for key, live in self._live.items() if held[live.account] == most)
 
     def _end(self, key: Key, reason: str) -> _Live[G]:
         self._note(key, reason)

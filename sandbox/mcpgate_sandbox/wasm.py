@@ -29,6 +29,7 @@ from mcpgate_sandbox.host import Border, Call, Violation
 from mcpgate_sandbox.pool import PooledEngine, Progress
 from mcpgate_sandbox.recycle import MAPPING, Memory, NotRenewable, Recycler
 from mcpgate_sandbox.sessions import MIB, SessionLimits
+from mcpgate_sandbox.slots import QueueLimits
 
 log = logging.getLogger("mcpgate_sandbox.wasm")
 TICK_S = 0.005
@@ -53,11 +54,18 @@ class WasmEngine(PooledEngine):
         warm: int | None = None,
         max_executions: int = 32,
         sessions: SessionLimits = SessionLimits(),  # noqa: B008  it is frozen
+        queue: QueueLimits = QueueLimits(),  # noqa: B008
         recycle: Literal["auto", "off"] = "auto",
     ) -> None:
         """As PooledEngine. `recycle`: auto renews used guests in place where the kernel helps (Linux 6.7 or later);
         off throws each away."""
-        super().__init__(warm=warm, max_executions=max_executions, sessions=sessions, stack_bytes=artefact.THREAD_STACK)
+        super().__init__(
+            warm=warm,
+            max_executions=max_executions,
+            sessions=sessions,
+            queue=queue,
+            stack_bytes=artefact.THREAD_STACK,
+        )
         self._recycle = recycle
 
     def load(self, progress: Progress | None) -> "Runtime":
@@ -170,10 +178,9 @@ class _Guest:
     def run(self, call: Call) -> Outcome:
         execution = call.execution
         self.instance.limit_memory(execution.limits.memory_mib)
-        call.begin(time.thread_time)
         try:
             with self._ticker:
-                call.check_stopped()
+                call.begin(time.thread_time)
                 options = orjson.dumps({"servers": list(execution.servers), "mark": call.mark}).decode()
                 return call.finished(self.instance.enter(execution.code, options, call))
         except SandboxError as reason:

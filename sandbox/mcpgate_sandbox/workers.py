@@ -31,6 +31,8 @@ class Workers:
     def submit(self, work: Work) -> None:
         """Raises RuntimeError if there is no thread and none can be started."""
         with self._lock:
+            if self._closed:
+                raise RuntimeError("the sandbox is closed")
             if self._idle:
                 self._idle.pop().hand(work)  # the one whose stack and guest are still in the caches
                 return

@@ -21,6 +21,7 @@ from mcpgate_sandbox.errors import Cancelled, Crashed, LimitReached, SandboxUnav
 from mcpgate_sandbox.host import Call
 from mcpgate_sandbox.isolated import IsolatedWasmEngine
 from mcpgate_sandbox.locks import SYSTEM_CALL_FILTER
+from mcpgate_sandbox.pool import PooledEngine
 from mcpgate_sandbox.restricted import RestrictedEngine
 from mcpgate_sandbox.sessions import SessionLimits
 from sandbox.tests.conftest import Host, Run
@@ -223,7 +224,7 @@ def test_no_child_outlives_a_gateway_that_is_killed() -> None:
 
 
 async def test_sessions_are_bounded_by_the_memory_they_may_use(run: Run) -> None:
-    engine = RestrictedEngine(warm=0, sessions=SessionLimits(mib_per_owner=512))
+    engine = RestrictedEngine(warm=0, sessions=SessionLimits(mib_per_account=512))
     try:
         for name in ("a", "b", "c"):
             await run(f"x = {name!r}", session=name, on=engine)
@@ -342,7 +343,17 @@ async def test_each_execution_of_a_session_has_its_own_limit_of_memory(run: Run)
     assert (await run(big, session="memory", limits=Limits(memory_mib=512))).result == 150_000_000
 
 
-async def test_a_closed_engine_runs_nothing_and_leaves_nothing_running(run: Run) -> None:
+async def filled(*engines: PooledEngine) -> None:
+    """Until none of these is going to start anything of its own accord."""
+    async with asyncio.timeout(20):
+        while any(engine._spent or len(engine._pool) < engine._warm_target for engine in engines):
+            await asyncio.sleep(0.001)
+
+
+async def test_a_closed_engine_runs_nothing_and_leaves_nothing_running(
+    run: Run, isolated: PooledEngine, restricted: PooledEngine
+) -> None:
+    await filled(isolated, restricted)
     before = {process.pid for process in psutil.Process().children(recursive=True)}
     engine = RestrictedEngine(warm=1)
     host = Host()
@@ -356,7 +367,10 @@ async def test_a_closed_engine_runs_nothing_and_leaves_nothing_running(run: Run)
     assert psutil.wait_procs(gone, timeout=10)[1] == []
 
 
-async def test_an_engine_that_is_closed_while_it_loads_leaves_nothing_running() -> None:
+async def test_an_engine_that_is_closed_while_it_loads_leaves_nothing_running(
+    isolated: PooledEngine, restricted: PooledEngine
+) -> None:
+    await filled(isolated, restricted)
     before = {process.pid for process in psutil.Process().children(recursive=True)}
     engine = RestrictedEngine(warm=1)
     engine.start()

@@ -308,7 +308,7 @@ async def test_a_deadlock_is_noticed_in_a_session_too(run: Run) -> None:
 
 
 async def test_the_least_recently_used_session_makes_room_and_says_so(run: Run) -> None:
-    engine = WasmEngine(warm=0, sessions=SessionLimits(per_owner=2))
+    engine = WasmEngine(warm=0, sessions=SessionLimits(per_account=2))
     try:
         for name in ("a", "b", "a", "c"):
             await run(f"x = {name!r}", session=name, on=engine)
