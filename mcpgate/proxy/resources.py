@@ -24,6 +24,8 @@ class Resources:
         """`resources/read` or `prompts/get`, its result as the server sent it. `ident`: the server's name in Python.
         Counted, and priced, as a call of a tool of the method's name. Raises NotAllowed, what the gate refuses,
         UpstreamError."""
+        if context.parent is not None:
+            context.caller = await self._gate.current(context.caller)
         if not context.caller.grants.allow_whole_server(server, ident):
             raise NotAllowed(f"resources and prompts of {ident} need a grant of all its tools", key=context.caller.id)
         upstream = self._pool.get(server)
