@@ -22,11 +22,11 @@ class UpstreamConfig(Model):
     """One entry of `mcpServers`: the fields that Claude, Cursor and VS Code use, and ours."""
 
     command: str | None = None
-    args: tuple[str, ...] = ()
+    args: tuple[str, ...] = Field(default=(), repr=False)
     env: dict[str, str] = Field(default={}, repr=False)
     """Added to a minimal environment; nothing else of the gateway's environment reaches the child."""
     cwd: str | None = None
-    url: str | None = None
+    url: str | None = Field(default=None, repr=False)
     headers: dict[str, str] = Field(default={}, repr=False)
     type: Literal["stdio", "http", "sse"] | None = None
     """Default: stdio for a `command`; for a `url`, http, then sse where the server has only that."""
@@ -41,7 +41,10 @@ class UpstreamConfig(Model):
     max_concurrency: int = Field(default=16, ge=1, le=10_000)
     """Calls in flight at once; further ones wait for their turn."""
     max_message_mib: int = Field(default=64, ge=1, le=1024)
-    """A longer message of the upstream is refused; over stdio without being read into memory whole."""
+    """A longer message of the upstream is refused without being read into memory whole. Also the limit of everything
+    that it lists, all pages together."""
+    max_tools: int = Field(default=5000, ge=1, le=1_000_000)
+    """Of a longer list only the first are used."""
     description: str | None = None
     """What the server is for, shown in lists; default: the server's own title or instructions."""
     prices: dict[str, Usd] = {}
@@ -83,7 +86,8 @@ class UpstreamConfig(Model):
             raise ValueError("needs either `command` (a program to start) or `url` (a server to connect to)")
         if self.url is not None:
             if not self.url.startswith(("http://", "https://")):
-                raise ValueError(f"url is {self.url!r}; it must begin with http:// or https://")
+                scheme = self.url.partition("://")[0] if "://" in self.url[:20] else ""
+                raise ValueError(f"url begins with {scheme + '://'!r}; it must begin with http:// or https://")
             if self.type == "stdio":
                 raise ValueError("type is 'stdio', which goes with `command`; for a `url` it is 'http' or 'sse'")
         elif self.type in ("http", "sse"):

@@ -1,6 +1,7 @@
 """Resources and prompts of upstreams, read on behalf of a caller: granted and admitted like calls."""
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 from mcpgate.errors import NotAllowed
@@ -32,4 +33,9 @@ class Resources:
         parent_id = None if context.parent is None else context.parent.request.id
         request = Request("resource", server=server, tool=method, estimate=_ONE_CALL, parent_id=parent_id)
         async with self._gate.admit(context, request) as admission:
-            return await upstream.limited_request(method, dict(params), lambda: admission.spent(_ONE_CALL))
+            return await upstream.limited_request(
+                method,
+                dict(params),
+                on_sent=partial(admission.spent, _ONE_CALL),
+                on_progress=context.client.progress,
+            )

@@ -96,8 +96,12 @@ def _listing(view: UpstreamView) -> ServerListing:
 
 
 def _about(view: UpstreamView) -> str:
-    if view.config.description:
-        return view.config.description
+    about = view.config.description or _introduction(view)
+    return f"{about} ({view.warning})".strip() if view.warning else about
+
+
+def _introduction(view: UpstreamView) -> str:
+    """How a server introduces itself, in a few words."""
     facts = view.facts
     if facts is None:
         return ""

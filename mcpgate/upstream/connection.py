@@ -1,43 +1,56 @@
 """One live MCP session over one transport: ids and answers, the handshake of either protocol era, progress,
-cancellation, paging. Tolerant on purpose: a message is a dict, and what it does not need it does not check.
-It does not start, restart or share anything: see pool.py.
+cancellation, sessions that the server has lost. Tolerant on purpose: a message is a dict, and what it does not need it
+does not check; but what a server says is cut, and never passes for the gateway's own word.
+It does not start, restart or share anything: see upstream.py.
 """
 
 import asyncio
 import base64
 import logging
-from collections.abc import Awaitable, Callable
+import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from mcpgate import __version__
 from mcpgate.errors import UpstreamError, UpstreamTimeout
-from mcpgate.upstream.framing import Message, Transport
+from mcpgate.upstream.framing import Broken, Message, Transport
+from mcpgate.upstream.progress import OnProgress, Progress
+from mcpgate.upstream.secrets import Secrets
+from mcpgate.upstream.untrusted import (
+    MAX_INSTRUCTIONS,
+    MAX_NAME,
+    cut,
+    one_line,
+    their_data,
+    without_our_names,
+)
 
 HANDSHAKE_VERSION = "2025-11-25"
 MODERN_VERSION = "2026-07-28"
 _META = "io.modelcontextprotocol/"
 _CLIENT = {"name": "mcpgate", "version": __version__}
-_MAX_PAGES = 1000
 _LISTEN_AGAIN_S = 2.0
+_PROBE_S = 10.0
+"""How long a server may take to say whether it still knows our session."""
+_SETTLE_S = 0.5
+"""How long the first listing waits for the stream on which the server would announce changes."""
+_RENEW_AGAIN_S = 10.0
+"""A server that refuses the same request in a new session too is not asked for another one before this."""
+_LONGEST_ID = 200
+_MOST_CAPABILITIES = 64
 log = logging.getLogger("mcpgate.upstream")
 
-_SESSION_LOST = ("session terminated", "session not found")
-"""What the SDKs' client and servers say of an unknown session."""
-
-OnProgress = Callable[[dict[str, Any]], None]
+_REFUSES_SESSIONS = frozenset((400, 401, 404, 410, 412, 422, 440))
+"""HTTP statuses that servers in the field answer to a session that they do not know."""
+_SPEAKS_OF_SESSIONS = re.compile(r"(?i)session|initiali[sz]|handshake")
 
 
 class RpcError(UpstreamError):
     """The upstream answered a request with a JSON-RPC error."""
 
-    @property
-    def session_lost(self) -> bool:
-        """Whether it only says that the server no longer knows our session: the request was not looked at."""
-        return self.rpc_code in (-32600, -32001) and self.message.lower() in _SESSION_LOST
-
-    def __init__(self, rpc_code: int, message: str, data: Any = None) -> None:
-        super().__init__(message, rpc_code=rpc_code, data=data)
+    def __init__(self, rpc_code: int, message: str, data: Any = None, **more: Any) -> None:
+        super().__init__(message, rpc_code=rpc_code, data=data, **more)
         self.rpc_code, self.rpc_data = rpc_code, data
 
 
@@ -54,100 +67,136 @@ class ServerFacts:
 
 
 class _Waiting:
-    __slots__ = ("future", "on_progress", "timeout", "timeout_s")
+    __slots__ = ("future", "note", "progress", "standing")
 
-    def __init__(
-        self, future: "asyncio.Future[dict[str, Any]]", on_progress: OnProgress | None, timeout_s: float
-    ) -> None:
-        self.future, self.on_progress, self.timeout_s = future, on_progress, timeout_s
-        self.timeout: asyncio.Timeout | None = None
+    def __init__(self, future: "asyncio.Future[dict[str, Any]]", progress: Progress, standing: bool) -> None:
+        self.future, self.progress, self.standing = future, progress, standing
+        self.note = ""
+        """What the server said meanwhile without saying of which request."""
 
 
 class Connection:
     """Requests and answers. Created, used and closed on one event loop; calls may come from any task."""
 
-    def __init__(self, name: str, on_list_changed: Callable[[str], None]) -> None:
+    def __init__(self, name: str, on_list_changed: Callable[[str], None], secrets: Secrets) -> None:
         """`on_list_changed` hears 'tools', 'resources' or 'prompts'."""
-        self._name, self._on_list_changed = name, on_list_changed
+        self._name, self._on_list_changed, self._secrets = name, on_list_changed, secrets
         self._waiting: dict[int, _Waiting] = {}
         self._next_id = 0
         self._modern = False
         self._listen: asyncio.Task[None] | None = None
+        self._listening = asyncio.Event()
+        self._missed_changes = False
+        """Whether the server could have announced changes while nobody listened."""
+        self._renewal: asyncio.Task[None] | None = None
+        self._renewed_in_vain = -_RENEW_AGAIN_S
         self.transport: Transport | None = None
-        self.closed: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        self.closed: asyncio.Future[Broken] = asyncio.get_running_loop().create_future()
         """Done, with the reason, when the other side is gone."""
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether somebody waits for an answer."""
+        return any(not waiting.standing for waiting in self._waiting.values())
 
     # --- Inbox
 
-    def on_message(self, message: Message) -> None:
+    def on_message(self, message: Message, status: int | None = None) -> bool:
+        without_our_names(message)
         method = message.get("method")
         if method is None:
-            self._on_answer(message)
-        elif "id" in message:
-            self._reply(message["id"], str(method))
+            return self._on_answer(message, status)
+        if "id" in message:
+            self._reply(message["id"], method)
         elif method == "notifications/progress":
             self._on_progress(message.get("params"))
         elif isinstance(method, str) and method.endswith("/list_changed"):
             self._on_list_changed(method.split("/")[1])
-        elif method == "notifications/message":
-            log.debug("%s says: %s", self._name, str(message.get("params"))[:500])
+        elif method == "notifications/subscriptions/acknowledged":
+            self._on_listening()
+        elif method == "notifications/message" and log.isEnabledFor(logging.DEBUG):
+            params = message.get("params")
+            said = params.get("data") if isinstance(params, dict) else None
+            log.debug("%s says: %s", self._name, one_line(self._secrets.mask(cut(said)), 500))
+        return False
 
-    def on_unreadable(self, request_id: int | None, reason: str) -> None:
-        victims = [request_id] if request_id in self._waiting else list(self._waiting)
-        for id in victims:
-            if id is not None:
-                self._fail(id, UpstreamError(reason))
-        if not victims:
-            log.warning("%s: %s", self._name, reason)
+    def on_failure(self, request_id: int | None, error: UpstreamError) -> None:
+        if request_id is not None:
+            self._fail(request_id, error)
+        else:
+            self._stray(error)
 
-    def on_close(self, reason: str) -> None:
+    def on_close(self, reason: Broken) -> None:
         if not self.closed.done():
             self.closed.set_result(reason)
         for id in list(self._waiting):
-            self._fail(id, UpstreamError(reason))
+            self._fail(id, reason)
 
-    def _on_answer(self, message: Message) -> None:
-        id = message.get("id")
-        waiting = self._waiting.pop(id, None) if isinstance(id, int) else None
-        if waiting is None or waiting.future.done():
-            return
+    def _on_answer(self, message: Message, status: int | None) -> bool:
+        id = as_number(message.get("id"))
+        waiting = self._waiting.pop(id, None) if id is not None else None
         error = message.get("error")
+        if waiting is None:
+            if error is not None and (id is None or not 0 < id <= self._next_id):
+                self._stray(self._rpc_error(error, status))
+            elif id is None:
+                self._note(f"it sent an answer with the unknown id {one_line(message.get('id'), 50)!r}")
+            return False
+        if waiting.future.done():
+            return False
+        waiting.progress.flush()
         if error is None:
             result = message.get("result")
             waiting.future.set_result(result if isinstance(result, dict) else {"value": result})
-        elif isinstance(error, dict):
-            code = error.get("code")
-            text = str(error.get("message") or "the server gave no reason")
-            waiting.future.set_exception(RpcError(code if isinstance(code, int) else 0, text, error.get("data")))
         else:
-            waiting.future.set_exception(RpcError(0, str(error)))
+            waiting.future.set_exception(self._rpc_error(error, status))
+        return True
+
+    def _rpc_error(self, error: Any, status: int | None) -> RpcError:
+        said = error if isinstance(error, dict) else {"message": error}
+        code, text = said.get("code"), said.get("message")
+        return RpcError(
+            code if isinstance(code, int) and abs(code) < 2**31 else 0,
+            self._secrets.mask(text if isinstance(text, str) else cut(text)) or "the server gave no reason",
+            self._secrets.mask_data(their_data(said.get("data"))),
+            **({} if status is None else {"server_status": status}),
+        )
+
+    def _stray(self, error: UpstreamError) -> None:
+        """An error that says nothing of the request it is about: it is about the only one there is."""
+        candidates = [id for id, waiting in self._waiting.items() if not waiting.standing]
+        if len(candidates) == 1:
+            self._fail(candidates[0], error)
+        else:
+            log.warning("%s: an error that names no request: %s", self._name, one_line(error.message, 500))
+            self._note(f"it sent an error that names no request: {one_line(error.message, 500)}")
+
+    def _note(self, text: str) -> None:
+        for waiting in self._waiting.values():
+            waiting.note = text
 
     def _on_progress(self, params: Any) -> None:
-        token = params.get("progressToken") if isinstance(params, dict) else None
-        waiting = self._waiting.get(token) if isinstance(token, int) else None
-        if waiting is None:
-            return
-        try:
-            if waiting.timeout is not None:
-                waiting.timeout.reschedule(asyncio.get_running_loop().time() + waiting.timeout_s)
-            if waiting.on_progress is not None:
-                waiting.on_progress(params)
-        except Exception as error:  # the timeout is just expiring, or the listener failed: the call goes on
-            log.debug("%s: progress was not passed on: %r", self._name, error)
+        token = as_number(params.get("progressToken")) if isinstance(params, dict) else None
+        waiting = self._waiting.get(token) if token is not None else None
+        if waiting is not None:
+            waiting.progress.heard(params)
 
     def _fail(self, id: int, error: Exception) -> None:
         waiting = self._waiting.pop(id, None)
         if waiting is not None and not waiting.future.done():
             waiting.future.set_exception(error)
 
-    def _reply(self, id: Any, method: str) -> None:
+    def _reply(self, id: Any, method: Any) -> None:
         # We declare no client capabilities, so a server may ask for nothing but a sign of life.
+        if isinstance(id, bool) or not isinstance(id, (str, int, float)) or len(str(id)) > _LONGEST_ID:
+            return
         answer: Message = {"jsonrpc": "2.0", "id": id}
         if method == "ping":
             answer["result"] = {}
         else:
-            answer["error"] = {"code": -32601, "message": f"{method} is not supported by this client"}
-        _in_background(self._send_quietly(answer))
+            answer["error"] = {"code": -32601, "message": f"{cut(method, MAX_NAME)} is not supported by this client"}
+        if self.transport is not None:
+            self.transport.offer(answer)
 
     # --- requests
 
@@ -160,11 +209,36 @@ class Connection:
         on_progress: OnProgress | None = None,
     ) -> dict[str, Any]:
         """Send a request and wait for its result, as the server sent it. Progress starts the timeout anew; a
-        cancelled or timed-out request is cancelled at the server. Raises RpcError, UpstreamError,
-        UpstreamTimeout."""
+        cancelled or timed-out request is cancelled at the server; one that a server refused because it has lost our
+        session is made once more in a new one. Raises RpcError, UpstreamError, UpstreamTimeout."""
+        while self._renewal is not None:
+            await asyncio.wait((self._renewal,))
+        session = self.transport.session if self.transport is not None else None
+        try:
+            return await self._ask(method, params, timeout_s, on_progress)
+        except UpstreamError as error:
+            if session is None or not _may_mean_lost(error) or not await self._has_lost(session):
+                raise
+        await self._renew(session, timeout_s)
+        try:
+            return await self._ask(method, params, timeout_s, on_progress)
+        except UpstreamError as error:
+            if _may_mean_lost(error):
+                self._renewed_in_vain = asyncio.get_running_loop().time()
+            raise
+
+    async def _ask(
+        self,
+        method: str,
+        params: dict[str, Any] | None,
+        timeout_s: float,
+        on_progress: OnProgress | None = None,
+    ) -> dict[str, Any]:
+        """One request, once."""
         if self.closed.done():
-            raise UpstreamError(self.closed.result())
-        assert self.transport is not None
+            raise self.closed.result()
+        transport = self.transport
+        assert transport is not None
         self._next_id += 1
         id = self._next_id
         params = dict(params or {})
@@ -175,19 +249,24 @@ class Connection:
         if meta:
             params["_meta"] = meta
         future: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
-        waiting = self._waiting[id] = _Waiting(future, on_progress, timeout_s)
+        progress = Progress(self._name, on_progress, timeout_s)
+        waiting = self._waiting[id] = _Waiting(future, progress, standing=method == "subscriptions/listen")
+        sent = False
         try:
-            async with asyncio.timeout(timeout_s) as waiting.timeout:
-                await self.transport.send({"jsonrpc": "2.0", "id": id, "method": method, "params": params}, headers)
+            async with asyncio.timeout(timeout_s) as progress.timeout:
+                await transport.send({"jsonrpc": "2.0", "id": id, "method": method, "params": params}, headers)
+                sent = True
                 return await future
         except TimeoutError:
-            self._cancel(id, "timed out")
-            raise UpstreamTimeout(f"no answer within {timeout_s:g} s") from None
+            self._cancel(id, method, sent, "timed out")
+            note = f"; meanwhile {waiting.note}" if waiting.note else ""
+            raise UpstreamTimeout(f"no answer within {timeout_s:g} s{note}") from None
         except asyncio.CancelledError:
-            self._cancel(id, "cancelled by the caller")
+            self._cancel(id, method, sent, "cancelled by the caller")
             raise
         finally:
             self._waiting.pop(id, None)
+            progress.stop()
             if future.done() and not future.cancelled():
                 future.exception()  # it may have failed after we stopped waiting; that is nobody's news
 
@@ -201,17 +280,49 @@ class Connection:
             headers["mcp-name"] = _header_value(name)
         return headers
 
-    def _cancel(self, id: int, reason: str) -> None:
-        params = {"requestId": id, "reason": reason}
-        message: Message = {"jsonrpc": "2.0", "method": "notifications/cancelled", "params": params}
-        _in_background(self._send_quietly(message))
+    def _cancel(self, id: int, method: str, sent: bool, reason: str) -> None:
+        if self.transport is None:
+            return
+        self.transport.give_up(id)
+        # The protocol wants no cancellation of `initialize`.
+        if sent and method != "initialize" and not self.transport.hangs_up:
+            params = {"requestId": id, "reason": reason}
+            self.transport.offer({"jsonrpc": "2.0", "method": "notifications/cancelled", "params": params})
 
-    async def _send_quietly(self, message: Message) -> None:
+    # --- sessions
+
+    async def _has_lost(self, session: str) -> bool:
+        """Whether the server no longer knows a session: how it refuses one differs from server to server, but one that
+        it knows answers a ping."""
+        assert self.transport is not None
+        if self.transport.session != session:
+            return True  # somebody has made a new one meanwhile
+        if asyncio.get_running_loop().time() - self._renewed_in_vain < _RENEW_AGAIN_S:
+            return False
         try:
-            if self.transport is not None:
-                await self.transport.send(message)
-        except UpstreamError:
-            pass
+            await self._ask("ping", None, _PROBE_S)
+        except UpstreamError as error:
+            return _may_mean_lost(error)
+        return False
+
+    async def _renew(self, lost: str, timeout_s: float) -> None:
+        """A new session on the same transport; other requests under way are left alone. One at a time."""
+        assert self.transport is not None
+        if self.transport.session == lost and self._renewal is None:
+            log.info("%s: the server no longer knows the session; a new one is made", self._name)
+            self._renewal = asyncio.create_task(self._make_new_session(timeout_s))
+        if self._renewal is not None:
+            await asyncio.wait((self._renewal,))
+
+    async def _make_new_session(self, timeout_s: float) -> None:
+        try:
+            await self.handshake(timeout_s)
+            # What it has forgotten may be more than the session.
+            self._on_list_changed("tools")
+        except UpstreamError as error:
+            self.on_close(Broken(f"the server no longer knows the session, and no new one could be made: {error}"))
+        finally:
+            self._renewal = None
 
     # --- the protocol
 
@@ -220,77 +331,108 @@ class Connection:
         once, while servers that ignore unknown methods would let a modern probe wait for its timeout; a
         modern-only server refuses it with an error, and is then asked the modern way."""
         self._modern = False
+        assert self.transport is not None
+        params = {"protocolVersion": HANDSHAKE_VERSION, "capabilities": {}, "clientInfo": _CLIENT}
         try:
-            result = await self.request(
-                "initialize",
-                {"protocolVersion": HANDSHAKE_VERSION, "capabilities": {}, "clientInfo": _CLIENT},
-                timeout_s=timeout_s,
-            )
+            result = await self._ask("initialize", params, timeout_s)
         except RpcError as refused:
             return await self._discover(timeout_s, refused)
-        facts = _facts(result, str(result.get("protocolVersion") or HANDSHAKE_VERSION), result.get("serverInfo"))
-        assert self.transport is not None
+        facts = _facts(result, _version(result.get("protocolVersion")), result.get("serverInfo"))
         await self.transport.send(
             {"jsonrpc": "2.0", "method": "notifications/initialized"}, {"mcp-protocol-version": facts.protocol}
         )
+        try:
+            async with asyncio.timeout(_SETTLE_S):
+                await self.transport.settled()
+        except TimeoutError:
+            pass  # it will announce itself when it opens
         return facts
 
     async def _discover(self, timeout_s: float, refused: RpcError) -> ServerFacts:
         self._modern = True
         try:
-            result = await self.request("server/discover", timeout_s=timeout_s)
+            result = await self._ask("server/discover", None, timeout_s)
         except RpcError:
-            raise UpstreamError(f"the handshake was refused: {refused.message}") from refused
+            raise UpstreamError(f"the handshake was refused: {refused.message}", **refused.data) from refused
         meta = result.get("_meta")
         info = meta.get(_META + "serverInfo") if isinstance(meta, dict) else None
-        self._listen = _in_background(self._listen_for_changes())
+        if self._listen is None or self._listen.done():
+            self._listen = asyncio.create_task(self._listen_for_changes())
+            try:
+                async with asyncio.timeout(_SETTLE_S):
+                    await self._listening.wait()
+            except TimeoutError:
+                self._missed_changes = True
         return _facts(result, MODERN_VERSION, info)
 
     async def _listen_for_changes(self) -> None:
         kinds = {"toolsListChanged": True, "resourcesListChanged": True, "promptsListChanged": True}
         while not self.closed.done():
             try:
-                await self.request("subscriptions/listen", {"notifications": kinds}, timeout_s=10**9)
+                await self._ask("subscriptions/listen", {"notifications": kinds}, 10**9)
             except RpcError as error:
                 log.debug("%s: no change notifications: %s", self._name, error)
+                self._listening.set()
                 return
             except UpstreamError:
                 pass  # the stream broke; the connection may still be there
+            self._missed_changes = True
             await asyncio.sleep(_LISTEN_AGAIN_S)
 
-    async def list_all(self, what: str, timeout_s: float) -> list[dict[str, Any]]:
-        """Every item of `tools`, `resources`, `resourceTemplates` or `prompts`, through all pages."""
-        method = "resources/templates/list" if what == "resourceTemplates" else f"{what}/list"
-        items: list[dict[str, Any]] = []
-        cursor: Any = None
-        seen: set[str] = set()
-        for _ in range(_MAX_PAGES):
-            page = await self.request(method, {"cursor": cursor} if cursor is not None else {}, timeout_s=timeout_s)
-            found = page.get(what)
-            items += [item for item in found if isinstance(item, dict)] if isinstance(found, list) else []
-            cursor = page.get("nextCursor")
-            if not isinstance(cursor, str) or cursor in seen:
-                return items
-            seen.add(cursor)
-        log.warning("%s: %s has more than %d pages; the rest is left out", self._name, method, _MAX_PAGES)
-        return items
+    def _on_listening(self) -> None:
+        self._listening.set()
+        if self._missed_changes:
+            self._missed_changes = False
+            self._on_list_changed("tools")
 
     def stop(self) -> None:
-        if self._listen is not None:
-            self._listen.cancel()
-        self.on_close("the gateway closed the connection")
+        for task in (self._listen, self._renewal):
+            if task is not None:
+                task.cancel()
+        self.on_close(Broken("the gateway closed the connection"))
+
+
+def _may_mean_lost(error: UpstreamError) -> bool:
+    """Whether a server that refuses a request like this may mean that it does not know our session."""
+    if isinstance(error, (Broken, UpstreamTimeout)):
+        return False
+    status = error.data.get("server_status")
+    if status in _REFUSES_SESSIONS:
+        return True
+    if status is None and not isinstance(error, RpcError):
+        return False
+    said = f"{error.message} {error.data.get('server_said', '')}"
+    return bool(_SPEAKS_OF_SESSIONS.search(said)) or (
+        isinstance(error, RpcError) and error.rpc_code in (-32600, -32001)
+    )
+
+
+def as_number(id: Any) -> int | None:
+    """An id of ours as servers send it back: some as text, some as 1.0."""
+    if isinstance(id, bool):
+        return None
+    if isinstance(id, int):
+        return id
+    if isinstance(id, float):
+        return int(id) if id.is_integer() else None
+    return int(id) if isinstance(id, str) and id.isascii() and id.isdigit() and len(id) < 18 else None
+
+
+def _version(said: Any) -> str:
+    return said if isinstance(said, str) and re.fullmatch(r"[A-Za-z0-9.-]{1,32}", said) else HANDSHAKE_VERSION
 
 
 def _facts(result: dict[str, Any], protocol: str, info: Any) -> ServerFacts:
     info = info if isinstance(info, dict) else {}
     capabilities = result.get("capabilities")
+    named = [name for name in capabilities if len(name) <= MAX_NAME] if isinstance(capabilities, dict) else []
     return ServerFacts(
         protocol=protocol,
-        name=str(info.get("name") or ""),
-        title=str(info.get("title") or ""),
-        version=str(info.get("version") or ""),
-        instructions=str(result.get("instructions") or ""),
-        capabilities=frozenset(capabilities) if isinstance(capabilities, dict) else frozenset(),
+        name=one_line(info.get("name"), MAX_NAME),
+        title=one_line(info.get("title"), MAX_NAME),
+        version=one_line(info.get("version"), MAX_NAME),
+        instructions=cut(result.get("instructions"), MAX_INSTRUCTIONS),
+        capabilities=frozenset(named[:_MOST_CAPABILITIES]),
     )
 
 
@@ -298,13 +440,3 @@ def _header_value(text: str) -> str:
     if text.isascii() and text.isprintable() and text == text.strip() and not text.startswith("=?base64?"):
         return text
     return f"=?base64?{base64.b64encode(text.encode()).decode()}?="
-
-
-_background: set[asyncio.Task[None]] = set()
-
-
-def _in_background(work: Awaitable[None]) -> "asyncio.Task[None]":
-    task = asyncio.ensure_future(work)
-    _background.add(task)
-    task.add_done_callback(_background.discard)
-    return task

@@ -2,7 +2,8 @@
 
 import logging
 import re
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 from mcpgate import jsontext
@@ -10,45 +11,111 @@ from mcpgate.errors import UpstreamError
 
 Message = dict[str, Any]
 log = logging.getLogger("mcpgate.upstream")
+_BOM = b"\xef\xbb\xbf"
+_MIB = 1024 * 1024
+
+
+class Broken(UpstreamError):
+    """The other side is gone. `detail` is for the log and `mcpgate check`: it may hold what the server said last."""
+
+    def __init__(self, message: str, detail: str = "") -> None:
+        super().__init__(message)
+        self.detail = detail or message
 
 
 class Inbox(Protocol):
     """Who gets what comes in."""
 
-    def on_message(self, message: Message) -> None: ...
-
-    def on_unreadable(self, request_id: int | None, reason: str) -> None:
-        """A message came that cannot be used; it answers `request_id`, if that could be made out."""
+    def on_message(self, message: Message, status: int | None = None) -> bool:
+        """`status`: the HTTP status of a refusal that came as a message. Whether it answered a request that somebody
+        waits for."""
         ...
 
-    def on_close(self, reason: str) -> None: ...
+    def on_failure(self, request_id: int | None, error: UpstreamError) -> None:
+        """A request failed on its way, or its answer cannot be used; None: it could not be made out which."""
+        ...
+
+    def on_close(self, reason: Broken) -> None: ...
 
 
 class Transport(Protocol):
     """An open way to one upstream."""
 
+    @property
+    def session(self) -> str | None:
+        """The session that requests belong to; None where the transport has none."""
+        ...
+
+    @property
+    def hangs_up(self) -> bool:
+        """Whether giving a request up tells the server so; else it takes a message."""
+        ...
+
     async def send(self, message: Message, headers: Mapping[str, str] | None = None) -> None:
-        """Raises UpstreamError when the other side is gone."""
+        """Send a request or a notification; waits while the other side does not read. What happens to a request
+        after that goes to the inbox. Raises UpstreamError when the other side is gone."""
+        ...
+
+    def offer(self, message: Message) -> None:
+        """Send a message of no importance, or drop it where the other side does not keep up."""
+        ...
+
+    def give_up(self, request_id: int) -> None:
+        """Nobody waits for this answer any more."""
+        ...
+
+    async def settled(self) -> None:
+        """Wait until what the server says of its own accord can be heard, if it ever can."""
         ...
 
 
-def deliver(line: bytes, inbox: Inbox) -> None:
-    """Parse one message and hand it on; what cannot be parsed fails the call it answers, and only that."""
+class Pace:
+    """How fast a server may say what it was not asked for. Two leaky buckets, of messages and of bytes: what does not
+    fit is not read until there is room, so that a flood is the sender's affair."""
+
+    MESSAGES_A_SECOND, MESSAGES_AT_ONCE = 5000.0, 10_000.0
+    BYTES_A_SECOND, BYTES_AT_ONCE = 8.0 * _MIB, 32.0 * _MIB
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock, self._at = clock, clock()
+        self._messages = self._bytes = 0.0
+
+    def spend(self, size: int, messages: int = 1) -> float:
+        """Count what came; how many seconds to wait before reading on."""
+        now = self._clock()
+        passed, self._at = now - self._at, now
+        self._messages = max(0.0, self._messages - passed * self.MESSAGES_A_SECOND) + messages
+        self._bytes = max(0.0, self._bytes - passed * self.BYTES_A_SECOND) + size
+        return max(
+            (self._messages - self.MESSAGES_AT_ONCE) / self.MESSAGES_A_SECOND,
+            (self._bytes - self.BYTES_AT_ONCE) / self.BYTES_A_SECOND,
+            0.0,
+        )
+
+
+def deliver(data: bytes, inbox: Inbox, answers: int | None = None) -> bool:
+    """Parse one message and hand it on; what cannot be parsed fails the call it answers, and only that. `answers`:
+    the request that an answer in here belongs to, whatever id it carries. Whether anything was asked for."""
+    data = data.removeprefix(_BOM)
     try:
-        message = jsontext.loads(line, "replace")
+        message = jsontext.loads(data, "replace")
     except ValueError as error:
-        if b'"jsonrpc"' not in line[:4096] and b'"jsonrpc"' not in line[-4096:]:
-            log.debug("not JSON-RPC on stdout: %s", line[:200].decode("utf-8", "replace"))
-            return
-        report_unreadable(inbox, line[:4096], line[-4096:], f"its answer is not valid JSON: {error}")
-        return
+        if answers is None and b'"jsonrpc"' not in data[:4096] and b'"jsonrpc"' not in data[-4096:]:
+            log.debug("not JSON-RPC: %s", data[:200].decode("utf-8", "replace"))
+            return False
+        report_unreadable(inbox, data[:4096], data[-4096:], f"its answer is not valid JSON: {error}", answers)
+        return answers is not None
+    asked = False
     for one in message if isinstance(message, list) else (message,):
         if isinstance(one, dict):
-            inbox.on_message(one)
+            if answers is not None and "method" not in one and ("result" in one or "error" in one):
+                one["id"] = answers
+            asked = inbox.on_message(one) or asked
+    return asked
 
 
-_ID_FIRST = re.compile(rb'\s*\{\s*(?:"jsonrpc"\s*:\s*"2\.0"\s*,\s*)?"id"\s*:\s*(\d+)')
-_ID_LAST = re.compile(rb'"id"\s*:\s*(\d+)\s*(?:,\s*"jsonrpc"\s*:\s*"2\.0"\s*)?\}\s*$')
+_ID_FIRST = re.compile(rb'\s*\{\s*(?:"jsonrpc"\s*:\s*"2\.0"\s*,\s*)?"id"\s*:\s*"?(\d{1,18})"?\s*[,}]')
+_ID_LAST = re.compile(rb'"id"\s*:\s*"?(\d{1,18})"?\s*(?:,\s*"jsonrpc"\s*:\s*"2\.0"\s*)?\}\s*$')
 
 
 def find_id(head: bytes, tail: bytes) -> int | None:
@@ -58,13 +125,18 @@ def find_id(head: bytes, tail: bytes) -> int | None:
     return int(found.group(1)) if found else None
 
 
-def report_unreadable(inbox: Inbox, head: bytes, tail: bytes, reason: str) -> None:
+def report_unreadable(inbox: Inbox, head: bytes, tail: bytes, reason: str, answers: int | None = None) -> None:
     """Fail the call that a message answers; a notification that cannot be read answers none."""
     id = find_id(head, tail)
     if id is None and b'"method"' in head[:300]:
         log.debug("a notification could not be read: %s", reason)
     else:
-        inbox.on_unreadable(id, reason)
+        inbox.on_failure(id if answers is None else answers, UpstreamError(reason))
+
+
+def too_long(size: int, limit: int) -> str:
+    """What is said of an answer over `max_message_mib`; `size` and `limit` are bytes."""
+    return f"an answer of {size / _MIB:,.0f} MiB is over the limit (max_message_mib={limit // _MIB})"
 
 
 def encode(message: Message) -> bytes:
@@ -72,4 +144,4 @@ def encode(message: Message) -> bytes:
     try:
         return jsontext.dumps(message)
     except ValueError as error:
-        raise UpstreamError(f"the message cannot be written as JSON: {error}") from None
+        raise UpstreamError(f"the message cannot be written as JSON: {error}") from error

@@ -1,171 +1,332 @@
-"""Remote upstreams: streamable HTTP over the MCP SDK's client transport, and SSE. Raw messages: the SDK's typed
-results would drop unknown fields and refuse unknown content types. Imported only when the configuration has a
-`url`, for importing the SDK takes a second."""
+"""An upstream over streamable HTTP, of both protocol eras: each message is a POST, answered with JSON or with a stream
+of events; what the server says of its own accord comes on one standing GET stream.
 
-import logging
+Our own and not the SDK's client: importing that takes a second, its typed results drop unknown fields and refuse
+unknown content types, it reads JSON bodies of any size, and one broken request ends it with all others. Imported only
+when the configuration has a `url`.
+"""
+
+import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
-from typing import Any
+from contextlib import asynccontextmanager
+from typing import NamedTuple
 
-import anyio
 import httpx2
-from mcp.client.streamable_http import streamable_http_client
-from mcp.shared.message import ClientMessageMetadata, SessionMessage
-from mcp_types import jsonrpc_message_adapter
 
 from mcpgate.config.upstreams import UpstreamConfig
 from mcpgate.errors import UpstreamError
-from mcpgate.upstream.framing import Inbox, Message, Transport, deliver, encode
+from mcpgate.upstream.connection import MODERN_VERSION
+from mcpgate.upstream.events import Event, EventReader
+from mcpgate.upstream.framing import (
+    Inbox,
+    Message,
+    Pace,
+    Transport,
+    deliver,
+    encode,
+    log,
+    report_unreadable,
+    too_long,
+)
+from mcpgate.upstream.secrets import Secrets
+from mcpgate.upstream.web import Web, kind_of, open_web
 
-log = logging.getLogger("mcpgate.upstream")
-_MIB = 1024 * 1024
-
-
-@asynccontextmanager
-async def open_streams(name: str, config: UpstreamConfig, inbox: Inbox, kind: str) -> AsyncIterator[Transport]:
-    """Open the SDK's pair of streams and pump messages into `inbox` until the block is left."""
-    assert config.url is not None
-    try:
-        async with AsyncExitStack() as stack:
-            status = _LastStatus()
-            http = await stack.enter_async_context(
-                httpx2.AsyncClient(
-                    headers=config.headers,
-                    timeout=httpx2.Timeout(config.connect_timeout_s, read=None),
-                    limits=httpx2.Limits(max_connections=None, max_keepalive_connections=32),
-                    event_hooks=status.hooks(),
-                )
-            )
-            if kind == "sse":
-                yield await stack.enter_async_context(_sse(config, http, inbox))
-                return
-            # The default of 1 MiB an event fails ordinary large results.
-            streams = streamable_http_client(
-                config.url, http_client=http, max_sse_event_size=config.max_message_mib * _MIB
-            )
-            read, write, *_ = await stack.enter_async_context(streams)
-            group = await stack.enter_async_context(anyio.create_task_group())
-            transport = _SdkTransport(write, status)
-
-            async def pump() -> None:
-                async for item in read:
-                    if isinstance(item, Exception):
-                        inbox.on_unreadable(None, f"its answer could not be read: {item}")
-                    else:
-                        inbox.on_message(item.message.model_dump(by_alias=True, mode="json", exclude_unset=True))
-                inbox.on_close("the server closed the connection")
-
-            group.start_soon(pump)
-            try:
-                yield transport
-            finally:
-                group.cancel_scope.cancel()
-    except BaseExceptionGroup as group_error:
-        raise _unwrap(group_error) from group_error
-    except httpx2.HTTPError as error:
-        raise UpstreamError(_say(error)) from error
+_JSON, _EVENTS = "application/json", "text/event-stream"
+_TOLD_BY_STATUS = frozenset((401, 403, 413, 429, 503))
+"""Refusals that are about the caller or the moment, whatever the body says: HTTP's word counts."""
+_MAX_OFFERS = 32
+"""Messages of no importance under way at once; further ones are dropped."""
+_GOODBYE_S = 2.0
+_RESUME_AFTER_S, _RESUME_AFTER_AT_MOST_S = 1.0, 30.0
+_MAX_EMPTY_RESUMES = 3
+"""A broken answer is given up when the server has nothing new so many times."""
+_SHORT_LIFE_S = 10.0
+_LONGEST_PAUSE_S = 60.0
+_LONGEST_SESSION = 4096
+_MAX_REST, _REST_S = 64 * 1024, 1.0
+"""What may come of a stream after its answer, in bytes and seconds; a stream with more is cut off."""
 
 
 @asynccontextmanager
-async def _sse(config: UpstreamConfig, http: httpx2.AsyncClient, inbox: Inbox) -> AsyncIterator[Transport]:
-    """The legacy SSE transport. Our own, for the SDK's takes no more than 1 MiB an event."""
-    assert config.url is not None
-    async with http.stream("GET", config.url, headers={"accept": "text/event-stream"}) as response:
-        response.raise_for_status()
-        events = aiter(httpx2.EventSource(response, max_event_size=config.max_message_mib * _MIB))
-        with anyio.fail_after(config.connect_timeout_s):
-            first = await anext(events, None)
-        if first is None or first.event != "endpoint":
-            raise UpstreamError("this is not an SSE server: it did not begin with its endpoint")
-        endpoint = httpx2.URL(config.url).join(first.data)
-        here = httpx2.URL(config.url)
-        if (endpoint.scheme, endpoint.host, endpoint.port) != (here.scheme, here.host, here.port):
-            raise UpstreamError(f"the server names an endpoint of another origin: {endpoint}")
-
-        async def pump() -> None:
-            try:
-                async for event in events:
-                    if event.event == "message" and event.data:
-                        deliver(event.data.encode(), inbox)
-                inbox.on_close("the server closed the connection")
-            except httpx2.HTTPError as error:
-                inbox.on_close(_say(error))
-
-        async with anyio.create_task_group() as group:
-            group.start_soon(pump)
-            try:
-                yield _SseTransport(http, endpoint)
-            finally:
-                group.cancel_scope.cancel()
+async def open_streamable(
+    name: str, config: UpstreamConfig, inbox: Inbox, secrets: Secrets
+) -> AsyncIterator[Transport]:
+    """Talk over streamable HTTP until the block is left. Connects with the first message."""
+    async with open_web(config, secrets) as web:
+        transport = _StreamableHttp(name, web, inbox, config.connect_timeout_s)
+        try:
+            yield transport
+        finally:
+            await transport.aclose()
 
 
-class _SseTransport:
-    def __init__(self, http: httpx2.AsyncClient, endpoint: httpx2.URL) -> None:
-        self._http, self._endpoint = http, endpoint
+class _StreamableHttp:
+    def __init__(self, name: str, web: Web, inbox: Inbox, patience_s: float) -> None:
+        self._name, self._web, self._inbox, self._patience_s = name, web, inbox, patience_s
+        self._version: str | None = None
+        self._posts: dict[int, asyncio.Task[None]] = {}
+        self._offers: set[asyncio.Task[None]] = set()
+        self._standing: asyncio.Task[None] | None = None
+        self._settled = asyncio.Event()
+        self._late = False
+        """Whether the standing stream was not open when somebody stopped waiting for it."""
+        self._pace = Pace()
+        self.session: str | None = None
+
+    @property
+    def hangs_up(self) -> bool:
+        return self._version == MODERN_VERSION
 
     async def send(self, message: Message, headers: Mapping[str, str] | None = None) -> None:
-        fields = {"content-type": "application/json", **(headers or {})}
+        body, method, id = encode(message), message["method"], message.get("id")
+        if method == "initialize":
+            self.session = self._version = None
+            self._stop_standing()
+        elif headers:
+            self._version = headers.get("mcp-protocol-version", self._version)
+        if id is not None:
+            task = asyncio.create_task(self._request(id, body, headers or {}, method == "initialize"))
+            self._posts[id] = task
+            task.add_done_callback(lambda _: self._posts.pop(id, None))
+            return
         try:
-            response = await self._http.post(self._endpoint, content=encode(message), headers=fields)
-            response.raise_for_status()
+            await self._notify(body)
         except httpx2.HTTPError as error:
-            raise UpstreamError(_say(error)) from error
+            raise self._web.say(error) from error
+        if method == "notifications/initialized":
+            self._stop_standing()
+            self._settled.clear()
+            self._standing = asyncio.create_task(self._stand())
 
+    def offer(self, message: Message) -> None:
+        if len(self._offers) >= _MAX_OFFERS:
+            return
+        task = asyncio.create_task(self._try_to_notify(encode(message)))
+        self._offers.add(task)
+        task.add_done_callback(self._offers.discard)
 
-class _LastStatus:
-    """The last HTTP refusal, which the SDK's own errors do not tell."""
+    def give_up(self, request_id: int) -> None:
+        task = self._posts.get(request_id)
+        if task is not None:
+            task.cancel()
 
-    def __init__(self) -> None:
-        self.refusal = ""
+    async def settled(self) -> None:
+        self._late = True
+        await self._settled.wait()
+        self._late = False
 
-    def hooks(self) -> dict[str, list[Any]]:
-        async def note(response: httpx2.Response) -> None:
-            if response.status_code >= 400 and response.request.method == "POST":
-                self.refusal = f"HTTP {response.status_code} {response.reason_phrase}".strip()
+    async def aclose(self) -> None:
+        tasks = [*self._posts.values(), *self._offers, *([self._standing] if self._standing else [])]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        if self.session is not None:
+            with contextlib.suppress(TimeoutError, httpx2.HTTPError, UpstreamError):
+                async with asyncio.timeout(_GOODBYE_S):
+                    async with self._web.exchange("DELETE", self._web.url, self._headers({})):
+                        pass
 
-        return {"response": [note]}
+    def _headers(self, more: Mapping[str, str]) -> dict[str, str]:
+        headers = {"accept": f"{_JSON}, {_EVENTS}"}
+        if self.session is not None:
+            headers["mcp-session-id"] = self.session
+        if self._version is not None:
+            headers["mcp-protocol-version"] = self._version
+        return {**headers, **more}
 
+    # --- one message
 
-class _SdkTransport:
-    def __init__(self, write: Any, status: _LastStatus) -> None:
-        self._write, self.status = write, status
-
-    async def send(self, message: Message, headers: Mapping[str, str] | None = None) -> None:
-        wire = jsonrpc_message_adapter.validate_json(encode(message), by_name=False)
-        metadata = ClientMessageMetadata(headers=dict(headers)) if headers else None
+    async def _notify(self, body: bytes) -> None:
+        headers = self._headers({"content-type": _JSON})
         try:
-            await self._write.send(SessionMessage(wire, metadata))
-        except (anyio.BrokenResourceError, anyio.ClosedResourceError):
-            raise UpstreamError("the connection is closed") from None
+            async with asyncio.timeout(self._patience_s):
+                async with self._web.exchange("POST", self._web.url, headers, body) as response:
+                    if response.status_code >= 300:
+                        log.debug("%s: a notification was answered with HTTP %d", self._name, response.status_code)
+        except TimeoutError:
+            raise UpstreamError("a notification was not taken in time") from None
 
-    def refusal(self) -> str:
-        """What the server said over HTTP when it last refused a message; empty if it did not."""
-        return self.status.refusal
+    async def _try_to_notify(self, body: bytes) -> None:
+        try:
+            await self._notify(body)
+        except (UpstreamError, httpx2.HTTPError) as error:
+            log.debug("%s: a message was not taken: %r", self._name, error)
 
+    async def _request(self, id: int, body: bytes, headers: Mapping[str, str], begins_session: bool) -> None:
+        """One request to its end, on its own: whatever becomes of it touches no other."""
+        try:
+            broken = None
+            fields = self._headers({"content-type": _JSON, **headers})
+            async with self._web.exchange("POST", self._web.url, fields, body) as response:
+                if begins_session and response.status_code < 300:
+                    self.session = _session_of(response)
+                if response.status_code >= 300:
+                    await self._refused(id, response)
+                elif kind_of(response) == _EVENTS:
+                    broken = await self._read_answer(id, EventReader(self._web.limit), response)
+                else:
+                    await self._whole(id, response)
+            if broken is not None:
+                await self._resume(id, broken)
+        except UpstreamError as error:
+            self._inbox.on_failure(id, error)
+        except (httpx2.HTTPError, httpx2.InvalidURL, httpx2.StreamError) as error:
+            self._inbox.on_failure(id, self._web.say(error))
+        except Exception as error:
+            log.exception("%s: a request failed unexpectedly", self._name)
+            self._inbox.on_failure(id, UpstreamError(f"the request failed: {type(error).__name__}"))
 
-def _unwrap(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    """The one error that matters in nested groups."""
-    errors: list[BaseException] = []
-
-    def walk(error: BaseException) -> None:
-        if isinstance(error, BaseExceptionGroup):
-            for inner in error.exceptions:
-                walk(inner)
+    async def _refused(self, id: int, response: httpx2.Response) -> None:
+        error, parsed = await self._web.refusal(response)
+        told = parsed.get("error") if isinstance(parsed, dict) else None
+        if response.status_code not in _TOLD_BY_STATUS and isinstance(told, dict) and "code" in told:
+            self._inbox.on_message({"jsonrpc": "2.0", "id": id, "error": told}, response.status_code)
         else:
-            errors.append(error)
+            raise error
 
-    walk(group)
-    for error in errors:
-        if isinstance(error, UpstreamError):
-            return error
-        if isinstance(error, httpx2.HTTPError):
-            return UpstreamError(_say(error))
-    return errors[0]
+    async def _whole(self, id: int, response: httpx2.Response) -> None:
+        body = await self._web.body(response)
+        if not body.strip():
+            if response.status_code == 202 and self._standing is not None and not self._standing.done():
+                return  # no server should, but its answer may come on the standing stream
+            raise UpstreamError(f"HTTP {response.status_code} without an answer")
+        kind = kind_of(response)
+        if kind != _JSON and body.lstrip(b"\xef\xbb\xbf \t\r\n")[:1] not in (b"{", b"["):
+            raise UpstreamError(f"it answered with {kind[:100] or 'data of no type'} instead of JSON")
+        if not deliver(body, self._inbox, id):
+            raise UpstreamError("the response holds no answer")
+
+    # --- streams
+
+    async def _read_answer(self, id: int, reader: EventReader, response: httpx2.Response) -> "_Torn | None":
+        """Read the events that answer a request. None when the answer was there, else where the stream broke."""
+        try:
+            if await self._read(reader, response, id):
+                return None
+        except (httpx2.HTTPError, httpx2.StreamError) as error:
+            return _Torn(reader, self._web.say(error))
+        return _Torn(reader, UpstreamError("the server ended the stream before the answer"))
+
+    async def _read(self, reader: EventReader, response: httpx2.Response, id: int | None) -> bool:
+        """Hand events on as they come; of the answer to request `id`, until it is there. Whether it is."""
+        async with contextlib.aclosing(response.aiter_bytes()) as chunks:
+            async for chunk in chunks:
+                wait_s = 0.0
+                for event in reader.feed(chunk):
+                    if self._take(event, id):
+                        if id is not None:
+                            await self._drain(chunks)
+                            return True
+                    else:
+                        wait_s = self._pace.spend(event.size)
+                if id is not None and reader.pending > self._web.limit:
+                    raise UpstreamError(too_long(reader.pending, self._web.limit))
+                if reader.skipped:
+                    wait_s = self._pace.spend(reader.skipped)
+                    reader.skipped = 0
+                if wait_s > 0:
+                    await asyncio.sleep(wait_s)
+        return False
+
+    async def _drain(self, chunks: AsyncIterator[bytes]) -> None:
+        """Wait for the end of a response that has been answered, so that its connection can be used again."""
+        left = _MAX_REST
+        with contextlib.suppress(TimeoutError, httpx2.HTTPError):
+            async with asyncio.timeout(_REST_S):
+                async for chunk in chunks:
+                    left -= len(chunk)
+                    if left < 0:
+                        return
+
+    def _take(self, event: Event, id: int | None) -> bool:
+        if event.kind != "message" or not event.data:
+            return False
+        if event.too_long:
+            report_unreadable(self._inbox, event.data, event.tail, too_long(event.size, self._web.limit), id)
+            return False
+        return deliver(event.data, self._inbox, id)
+
+    async def _resume(self, id: int, broken: "_Torn") -> None:
+        """Ask for the rest of an answer whose stream broke, where the server can give it."""
+        reader, empty = broken.reader, 0
+        while True:
+            last_id, retry_s = reader.last_id, reader.retry_s
+            if self.hangs_up or not last_id or not last_id.isascii() or not last_id.isprintable():
+                raise broken.error
+            if empty >= _MAX_EMPTY_RESUMES:
+                raise broken.error
+            wait_s = _RESUME_AFTER_S if retry_s is None else retry_s
+            await asyncio.sleep(min(max(wait_s, 0.01), _RESUME_AFTER_AT_MOST_S))
+            reader = EventReader(self._web.limit)
+            reader.last_id, reader.retry_s = last_id, retry_s
+            fields = self._headers({"accept": _EVENTS, "last-event-id": last_id})
+            try:
+                async with self._web.exchange("GET", self._web.url, fields) as response:
+                    if response.status_code >= 300 or kind_of(response) != _EVENTS:
+                        raise broken.error
+                    again = await self._read_answer(id, reader, response)
+            except httpx2.HTTPError as error:
+                again = _Torn(reader, self._web.say(error))
+            if again is None:
+                return
+            broken = again
+            empty = 0 if reader.last_id != last_id else empty + 1
+
+    async def _stand(self) -> None:
+        """The standing stream: open it, and open it again when it breaks. What the server would have announced while
+        it was not open is asked for: the list may have changed."""
+        reader, was_open, failures = EventReader(self._web.limit), False, 0
+        loop = asyncio.get_running_loop()
+        try:
+            while True:
+                began, last_id = loop.time(), reader.last_id
+                fields = self._headers({"accept": _EVENTS, **({"last-event-id": last_id} if last_id else {})})
+                reader = EventReader(self._web.limit)
+                reader.last_id = last_id
+                try:
+                    async with self._web.exchange("GET", self._web.url, fields) as response:
+                        if response.status_code >= 300 or kind_of(response) != _EVENTS:
+                            if was_open:
+                                self._suspect_changes()  # asking finds out whether the session is gone
+                            return
+                        if self._missed_some(was_open, last_id):
+                            self._suspect_changes()
+                        was_open = True
+                        self._settled.set()
+                        await self._read(reader, response, None)
+                except (httpx2.HTTPError, httpx2.StreamError) as error:
+                    log.debug("%s: the standing stream broke: %r", self._name, error)
+                failures = 0 if loop.time() - began > _SHORT_LIFE_S else failures + 1
+                pause_s = max(reader.retry_s or 0.0, _RESUME_AFTER_S * 2 ** min(failures - 1, 6))
+                await asyncio.sleep(min(pause_s, _LONGEST_PAUSE_S))
+        except UpstreamError as error:
+            log.debug("%s: no standing stream: %s", self._name, error)
+        finally:
+            self._settled.set()
+
+    def _missed_some(self, was_open: bool, last_id: str) -> bool:
+        return not last_id if was_open else self._late
+
+    def _suspect_changes(self) -> None:
+        self._inbox.on_message({"jsonrpc": "2.0", "method": "notifications/tools/list_changed"})
+
+    def _stop_standing(self) -> None:
+        if self._standing is not None:
+            self._standing.cancel()
+            self._standing = None
 
 
-def _say(error: httpx2.HTTPError) -> str:
-    if isinstance(error, httpx2.HTTPStatusError):
-        return f"HTTP {error.response.status_code} {error.response.reason_phrase} from {error.request.url}"
-    if isinstance(error, httpx2.ConnectError):
-        return f"cannot connect: {error}"
-    return f"{type(error).__name__}: {error}"
+class _Torn(NamedTuple):
+    """An answer that broke off."""
+
+    reader: EventReader
+    error: UpstreamError
+
+
+def _session_of(response: httpx2.Response) -> str | None:
+    """The session that a server has begun; one that cannot be sent back is none."""
+    session = response.headers.get("mcp-session-id")
+    if not session or len(session) > _LONGEST_SESSION or not session.isascii() or not session.isprintable():
+        return None
+    return str(session)

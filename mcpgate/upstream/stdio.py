@@ -18,16 +18,31 @@ from typing import Any
 from mcpgate.config.environment import child_environment
 from mcpgate.config.upstreams import UpstreamConfig
 from mcpgate.errors import UpstreamError
-from mcpgate.upstream.framing import Inbox, Message, Transport, deliver, encode, log, report_unreadable
+from mcpgate.upstream.framing import (
+    Broken,
+    Inbox,
+    Message,
+    Pace,
+    Transport,
+    deliver,
+    encode,
+    log,
+    report_unreadable,
+    too_long,
+)
 from mcpgate.upstream.reaping import reaper
+from mcpgate.upstream.secrets import Secrets
+from mcpgate.upstream.untrusted import one_line
 
 _MIB = 1024 * 1024
+_ENDS = 4096
+"""Bytes kept of either end of a line that is too long: a JSON-RPC id stands there."""
 _GRACE_S = 2.0
 """How long a child may take to leave after its stdin was closed, and again after SIGTERM."""
 
 
 @asynccontextmanager
-async def open_stdio(name: str, config: UpstreamConfig, inbox: Inbox) -> AsyncIterator[Transport]:
+async def open_stdio(name: str, config: UpstreamConfig, inbox: Inbox, secrets: Secrets) -> AsyncIterator[Transport]:
     """Start the child and talk over its pipes; on exit end it and its whole process group.
     Raises UpstreamError when it cannot be started."""
     assert config.command is not None
@@ -40,7 +55,7 @@ async def open_stdio(name: str, config: UpstreamConfig, inbox: Inbox) -> AsyncIt
         raise UpstreamError(f"cwd {config.cwd!r} is not a folder")
     try:
         _, protocol = await asyncio.get_running_loop().subprocess_exec(
-            lambda: _StdioProtocol(name, inbox, config.max_message_mib * _MIB),
+            lambda: _StdioProtocol(name, inbox, config.max_message_mib * _MIB, _Stderr(name, secrets)),
             command,
             *config.args,
             env=environment,
@@ -60,13 +75,15 @@ async def open_stdio(name: str, config: UpstreamConfig, inbox: Inbox) -> AsyncIt
 class _StdioProtocol(asyncio.SubprocessProtocol):
     """One child: newline-delimited JSON on its stdin and stdout, its stderr into the log."""
 
-    def __init__(self, name: str, inbox: Inbox, limit: int) -> None:
-        self._name, self._inbox, self._limit = name, inbox, limit
-        self._chunks: list[bytes] = []
+    session: str | None = None
+    hangs_up = False
+
+    def __init__(self, name: str, inbox: Inbox, limit: int, stderr: "_Stderr") -> None:
+        self._name, self._inbox, self._limit, self._stderr = name, inbox, limit, stderr
+        self._line = bytearray()
         self._size = 0
-        self._head = b""
-        self._tail = b""
-        self._stderr = _Stderr(name)
+        self._head = self._tail = b""
+        self._pace = Pace()
         self._writable = asyncio.Event()
         self._writable.set()
         self._exited = asyncio.Event()
@@ -79,11 +96,22 @@ class _StdioProtocol(asyncio.SubprocessProtocol):
         self.pid = transport.get_pid()
 
     async def send(self, message: Message, headers: Mapping[str, str] | None = None) -> None:
-        if self._ended or self._stdin.is_closing():
-            raise UpstreamError(self.describe_end())
-        self._stdin.write(encode(message) + b"\n")
-        if not self._writable.is_set():
+        line = encode(message) + b"\n"
+        while not self._writable.is_set():
             await self._writable.wait()
+        if self._ended or self._stdin.is_closing():
+            raise self.describe_end()
+        self._stdin.write(line)
+
+    def offer(self, message: Message) -> None:
+        if self._writable.is_set() and not self._ended and not self._stdin.is_closing():
+            self._stdin.write(encode(message) + b"\n")
+
+    def give_up(self, request_id: int) -> None:
+        pass
+
+    async def settled(self) -> None:
+        pass
 
     def pause_writing(self) -> None:
         self._writable.clear()
@@ -95,38 +123,48 @@ class _StdioProtocol(asyncio.SubprocessProtocol):
         if fd == 2:
             self._stderr.feed(data)
             return
-        start = 0
+        start, wait_s = 0, 0.0
         while (end := data.find(b"\n", start)) >= 0:
             self._append(data[start:end])
-            self._finish_line()
+            size = self._size + 1 if self._size <= self._limit else end - start
+            if not self._finish_line():
+                wait_s = self._pace.spend(size)
             start = end + 1
         if start < len(data):
             self._append(data[start:])
+            if self._size > self._limit:
+                wait_s = self._pace.spend(len(data) - start)
+        if wait_s > 0:
+            self._pause_reading(wait_s)
 
-    def _append(self, chunk: bytes) -> None:
-        self._size += len(chunk)
+    def _pause_reading(self, seconds: float) -> None:
+        """A child that talks faster than anybody asked it to waits at its pipe."""
+        stdout: Any = self._transport.get_pipe_transport(1)
+        if stdout is not None and not stdout.is_closing():
+            stdout.pause_reading()
+            asyncio.get_running_loop().call_later(seconds, stdout.resume_reading)
+
+    def _append(self, piece: bytes) -> None:
+        self._size += len(piece)
         if self._size <= self._limit:
-            self._chunks.append(chunk)
+            self._line += piece
             return
-        # Too long: only its two ends are kept, where a JSON-RPC id stands.
-        if self._chunks:
-            self._head, self._chunks = b"".join(self._chunks)[:4096], []
-        self._tail = (self._tail + chunk)[-4096:]
+        if not self._tail:
+            self._head, self._line = bytes(self._line[:_ENDS] + piece[:_ENDS])[:_ENDS], bytearray()
+        self._tail = (self._tail + piece)[-_ENDS:]
 
-    def _finish_line(self) -> None:
-        size, chunks, head, tail = self._size, self._chunks, self._head, self._tail
-        self._chunks, self._size, self._head, self._tail = [], 0, b"", b""
+    def _finish_line(self) -> bool:
+        """Whether it was asked for."""
+        size, line, head, tail = self._size, bytes(self._line).strip(), self._head, self._tail
+        self._line, self._size, self._head, self._tail = bytearray(), 0, b"", b""
         if size > self._limit:
-            reason = f"an answer of {size / _MIB:,.0f} MiB is over the limit (max_message_mib={self._limit // _MIB})"
-            report_unreadable(self._inbox, head, tail, reason)
-            return
-        line = b"".join(chunks).strip()
-        if not line:
-            return
-        if line[:1] not in (b"{", b"["):
-            log.debug("%s: not JSON-RPC on stdout: %s", self._name, line[:200].decode("utf-8", "replace"))
-            return
-        deliver(line, self._inbox)
+            report_unreadable(self._inbox, head, tail, too_long(size, self._limit))
+            return False
+        if line[:1] not in (b"{", b"[", b"\xef"):
+            if line:
+                log.debug("%s: not JSON-RPC on stdout: %s", self._name, line[:200].decode("utf-8", "replace"))
+            return False
+        return deliver(line, self._inbox)
 
     def pipe_connection_lost(self, fd: int, exc: Exception | None) -> None:
         self._writable.set()
@@ -143,7 +181,7 @@ class _StdioProtocol(asyncio.SubprocessProtocol):
             self._ended = True
             self._inbox.on_close(self.describe_end())
 
-    def describe_end(self) -> str:
+    def describe_end(self) -> Broken:
         code = self._transport.get_returncode()
         if code is None:
             said = "closed its output"
@@ -152,7 +190,9 @@ class _StdioProtocol(asyncio.SubprocessProtocol):
         else:
             said = f"exited with code {code}"
         last = self._stderr.last()
-        return f"the server process {said}" + (f"; its last words: {last}" if last else "")
+        return Broken(
+            f"the server process {said}", f"the server process {said}; its last words: {last}" if last else ""
+        )
 
     async def end(self) -> None:
         """Close stdin, then SIGTERM, then SIGKILL, each after a grace; the whole group in the end."""
@@ -179,38 +219,56 @@ _SIGNALS = {number.value: number.name for number in signal.Signals}
 
 
 class _Stderr:
-    """A child's stderr, line by line into the log under its name; a flood is counted, not copied."""
+    """A child's stderr, line by line into the log under its name, without secrets; a flood is counted, not copied."""
 
     _PER_SECOND = 50
+    _LONGEST = 8000
+    """Bytes; more of a line is not kept."""
+    _SHOWN = 2000
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, secrets: Secrets) -> None:
         self._log = logging.getLogger(f"mcpgate.upstream.{name}")
+        self._secrets = secrets
         self._rest = b""
-        self._lines: deque[str] = deque(maxlen=5)
+        self._lines: deque[bytes] = deque(maxlen=5)
         self._second, self._count, self._dropped = 0, 0, 0
 
     def feed(self, data: bytes) -> None:
-        *lines, self._rest = (self._rest + data).split(b"\n")
-        self._rest = self._rest[-2000:]
-        for line in lines:
-            text = line[:2000].decode("utf-8", "replace").strip()
-            if not text:
-                continue
-            self._lines.append(text)
-            now = int(time.monotonic())
-            if now != self._second:
-                if self._dropped:
-                    self._log.warning("… %d more lines of stderr", self._dropped)
-                self._second, self._count, self._dropped = now, 0, 0
-            self._count += 1
-            if self._count <= self._PER_SECOND:
-                self._log.info("%s", text)
-            else:
-                self._dropped += 1
+        if self._count > self._PER_SECOND and int(time.monotonic()) == self._second:
+            # In a flood only the last lines are looked at.
+            recent = data[-self._LONGEST :]
+            skipped = data.count(b"\n") - recent.count(b"\n")
+            if skipped:
+                self._dropped, self._rest = self._dropped + skipped, b""
+            data = recent
+        first, *others = data.split(b"\n")
+        self._rest += first[: max(0, self._LONGEST - len(self._rest))]
+        for start in others:
+            self._finish_line()
+            self._rest = start[: self._LONGEST]
+
+    def _finish_line(self) -> None:
+        line, self._rest = self._rest.strip(), b""
+        if not line:
+            return
+        self._lines.append(line)
+        now = int(time.monotonic())
+        if now != self._second:
+            if self._dropped:
+                self._log.warning("… %d more lines of stderr", self._dropped)
+            self._second, self._count, self._dropped = now, 0, 0
+        self._count += 1
+        if self._count > self._PER_SECOND:
+            self._dropped += 1
+        elif self._log.isEnabledFor(logging.INFO):
+            self._log.info("%s", self._shown(line, self._SHOWN))
+
+    def _shown(self, line: bytes, limit: int) -> str:
+        return one_line(self._secrets.mask(line.decode("utf-8", "replace"), limit), limit)
 
     def last(self) -> str:
-        lines = [*self._lines, *([self._rest.decode("utf-8", "replace").strip()] if self._rest.strip() else [])]
-        return " | ".join(lines[-3:])[-500:]
+        lines = [line for line in (*self._lines, self._rest.strip()) if line]
+        return " | ".join(self._shown(line, 300) for line in lines[-3:])
 
 
 def _signal_group(group: int, number: int) -> None:

@@ -14,18 +14,25 @@ from typing import Any, Literal
 
 from mcpgate import jsontext
 from mcpgate.config.upstreams import UpstreamConfig
-from mcpgate.errors import UpstreamError
-from mcpgate.upstream.connection import Connection, OnProgress, RpcError, ServerFacts
+from mcpgate.errors import UpstreamError, UpstreamTimeout
+from mcpgate.upstream import listing
+from mcpgate.upstream.connection import Connection, RpcError, ServerFacts
+from mcpgate.upstream.framing import Broken
+from mcpgate.upstream.identities import RETRY_EVERY_S, Identities
+from mcpgate.upstream.progress import OnProgress
+from mcpgate.upstream.secrets import Secrets
 from mcpgate.upstream.stdio import open_stdio
+from mcpgate.upstream.untrusted import MAX_NAME, cut, one_line
 
 State = Literal["connecting", "ready", "failed", "disabled"]
 _FIRST_BACKOFF_S = 0.5
 _LONGEST_BACKOFF_S = 60.0
-_RETRY_EVERY_S = 0.5
-"""A call may cut a backoff short, but not try more often than this."""
 _DEBOUNCE_S = 0.15
 _RELIST_EVERY_S = 1.0
-"""A server that changes its tools all the time is listed at most this often."""
+"""A server that changes its tools all the time is listed at most this often…"""
+_RELIST_SHARE = 10
+"""…and spends no more than a tenth of the time on being listed."""
+_LONGEST_RELIST_PAUSE_S = 60.0
 log = logging.getLogger("mcpgate.upstream")
 
 
@@ -37,7 +44,11 @@ class UpstreamView:
     config: UpstreamConfig
     state: State
     reason: str = ""
-    """Why it failed; empty otherwise."""
+    """Why it failed, for callers; empty otherwise."""
+    detail: str = ""
+    """The same for the log and `mcpgate check`, with what the server said last."""
+    warning: str = ""
+    """What of its tools was left out."""
     facts: ServerFacts | None = None
     tools: tuple[dict[str, Any], ...] = ()
     """As the server sent them, allowed ones only; of the last connection while it is away."""
@@ -56,19 +67,24 @@ class Upstream:
         go: asyncio.Event | None = None,
     ) -> None:
         self.name, self.config = name, config
+        self._secrets = Secrets(config)
         state: State = "failed" if config.unusable else "disabled" if config.disabled else "connecting"
-        self.view = UpstreamView(name, config, state, config.unusable, tools=self._allowed(remembered))
+        remembered = self._allowed(remembered[: config.max_tools])
+        self.view = UpstreamView(name, config, state, config.unusable, tools=remembered)
         self._on_change = on_change
         self._go = go
         self._slots = asyncio.Semaphore(config.max_concurrency)
         self._connection: Connection | None = None
+        self._identities = Identities(
+            lambda: Connection(name, lambda what: None, self._secrets), self._open, config.connect_timeout_s
+        )
         self._changed = asyncio.Event()
         self._wake = asyncio.Event()
         self._relist = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._sse_only = False
         self._failed_attempts = 0
-        self._failed_at = -_RETRY_EVERY_S
+        self._failed_at = -RETRY_EVERY_S
 
     def start(self) -> None:
         if self._task is None and not self.config.disabled and not self.config.unusable:
@@ -80,6 +96,7 @@ class Upstream:
             with contextlib.suppress(asyncio.CancelledError):
                 await self._task
             self._task = None
+        await self._identities.aclose()
 
     async def call(
         self,
@@ -89,53 +106,61 @@ class Upstream:
         on_progress: OnProgress | None = None,
         meta: Any = None,
         on_sent: Callable[[], None] | None = None,
+        identity: str | None = None,
     ) -> dict[str, Any]:
         """`tools/call`, its result as the server sent it. Connects first if need be; `on_sent` is called when it is
-        about to be sent. Raises UpstreamError."""
+        about to be sent. `identity`: on whose connection; None: the shared one. Raises UpstreamError."""
         params: dict[str, Any] = {"name": tool, "arguments": arguments}
         if meta:
             params["_meta"] = meta
-        return await self.limited_request("tools/call", params, on_sent, on_progress)
+        return await self.limited_request(
+            "tools/call", params, on_sent=on_sent, on_progress=on_progress, identity=identity
+        )
 
     async def limited_request(
         self,
         method: str,
         params: dict[str, Any],
+        *,
         on_sent: Callable[[], None] | None = None,
         on_progress: OnProgress | None = None,
+        identity: str | None = None,
     ) -> dict[str, Any]:
-        """A request that counts against `max_concurrency`; see `call`. Raises UpstreamError."""
+        """A request that counts against `max_concurrency`; see `call`. Raises UpstreamError with this upstream's name
+        in it, RpcError."""
         async with self._slots:
-            connection = self._live() or await self.connected()
+            connection = await self._connection_of(identity)
             if on_sent is not None:
                 on_sent()
-            return await self.request(method, params, on_progress=on_progress, connection=connection)
-
-    async def request(
-        self,
-        method: str,
-        params: dict[str, Any] | None = None,
-        *,
-        on_progress: OnProgress | None = None,
-        connection: Connection | None = None,
-    ) -> dict[str, Any]:
-        """Any request. Raises UpstreamError with this upstream's name in it."""
-        connection = connection or self._live() or await self.connected()
-        try:
-            return await connection.request(method, params, timeout_s=self.config.timeout_s, on_progress=on_progress)
-        except RpcError as error:
-            if not error.session_lost:
+            try:
+                return await connection.request(
+                    method, params, timeout_s=self.config.timeout_s, on_progress=on_progress
+                )
+            except RpcError:
                 raise
-            # A remote server that was restarted: nothing has happened yet, so a fresh session may ask again.
-            connection.on_close("the server no longer knows the session")
-            fresh = await self.connected()
-            return await fresh.request(method, params, timeout_s=self.config.timeout_s, on_progress=on_progress)
-        except UpstreamError as error:
-            raise type(error)(f"upstream {self.name!r}: {error.message}") from error
+            except UpstreamError as error:
+                kind = UpstreamTimeout if isinstance(error, UpstreamTimeout) else UpstreamError
+                raise kind(f"upstream {self.name!r}: {self._secrets.mask(error.message)}", **error.data) from error
 
     async def list_all(self, what: str) -> list[dict[str, Any]]:
-        connection = self._live() or await self.connected()
-        return await connection.list_all(what, self.config.timeout_s)
+        """Every item of `resources`, `resourceTemplates` or `prompts`, as far as they fit the limits."""
+        return (await self._list(await self._connection_of(None), what, self.config.timeout_s)).items
+
+    async def _connection_of(self, identity: str | None) -> Connection:
+        if identity is None:
+            return self._live() or await self.connected()
+        if self.config.disabled:
+            raise UpstreamError(f"upstream {self.name!r} is disabled in the configuration")
+        try:
+            return await self._identities.get(identity)
+        except UpstreamError as error:
+            reason, _ = self._told(error)
+            raise UpstreamError(f"upstream {self.name!r} is not connected: {reason}") from error
+
+    def _told(self, error: UpstreamError) -> tuple[str, str]:
+        """A failure in two texts, both without secrets: for callers, and for the log and `mcpgate check`."""
+        detail = error.detail if isinstance(error, Broken) else error.message
+        return one_line(self._secrets.mask(error.message)), one_line(self._secrets.mask(detail))
 
     async def connected(self) -> Connection:
         """The live connection; waits for one that is being made, and tries at once where a retry is due later.
@@ -144,7 +169,7 @@ class Upstream:
             raise UpstreamError(f"upstream {self.name!r} is disabled in the configuration")
         if self.config.unusable:
             raise UpstreamError(f"upstream {self.name!r} is not usable: {self.config.unusable}")
-        if self.view.state == "failed" and time.monotonic() - self._failed_at < _RETRY_EVERY_S:
+        if self.view.state == "failed" and time.monotonic() - self._failed_at < RETRY_EVERY_S:
             # A loop of calls must not start a broken server a hundred times a second.
             raise UpstreamError(f"upstream {self.name!r} is not connected: {self.view.reason}")
         failed_before = self._failed_attempts
@@ -169,114 +194,127 @@ class Upstream:
 
     async def _run(self) -> None:
         failures = 0
+        reason = detail = ""
         if self._go is not None:
             await self._go.wait()
         while True:
             began = time.monotonic()
             self._wake.clear()
             try:
-                await self._connect_and_serve(began)
-                reason = self.view.reason or "the connection was closed"
+                reason, detail = self._told(await self._connect_and_serve(began))
             except UpstreamError as error:
-                reason = error.message
+                reason, detail = self._told(error)
                 self._failed_attempts += 1
                 self._failed_at = time.monotonic()
             except Exception as error:
                 log.exception("%s: unexpected failure", self.name)
-                reason = f"{type(error).__name__}: {error}"
+                reason, detail = self._told(UpstreamError(f"{type(error).__name__}: {error}"))
                 self._failed_attempts += 1
                 self._failed_at = time.monotonic()
             failures = 1 if time.monotonic() - began > _LONGEST_BACKOFF_S else failures + 1
             delay = min(_LONGEST_BACKOFF_S, _FIRST_BACKOFF_S * 2 ** (failures - 1)) * random.uniform(0.8, 1.2)
-            log.warning("%s: %s; next try in %.1f s", self.name, reason, delay)
+            log.warning("%s: %s; next try in %.1f s", self.name, detail, delay)
             self._connection = None
-            self._set("failed", reason=reason)
+            self._set("failed", reason=reason, detail=detail)
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(delay):
                     await self._wake.wait()
-            self._set("connecting", reason=reason)
+            self._set("connecting", reason=reason, detail=detail)
 
-    async def _connect_and_serve(self, began: float) -> None:
-        """One life of a connection, entered and left by this task alone. Returns when it is gone."""
-        connection = Connection(self.name, self._on_list_changed)
+    async def _connect_and_serve(self, began: float) -> Broken:
+        """One life of a connection, entered and left by this task alone. Returns, with the reason, when it is gone."""
+        connection = Connection(self.name, self._on_list_changed, self._secrets)
         budget = self.config.connect_timeout_s
         async with contextlib.AsyncExitStack() as stack:
             stack.callback(connection.stop)
             try:
                 async with asyncio.timeout(budget):
                     facts = await self._open(connection, stack)
-                    tools = await self._list_tools(connection)
+                    self._relist.clear()  # from here on a change may be one that the first listing does not show
+                    tools, warning = await self._list_tools(connection)
             except TimeoutError:
                 raise UpstreamError(f"not ready within connect_timeout_s={budget:g}") from None
             self._connection = connection
-            self._set("ready", facts=facts, tools=tools, connect_s=time.monotonic() - began, reason="")
+            took = time.monotonic() - began
+            self._set("ready", facts=facts, tools=tools, warning=warning, connect_s=took, reason="", detail="")
             log.info("%s: ready, %d tools, %s", self.name, len(tools), facts.protocol)
             try:
-                await self._follow_changes(connection)
+                return await self._follow_changes(connection)
             finally:
                 self._connection = None
 
-    async def _open(self, connection: Connection, stack: contextlib.AsyncExitStack) -> ServerFacts:
-        config = self.config
+    async def _open(
+        self, connection: Connection, stack: contextlib.AsyncExitStack, identity: str | None = None
+    ) -> ServerFacts:
+        """Connect and shake hands. `identity` is for servers that want to know on whose behalf."""
+        config, secrets = self.config, self._secrets
         if config.command is not None:
-            connection.transport = await stack.enter_async_context(open_stdio(self.name, config, connection))
+            connection.transport = await stack.enter_async_context(open_stdio(self.name, config, connection, secrets))
             return await self._handshake(connection)
-        from mcpgate.upstream.remote import (
-            open_streams,  # imports the SDK: 1.1 s that only remote upstreams should cost
-        )
+        # These import an HTTP client: 0.2 s that only remote upstreams should cost.
+        from mcpgate.upstream.remote import open_streamable
+        from mcpgate.upstream.sse import open_sse
 
-        kind = config.type or ("sse" if self._sse_only else "http")
+        if config.type == "sse" or (config.type is None and self._sse_only):
+            connection.transport = await stack.enter_async_context(open_sse(self.name, config, connection, secrets))
+            return await self._handshake(connection)
+        inner = await stack.enter_async_context(contextlib.AsyncExitStack())
+        connection.transport = await inner.enter_async_context(open_streamable(self.name, config, connection, secrets))
         try:
-            inner = await stack.enter_async_context(contextlib.AsyncExitStack())
-            connection.transport = await inner.enter_async_context(open_streams(self.name, config, connection, kind))
             return await self._handshake(connection)
         except UpstreamError as error:
-            if config.type is None and kind == "http" and any(f"HTTP {s}" in error.message for s in (404, 405, 400)):
-                # The specification's own recipe for finding a server of the old transport.
-                await inner.aclose()
-                connection.transport = await stack.enter_async_context(
-                    open_streams(self.name, config, connection, "sse")
-                )
-                facts = await self._handshake(connection)
-                self._sse_only = True
-                return facts
-            raise
+            if config.type is not None or error.data.get("server_status") not in (400, 404, 405):
+                raise
+        # The specification's own recipe for finding a server of the old transport.
+        await inner.aclose()
+        connection.transport = await stack.enter_async_context(open_sse(self.name, config, connection, secrets))
+        facts = await self._handshake(connection)
+        self._sse_only = True
+        return facts
 
     async def _handshake(self, connection: Connection) -> ServerFacts:
         handshake = asyncio.ensure_future(connection.handshake(self.config.connect_timeout_s))
         try:
             await asyncio.wait((handshake, connection.closed), return_when=asyncio.FIRST_COMPLETED)
             if not handshake.done():
-                raise UpstreamError(connection.closed.result())
+                raise connection.closed.result()
             return handshake.result()
-        except UpstreamError as error:
-            refusal = getattr(connection.transport, "refusal", lambda: "")()
-            if refusal and refusal not in error.message:
-                raise UpstreamError(f"{error.message} ({refusal})") from error
-            raise
         finally:
             handshake.cancel()
 
-    async def _list_tools(self, connection: Connection) -> tuple[dict[str, Any], ...]:
+    async def _list(self, connection: Connection, what: str, timeout_s: float) -> listing.Listed:
+        config = self.config
+        return await listing.list_all(
+            connection, what, timeout_s=timeout_s, max_items=config.max_tools, max_mib=config.max_message_mib
+        )
+
+    async def _list_tools(self, connection: Connection) -> tuple[tuple[dict[str, Any], ...], str]:
+        """The tools, and what was left out of them."""
         try:
-            listed = await connection.list_all("tools", self.config.connect_timeout_s)
+            listed = await self._list(connection, "tools", self.config.connect_timeout_s)
         except RpcError as error:
             if error.rpc_code == -32601:
-                return ()  # a server of resources or prompts only
+                return (), ""  # a server of resources or prompts only
             raise
-        return self._allowed(listed)
+        if listed.warning and listed.warning != self.view.warning:
+            log.warning("%s: %s", self.name, listed.warning)
+        return self._allowed(listed.items), listed.warning
 
     def _allowed(self, listed: Sequence[dict[str, Any]]) -> tuple[dict[str, Any], ...]:
-        chosen, seen = [], set()
+        chosen, seen, nameless = [], set(), 0
         for tool in listed:
             name = tool.get("name")
             if not isinstance(name, str) or not name or name in seen:
-                log.warning("%s: a tool without a name of its own is left out: %r", self.name, name)
+                nameless += 1
+                if nameless == 1:
+                    log.warning("%s: a tool without a name of its own is left out: %r", self.name, cut(name, MAX_NAME))
                 continue
             seen.add(name)
             allowed = any(fnmatch.fnmatchcase(name, glob) for glob in self.config.tools.allow)
             if allowed and not any(fnmatch.fnmatchcase(name, glob) for glob in self.config.tools.deny):
                 chosen.append(self._writable(tool))
+        if nameless > 1:
+            log.warning("%s: %d tools without names of their own are left out", self.name, nameless)
         return tuple(chosen)
 
     def _writable(self, tool: dict[str, Any]) -> dict[str, Any]:
@@ -289,8 +327,8 @@ class Upstream:
             log.warning("%s: the schemas of %r are left out: %s", self.name, tool["name"], error)
             return {"name": tool["name"], "description": str(tool.get("description") or "")}
 
-    async def _follow_changes(self, connection: Connection) -> None:
-        self._relist.clear()
+    async def _follow_changes(self, connection: Connection) -> Broken:
+        failures = 0
         while True:
             change = asyncio.ensure_future(self._relist.wait())
             try:
@@ -298,20 +336,25 @@ class Upstream:
             finally:
                 change.cancel()
             if connection.closed.done():
-                self._set("failed", reason=connection.closed.result())
-                return
+                reason, detail = self._told(connection.closed.result())
+                self._set("failed", reason=reason, detail=detail)
+                return connection.closed.result()
             await asyncio.sleep(_DEBOUNCE_S)
             self._relist.clear()
+            began = time.monotonic()
             try:
-                tools = await self._list_tools(connection)
+                tools, warning = await self._list_tools(connection)
             except UpstreamError as error:
-                log.warning("%s: its changed tools could not be listed: %s", self.name, error)
+                log.warning("%s: its changed tools could not be listed: %s", self.name, self._told(error)[1])
                 self._relist.set()
-                await asyncio.sleep(_RELIST_EVERY_S)
-                continue
-            if tools != self.view.tools:
-                self._set("ready", tools=tools)
-            await asyncio.sleep(_RELIST_EVERY_S - _DEBOUNCE_S)
+                failures += 1
+                pause_s = min(_RELIST_EVERY_S * 2**failures, _LONGEST_RELIST_PAUSE_S)
+            else:
+                failures = 0
+                if tools != self.view.tools or warning != self.view.warning:
+                    self._set("ready", tools=tools, warning=warning)
+                pause_s = max(_RELIST_EVERY_S - _DEBOUNCE_S, _RELIST_SHARE * (time.monotonic() - began))
+            await asyncio.wait((connection.closed,), timeout=pause_s)
 
     def _on_list_changed(self, what: str) -> None:
         if what == "tools":

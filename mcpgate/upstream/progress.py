@@ -1,0 +1,80 @@
+"""Progress of one request: it starts the timeout anew, and goes on to whoever asked, at a rate that a slow client can
+bear: a few at once, then only the latest every so often."""
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from mcpgate.upstream.untrusted import cut, fits
+
+_AT_ONCE = 20
+_EVERY_S = 0.1
+_LARGEST = 8000
+"""Characters of one; of a larger one what the protocol does not know is left out."""
+_FIELDS = ("progressToken", "progress", "total", "message")
+log = logging.getLogger("mcpgate.upstream")
+
+OnProgress = Callable[[Mapping[str, Any]], None]
+
+
+class Progress:
+    __slots__ = ("_last_at", "_latest", "_left", "_listener", "_name", "_timeout_s", "_timer", "timeout")
+
+    def __init__(self, name: str, listener: OnProgress | None, timeout_s: float) -> None:
+        self._name, self._listener, self._timeout_s = name, listener, timeout_s
+        self._left = float(_AT_ONCE)
+        self._last_at = 0.0
+        self._latest: Mapping[str, Any] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self.timeout: asyncio.Timeout | None = None
+        """Of the request."""
+
+    def heard(self, params: dict[str, Any]) -> None:
+        loop = asyncio.get_running_loop()
+        now = loop.time()
+        try:
+            if self.timeout is not None:
+                self.timeout.reschedule(now + self._timeout_s)
+        except RuntimeError:
+            return  # it is just expiring
+        if self._listener is None:
+            return
+        self._left = min(float(_AT_ONCE), self._left + (now - self._last_at) / _EVERY_S)
+        self._last_at = now
+        if self._timer is None and self._left >= 1:
+            self._left -= 1
+            self._tell(params)
+            return
+        self._latest = params
+        if self._timer is None:
+            self._timer = loop.call_later(_EVERY_S, self._due)
+
+    def flush(self) -> None:
+        """Say the latest before the answer."""
+        if self._latest is not None:
+            latest, self._latest = self._latest, None
+            self._tell(latest)
+
+    def stop(self) -> None:
+        self._latest = self._listener = None
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _due(self) -> None:
+        self._timer = None
+        self._left = 0.0
+        self.flush()
+
+    def _tell(self, params: Mapping[str, Any]) -> None:
+        if self._listener is None:
+            return
+        if isinstance(params.get("message"), str):
+            params = {**params, "message": cut(params["message"])}
+        if not fits(params, _LARGEST):
+            params = {name: params[name] for name in _FIELDS if name in params and fits(params[name], _LARGEST)}
+        try:
+            self._listener(params)
+        except Exception as error:  # the listener failed: the call goes on
+            log.debug("%s: progress was not passed on: %r", self._name, error)
