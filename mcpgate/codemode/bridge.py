@@ -17,6 +17,7 @@ from mcpgate.governance.context import RequestContext
 from mcpgate.proxy.calls import Calls
 from mcpgate.proxy.views import Views
 from mcpgate.upstream.connection import RpcError
+from mcpgate.upstream.untrusted import their_data
 from mcpgate_sandbox.engine import Handle
 from mcpgate_sandbox.errors import ToolFailed
 
@@ -48,11 +49,12 @@ class Bridge:
         except RpcError as error:
             raise ToolFailed(error.message, server=server, tool=tool.ident, data=error.rpc_data) from None
         except McpgateError as error:
-            data = None if isinstance(error, UpstreamError) else {"code": error.code, **error.data}
+            silent = isinstance(error, UpstreamError) and not error.data
+            data = None if silent else {"code": error.code, **error.data}
             raise ToolFailed(error.message, server=server, tool=tool.ident, data=data) from None
         if result.get("isError") is True:
             message, data = error_of(result)
-            raise ToolFailed(message, server=server, tool=tool.ident, data=data)
+            raise ToolFailed(message, server=server, tool=tool.ident, data=their_data(data))
         keep = partial(self._handles.keep_data, caller.owner, account=caller.account)
         value = value_of(tool, result, lambda *part: handle_of(keep(*part)))
         self._learned.learn(tool, value, caller.id)
