@@ -46,7 +46,7 @@ async def _examine(gateway: Gateway) -> dict[str, Any]:
                 if fine
                 else 0,
                 "seconds": round(view.connect_s, 2) if view.connect_s is not None else None,
-                "error": "" if fine else view.reason or view.state,
+                "error": view.warning if fine else view.detail or view.state,
                 "schema_faults": faults,
             }
         )
