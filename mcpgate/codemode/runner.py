@@ -10,7 +10,7 @@ from mcpgate.codemode.answers import Answer, Answers
 from mcpgate.codemode.bridge import Bridge
 from mcpgate.codemode.savings import Savings
 from mcpgate.config.settings import Settings
-from mcpgate.errors import InvalidRequest, Unavailable
+from mcpgate.errors import InvalidRequest, RateLimited, Unavailable
 from mcpgate.governance.admission import Admission
 from mcpgate.governance.callers import Caller
 from mcpgate.governance.context import RequestContext
@@ -19,7 +19,7 @@ from mcpgate.governance.records import Request, Usage
 from mcpgate.proxy.views import Views
 from mcpgate.upstream.pool import UpstreamPool
 from mcpgate_sandbox.engine import Engine, Execution, Limits
-from mcpgate_sandbox.errors import LimitReached, SandboxUnavailable
+from mcpgate_sandbox.errors import LimitReached, SandboxBusy, SandboxUnavailable
 
 _WAIT_FOR_START_S = 30.0
 """How long an execution waits for servers it names that are still starting."""
@@ -89,14 +89,21 @@ class Runner:
             limits=limits,
             session=session,
             owner=caller.owner,
+            account=caller.account,
+            on_started=lambda: began.append(time.monotonic()),
         )
-        began = time.monotonic()
+        began: list[float] = []
         try:
             outcome = await self._engine.run(execution)
         except asyncio.CancelledError:
-            # What it used until now is spent, and at most what was reserved for it.
-            admission.spent(Usage(seconds=min(time.monotonic() - began, limits.timeout_s)))
+            # What it used since it began is spent, and at most what was reserved for it.
+            if began:
+                admission.spent(Usage(seconds=min(time.monotonic() - began[0], limits.timeout_s)))
             raise
+        except SandboxBusy as error:
+            raise (
+                RateLimited(str(error), retry_after_s=1.0) if error.of_account else Unavailable(str(error))
+            ) from error
         except SandboxUnavailable as error:
             raise Unavailable(f"no code can run: {error}") from error
         if results.is_large(outcome.result):

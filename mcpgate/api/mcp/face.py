@@ -158,7 +158,7 @@ class McpFace:
             raise RpcFault(error.rpc_code or INTERNAL_ERROR, error.message, error.rpc_data) from error
         except McpgateError as error:
             return _refused(context.trail, error)
-        result = _with_warnings(_without_our_names({"content": [], **result}), context.trail)
+        result = _with_warnings({"content": [], **result}, context.trail)
         if not request.modern:
             result.pop("resultType", None)
         return result
@@ -204,14 +204,6 @@ def _with_warnings(result: dict[str, Any], trail: Trail) -> dict[str, Any]:
         return result
     meta = result.get("_meta")
     return {**result, "_meta": {**(meta if isinstance(meta, dict) else {}), _OURS + "warnings": warnings}}
-
-
-def _without_our_names(result: dict[str, Any]) -> dict[str, Any]:
-    """An upstream's result without what only the gateway may say."""
-    meta = result.get("_meta")
-    if not isinstance(meta, dict) or not any(name.startswith(_OURS) for name in meta):
-        return result
-    return {**result, "_meta": {name: value for name, value in meta.items() if not name.startswith(_OURS)}}
 
 
 class _DirectProgress:
