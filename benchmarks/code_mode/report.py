@@ -45,7 +45,7 @@ _ROWS = (
         for task in TASKS
         for label, share in (("p50", 0.5), ("p99", 0.99))
     ),
-    _Row("0 calls, 100 in a row without a pause, ms each", TASKS[0].name, _back_to_back, 1),
+    _Row("0 calls, 100 back-to-back, ms each", TASKS[0].name, _back_to_back, 1),
     _Row("CPU of the gateway per execution without calls, ms", TASKS[0].name, Record.cpu_ms_per_execution, 1),
     _Row("CPU of the gateway per upstream call, ms", "50 in turn", Record.cpu_ms_per_call, 2),
     _Row("peak RSS of the gateway, MiB", "start", _rss(0)),

@@ -3,9 +3,9 @@
     python -m benchmarks.servers install discovery && python -m benchmarks.servers capture discovery
     python -m benchmarks.discovery [--misses]
 
-324 requests in natural language (requests.jsonl; README.md says how they were written) against the catalogues of
-30 real servers. Beside our search: plain BM25 over name and description (as FastMCP's Code Mode has it) and a
-substring search. Speed is measured on the same tools repeated to 7,500.
+324 requests in natural language (requests.jsonl) against the catalogs of 30 real servers. docs/benchmarks/discovery.md
+says how the requests were written. Compared with plain BM25 over name and description, as in FastMCP's Code Mode, and with
+a substring search. Speed is measured on the same tools repeated to 7,500.
 """
 
 import argparse
