@@ -3,17 +3,17 @@
 McpgateError
  ├── ConfigError        (invalid_request, 400)  the configuration cannot be used
  ├── InvalidRequest     (invalid_request, 400)  malformed message or argument
- ├── MissingKey         (missing_key, 401)      a virtual key is needed and none was sent
- ├── InvalidKey         (invalid_key, 401)      no key of ours, or one that was revoked or has expired
- ├── BudgetExceeded     (budget_exceeded, 402)  the estimate does not fit what is left of a budget
- ├── NotAllowed         (not_allowed, 403)      not granted, or switched off
+ ├── MissingKey         (missing_key, 401)      a virtual key is required and none was sent
+ ├── InvalidKey         (invalid_key, 401)      unknown, revoked, expired or rotated out
+ ├── BudgetExceeded     (budget_exceeded, 402)  the estimated cost does not fit into a budget
+ ├── NotAllowed         (not_allowed, 403)      not granted to this key, or the key is disabled
  ├── UnknownTool        (unknown_tool, 404)     no such server or tool; carries the nearest names
  ├── NotFound           (not_found, 404)        no such document, handle or session
- ├── Conflict           (invalid_request, 409)  something of that name is there already
- ├── TooLarge           (too_large, 413)        a message or a body over its limit
+ ├── Conflict           (invalid_request, 409)  the name is already taken
+ ├── TooLarge           (too_large, 413)        a message or body over its limit
  ├── RateLimited        (rate_limited, 429)     too many requests, tokens or calls at once; carries retry_after_s
  ├── UpstreamError      (upstream_error, 502)   an upstream failed, died or is not connected
- │    └── UpstreamTimeout (upstream_timeout, 504)
+ │    └── UpstreamTimeout (upstream_timeout, 504)  no answer within timeout_s
  └── Unavailable        (unavailable, 503)      shutting down, or the sandbox cannot start
 """
 

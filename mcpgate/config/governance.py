@@ -141,35 +141,50 @@ Amount = Annotated[float, Field(ge=0, le=1e12, allow_inf_nan=False)]
 
 
 class LimitsConfig(Model):
-    """What one execution may use: settings of `sandbox`, of which a key can have its own."""
+    """What one execution may use. A key can have its own values (`limits`)."""
 
     timeout_s: PositiveSeconds = 60.0
+    """Wall seconds of the code itself, its sleeping included. Waiting for tools is counted separately."""
     tool_wait_s: PositiveSeconds = 300.0
+    """Seconds of waiting for tools, all waits of an execution together."""
     cpu_s: PositiveSeconds = 10.0
+    """CPU seconds. Waiting costs none."""
     memory_mib: int = Field(default=256, ge=96, le=4096)
+    """Memory of the interpreter and its values. The bare interpreter takes about 45."""
     max_tool_calls: int = Field(default=500, ge=0, le=1_000_000)
+    """Tool calls of one execution."""
     max_parallel_calls: int = Field(default=32, ge=1, le=10_000)
+    """Tool calls in flight at once. Further calls wait."""
     max_output_chars: int = Field(default=200_000, ge=1_000, le=100_000_000)
+    """Characters of stdout and stderr together."""
     max_result_chars: int = Field(default=16_000_000, ge=1_000, le=500_000_000)
+    """JSON of the result, before it is shortened for the model."""
     max_source_chars: int = Field(default=1_000_000, ge=1_000, le=100_000_000)
+    """Characters of the code."""
     max_argument_chars: int = Field(default=16_000_000, ge=1_000, le=500_000_000)
+    """JSON of one call's arguments."""
     max_reply_chars: int = Field(default=32_000_000, ge=1_000, le=500_000_000)
+    """JSON of one call's answer."""
     max_depth: int = Field(default=200, ge=5, le=500)
+    """How deeply lists and objects may nest in arguments, answers and results."""
 
 
 class BudgetConfig(Model):
-    """A ceiling on cost."""
+    """A limit on cost."""
 
     limit_usd: Usd
+    """US dollars in one period."""
     period: PeriodText | None = None
-    """None: once and for all."""
+    """Without one, the budget never resets."""
     calendar: bool = False
-    """The period begins with the day, week, month … in `timezone`; else it rolls: the last so many hours."""
+    """`true`: the period is a calendar day, week, month, quarter or year in `timezone`. `false`: it is the time just
+    past, e.g. the last 24 hours."""
     timezone: ZoneText = "UTC"
+    """Time zone of a calendar period, e.g. `Europe/Berlin`."""
     soft_limit_usd: Usd | None = None
-    """From here on there is a warning, and nothing is refused."""
+    """Above this amount calls carry a warning. Nothing is refused."""
     start_usd: Usd = Decimal(0)
-    """What counts as spent when the budget is first seen."""
+    """What counts as spent when the budget is first used."""
 
     @model_validator(mode="after")
     def _softer(self) -> "BudgetConfig":
@@ -179,18 +194,24 @@ class BudgetConfig(Model):
 
 
 class RateLimitConfig(Model):
-    """A ceiling on speed: one or more of the measures."""
+    """A limit on speed, in one or more measures."""
 
     requests: Count | None = None
+    """Requests in one window."""
     tokens: Count | None = None
+    """Tokens of models, in and out, in one window. Not counted in this version."""
     input_tokens: Count | None = None
+    """Input tokens of models in one window. Not counted in this version."""
     output_tokens: Count | None = None
+    """Output tokens of models in one window. Not counted in this version."""
     execution_seconds: Amount | None = None
+    """Seconds of running code in one window."""
     concurrency: Count | None = None
+    """Requests at once. Needs no window."""
     window: PeriodText | None = None
-    """Not for concurrency."""
+    """The length of the window, e.g. `1m`."""
     fixed: bool = False
-    """Windows follow each other, aligned with the clock; else they slide."""
+    """`true`: windows are aligned with the clock (UTC). `false`: the window slides."""
 
     @model_validator(mode="after")
     def _measured(self) -> "RateLimitConfig":
@@ -207,12 +228,15 @@ WINDOWED = ("requests", "tokens", "input_tokens", "output_tokens", "execution_se
 
 class _RuleConfig(Model):
     id: Annotated[Id, AfterValidator(_rule_id)]
+    """Names the rule in refusals, reports and the admin API."""
     when: dict[Annotated[str, AfterValidator(_dimension)], Patterns] = {}
-    """Dimension → globs, one of which must match; all dimensions must."""
+    """Dimension to globs. One glob of each dimension must match. Dimensions: `customer`, `team`, `user`, `key`,
+    `provider`, `model`, `server`, `tool`, `metadata.NAME`."""
     per: Annotated[str, AfterValidator(_subject)] = "shared"
-    """Each key, user, team, customer or metadata.NAME has the ceiling to itself, or all share it."""
+    """Who has the limit: each `key`, `user`, `team`, `customer` or `metadata.NAME` separately, or all together
+    (`shared`)."""
     group: Annotated[str, Field(min_length=1, max_length=128)] | None = None
-    """Of the rules of a group the first that matches governs; the others only count."""
+    """Within a group, only the first matching rule limits. The others only count."""
 
 
 class BudgetRuleConfig(_RuleConfig, BudgetConfig):
@@ -239,60 +263,79 @@ RateLimits = Annotated[
 
 class ScopeConfig(Model):
     budget: Budgets = ()
-    """One, or a list of which all must pass."""
+    """Its budget, or a list of budgets. All must pass."""
     rate_limits: RateLimits = ()
+    """Its rate limit, or a list of them. All must pass."""
 
 
 class CustomerConfig(ScopeConfig):
-    pass
+    """A customer: the outermost scope."""
 
 
 class TeamConfig(ScopeConfig):
+    """A team of a customer."""
+
     customer: Id | None = None
+    """The customer it belongs to."""
 
 
 class UserConfig(ScopeConfig):
+    """A person or service in a team."""
+
     team: Id | None = None
+    """The team they belong to."""
 
 
 class GrantsConfig(Model):
-    """What a key may do; what is not granted it cannot even see."""
+    """What a key may call. It cannot see anything else."""
 
     tools: Patterns = ()
-    """Globs over `server.tool`."""
+    """Globs over `server.tool`, e.g. `files.*`."""
     servers: Patterns = ()
-    """Globs over servers: all tools of theirs."""
+    """Globs over servers. Grants all their tools, resources and prompts."""
     models: Patterns = ()
-    """Globs over model aliases and `provider/model`."""
+    """Globs over model aliases and `provider/model`. Not used in this version."""
     providers: Patterns = ()
+    """Globs over providers. Not used in this version."""
     meta_tools: Patterns | None = None
-    """Default: all four for a key that may call any tool."""
+    """Globs over the four meta-tools. Default: all four for a key with any tool."""
     admin: bool = False
-    """The admin API."""
+    """May use the admin API."""
 
 
 class KeySpec(ScopeConfig):
-    """A virtual key but for its secret."""
+    """A virtual key without its secret."""
 
     name: str = Field(default="", max_length=128)
+    """What it is for."""
     user: Id | None = None
+    """Whose key it is."""
     team: Id | None = None
+    """Its team. Default: the user's."""
     customer: Id | None = None
+    """Its customer. Default: the team's."""
     grants: GrantsConfig = GrantsConfig()
+    """What it may call."""
     limits: Annotated[dict[str, float], AfterValidator(_limits)] = {}
-    """Its executions' own limits: the names of the settings in `sandbox`."""
+    """Limits of its executions, by the names of the settings in `sandbox`."""
     expires_at: Moment | None = None
+    """When it stops working."""
     enabled: bool = True
+    """`false` switches it off."""
     allowed_ips: tuple[Annotated[str, AfterValidator(_network)], ...] = ()
+    """Addresses and networks it may be used from. Default: any."""
     users: Patterns | None = None
-    """Globs over users that its requests may name in x-mcpgate-user. Default: declared users; for a key that has a
-    user, only that one. The own limits of the key's user hold whoever is named."""
+    """Globs over the users that its requests may name in `x-mcpgate-user`. Default: declared users; for a key that has
+    a user, only that one. The limits of the key's own user apply whoever is named."""
     metadata: dict[MetadataName, MetadataValue | tuple[Pattern, ...]] = {}
-    """Name → a value that all its requests carry, or a list of globs over what x-mcpgate-metadata may say."""
+    """Name → a value that all its requests carry, or a list of globs over what `x-mcpgate-metadata` may say."""
 
 
 class KeyConfig(KeySpec):
+    """A virtual key of the configuration file."""
+
     secret: Annotated[SecretStr, Field(min_length=8, max_length=512)]
+    """What the client sends. Take it from the environment: `"${CI_KEY}"`."""
 
     @model_validator(mode="after")
     def _sendable(self) -> "KeyConfig":
@@ -304,37 +347,45 @@ class KeyConfig(KeySpec):
 
 class GovernanceConfig(Model):
     require_key: bool | None = None
-    """Default: false on stdio and on loopback, true on other addresses. False: one local caller with all rights."""
+    """Default: `false` on stdio and loopback, `true` on other addresses. Without a key, the client is the local caller
+    with all rights."""
     customers: dict[Id, CustomerConfig] = {}
+    """Customers by id."""
     teams: dict[Id, TeamConfig] = {}
+    """Teams by id."""
     users: dict[Id, UserConfig] = {}
+    """Users by id."""
     keys: dict[KeyId, KeyConfig] = {}
+    """Virtual keys by id. `mcpgate keys create` and the admin API make more at run time."""
     budgets: tuple[BudgetRuleConfig, ...] = ()
+    """Budget rules. Every matching rule must pass."""
     rate_limits: tuple[RateLimitRuleConfig, ...] = ()
+    """Rate-limit rules. Every matching rule must pass."""
     required_metadata: tuple[MetadataName, ...] = ()
-    """Names that every request of a key must carry in x-mcpgate-metadata."""
+    """Metadata names that every request with a key must send in `x-mcpgate-metadata`."""
     max_claimed_values: int = Field(default=32, ge=0, le=100_000)
-    """Values that a key may bring up within a day for a metadata name that a rule looks at, where its own `metadata`
-    does not say which."""
+    """Different values that a key may send within a day for a metadata name that a rule looks at, unless its own
+    `metadata` says which are allowed."""
     report_metadata: tuple[MetadataName, ...] = ()
-    """Names that reports can group by for as long as there are reports, and not only until entries are rolled up."""
+    """Metadata names that roll-ups keep, so that reports can group by them after `retention`."""
     execution_usd_per_s: Usd | None = None
-    """Price of a second of running code."""
+    """Price of one second of running code."""
     unpriced: Literal["allow", "deny"] = "allow"
-    """What to do with a call that has no known price where a budget applies."""
+    """`deny`: refuse calls without a known price where a budget applies."""
     hold_wait_s: float = Field(default=1.0, ge=0, le=60)
-    """How long a call waits for money that is only held by others."""
+    """How long a call waits for budget that other calls have reserved."""
     lease_s: float = Field(default=30.0, ge=1, le=3600)
-    """What a process had reserved is free again so long after it died."""
+    """How long after the end of a process its reservations are released."""
     durability: Literal["auto", "always"] = "auto"
-    """When an entry of the ledger is on disk. auto: before the answer where a budget or limit applies, else within a
-    tenth of a second. always: before every answer."""
+    """When a ledger entry is on disk. `auto`: before the answer where a limit applies, else within 0.1 s. `always`:
+    before every answer."""
     when_store_is_away: Literal["refuse", "allow"] = "refuse"
-    """allow: calls go on uncounted against the limits, with a warning metric."""
+    """What happens while the store is unavailable. `refuse`: calls with a key or under a rule get 503. `allow`: they
+    continue uncounted, and a metric counts them."""
     retention: PeriodText = "90d"
-    """How long single entries of the ledger are kept; sums by the hour stay."""
+    """How long single ledger entries are kept. Hourly roll-ups stay."""
     log_content: bool = False
-    """Store arguments and results of tools beside the ledger."""
+    """Store arguments and results of tool calls with the ledger."""
 
     @model_validator(mode="after")
     def _consistent(self) -> "GovernanceConfig":

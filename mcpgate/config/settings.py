@@ -15,43 +15,43 @@ from mcpgate.config.upstreams import UpstreamConfig
 
 class CodeModeConfig(Model):
     list_limit: int = Field(default=12, ge=1, le=200)
-    """Tools in one search answer, at most."""
+    """The most tools in one search answer."""
     list_tokens: int = Field(default=300, ge=100, le=20_000)
-    """Tokens of one answer of list_tools, at most."""
+    """The most tokens of one `list_tools` answer."""
     max_result_tokens: int = Field(default=2000, ge=100, le=1_000_000)
-    """Tokens of one execution's answer; what is longer is shortened and kept under a handle."""
+    """The most tokens of one execution's answer. A longer one is shortened and kept under a handle."""
     index_tokens: int = Field(default=120, ge=0, le=10_000)
-    """Tokens of the index of servers in execute_code's description; 0 turns it off."""
+    """Tokens of the index of servers and tools in the description of `execute_code`. 0 turns it off."""
     max_handles: int = Field(default=200, ge=1, le=100_000)
-    """Values of one key, or of all who come without one, that later executions can load. The least recently used go
-    first."""
+    """Values kept for later executions, per key. The least recently used ones are dropped first."""
     max_handle_mib: int = Field(default=256, ge=1, le=16_384)
-    """Memory of one key's values, about."""
+    """Memory of these values, per key."""
     max_handle_mib_in_all: int = Field(default=1024, ge=1, le=1_048_576)
-    """Memory of all kept values; beyond it the key that has most gives way."""
+    """Memory of these values in total. Beyond it the key that has most loses its least recently used ones."""
 
 
 class SandboxConfig(LimitsConfig):
     engine: str = "wasm"
     """`wasm`, `restricted`, or an import string `package.module:Class`."""
     isolation: Literal["none", "process"] = "none"
-    """process: each Wasm guest in a locked-down child process of its own, for gateways that serve strangers."""
+    """`process`: each Wasm guest runs in its own locked-down child process. Use it for untrusted users."""
     recycle: Literal["auto", "off"] = "auto"
-    """auto: a Wasm guest that came to a clean end is renewed in place for the next execution, where the kernel helps
-    (Linux 6.7 or later); off: each guest is used once. `isolation: process` never renews."""
+    """`auto`: a Wasm guest that ended cleanly is renewed in place for the next execution, where the kernel supports it
+    (Linux 6.7 or later). `off`: each guest is used once. `isolation: process` never renews."""
     allow_unlocked: bool = False
-    """Let child processes run code where the kernel cannot filter their system calls."""
+    """Run code in child processes even where the kernel cannot filter their system calls."""
     warm: int | None = Field(default=None, ge=0, le=256)
-    """Interpreters kept ready; default: two a core, at most 8."""
+    """Interpreters kept ready. Default: two per core, at most 8."""
     max_executions: int = Field(default=32, ge=1, le=1024)
-    """Executions at once; further ones wait."""
+    """Executions at once. Further executions wait."""
     max_sessions: int = Field(default=8, ge=1, le=10_000)
-    """Live sessions of one caller; the least recently used makes room."""
+    """Live sessions of one caller. The least recently used one ends first."""
     max_session_mib: int = Field(default=2048, ge=96, le=1_048_576)
-    """Memory of one caller's live sessions, each counted with `memory_mib`."""
+    """Memory of one caller's live sessions. Each counts with `memory_mib`."""
     max_sessions_in_all: int = Field(default=64, ge=1, le=10_000)
+    """Live sessions of all callers together."""
     session_idle_s: PositiveSeconds = 1800.0
-    """Sessions, and handles, that nobody used for so long are gone."""
+    """Sessions and handles end after this long without use."""
 
     def limits(self) -> dict[str, Any]:
         """The limits of one execution, by their names in the sandbox's `Limits`."""
@@ -60,9 +60,9 @@ class SandboxConfig(LimitsConfig):
 
 class StorageConfig(Model):
     url: str | None = Field(default=None, repr=False)
-    """`sqlite:///path/to/file` or `postgresql://…`; default: mcpgate.sqlite3 in the user's data folder."""
+    """`sqlite:///path/to/file` or `postgresql://…`. Default: `mcpgate.sqlite3` in the user's data folder."""
     counters: str | None = Field(default=None, repr=False)
-    """`redis://…`: budgets and rate limits are counted there, beside the durable store."""
+    """`redis://…`: budgets and rate limits are counted there. The ledger stays in `url`."""
 
     @field_validator("url")
     @classmethod
@@ -81,17 +81,19 @@ class StorageConfig(Model):
 
 class ServerConfig(Model):
     host: str = "127.0.0.1"
+    """The address to listen on."""
     port: int = Field(default=8080, ge=0, le=65_535)
+    """The port to listen on. 0 chooses a free one."""
     allowed_origins: tuple[str, ...] = ()
-    """Browser origins that may call, besides pages served from this machine."""
+    """Browser origins that may call, in addition to pages served from this machine."""
     allowed_hosts: tuple[str, ...] = ()
-    """Values of the Host header that are accepted, besides the loopback names and `host` itself."""
+    """Accepted values of the Host header, in addition to loopback names and `host`."""
     max_body_mib: int = Field(default=16, ge=1, le=1024)
-    """The longest request, over stdio too."""
+    """The longest request, over HTTP and over stdio."""
     max_body_mib_in_all: int = Field(default=256, ge=1, le=1_048_576)
-    """Memory of long requests that are being read or answered; of one key a quarter of it."""
+    """Memory of long requests that are being read or answered, in total. One key may use a quarter of it."""
     max_connections: int | None = Field(default=None, ge=1, le=100_000)
-    """Of each process; default: what its limit of open files allows, at most 4096."""
+    """Open connections of each process. Default: what its limit of open files allows, at most 4096."""
     max_connections_per_address: int | None = Field(default=None, ge=1, le=100_000)
     """Default: a quarter of `max_connections`. Trusted proxies have no limit of their own."""
     keep_alive_s: PositiveSeconds = 60.0
@@ -101,10 +103,10 @@ class ServerConfig(Model):
     base_path: str = ""
     """The path prefix under which a proxy serves the gateway, e.g. /mcpgate."""
     watchdog_s: float = Field(default=10.0, ge=0, le=3600)
-    """When the process has not answered for so long, it logs where it stands; a worker is replaced after three times
+    """If the process has not answered for this long, it logs where it is stuck. A worker is replaced after three times
     as long. 0 turns it off."""
     trust_network: bool = False
-    """Allow an address that other machines reach without any keys: whoever reaches it may call every tool."""
+    """Listen on a non-loopback address without keys. Everyone who reaches the port may call every tool."""
 
     @field_validator("trusted_proxies")
     @classmethod
@@ -126,6 +128,7 @@ class ServerConfig(Model):
 
 class TelemetryConfig(Model):
     log_level: Literal["debug", "info", "warning", "error"] = "info"
+    """Records of this level and above go to stderr."""
 
 
 class Config(Model):

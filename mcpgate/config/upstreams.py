@@ -12,43 +12,55 @@ _CLIENTS_ONLY = frozenset(("autoApprove", "alwaysAllow", "trust", "gallery"))
 
 
 class ToolFilter(Model):
-    """Globs over original tool names, e.g. `read_*`. What is not allowed, or denied, does not exist."""
+    """Globs over the server's own tool names, e.g. `read_*`. A tool that is not allowed, or that is denied, does not
+    exist."""
 
     allow: tuple[str, ...] = ("*",)
+    """Tools to keep."""
     deny: tuple[str, ...] = ()
+    """Tools to remove from them."""
 
 
 class UpstreamConfig(Model):
     """One entry of `mcpServers`: the fields that Claude, Cursor and VS Code use, and ours."""
 
     command: str | None = None
+    """The program of a server that runs on this machine (stdio)."""
     args: tuple[str, ...] = Field(default=(), repr=False)
+    """Its arguments."""
     env: dict[str, str] = Field(default={}, repr=False)
-    """Added to a minimal environment; nothing else of the gateway's environment reaches the child."""
+    """Added to a minimal environment. Nothing else of the gateway's environment reaches the server."""
     cwd: str | None = None
+    """The folder it runs in. Default: the gateway's."""
     url: str | None = Field(default=None, repr=False)
+    """The address of a server that is reached over HTTP."""
     headers: dict[str, str] = Field(default={}, repr=False)
+    """HTTP headers of every request to it, e.g. `Authorization`."""
     type: Literal["stdio", "http", "sse"] | None = None
-    """Default: stdio for a `command`; for a `url`, http, then sse where the server has only that."""
+    """Default: `stdio` for a `command`. For a `url`: `http`, then `sse` if the server has only that."""
     disabled: bool = False
+    """Do not connect to it."""
     expose: Literal["code", "direct", "both", "hidden"] = "code"
-    """code: reached from execute_code. direct: shown in the gateway's own tools/list as server__tool."""
+    """`code`: the tools are called from `execute_code`. `direct`: they are listed as ordinary tools, named
+    `server__tool`. `both`: both. `hidden`: neither."""
     tools: ToolFilter = ToolFilter()
+    """Which of its tools exist for the gateway."""
     timeout_s: PositiveSeconds = 60.0
-    """For one call; a progress notification starts it anew."""
+    """For one call. A progress notification restarts it."""
     connect_timeout_s: PositiveSeconds = 60.0
-    """From starting the process to a listed catalogue; `npx` may have to download the server first."""
+    """From starting the process to its list of tools. `npx` may have to download the server first."""
     max_concurrency: int = Field(default=16, ge=1, le=10_000)
-    """Calls in flight at once; further ones wait for their turn."""
+    """Calls in flight at once. Further calls wait."""
     max_message_mib: int = Field(default=64, ge=1, le=1024)
-    """A longer message of the upstream is refused without being read into memory whole. Also the limit of everything
-    that it lists, all pages together."""
+    """The longest message of the server. A longer one is refused without being read into memory whole. Also the limit
+    of everything that it lists, all pages together."""
     max_tools: int = Field(default=5000, ge=1, le=1_000_000)
-    """Of a longer list only the first are used."""
+    """Only the first tools of a longer list are used."""
     description: str | None = None
-    """What the server is for, shown in lists; default: the server's own title or instructions."""
+    """What the server is for. Shown in lists. Default: the server's own title or instructions."""
     prices: dict[str, Usd] = {}
-    """US dollars for one call, by glob over the tool's own name; the first that matches. None: not priced."""
+    """US dollars for one call, by glob over the tool's own name. The first match counts. Without a match the call has
+    no known price."""
 
     _unusable: str = PrivateAttr(default="")
 

@@ -17,6 +17,8 @@ Handler = Callable[[Exchange], Awaitable[None]]
 
 
 class MethodNotAllowed(McpgateError):
+    """The route does not take this method; carries those it takes."""
+
     code, http_status = "invalid_request", 405
 
 
