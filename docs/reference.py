@@ -364,8 +364,8 @@ def routes() -> str:
     lines += ["", "### Query parameters", ""]
     for route in table:
         if route.query:
-            rows = [(f"`{name}`", about) for name, about in route.query.items()]
-            lines += [f"`{route.method} {route.path}`", "", *_table(("parameter", "meaning"), rows), ""]
+            given = [(f"`{name}`", about) for name, about in route.query.items()]
+            lines += [f"`{route.method} {route.path}`", "", *_table(("parameter", "meaning"), given), ""]
     lines += ["### Bodies", "", "The other bodies are objects of the [settings](settings.md#objects).", ""]
     for model in dict.fromkeys(route.body for route in table if route.body is not None):
         if not model.__module__.startswith("mcpgate.config"):
@@ -376,13 +376,13 @@ def routes() -> str:
                 else ""
             )
             described = docstrings_of(model)
-            rows = [
+            fields = [
                 (f"`{name}`", _kind(field.annotation, field.metadata)[0], _default(field), described.get(name, ""))
                 for name, field in own.items()
             ]
             about = f"{' '.join(_about(model)).strip()}{rest}".strip()
             lines += [f"#### {_title(model)}", "", *([about, ""] if about else [])]
-            lines += [*_table(("key", "type", "default", "meaning"), rows), ""]
+            lines += [*_table(("key", "type", "default", "meaning"), fields), ""]
     return "\n".join(lines)
 
 

@@ -52,7 +52,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     create.add_argument("--concurrency", type=int, metavar="N", help="requests at once")
     create.add_argument("--ip", nargs="+", default=[], metavar="NETWORK", help="addresses it may be used from")
-    listed = actions.add_parser("list", help="list the keys; their secrets are nowhere")
+    listed = actions.add_parser("list", help="list the keys; secrets are not stored")
     rotate = actions.add_parser("rotate", help="make a new secret; the old one stays good for a while")
     rotate.add_argument("key", help="id or name")
     rotate.add_argument(
@@ -73,7 +73,7 @@ def run(arguments: argparse.Namespace) -> int:
                 key, secret = await admin.create_key(spec, _ACTOR)
                 _show_secret(arguments, key.id, secret)
                 if spec.grants == KeySpec().grants:
-                    console.note("it may do nothing yet, for nothing was granted: --tools '*' grants every tool")
+                    console.note("this key has no grants yet; --tools '*' grants every tool")
             case "rotate":
                 key, secret = await admin.rotate_key(arguments.key, arguments.overlap, _ACTOR)
                 _show_secret(arguments, key.id, secret)

@@ -22,7 +22,7 @@ COMMANDS = {
     "run": "run a Python file in the sandbox, with the servers as globals",
     "keys": "make, list, rotate and revoke virtual keys",
     "usage": "show who used the gateway for what, what it cost, and what Code Mode saved",
-    "import": "take over the servers that your agents already use",
+    "import": "import the servers that your agents already use",
     "install": "register mcpgate in an agent",
     "sandbox": "build or test the sandbox",
 }

@@ -39,26 +39,24 @@ class Metrics:
         def counter(name: str, about: str) -> Counter:
             return Counter(f"mcpgate_{name}", about, registry=self._registry)
 
-        self._meta_tool_calls = counter("meta_tool_calls", "Calls of the meta-tools, each one request of a model")
+        self._meta_tool_calls = counter("meta_tool_calls", "Calls of the meta-tools; each is one request of a model")
         self._executions = counter("executions", "Executions of code")
         self._failed_executions = counter("failed_executions", "Executions that ended with an error")
         self._tool_calls = counter("tool_calls", "Upstream tools called, by code or directly")
-        self._settled = Counter(
-            "mcpgate_settled", "Requests that were settled, by outcome", ["outcome"], registry=self._registry
-        )
+        self._settled = Counter("mcpgate_settled", "Requests settled, by outcome", ["outcome"], registry=self._registry)
         self._settled_by: dict[str, Counter] = {}
-        self._cost = counter("cost_usd", "US dollars settled, of what has a price")
+        self._cost = counter("cost_usd", "US dollars settled, of calls with a known price")
         self._unpriced = counter("unpriced", "Requests settled without a known price")
         self._refused = Counter(
             "mcpgate_refused", "Requests refused before anything was spent, by code", ["code"], registry=self._registry
         )
-        self._warnings = counter("soft_limit_warnings", "Requests admitted beyond a soft limit")
-        self._store_failures = counter("store_failures", "Times that the store was away")
-        self._uncounted = counter("uncounted", "Requests admitted although the store was away")
+        self._warnings = counter("soft_limit_warnings", "Requests admitted above a soft limit")
+        self._store_failures = counter("store_failures", "Times that the store became unavailable")
+        self._uncounted = counter("uncounted", "Requests admitted while the store was unavailable")
         # Small answers can cost more than they save, and a counter cannot fall.
         saved = Gauge(
             "mcpgate_saved_tokens",
-            "Tokens that Code Mode saved against classic MCP since the start, estimated: see `mcpgate usage`",
+            "Estimate of the tokens that Code Mode saved since the start, compared with classic MCP",
             ["of"],
             registry=self._registry,
         )

@@ -33,27 +33,30 @@ class _Model(BaseModel):
 
 
 class NewKey(KeySpec):
-    """A key to make."""
+    """A new key."""
 
     id: KeyId | None = None
-    """Default: made up."""
+    """Default: generated."""
 
 
 class Rotation(_Model):
     overlap: str = "1d"
-    """How long the old secret stays good: a period, or 0."""
+    """How long the old secret stays valid: a period, or 0."""
 
 
 class Reset(_Model):
     subject: str | None = None
-    """Whose share: of a budget per user, the user. Default: everybody's."""
+    """Whose usage to reset: for a budget per user, the user. Default: everyone's."""
 
 
-_PAGE = {"limit": "How many, at most.", "before": "Only those with a smaller number: the last one of the page before."}
+_PAGE = {
+    "limit": "The most entries of one page.",
+    "before": "Only smaller numbers: pass the last number of the previous page.",
+}
 _QUESTION = {
     "since": "A date, a time, or a period like 7d. Default: 30d.",
     "until": "A date or a time. Default: now.",
-    "where": "NAME=VALUE of a dimension, several separated by commas.",
+    "where": "NAME=VALUE of a dimension. Separate several with commas.",
 }
 
 
@@ -226,15 +229,15 @@ class AdminFace:
 
     def _make_routes(self) -> list[Route]:
         key = "/api/keys/{id}"
-        page = {"limit": _PAGE["limit"], "after": "Only ids after this one: the last one of the page before."}
+        page = {"limit": _PAGE["limit"], "after": "Only later ids: pass the last id of the previous page."}
         routes = [
             Route("GET", "/api/keys", "List keys", self._list_keys, query=page),
-            Route("POST", "/api/keys", "Make a key; its secret is in this answer only", self._create_key, NewKey,
+            Route("POST", "/api/keys", "Create a key; only this answer has its secret", self._create_key, NewKey,
                   status=201),
-            Route("GET", key, "One key", self._get_key),
-            Route("PATCH", key, "Change what is given of a key", self._change_key, KeySpec),
+            Route("GET", key, "Get a key", self._get_key),
+            Route("PATCH", key, "Change the given fields of a key", self._change_key, KeySpec),
             Route("DELETE", key, "Revoke a key at once", self._revoke_key),
-            Route("POST", f"{key}/rotate", "Make a new secret; the old one stays good for a while", self._rotate_key,
+            Route("POST", f"{key}/rotate", "Create a new secret; the old one stays valid a while", self._rotate_key,
                   Rotation),
             Route("POST", f"{key}/revoke", "Revoke a key at once", self._revoke_key),
             Route("GET", f"{key}/standing", "Current usage of its limits", self._stander("key")),
@@ -247,7 +250,7 @@ class AdminFace:
             one = f"/api/{plural}/{{id}}"
             routes += [
                 Route("GET", f"/api/{plural}", f"List {words}s", self._lister(kind, plural.replace("-", "_"))),
-                Route("GET", one, f"One {words}", self._getter(kind)),
+                Route("GET", one, f"Get a {words}", self._getter(kind)),
                 Route("PUT", one, f"Create or replace a {words}", self._putter(kind), model),
                 Route("DELETE", one, f"Remove a {words}", self._deleter(kind), status=204),
                 Route("GET", f"{one}/standing", "What is spent, reserved and left", self._stander(kind)),
@@ -256,10 +259,10 @@ class AdminFace:
         groups = f"Dimensions to group by, separated by commas: {', '.join((*BUCKETS, *DIMENSIONS))}, metadata.NAME."
         usage = {"by": groups, **_QUESTION, "format": "json or csv."}
         routes += [
-            Route("GET", "/api/usage", "What was done and what it cost, added up", self._usage, query=usage),
-            Route("GET", "/api/entries", "Lines of the ledger, the newest first", self._entries,
+            Route("GET", "/api/usage", "Usage and cost, grouped", self._usage, query=usage),
+            Route("GET", "/api/entries", "Ledger entries, newest first", self._entries,
                   query={**_QUESTION, **_PAGE}),
-            Route("GET", "/api/audit", "Changes of what is declared, the newest first", self._audit, query=_PAGE),
+            Route("GET", "/api/audit", "Configuration changes, newest first", self._audit, query=_PAGE),
         ]  # fmt: skip
         return routes
 
