@@ -4,7 +4,7 @@
     python -m benchmarks.discovery [--misses]
 
 324 requests in natural language (requests.jsonl) against the catalogs of 30 real servers. docs/benchmarks/discovery.md
-says how the requests were written. Compared with plain BM25 over name and description, as in FastMCP's Code Mode, and with
+says how they were written. Compared with plain BM25 over name and description, as in FastMCP's Code Mode, and with
 a substring search. Speed is measured on the same tools repeated to 7,500.
 """
 
