@@ -68,7 +68,7 @@ def test_a_section_that_is_not_built_yet_is_refused_not_ignored(section: str) ->
         ),
         ("mcpServers: {a: {}}", "mcpServers.a: needs either `command`"),
         ("mcpServers: {a: {command: x, url: 'http://x'}}", "mcpServers.a: needs either `command`"),
-        ("mcpServers: {a: {url: 'ftp://x'}}", "mcpServers.a: url is 'ftp://x'; it must begin with http://"),
+        ("mcpServers: {a: {url: 'ftp://x'}}", "mcpServers.a: url begins with 'ftp://'; it must begin with http://"),
         ("mcpServers: {a: {url: 'http://x', type: stdio}}", "for a `url` it is 'http' or 'sse'"),
         ("mcpServers: {a: {command: x, type: sse}}", "for a `command` it is 'stdio'"),
         ("mcpServers: {a: {command: x, type: pigeon}}", "mcpServers.a.type: Input should be 'stdio', 'http' or 'sse'"),

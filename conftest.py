@@ -1,0 +1,47 @@
+"""Which tests are quick: those that start no process, no sandbox engine and no database server.
+
+`pytest -m quick` is what a contributor runs first; CONTRIBUTING.md says how long it takes. A test is quick unless its
+folder, its file, a fixture or its name is listed here, so a new test needs nothing. One that starts a process without
+being listed does no harm but to take its time."""
+
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent
+SLOW_PATHS = [
+    ROOT / path
+    for path in (
+        "tests/benchmarks",
+        "tests/flows",
+        "tests/upstream",
+        "tests/cli/test_commands.py",
+        "tests/governance/test_gate_races.py",
+        "sandbox/tests/escapes",
+        "sandbox/tests/programs",
+        "sandbox/tests/test_children.py",
+    )
+]
+SLOW_FIXTURES = {"wasm", "restricted", "any_engine", "race", "processes"}
+"""Engines, and what starts processes."""
+SERVERS = ("postgres", "redis")
+"""Databases that are servers; SQLite and memory are quick."""
+
+
+def is_quick(item: pytest.Item) -> bool:
+    return (
+        not any(item.path.is_relative_to(path) for path in SLOW_PATHS)
+        and SLOW_FIXTURES.isdisjoint(getattr(item, "fixturenames", ()))
+        and not any(server in item.name for server in SERVERS)
+    )
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """With `-m quick`, slow folders are not even imported: collecting them would take a third of the time."""
+    return True if config.option.markexpr == "quick" and collection_path in SLOW_PATHS else None
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if is_quick(item):
+            item.add_marker(pytest.mark.quick)
