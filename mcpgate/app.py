@@ -31,7 +31,7 @@ _ENGINES = {
     ("restricted", "none"): "mcpgate_sandbox.restricted:RestrictedEngine",
     ("restricted", "process"): "mcpgate_sandbox.restricted:RestrictedEngine",
 }
-"""By `sandbox.engine` and `sandbox.isolation`. Restricted code never runs but in a process of its own."""
+"""By `sandbox.engine` and `sandbox.isolation`. Restricted code always runs in a process of its own."""
 
 
 async def build(config: Config) -> App:
@@ -59,7 +59,7 @@ async def open_stores(config: Config) -> GovernanceStores:
         redis = _optional("mcpgate.stores.redis.counters", "redis", "storage.counters")
         return GovernanceStores(await redis.RedisCounters.open(storage.counters, store), store)
     except StoreUnavailable as error:
-        raise Unavailable(f"the store cannot be used: {error}") from error
+        raise Unavailable(f"the store is unusable: {error}") from error
 
 
 def _sqlite_store(config: Config) -> Store:
@@ -70,7 +70,7 @@ def _sqlite_store(config: Config) -> Store:
         governed = config.governance != GovernanceConfig() or any(s.prices for s in config.mcpServers.values())
         if governed:
             raise
-        log.warning("%s; what is used will be forgotten at the end", error)
+        log.warning("%s; usage is kept in memory and lost at exit", error)
         return MemoryStore()
 
 
@@ -87,20 +87,20 @@ def _optional(module: str, extra: str, setting: str) -> Any:
 async def running(
     config: Config, progress: Callable[[str], None] | None = None, hold_s: float = 0.0, with_engine: bool = True
 ) -> AsyncIterator[Gateway]:
-    """The gateway of a configuration, from start to end: see lifecycle.running."""
+    """The running gateway of a configuration: see lifecycle.running."""
     async with lifecycle.running(await build(config), progress, hold_s, with_engine) as gateway:
         yield gateway
 
 
 def _local_file(storage: StorageConfig) -> Path:
-    """The SQLite file; beside another store it only keeps what is learned."""
+    """The SQLite file; with another store, it holds only what is learned."""
     if storage.url is None or not storage.url.startswith("sqlite:"):
         return user_data_folder() / "mcpgate.sqlite3"
     return Path(storage.url.removeprefix("sqlite:///")).expanduser()
 
 
 def make_engine(config: SandboxConfig) -> Engine:
-    """The engine that the settings name. Raises ConfigError."""
+    """The configured engine. Raises ConfigError."""
     options: dict[str, Any] = {
         "warm": config.warm,
         "max_executions": config.max_executions,

@@ -21,7 +21,7 @@ from typing import Any, ClassVar
 
 
 class McpgateError(Exception):
-    """Base. `code` and `http_status` are the contract's; `data` is what a program may want to read."""
+    """Base. `code` and `http_status` are the contract's; `data` holds what programs may want to read."""
 
     code: ClassVar[str] = "internal_error"
     http_status: ClassVar[int] = 500

@@ -1,5 +1,5 @@
-"""The gateway: pool, views, meta-tools and direct tools put together. Faces (api/) stand on this; it knows nothing of
-wire formats. It is started, reloaded and stopped by lifecycle.py."""
+"""The gateway: pool, views, meta-tools and direct tools put together. Faces (api/) build on it; it knows nothing of
+wire formats. lifecycle.py starts, reloads and stops it."""
 
 import asyncio
 import contextlib
@@ -33,7 +33,7 @@ _MIB = 1024 * 1024
 
 
 class Gateway:
-    """Code Mode in front of a pool of upstreams, whatever face shows it."""
+    """Code Mode in front of a pool of upstreams, independent of any face."""
 
     def __init__(self, settings: Settings, engine: Engine, learned: Memory, gate: Gate, metrics: Metrics) -> None:
         self.settings, self.engine, self.learned, self.gate, self.metrics = settings, engine, learned, gate, metrics
@@ -59,13 +59,13 @@ class Gateway:
         self._shown = b""
         self._rebuild_due = False
         self.go: Callable[[], None] = self.pool.go
-        """Ends the wait before upstreams are connected: a process that has just started answers its first question
-        before it shares its cores with the children it starts. Does nothing after the first time."""
+        """Starts connecting the upstreams: a new process answers its first request before it shares its cores with
+        the children it starts. Does nothing after the first call."""
         self.pool.on_change(self._rebuild_soon)
 
     @property
     def config(self) -> Config:
-        """The configuration in force."""
+        """The active configuration."""
         return self.settings.config
 
     @property
@@ -75,7 +75,7 @@ class Gateway:
 
     @property
     def direct(self) -> dict[str, Tool]:
-        """Every directly exposed tool, by the name it is exposed under."""
+        """Every directly exposed tool, by its exposed name."""
         return self.views.direct
 
     def tool_list(self, caller: Caller) -> list[dict[str, Any]]:
@@ -84,7 +84,8 @@ class Gateway:
         return [*self.definitions.of(caller), *(shown(name, tool) for name, tool in direct.items())]
 
     def on_tools_changed(self, listener: Callable[[], None]) -> Callable[[], None]:
-        """Hear, on the event loop, when the gateway's own tools/list has changed. Returns what ends it."""
+        """Call `listener` on the event loop whenever the gateway's own tools/list changes. Returns the function that
+        unsubscribes it."""
         self._listeners.append(listener)
 
         def unsubscribe() -> None:
@@ -94,7 +95,7 @@ class Gateway:
         return unsubscribe
 
     def rebuild(self) -> None:
-        """Take over what the pool knows, and tell listeners if the tool list is another."""
+        """Take what the pool knows now, and call the listeners if the tool list has changed."""
         self._rebuild_due = False
         self.views.rebuild()
         self.savings.forget()

@@ -1,10 +1,10 @@
-"""JSON text to values and back, as peers really write it. orjson first, for speed; Python's own json for what it
-refuses or spoils: NaN, lone surrogates, integers over 64 bits, nesting deeper than 254.
+"""Lenient JSON parsing and writing. orjson first, for speed; Python's own json for what orjson rejects or distorts:
+NaN, lone surrogates, integers over 64 bits, nesting deeper than 254.
 
-Decoding holds everybody up, in a thread too, so it is bounded by what the text says before it is decoded: its size is
-for the caller to limit (about 10 ms a megabyte), lists and objects are limited here, for they can take twenty times
-the memory that their text does, and what Python's own json must read is limited in size. Nesting ends at what Python
-can walk through, some 900 levels."""
+Decoding blocks all other work, even from a thread, so the text is checked before it is decoded. The caller limits its
+size (about 10 ms a megabyte). This module limits the number of lists and objects, which can take twenty times the
+memory of their text, and the size of what Python's own json must read. Nesting is limited to what Python can walk
+through, some 900 levels."""
 
 import json
 import re
@@ -15,17 +15,17 @@ import orjson
 MAX_CONTAINERS = 1_000_000
 """Lists and objects in one text; brackets in strings count as well."""
 MAX_SPOILT = 8 * 1024 * 1024
-"""Bytes of a text that orjson does not read."""
+"""Bytes of a text that orjson cannot read."""
 _LARGE = 1024 * 1024
 """Bytes; shorter texts cannot hold enough to matter."""
 _LONG_NUMBER = re.compile(rb"[:\[,\s]-?\d{19}")
 _LOOK_INTO = 2 * 1024 * 1024
-"""Bytes; longer texts are not searched for long integers, which orjson makes floats of."""
+"""Bytes; longer texts are not searched for long integers, which orjson turns into floats."""
 
 
 def loads(text: bytes, errors: str = "strict") -> Any:
-    """`errors`: what to do about invalid UTF-8, as in bytes.decode. Raises ValueError, which says what is too much
-    where something is."""
+    """`errors`: what to do about invalid UTF-8, as in bytes.decode. Raises ValueError, which names the limit if one
+    was exceeded."""
     if len(text) > _LARGE and text.count(b"[") + text.count(b"{") > MAX_CONTAINERS:
         raise ValueError(f"more than {MAX_CONTAINERS:,} lists and objects")
     reason = "long integer"
@@ -45,7 +45,7 @@ def loads(text: bytes, errors: str = "strict") -> Any:
 
 
 def dumps(value: Any) -> bytes:
-    """Compact. Raises ValueError for what has no JSON form."""
+    """Compact JSON. Raises ValueError for what has no JSON form."""
     try:
         return orjson.dumps(value, option=orjson.OPT_NON_STR_KEYS)
     except TypeError:

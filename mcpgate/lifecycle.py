@@ -1,4 +1,4 @@
-"""A gateway's life: starts it, follows edits of its configuration, keeps its stores in order, ends it."""
+"""A gateway's lifecycle: starts it, applies edits of its configuration, maintains its stores, stops it."""
 
 import asyncio
 import datetime
@@ -28,12 +28,12 @@ _FIXED = (
     *("sandbox.warm", "sandbox.recycle", "sandbox.isolation", "sandbox.allow_unlocked", "sandbox.max_executions"),
     *("sandbox.max_sessions", "sandbox.max_session_mib", "sandbox.max_sessions_in_all", "sandbox.session_idle_s"),
 )
-"""Settings that a running gateway cannot change."""
+"""Settings that cannot change while the gateway runs."""
 
 
 @dataclass(frozen=True, slots=True)
 class GovernanceStores:
-    """What governance stands on: counters, in or beside a durable store of records and ledger."""
+    """The stores of governance: a durable one for records and ledger, and counters, in it or apart from it."""
 
     counters: Counters
     store: Store
@@ -50,7 +50,7 @@ class Closable(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class App:
-    """A gateway and what it stands on."""
+    """A gateway and its stores."""
 
     gateway: Gateway
     stores: GovernanceStores
@@ -60,8 +60,8 @@ class App:
     async def start(
         self, progress: Callable[[str], None] | None = None, hold_s: float = 0.0, with_engine: bool = True
     ) -> None:
-        """Begin to connect and to get the sandbox ready; returns at once. With `hold_s` the beginning waits for
-        `gateway.go()`, at most so long. Without `with_engine` the sandbox gets ready when code is first run."""
+        """Begin connecting and preparing the sandbox; returns at once. With `hold_s`, both wait for `gateway.go()`,
+        at most that long. Without `with_engine`, the sandbox is prepared when code first runs."""
         gateway, gone = self.gateway, False
 
         def go() -> None:
@@ -96,7 +96,7 @@ def prices_of(config: Config) -> Prices:
 async def running(
     app: App, progress: Callable[[str], None] | None = None, hold_s: float = 0.0, with_engine: bool = True
 ) -> AsyncIterator[Gateway]:
-    """A gateway from start to end: everything it started is gone when the block is left."""
+    """A running gateway: everything it started has ended when the block exits."""
     chores: list[asyncio.Task[None]] = []
     try:
         await app.start(progress, hold_s, with_engine)
@@ -109,10 +109,10 @@ async def running(
 
 
 async def reload(gateway: Gateway, config: Config) -> None:
-    """Take over an edited configuration. Calls under way on servers that stay are not touched."""
+    """Apply an edited configuration. Calls in progress on servers that stay are not interrupted."""
     fixed = [name for name in _FIXED if _setting(config, name) != _setting(gateway.config, name)]
     if fixed:
-        log.warning("changes of %s take effect at the next start", ", ".join(fixed))
+        log.warning("changes to %s take effect at the next start", ", ".join(fixed))
     logging.getLogger("mcpgate").setLevel(config.telemetry.log_level.upper())
     code_mode = config.code_mode
     in_all = code_mode.max_handle_mib_in_all * _MIB
@@ -124,10 +124,10 @@ async def reload(gateway: Gateway, config: Config) -> None:
 
 
 async def watch(gateway: Gateway, path: Path) -> None:
-    """Follow edits of the configuration file: a valid one takes effect, an invalid one is rejected aloud."""
-    from watchfiles import awatch  # 30 ms that only a long-running gateway should cost
+    """Apply edits of the configuration file: a valid one takes effect, an invalid one is rejected and logged."""
+    from watchfiles import awatch  # takes 30 ms, which only a long-running gateway should pay
 
-    # Folders are watched and not the file: editors replace it, and a ConfigMap swaps a symlink on the way to it.
+    # Watches folders, not the file: editors replace it, and a ConfigMap swaps a symlink in its path.
     folders = {path.parent, path.resolve().parent}
     before = path.read_bytes()
     async for _ in awatch(*folders, recursive=False):
@@ -164,7 +164,7 @@ def without_clashes(servers: Mapping[str, UpstreamConfig]) -> dict[str, Upstream
 
 
 def _check_servers(before: Config, after: Config) -> None:
-    """An edit must not break a server that worked; one that is new or was unusable may wait to be mended. Raises
+    """An edit must not break a server that worked; one that is new or was already unusable may stay unusable. Raises
     ConfigError."""
     worked = without_clashes(before.mcpServers)
     for name, server in without_clashes(after.mcpServers).items():
@@ -180,7 +180,7 @@ async def _flush_now_and_then(app: App) -> None:
 
 
 async def _keep_stores(app: App) -> None:
-    """Roll up the ledger, and forget single entries that are too old."""
+    """Roll up the ledger, and delete entries past their retention."""
     while True:
         await asyncio.sleep(_ROLL_UP_EVERY_S)
         try:
