@@ -22,8 +22,8 @@ def mask(text: str) -> str:
 
 
 class _Formatter(logging.Formatter):
-    """A message is one line, whatever is in it, and moves no cursor; only our own tracebacks have more lines, each
-    of them indented, so that none looks like a record."""
+    """A message is always one line and cannot move the cursor; only our own tracebacks have more lines, each
+    indented so that none looks like a record."""
 
     def formatMessage(self, record: logging.LogRecord) -> str:
         record.message = visible(record.message, limit=_MAX_MESSAGE)
@@ -36,7 +36,7 @@ class _Formatter(logging.Formatter):
         return _indented(stack_info)
 
     def format(self, record: logging.LogRecord) -> str:
-        record.exc_text = None  # what another handler's formatter has made of it
+        record.exc_text = None  # another handler's formatter may have cached its own text
         return mask(super().format(record))
 
 
@@ -45,7 +45,7 @@ def _indented(text: str) -> str:
 
 
 def set_up(level: str) -> None:
-    """Send mcpgate's own records of `level` and above to stderr; other libraries' from warning on."""
+    """Send mcpgate's own records of `level` and above to stderr, and other libraries' from warning up."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     root = logging.getLogger()

@@ -1,4 +1,4 @@
-"""Every metric of the gateway, once. Shown at `/metrics` in Prometheus' format; each process has its own."""
+"""Every metric of the gateway. Served at `/metrics` in Prometheus format; each process has its own."""
 
 from typing import Protocol
 
@@ -15,7 +15,7 @@ class _Saved(Protocol):
 
 
 class Settled(Protocol):
-    """What a line of the ledger tells here: governance/records.Entry, which stands above."""
+    """The part of a ledger entry that metrics read: governance/records.Entry, which is in a higher layer."""
 
     @property
     def kind(self) -> str: ...
@@ -63,7 +63,7 @@ class Metrics:
         self._saved_definitions, self._saved_results = saved.labels("definition"), saved.labels("result")
 
     def settled(self, entry: Settled) -> None:
-        """One line of the ledger."""
+        """Count one ledger entry."""
         settled = self._settled_by.get(entry.outcome)
         if settled is None:
             settled = self._settled_by[entry.outcome] = self._settled.labels(entry.outcome)
