@@ -15,7 +15,7 @@ _VARIABLE = re.compile(r"\$\{(?:env:)?([A-Za-z_][A-Za-z0-9_]*)(:-([^}]*))?\}")
 
 
 def missing_variables(node: Any, environ: Mapping[str, str]) -> list[str]:
-    """The variables that a part of the configuration needs and the environment does not have, each once."""
+    """The variables that a part of the configuration needs but the environment lacks, each once."""
     if isinstance(node, str):
         found = _VARIABLE.finditer(node)
         return list(dict.fromkeys(m.group(1) for m in found if m.group(2) is None and m.group(1) not in environ))
@@ -25,7 +25,7 @@ def missing_variables(node: Any, environ: Mapping[str, str]) -> list[str]:
 
 def interpolate(node: Any, where: str, source: str, environ: Mapping[str, str]) -> Any:
     """A part of the configuration with `${VAR}` and `${VAR:-default}` filled in. Raises ConfigError for a variable that
-    is not set; `where` and `source` say in it where that is."""
+    is not set, located by `where` and `source`."""
     if isinstance(node, str):
 
         def value(match: re.Match[str]) -> str:
@@ -42,7 +42,7 @@ def interpolate(node: Any, where: str, source: str, environ: Mapping[str, str]) 
         return _VARIABLE.sub(value, node)
     if isinstance(node, dict):
         if node.get("disabled") is True and where.startswith("mcpServers."):
-            return node  # a server that is switched off needs no secrets
+            return node  # a disabled server needs no secrets
         return {k: interpolate(v, f"{where}.{k}" if where else str(k), source, environ) for k, v in node.items()}
     if isinstance(node, list):
         return [interpolate(v, f"{where}[{i}]", source, environ) for i, v in enumerate(node)]
@@ -55,7 +55,7 @@ def key_of_environment(environ: Mapping[str, str] = os.environ) -> str | None:
 
 
 def metadata_of_environment(environ: Mapping[str, str] = os.environ) -> str:
-    """What such a client says of itself, as x-mcpgate-metadata would: $MCPGATE_METADATA, a JSON object."""
+    """The metadata of such a client, as in x-mcpgate-metadata: $MCPGATE_METADATA, a JSON object."""
     return environ.get("MCPGATE_METADATA", "")
 
 
@@ -65,7 +65,7 @@ INHERITED = (
     if sys.platform == "win32"
     else ("HOME", "LOGNAME", "PATH", "SHELL", "TERM", "USER", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "TMPDIR")
 )  # fmt: skip
-"""The variables that stdio children inherit: enough to start, nothing secret."""
+"""The variables that stdio children inherit: enough to start, no secrets."""
 
 
 def child_environment(config: UpstreamConfig, environ: Mapping[str, str] = os.environ) -> dict[str, str]:

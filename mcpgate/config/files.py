@@ -1,4 +1,4 @@
-"""The only reader of configuration files: finds one, reads it, and explains what is wrong with it."""
+"""The only reader of configuration files: finds one, reads it, and explains its errors."""
 
 import difflib
 import json
@@ -22,16 +22,16 @@ _LATER = {
     "cache": "caching",
     "llm": "the LLM gateway",
 }
-"""Sections of the public contract that this version does not build yet: refused, never silently ignored."""
+"""Sections of the public contract that this version does not support yet: rejected, never silently ignored."""
 
 
 class NoConfig(ConfigError):
-    """There is none, and none was named."""
+    """No configuration file was found, and none was named."""
 
 
 def find_config(path: str | None, environ: Mapping[str, str] = os.environ) -> Path:
     """The file to use: `path`, else $MCPGATE_CONFIG, else mcpgate.yaml here, else in the user's config folder.
-    Raises ConfigError naming where it looked."""
+    Raises ConfigError, which says where it looked."""
     chosen = path or environ.get("MCPGATE_CONFIG")
     if chosen:
         file = Path(chosen).expanduser()
@@ -45,7 +45,7 @@ def find_config(path: str | None, environ: Mapping[str, str] = os.environ) -> Pa
                 return folder / name
     raise NoConfig(
         f"no configuration found: looked for {FILE_NAMES[0]} in {' and '.join(str(f) for f in folders)}. "
-        "Give one with -c FILE, or let `mcpgate import` write it from the agents you already use."
+        "Name one with -c FILE, or let `mcpgate import` write it from the agents you already use."
     )
 
 
@@ -58,8 +58,8 @@ def user_data_folder() -> Path:
 
 
 def load_config(path: Path, environ: Mapping[str, str] = os.environ, tolerant: bool = False) -> Config:
-    """Read, interpolate and validate one file. With `tolerant`, what is wrong inside one server's entry leaves that
-    server unusable and all others as they are. Raises ConfigError that says what, where and how to mend it."""
+    """Read, interpolate and validate one file. With `tolerant`, an error in one server's entry makes only that server
+    unusable. Raises ConfigError, which says what is wrong, where, and how to fix it."""
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
@@ -81,7 +81,7 @@ def parse_config(
     try:
         data = interpolate(data, "", source, environ)
     except RecursionError:
-        raise ConfigError(f"{source}: an alias stands inside what it names") from None
+        raise ConfigError(f"{source}: an alias contains itself") from None
     try:
         config = Config.model_validate(data)
     except ValidationError as error:
@@ -90,7 +90,7 @@ def parse_config(
 
 
 _STAND_IN = {"command": "unusable"}
-"""Checked in the place of an entry that is not usable, so that its name is."""
+"""Validated in place of an unusable entry, so that the entry's name is still checked."""
 
 
 def _entry_or_trouble(name: str, entry: Any, environ: Mapping[str, str]) -> UpstreamConfig | str:
@@ -104,17 +104,17 @@ def _entry_or_trouble(name: str, entry: Any, environ: Mapping[str, str]) -> Upst
         faults = [{**fault, "loc": ("mcpServers", name, *fault["loc"])} for fault in error.errors()]
         return "; ".join(_explain(fault) for fault in faults)
     except (ConfigError, RecursionError) as error:
-        return str(error) or "it is nested too deeply"
+        return str(error) or "nested too deeply"
 
 
 def _sections(text: str, source: str) -> dict[str, Any]:
-    """The file as it stands, before variables are filled in. Raises ConfigError."""
+    """The file before variables are filled in. Raises ConfigError."""
     try:
         data = _parse(text)
     except _Twice as error:
         raise ConfigError(f"{source}: {error}") from None
     except yaml.MarkedYAMLError as error:
-        # Never the line itself, which may hold a secret.
+        # Never shows the line itself, which may hold a secret.
         mark = error.problem_mark
         where = f" in line {mark.line + 1}, column {mark.column + 1}" if mark else ""
         raise ConfigError(f"{source}: not valid YAML: {error.problem or error.context}{where}") from None
@@ -127,10 +127,10 @@ def _sections(text: str, source: str) -> dict[str, Any]:
     if not isinstance(data, dict):
         raise ConfigError(f"{source}: must be a mapping with keys such as `mcpServers`, not a {type(data).__name__}")
     if "mcpServers" not in data and "servers" in data:
-        data["mcpServers"] = data.pop("servers")  # VS Code's word for it
+        data["mcpServers"] = data.pop("servers")  # VS Code's name for it
     for section, what in _LATER.items():
         if section in data:
-            raise ConfigError(f"{source}: `{section}` ({what}) is not built in this version; remove it")
+            raise ConfigError(f"{source}: `{section}` ({what}) is not supported in this version; remove it")
     return data
 
 
@@ -169,8 +169,8 @@ _SPELLED_TAGS = frozenset(f"tag:yaml.org,2002:{kind}" for kind in ("int", "float
 
 
 def _keep_spellings(node: yaml.Node, path: tuple[str, ...]) -> None:
-    """Make numbers text where text is meant: in `env`, `headers` and `args` of a server, where YAML's 1.10, 0755 and
-    12:30 are versions, modes and times."""
+    """Turn numbers into text where text is meant: in `env`, `headers` and `args` of a server, where YAML's 1.10, 0755
+    and 12:30 are versions, modes and times."""
     if isinstance(node, yaml.ScalarNode):
         if len(path) > 3 and node.tag in _SPELLED_TAGS:
             node.tag = "tag:yaml.org,2002:str"
@@ -185,7 +185,7 @@ def _keep_spellings(node: yaml.Node, path: tuple[str, ...]) -> None:
 
 
 class _Twice(ValueError):
-    """A duplicate key is an error, not a silent loss."""
+    """A duplicate key, which would silently lose a value."""
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -196,7 +196,7 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 class _OurYaml(yaml.SafeLoader):
-    """Refuses duplicate keys."""
+    """Rejects duplicate keys."""
 
     def compose_mapping_node(self, anchor: Any) -> Any:
         node = super().compose_mapping_node(anchor)
@@ -210,7 +210,7 @@ class _OurYaml(yaml.SafeLoader):
 
 
 _MAY_HOLD_SECRETS = frozenset(("secret", "keys", "headers", "env", "args", "storage"))
-"""Settings whose values no error shows."""
+"""Settings whose values are never shown in errors."""
 
 
 def _explain(error: Any) -> str:

@@ -1,5 +1,5 @@
-"""JSON with comments and trailing commas, as editors keep it. Pure: text in, text out; nothing that a person
-wrote is lost."""
+"""JSON with comments and trailing commas, as in editors' settings files. Pure: text in, text out; nothing that a
+person wrote is lost."""
 
 import json
 import re
@@ -20,8 +20,8 @@ def strip(text: str) -> str:
 
 
 def with_member(text: str, path: list[str], value: Any) -> str:
-    """The text with `value` at `path`, everything else as it was, comments too. Raises ValueError where the text
-    is no JSON, or where something on the path is no object."""
+    """The text with `value` at `path` and everything else unchanged, comments too. Raises ValueError if the text
+    is not JSON, or if something on the path is not an object."""
     data = parse(text)
     node = data
     for key in path[:-1]:
@@ -32,12 +32,12 @@ def with_member(text: str, path: list[str], value: Any) -> str:
         return text
     node[path[-1]] = value
     edited = _edited(text, path, value)
-    # Whatever a text may hold, what comes out means what it should.
+    # Whatever the text holds, the result is checked to mean what it should.
     return edited if edited is not None and parse(edited) == data else json.dumps(data, indent=2, ensure_ascii=False)
 
 
 def _edited(text: str, path: list[str], value: Any) -> str | None:
-    """The text with the value written in; None where the path's place is not found."""
+    """The text with the value written in; None if the place is not found."""
     tokens = [m for m in _TOKEN.finditer(text) if not m.group(0).startswith(("//", "/*"))]
     if not tokens:
         return None
@@ -54,7 +54,7 @@ def _edited(text: str, path: list[str], value: Any) -> str | None:
             before = tokens[end - 1]
             comma = "" if before.group(0) in "{," else ","
             member = f"{json.dumps(path[depth - 1], ensure_ascii=False)}: {_written(value, unit, depth)}"
-            gap = text[before.end() : tokens[end].start()].rstrip()  # comments behind the last member
+            gap = text[before.end() : tokens[end].start()].rstrip()  # comments after the last member
             rest = text[tokens[end].start() :]
             return f"{text[: before.end()]}{comma}{gap}\n{unit * depth}{member}\n{unit * (depth - 1)}{rest}"
         if depth == len(path):
@@ -64,7 +64,7 @@ def _edited(text: str, path: list[str], value: Any) -> str | None:
 
 
 def _member(tokens: list[re.Match[str]], at: int, key: str) -> tuple[int | None, int]:
-    """Where the value of a key of the object at `at` begins, None if it has no such key; where the object ends."""
+    """Where a key's value begins in the object at `at` (None without such a key), and where the object ends."""
     at += 1
     found = None
     while tokens[at].group(0) != "}":

@@ -1,5 +1,5 @@
-"""The whole configuration as typed settings, section by section. Frozen, and every unknown key is an error, so that a
-misspelt limit is never a limit that does not hold. Reading files is the work of files.py.
+"""The whole configuration as typed settings, section by section. Frozen. Every unknown key is an error, so that a
+misspelt limit is never silently ignored. files.py reads the files.
 """
 
 import ipaddress
@@ -152,14 +152,14 @@ class Config(Model):
 
 
 class Settings:
-    """The configuration in force: whoever reads `config` reads the latest valid edit of the file."""
+    """The active configuration: `config` is always the latest valid edit of the file."""
 
     def __init__(self, config: Config) -> None:
         self.config = config
 
 
 def is_loopback(host: str) -> bool:
-    """Whether only this machine reaches a host by this name or address."""
+    """Whether only this machine can reach this name or address."""
     if host == "localhost":
         return True
     try:
@@ -169,8 +169,8 @@ def is_loopback(host: str) -> bool:
 
 
 def needs_key(config: "Config", host: str) -> bool:
-    """Whether requests to an address must carry a key. Addresses that other machines reach ask for one whatever an
-    edit of the running file says, unless the network is trusted."""
+    """Whether requests to an address must carry a key. Non-loopback addresses require one whatever an edit of the file
+    says, unless the network is trusted."""
     if config.governance.require_key is True:
         return True
     return not (is_loopback(host) or config.server.trust_network)
