@@ -1,4 +1,4 @@
-"""One tool call, from running code, a direct tool or an agent alike: allowed, admitted, made, settled. It does not know
+"""One tool call, whether from running code, a direct tool or an agent: check, admit, call, settle. It does not know
 what a result looks like in Python: see codemode/bridge.py."""
 
 import time
@@ -29,11 +29,11 @@ class Calls:
     async def carry(
         self, context: RequestContext, tool: Tool, arguments: Mapping[str, Any], meta: Any = None
     ) -> dict[str, Any]:
-        """The result as the server sent it; what budgets warn of is in the admission. Raises NotAllowed, what the gate
-        refuses, UpstreamError, RpcError."""
+        """The result as the server sent it; budget warnings are in the admission. Raises NotAllowed, the gate's
+        refusals, UpstreamError, RpcError."""
         parent = context.parent
         if parent is not None:
-            # Code may run for minutes after its key was revoked or regranted.
+            # Code may run for minutes after its key was revoked or its grants changed.
             context.caller = await self._gate.current(context.caller)
         if not may_call(context.caller, tool):
             raise NotAllowed(f"{tool.qualified} is not granted to this key", key=context.caller.id)
@@ -41,7 +41,7 @@ class Calls:
         parent_id = None if parent is None else parent.request.id
         request = Request("tool", server=tool.server, tool=tool.name, estimate=_ONE_CALL, parent_id=parent_id)
         async with self._gate.admit(context, request) as admission:
-            # A call that is sent is spent, whatever comes of it; one that finds nobody to send it to is not.
+            # A call that was sent is spent, whatever its outcome; one that could not be sent is not.
             on_sent = partial(admission.spent, _ONE_CALL)
             began = time.monotonic()
             try:

@@ -1,4 +1,4 @@
-"""Tools that are exposed directly, as ordinary tools of the gateway: under which name, and in which form. Pure."""
+"""Tools exposed directly, as regular tools of the gateway: their names and their form. Pure."""
 
 import re
 from collections.abc import Sequence
@@ -8,13 +8,13 @@ from mcpgate.catalog.tools import Tool
 
 
 def direct_names(tools: Sequence[Tool]) -> dict[str, Tool]:
-    """server__tool → tool. Clients take 64 letters, digits, `_` and `-`; what clashes after that is numbered."""
+    """server__tool → tool. Clients accept up to 64 letters, digits, `_` and `-`; names that then clash are numbered."""
     named: dict[str, Tool] = {}
     numbers: dict[str, int] = {}
     for tool in sorted(tools, key=lambda tool: (tool.server, tool.name)):
         base = name = re.sub(r"[^A-Za-z0-9_-]", "_", f"{tool.server}__{tool.name}"[:200])[:64]
         while name in named:
-            # Counted on from where the last clash ended: thousands of names may become the same.
+            # Counts on from the last clash: thousands of names may become the same.
             numbers[base] = numbers.get(base, 1) + 1
             name = f"{base[:56]}_{numbers[base]}"
         named[name] = tool
@@ -22,8 +22,8 @@ def direct_names(tools: Sequence[Tool]) -> dict[str, Tool]:
 
 
 def shown(name: str, tool: Tool) -> dict[str, Any]:
-    """A direct tool as `tools/list` shows it: what the upstream sent, but for its name and for faults that
-    would make an SDK client refuse the whole list."""
+    """A direct tool as `tools/list` shows it: as the upstream sent it, except for its name and for faults that
+    would make an SDK client reject the whole list."""
     wire = {**tool.raw, "name": name}
     schema = wire.get("inputSchema")
     if not isinstance(schema, dict):

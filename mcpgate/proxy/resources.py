@@ -1,4 +1,4 @@
-"""Resources and prompts of upstreams, read on behalf of a caller: granted and admitted like calls."""
+"""Reads upstreams' resources and prompts on behalf of a caller: granted and admitted like calls."""
 
 from collections.abc import Mapping
 from functools import partial
@@ -22,8 +22,8 @@ class Resources:
     async def request(
         self, context: RequestContext, server: str, ident: str, method: str, params: Mapping[str, Any]
     ) -> dict[str, Any]:
-        """`resources/read` or `prompts/get`, its result as the server sent it. `ident`: the server's name in Python.
-        Counted, and priced, as a call of a tool of the method's name. Raises NotAllowed, what the gate refuses,
+        """The result of `resources/read` or `prompts/get` as the server sent it. `ident`: the server's name in Python.
+        Counted and priced as a call of a tool with the method's name. Raises NotAllowed, the gate's refusals,
         UpstreamError."""
         if context.parent is not None:
             context.caller = await self._gate.current(context.caller)

@@ -1,5 +1,5 @@
 """What a caller sees and may call: the catalog and the directly exposed tools, limited to its grants. Search, lists and
-calls all ask here, so that what is visible and what is allowed are one question."""
+calls all ask here, so that what is visible and what is allowed are always the same."""
 
 import re
 import time
@@ -15,11 +15,11 @@ from mcpgate.upstream.pool import UpstreamPool
 from mcpgate.upstream.upstream import UpstreamView
 
 _MAX_VIEWS = 1000
-"""Different sets of grants that catalogs are kept for."""
+"""Distinct sets of grants for which catalogs are cached."""
 _GRACE_S = 3.0
-"""How long first questions wait for servers that are just starting: all of them together, not each."""
+"""How long the first requests wait for servers that are still starting: in total, not each."""
 STARTING = "still starting; calls wait for it"
-"""The trouble of a server that will have tools in a moment."""
+"""The `trouble` of a server that will soon have tools."""
 
 
 class Views:
@@ -30,14 +30,14 @@ class Views:
         self.catalog = Catalog()
         """The tools that code can call."""
         self.direct: dict[str, Tool] = {}
-        """Tools that are exposed as they are, by the name they are exposed under."""
+        """Directly exposed tools, by their exposed names."""
         self._views: dict[Grants, Catalog] = {}
         self._grace_ends: float | None = None
         self._remembered: dict[str, object] = {}
         pool.remember_with(self._recall)
 
     def rebuild(self) -> None:
-        """Take over what the pool knows now."""
+        """Take what the pool knows now."""
         views = [view for view in self._pool.views() if view.state != "disabled"]
         for view in views:
             if view.state == "ready" and self._remembered.get(view.name) is not view.tools:
@@ -50,7 +50,7 @@ class Views:
         )
 
     def catalog_of(self, caller: Caller) -> Catalog:
-        """The tools that code of a caller can reach: what is not granted is not there."""
+        """The tools that a caller's code can reach: only what is granted."""
         if caller.grants.everything:
             return self.catalog
         view = self._views.get(caller.grants)
@@ -65,8 +65,8 @@ class Views:
         return {name: tool for name, tool in self.direct.items() if may_call(caller, tool)}
 
     async def grace(self, server: str | None = None) -> None:
-        """Wait a moment for servers that have nothing to show yet, and are starting for the first time: for one that is
-        asked for as long as a first question waits, for others only in the moments after the first question of all."""
+        """Wait briefly for servers that start for the first time and have no tools yet: for the named server the full
+        time, for others only shortly after the very first request."""
         fresh = [v for v in self._pool.views() if v.state == "connecting" and not v.tools and not v.reason]
         if not fresh:
             return
@@ -80,14 +80,14 @@ class Views:
             await self._pool.settled([view.name for view in fresh], left_s)
 
     def _recall(self, name: str, config: UpstreamConfig) -> list[dict[str, object]]:
-        # Asked once for every upstream that is new or changed, before anything is remembered of it.
+        # Called once for every new or changed upstream, before anything about it is remembered.
         self._remembered.pop(name, None)
         self._learned.place(name, [config.url] if config.url else [config.command or "", *config.args])
         return self._learned.recall_tools(name)
 
 
 def may_call(caller: Caller, tool: Tool) -> bool:
-    """Whether a tool is granted, under its own names or as Python sees it."""
+    """Whether a tool is granted, by its original names or by its Python identifiers."""
     return caller.grants.allow_tool((tool.server, tool.name), (tool.server_ident, tool.ident))
 
 
