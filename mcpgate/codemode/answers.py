@@ -1,4 +1,5 @@
-"""What the model reads of an execution: what the code printed and returned, images as images, errors with one hint."""
+"""What the model reads after an execution: what the code printed and returned, images as images, errors with one
+hint."""
 
 import dataclasses
 from collections.abc import Iterator
@@ -16,17 +17,17 @@ from mcpgate_sandbox.engine import Handle, Outcome
 from mcpgate_sandbox.errors import CodeFailed, LimitReached
 
 _MAX_ATTACHED = 20
-"""Images and blobs of one answer; further ones are named."""
+"""Images and blobs attached to one answer; further ones are only named."""
 _BESIDE = "_content"
-"""Where values.py puts what structured content could not carry."""
+"""The key under which values.py puts what structured content cannot carry."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Answer:
-    """What a meta-tool answers."""
+    """The answer of a meta-tool."""
 
     content: tuple[dict[str, Any], ...]
-    """MCP content in the order in which it is read."""
+    """MCP content in reading order."""
     is_error: bool = False
     outcome: Outcome | None = None
 
@@ -40,7 +41,7 @@ class Answer:
 
     @property
     def blocks(self) -> tuple[dict[str, Any], ...]:
-        """What is not text."""
+        """The blocks that are not text."""
         return tuple(block for block in self.content if block["type"] != "text")
 
 
@@ -62,7 +63,7 @@ class Answers:
         content: list[dict[str, Any]] = []
         stdout = outcome.stdout.rstrip("\n")
         has_result = outcome.error is None and outcome.result is not None
-        # What was printed and what was returned share the room; an error message takes its own.
+        # Printed and returned text share the room; an error message has its own.
         room = max_tokens // 2 if stdout and has_result else max_tokens
         if stdout:
             content.append(_text(self._shaped(caller, stdout, room)))
@@ -81,7 +82,7 @@ class Answers:
         return Answer(tuple(_joined(content)), outcome.error is not None, outcome)
 
     def _returned(self, caller: Caller, result: Any, room: int) -> Iterator[dict[str, Any]]:
-        """Text of the value, with the images and blobs in it where they stood."""
+        """The value as text, with its images and blobs in their places."""
         parts = list(_parts(result))
         attached = [part for part in parts if isinstance(part, Handle)]
         if not attached or len(attached) > _MAX_ATTACHED:
@@ -95,7 +96,7 @@ class Answers:
             try:
                 kept = self._handles.get(caller.owner, part.id, caller.account)
             except McpgateError:
-                yield _text(f"({_name(part)} is no longer there)")
+                yield _text(f"({_name(part)} was dropped)")
                 continue
             if kept.data is None:
                 yield _text(self._shaped(caller, kept.value, rooms))
@@ -111,7 +112,7 @@ class Answers:
 
 
 def _parts(value: Any) -> Iterator[Any]:
-    """A returned value in pieces: handles by themselves, and what stands between them."""
+    """A returned value in pieces: each handle, and what is between them."""
     if isinstance(value, dict) and isinstance(beside := value.get(_BESIDE), list):
         yield {name: part for name, part in value.items() if name != _BESIDE}
         yield from beside
@@ -132,7 +133,7 @@ def _parts(value: Any) -> Iterator[Any]:
 
 
 def _attaches(item: Any) -> bool:
-    """Whether an item of a returned list is attached: a handle, or a tool's result that has one."""
+    """Whether an item of a returned list is attached: a handle, or a tool's result that contains one."""
     if isinstance(item, dict):
         return isinstance(item.get(_BESIDE), list)
     if isinstance(item, list):
@@ -150,7 +151,7 @@ def _block(kept: Kept, data: str) -> dict[str, Any]:
     if kept.kind == "image":
         mime_type = image_type(data)
         if mime_type is None:
-            return _text(f"({_name(kept)} is not shown: its bytes are no PNG, JPEG, GIF or WebP)")
+            return _text(f"({_name(kept)} is not shown: its bytes are not PNG, JPEG, GIF or WebP)")
         return {"type": "image", "data": data, "mimeType": mime_type}
     if kept.kind == "audio":
         return {"type": "audio", "data": data, "mimeType": kept.mime_type}
@@ -165,7 +166,7 @@ def _name(handle: Handle | Kept) -> str:
 
 
 def _named_handles(value: Any) -> Any:
-    """A value with its handles named."""
+    """A value with its handles replaced by their names."""
     if isinstance(value, Handle):
         return _name(value)
     if isinstance(value, dict):
@@ -180,7 +181,7 @@ def _text(text: str) -> dict[str, Any]:
 
 
 def _joined(content: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-    """Neighbouring texts as one."""
+    """Adjacent texts merged."""
     texts: list[str] = []
     for block in content:
         if block["type"] == "text":
@@ -216,23 +217,23 @@ def _hint(error: CodeFailed, catalog: Catalog, tool_calls: int) -> str:
             return f"did you mean {' or '.join(near)}?"
         servers = ", ".join(server.ident for server in catalog.servers[:12])
         known = f"the servers are {servers}{' …' if len(catalog.servers) > 12 else ''}. " if servers else ""
-        return f"{known}Each execution starts with no variables of earlier ones; pass session=… to keep them"
+        return f"{known}Variables do not outlive an execution; pass session=… to keep them"
     if error.type in ("ModuleNotFoundError", "ImportError"):
         server = catalog.find_server((error.name or "").partition(".")[0])
         if server is not None:
-            return f"{server.ident} is a global already, and needs no import: {server.ident}.TOOL(…)"
-        return 'only the standard library is here; read_docs("sandbox") lists it'
+            return f"{server.ident} is already a global, no import needed: {server.ident}.TOOL(…)"
+        return 'only the standard library is available; read_docs("sandbox") lists it'
     if error.type in ("FileNotFoundError", "PermissionError"):
         return "there are no files in the sandbox; use a server's tools to read and write them"
     if error.type == "ToolError" and tool_calls > 1:
         return f"{tool_calls} tool calls were made, the last one failed; earlier ones may have had effects"
     if error.type in ("KeyError", "TypeError", "AttributeError", "IndexError") and tool_calls:
-        return "print the value, or describe_tools shows what a tool returns"
+        return "print the value; describe_tools shows what a tool returns"
     return ""
 
 
 def _meant(name: str, catalog: Catalog) -> list[str]:
-    """What a name that does not exist may stand for: a server, or a tool by its bare or flat name (`server__tool`)."""
+    """What an unknown name may mean: a server, or a tool by its bare or flat name (`server__tool`)."""
     servers = nearest(name, [server.ident for server in catalog.servers], 2)
     tools = [tool.qualified for server in catalog.servers if (tool := server.accepted.get(name))][:3]
     if "__" in name and not tools:

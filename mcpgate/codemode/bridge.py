@@ -1,6 +1,6 @@
 """One tool call from inside the sandbox: find the tool among those that the caller may call, bind and check the
-arguments, have it made (proxy/calls.py), make the result a value. Everything that can go wrong comes out as ToolFailed,
-in words for the model."""
+arguments, make the call (proxy/calls.py), turn the result into a value. Every error is raised as ToolFailed, worded for
+the model."""
 
 from functools import partial
 from typing import Any
@@ -61,16 +61,16 @@ class Bridge:
         return value
 
     def shape(self, caller: Caller, tool: Tool) -> str:
-        """How a tool is called and what it returns, as far as a caller may know."""
+        """How a tool is called and what it returns, as far as the caller may see."""
         return call_shape(tool, self._learned.observed(tool, caller.id))
 
     def tool_names(self, caller: Caller, server: str) -> dict[str, str]:
-        """Accepted spelling → identifier, of a server's tools. Raises ToolFailed when it is not connected."""
+        """Accepted spelling → identifier, for a server's tools. Raises ToolFailed if it is not connected."""
         found = self._views.catalog_of(caller).find_server(server)
         if found is None:
             raise ToolFailed(f"there is no server {server!r}")
         if found.trouble and not found.tools:
-            raise ToolFailed(f"server {server!r} cannot be used: {found.trouble}", server=server)
+            raise ToolFailed(f"server {server!r} is unavailable: {found.trouble}", server=server)
         return {spelling: tool.ident for spelling, tool in found.accepted.items()}
 
     def _find(self, caller: Caller, server: str, tool_name: str) -> Tool:
@@ -89,7 +89,7 @@ class Bridge:
         return tool
 
     def _loaded(self, caller: Caller, value: Any) -> Any:
-        """Handles in arguments, replaced by what they stand for."""
+        """The arguments with handles replaced by their values."""
         if isinstance(value, Handle):
             kept = self._get(caller, value.id)
             return kept.value if kept.data is None else kept.data
@@ -111,7 +111,7 @@ class Bridge:
             return handle_of(kept) if kept.data is not None else kept.value
         if name == "@bytes" and kept.data is not None:
             return kept.data
-        raise ToolFailed(f"{argument} holds no bytes; load({argument!r}) gives its value")
+        raise ToolFailed(f"{argument} has no bytes; load({argument!r}) returns its value")
 
     def _help(self, caller: Caller, name: str) -> str:
         """The stub of a tool; of a server, how each of its tools is called."""

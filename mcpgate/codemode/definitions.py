@@ -23,8 +23,8 @@ class Definitions:
         self._indexed: WeakKeyDictionary[Catalog, tuple[int, str]] = WeakKeyDictionary()
 
     def of(self, caller: Caller) -> list[dict[str, Any]]:
-        """The meta-tools that a caller may use, as `tools/list` shows them. The same bytes as long as what the caller
-        may see of the catalog is the same."""
+        """The meta-tools that a caller may use, as `tools/list` shows them. Byte-stable while the caller's view of the
+        catalog stays the same."""
         index = self._index(caller)
         defined = [
             _definition(

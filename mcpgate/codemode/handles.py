@@ -1,5 +1,5 @@
-"""Values that stay on the gateway while the model holds their names: images, blobs, long results.
-Each caller has its own; nobody can name another's."""
+"""Values that stay on the gateway while the model holds only their names: images, blobs, long results.
+Each caller has its own and cannot reach another's."""
 
 import threading
 import time
@@ -17,7 +17,7 @@ _MOST_REMEMBERED = 10_000
 
 @dataclass(frozen=True, slots=True)
 class Kept:
-    """One kept value: `value` for JSON-like ones, `data` (base64, as MCP sent it) for the rest."""
+    """One stored value: `value` if JSON-like, else `data` (base64, as MCP sent it)."""
 
     id: str
     kind: str
@@ -68,7 +68,7 @@ class HandleStore:
         self._next: OrderedDict[str, int] = OrderedDict()
         """Owner → its last number."""
         self._lock = threading.Lock()
-        """Values are kept on the event loop and loaded in guests' threads."""
+        """Values are stored on the event loop and loaded in guests' threads."""
 
     def resize(self, max_handles: int, max_bytes: int, max_bytes_in_all: int | None = None) -> None:
         self._max_handles, self._max_bytes, self._max_in_all = max_handles, max_bytes, max_bytes_in_all

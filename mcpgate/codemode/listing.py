@@ -1,4 +1,4 @@
-"""What list_tools answers: ranked call shapes, a server whole, or the servers, each as short as its room wants."""
+"""The answers of list_tools: ranked call shapes, a whole server, or the servers, each cut to fit its room."""
 
 import re
 from collections import Counter
@@ -17,7 +17,7 @@ from mcpgate.tokens import estimate
 
 @dataclass(frozen=True, slots=True)
 class _Detail:
-    """How much of a tool its line shows: characters of parameters, of the return type, of what it does."""
+    """How much of a tool its line shows: characters of its parameters, return type and description."""
 
     parameters: int
     returns: int
@@ -33,14 +33,14 @@ _DETAILS = (
     _Detail(400, 60, 60),
     _Detail(400, 90, 100),
 )
-"""Of the tools of a whole server, from little to much. What calls are written from comes first."""
+"""For the tools of a whole server, from least to most. What is needed to write calls comes first."""
 _DETAILS_OF_ONE = (_Detail(400, 90, 100), _Detail(160, 60, 50), _Detail(60, 0, 0))
-"""Of one tool among others."""
+"""For one tool among others."""
 _WHOLE_SERVER = 1.1
-"""Times the room that one server may take: what is listed whole is not asked for again. A tenth spares BFCL's tasks one
-request in twenty (benchmarks/token_savings); more of it spares hardly any more."""
+"""Factor on the room of one server: a server listed whole is not asked for again. A tenth more saves one request in
+twenty of BFCL's tasks (benchmarks/token_savings); more than that saves hardly any."""
 _SHORTEST_LINE = 4
-"""Tokens of a tool's line, at least."""
+"""Fewest tokens of a tool's line."""
 
 
 _RETURNED_OBJECT = re.compile(r"(?<= -> )\{[^{}]{30,}\}|(?<= -> list\[)\{[^{}]{30,}\}")
@@ -50,11 +50,11 @@ class Listing:
     """Writes lists of the tools of one catalog, for one caller."""
 
     def __init__(self, config: CodeModeConfig, observed: Callable[[Tool], Shape | None]) -> None:
-        """`observed`: what the caller may know of a tool's results."""
+        """`observed`: what the caller may see of a tool's learned results."""
         self._config, self._observed = config, observed
 
     def render(self, catalog: Catalog, query: str | None, server: str | None, limit: int | None) -> str:
-        """Ranked call shapes for a query, a server whole, or the servers. Raises NotFound."""
+        """Ranked call shapes for a query, a whole server, or the servers. Raises NotFound."""
         chosen = catalog.get_server(server) if server else None
         least = self._config.list_tokens
         room = least if limit is None else max(least, 30 * limit)
@@ -80,7 +80,7 @@ class Listing:
         return "\n".join([*lines, *([tail] if tail else [])]) + waiting
 
     def _one_server(self, server: Server, limit: int | None, room: int, found: Sequence[Tool] = ()) -> str:
-        """Every tool, in as much detail as there is room for; those that a search has found come first."""
+        """Every tool, in as much detail as fits; those that a search found come first."""
         if server.trouble and not server.tools:
             return f"{server.ident}: {server.trouble}"
         matches = frozenset(found)
@@ -96,7 +96,7 @@ class Listing:
             lines = self._lines(tools, {server.ident: server.shared_sentences}, room - estimate(head) - 30, server)
             tail = f"(the best {len(lines)} of {total}; limit=… shows more, a narrower query shows better ones)"
             return "\n".join([head, *lines, tail])
-        # All by name says more than some by shape.
+        # The names of all tools say more than the shapes of some.
         names: list[str] = []
         for tool in tools:
             if estimate(", ".join([*names, tool.ident])) > room - 60:
@@ -106,7 +106,7 @@ class Listing:
         return "\n".join([f"{server.ident}: {', '.join(names)}", hint])
 
     def _whole(self, tools: Sequence[Tool], server: Server, room: int) -> list[str]:
-        """A line for every tool, in the most detail that fits; empty when none does."""
+        """A line for every tool, in the most detail that fits; empty if none fits."""
         found: list[str] = []
         for detail in _DETAILS:
             if len(tools) * _SHORTEST_LINE > room:
@@ -120,14 +120,14 @@ class Listing:
     def _lines(
         self, tools: Sequence[Tool], shared: Mapping[str, Collection[str]], room: int, server: Server | None = None
     ) -> list[str]:
-        """Lines that fit; at least one."""
+        """The lines that fit; at least one."""
         lines: list[str] = []
         used = 0
         for tool in tools:
             for detail in _DETAILS_OF_ONE:
                 line = self._line(tool, detail, shared[tool.server_ident], server)
                 cost = estimate(line) + 1
-                # One tool of many parameters must not take the room of all the others.
+                # One tool with many parameters must not take the room of all others.
                 if cost <= max(60, room // 4):
                     break
             if used + cost > room and lines:
@@ -137,7 +137,7 @@ class Listing:
         return lines
 
     def _line(self, tool: Tool, detail: _Detail, shared: Collection[str], server: Server | None) -> str:
-        """`server.tool(…) -> … — what it does`; without the server where the list has named it."""
+        """`server.tool(…) -> … — what it does`; without the server if the list has named it."""
         shape = call_shape(tool, self._observed(tool), detail.parameters, detail.returns)
         about = summary(tool, detail.about, shared) if detail.about else ""
         shape = shape.removeprefix(f"{server.ident}.") if server else shape
@@ -174,7 +174,7 @@ def _tools(number: int) -> str:
 
 
 def _name_repeated(lines: Sequence[str]) -> list[str]:
-    """Lines with the long objects that several tools return named, and written out once below."""
+    """The lines, with long objects that several tools return replaced by names and written out once below."""
     found = Counter(match[0] for line in lines for match in _RETURNED_OBJECT.finditer(line))
     named = {text: f"T{at}" for at, text in enumerate((text for text, count in found.items() if count > 1), 1)}
     if not named:
@@ -189,7 +189,7 @@ def _server_line(server: Server, about_room: int) -> str:
 
 
 def _trouble(server: Server, room: int) -> str:
-    text = server.trouble if server.trouble == STARTING else f"not usable now: {server.trouble}"
+    text = server.trouble if server.trouble == STARTING else f"unavailable: {server.trouble}"
     return _cut(text, room)
 
 

@@ -1,7 +1,7 @@
-"""What the bytes of an image really are. Pure.
+"""The real type of an image, from its bytes. Pure.
 
-Once a conversation holds an image whose bytes are not what its type says, a model's API refuses it for good: only what
-can be shown goes out as an image.
+Once a conversation holds an image whose bytes do not match its type, a model's API rejects every further request: only
+what can be shown goes out as an image.
 """
 
 import base64
@@ -9,11 +9,11 @@ import binascii
 
 _PNG, _GIFS, _JPEG = b"\x89PNG\r\n\x1a\n", (b"GIF87a", b"GIF89a"), b"\xff\xd8\xff"
 _SMALLEST = 24
-"""Bytes that even a PNG's signature and first chunk take."""
+"""Bytes of a PNG's signature and the start of its first chunk."""
 
 
 def image_type(data: str) -> str | None:
-    """The media type of base64 data that models can be shown: PNG, JPEG, GIF or WebP; None for everything else."""
+    """The media type of base64 data that models accept: PNG, JPEG, GIF or WebP; None for everything else."""
     try:
         content = base64.b64decode(data, validate=True)
     except (binascii.Error, ValueError):

@@ -1,5 +1,5 @@
-"""The four meta-tools: what the model sees of mcpgate. Plain methods that give text; faces turn it into wire formats,
-and people reach the same methods from the command line."""
+"""The four meta-tools: what the model sees of mcpgate. Plain methods that return text; faces turn it into wire formats,
+and the command line calls the same methods."""
 
 import dataclasses
 from collections.abc import Awaitable, Callable, Sequence
@@ -42,8 +42,8 @@ class MetaTools:
     async def list_tools(
         self, context: RequestContext, query: str | None = None, server: str | None = None, limit: int | None = None
     ) -> str:
-        """Ranked call shapes, one line a tool; without arguments the servers. Raises NotFound, InvalidRequest, and what
-        admission raises."""
+        """Ranked call shapes, one line per tool; without arguments, the servers. Raises NotFound, InvalidRequest, and
+        what admission raises."""
 
         async def answer(context: RequestContext) -> str:
             if limit is not None and not 1 <= limit <= 1000:
@@ -59,7 +59,7 @@ class MetaTools:
         return await self._admitted(context, "list_tools", answer)
 
     async def describe_tools(self, context: RequestContext, names: Sequence[str]) -> str:
-        """Python stubs. A wrong name gets the nearest right ones; only if every name is wrong is it an error.
+        """Python stubs. For a wrong name, the nearest right ones are named; it is an error only if every name is wrong.
         Raises InvalidRequest, UnknownTool, and what admission raises."""
 
         async def answer(context: RequestContext) -> str:

@@ -1,4 +1,4 @@
-"""What read_docs answers: the sandbox's page, a server's, a tool's, and resources and prompts of upstreams."""
+"""The answers of read_docs: the page of the sandbox, a server or a tool, and resources and prompts of upstreams."""
 
 import contextlib
 import dataclasses
@@ -37,7 +37,7 @@ class Pages:
         self._learned, self._engine, self._runner = learned, engine, runner
 
     async def render(self, context: RequestContext, topic: str) -> str:
-        """A page. Raises NotFound, NotAllowed, Unavailable, what the gate refuses."""
+        """A page. Raises NotFound, NotAllowed, Unavailable, and the gate's refusals."""
         caller = context.caller
         topic = topic.strip()
         await self._views.grace(topic.partition(" ")[0].partition(".")[0])
@@ -66,7 +66,7 @@ class Pages:
         try:
             available, missing = await self._engine.modules()
         except SandboxUnavailable as error:
-            raise Unavailable(f"no code can run: {error}") from error
+            raise Unavailable(f"code cannot run: {error}") from error
         return docs.sandbox_page(self._engine.name, available, missing, dataclasses.asdict(self._runner.limits(caller)))
 
     async def _server_page(self, server: Server, with_resources: bool) -> str:

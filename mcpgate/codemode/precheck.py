@@ -1,6 +1,6 @@
-"""Look at code before it runs: calls of tools that do not exist, or with arguments they do not take. Pure.
+"""Check code before it runs: calls to tools that do not exist, or with arguments they do not accept. Pure.
 
-Only what is certain is reported; whatever Python could make right at run time is left to run."""
+Only certain mistakes are reported; whatever might work at run time is left to run."""
 
 import ast
 import builtins
@@ -15,11 +15,11 @@ from mcpgate.catalog.tools import Tool
 _MAX_FAULTS = 5
 _MAX_CHARS = 50_000
 _MAX_SEARCHED = 200_000
-"""Characters of code in which servers' names are looked for."""
+"""Characters of code that are searched for servers' names."""
 _MAX_PARAMETERS = 100_000
 _MAX_GUESSES = 20
-"""Parameters of tools that calls are compared with, and unknown names for which the nearest is looked for, in one
-program; the rest is left to run."""
+"""Parameters that calls are compared with, and unknown names whose nearest is looked for, in one program; the rest is
+left to run."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,14 +29,14 @@ class Fault:
     line: int
     message: str
     tool: Tool | None = None
-    """The tool whose shape helps to mend it."""
+    """The tool whose shape helps to fix it."""
 
 
 def precheck(code: str, catalog: Catalog, has_session: bool = False) -> list[Fault]:
-    """The certain mistakes in a program. Empty where the code cannot be parsed here: the guest's newer Python
-    may read it, or will say what is wrong."""
+    """The certain mistakes in a program. Empty if the code cannot be parsed here: the guest's newer Python may parse
+    it, or will report the error."""
     if len(code) > _MAX_CHARS:
-        return []  # parsing it here would hold everybody up; the guest parses it in its own time
+        return []  # parsing it here would block everyone; the guest parses it on its own time
     try:
         tree = ast.parse(code)
         names = _Names(tree)
@@ -47,13 +47,13 @@ def precheck(code: str, catalog: Catalog, has_session: bool = False) -> list[Fau
 
 
 def mentioned_servers(code: str, catalog: Catalog) -> list[Server]:
-    """The servers whose identifier stands anywhere in the code."""
+    """The servers whose identifiers occur anywhere in the code."""
     code = code[:_MAX_SEARCHED]
     return [server for server in catalog.servers if server.ident in code]
 
 
 class _Names:
-    """What a program binds itself."""
+    """The names that a program binds itself."""
 
     def __init__(self, tree: ast.AST) -> None:
         self.bound: set[str] = set()
@@ -112,7 +112,7 @@ def _in_server(server: Server, node: ast.Attribute, call: ast.Call | None, is_mo
     tool = server.accepted.get(node.attr)
     if tool is None:
         if is_module:
-            return  # `import time` beside a server called `time`: both are meant
+            return  # `import time` next to a server called `time`: either may be meant
         near = nearest(node.attr, [t.ident for t in server.tools])
         close = server.accepted.get(near[0]) if near else None
         hint = f"did you mean {' or '.join(near)}?" if near else f'list_tools(server="{server.ident}") shows its tools'
@@ -146,7 +146,7 @@ def _in_call(tool: Tool, call: ast.Call) -> Iterator[str]:
 
 
 def _may_be_whole(argument: ast.expr) -> bool:
-    """Whether one positional argument may be a dict of all of them."""
+    """Whether one positional argument may be a dict of all arguments."""
     return not isinstance(argument, (ast.Constant, ast.JoinedStr, ast.List, ast.ListComp))
 
 

@@ -1,5 +1,5 @@
-"""What came of an execution, as the short text that a model reads. Pure: compact JSON or a table, whichever
-is shorter; what is too long is shortened by meaning and says so."""
+"""The result of an execution as the short text that a model reads. Pure: compact JSON or a table, whichever
+is shorter; what is too long is summarized structurally and says so."""
 
 import csv
 import io
@@ -14,21 +14,21 @@ from mcpgate.tokens import estimate
 _LARGE = 50_000
 """Parts and characters of texts."""
 _CHARS_A_TOKEN = 6
-"""Text longer than this many characters a token is over any budget; no need to look at it all."""
+"""Text of more characters per token than this is over any budget; no need to read it all."""
 _LONGEST_KEY = 200
 
 
 @dataclass(frozen=True, slots=True)
 class Shaped:
-    """A text for the model, and whether something was left out of it."""
+    """A text for the model, and whether it was shortened."""
 
     text: str
     shortened: bool = False
 
 
 def shape(value: Any, max_tokens: int) -> Shaped:
-    """The value in at most about `max_tokens` tokens. Of a value of any size no more is looked at than about as many
-    parts and characters as fit, so that it needs no thread: about 20 ms for 10,000 tokens."""
+    """The value in at most about `max_tokens` tokens. Reads only about as many parts and characters as fit, whatever
+    the size of the value, so that it needs no thread: about 20 ms for 10,000 tokens."""
     room = max_tokens * _CHARS_A_TOKEN
     if isinstance(value, str):
         return Shaped(value) if fits(value, max_tokens) else Shaped(shorten_text(value, max_tokens), True)
@@ -48,7 +48,7 @@ def fits(text: str, max_tokens: int) -> bool:
 
 
 def render(value: Any) -> str:
-    """The value in its shortest form that loses nothing."""
+    """The value in its shortest lossless form."""
     if isinstance(value, str):
         return value
     text, table = to_json(value), to_table(value)
@@ -56,7 +56,7 @@ def render(value: Any) -> str:
 
 
 def _render_within(value: Any, room: int) -> str | None:
-    """The same, or None where it takes more characters than `room`. What cannot fit is not written at all."""
+    """As `render`, or None if it takes more than `room` characters. What cannot fit is not rendered at all."""
     rows = len(value) if isinstance(value, list) else 0
     if rows > room or _left_of(room + rows, value, keys=False) < 0:
         return None  # not even as rows, which cost no more than their cells
@@ -66,7 +66,7 @@ def _render_within(value: Any, room: int) -> str | None:
 
 
 def _left_of(room: int, value: Any, keys: bool) -> int:
-    """What is left of the room when the value is written, at best; negative as soon as it is used up."""
+    """The most room that can be left after the value is written; negative as soon as it is used up."""
     waiting = [iter((value,))]
     while waiting and room >= 0:
         inner = next(waiting[-1], waiting)
@@ -99,7 +99,7 @@ def to_json(value: Any) -> str:
 
 
 def to_table(value: Any) -> str | None:
-    """CSV of a list of uniform rows; None where that would lose something."""
+    """CSV of a list of uniform rows; None if that would lose something."""
     if not isinstance(value, list) or len(value) < 3 or not all(isinstance(row, dict) and row for row in value):
         return None
     columns = list(value[0])
@@ -117,10 +117,10 @@ def to_table(value: Any) -> str | None:
 
 
 def _is_plain(cell: Any) -> bool:
-    """Whether a cell reads back as what it is: the text "1" would look like the number."""
+    """Whether a cell reads back as the same value: the text "1" would look like the number."""
     if not isinstance(cell, str):
         return not isinstance(cell, (dict, list))
-    if "\r" in cell:  # which older Pythons write without quotes, where a reader takes it for the end of the row
+    if "\r" in cell:  # older Pythons write it without quotes, and a reader takes it for the end of the row
         return False
     text = cell.strip().lower()
     return bool(text) and text not in ("true", "false") and not re.fullmatch(r"[-+]?[\d.]+(e[-+]?\d+)?", text)
@@ -133,7 +133,7 @@ def _cell(cell: Any) -> Any:
 
 
 def describe(value: Any) -> str:
-    """What a value is, without what is in it: `list of 4,880 objects {id, name}`."""
+    """What a value is, without its content: `list of 4,880 objects {id, name}`."""
     if isinstance(value, list):
         if value and all(isinstance(item, dict) for item in value[:50]):
             keys = [_cut_key(key, 40) for key in islice(value[0], 8)]
@@ -153,7 +153,7 @@ def _cut_key(key: Any, most: int) -> str:
 
 
 def shorten_text(text: str, max_tokens: int) -> str:
-    """Beginning and end of a text that is too long, with what is missing said between them."""
+    """The beginning and end of a text that is too long, with a note of what is left out between them."""
     if fits(text, max_tokens):
         return text
     room = max_tokens * 3
@@ -168,7 +168,7 @@ def shorten_text(text: str, max_tokens: int) -> str:
 
 
 def _summarize(value: Any, items: int, chars: int, left: list[int], depth: int = 0) -> Any:
-    """The value with fewer items and shorter texts. `left`: how many parts may still be looked at; the rest is only
+    """The value with fewer items and shorter texts. `left`: how many parts may still be read; the rest is only
     described."""
     left[0] -= 1
     if isinstance(value, str) and len(value) > chars:

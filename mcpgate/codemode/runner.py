@@ -1,5 +1,5 @@
-"""Run one piece of model-written code for one caller: look at it first, admit it, hand it to the engine, settle. Tool
-calls are made by bridge.py; what the model reads is written by answers.py."""
+"""Run one piece of model-written code for one caller: check it, admit it, run it in the engine, settle. bridge.py makes
+the tool calls; answers.py writes what the model reads."""
 
 import asyncio
 import time
@@ -26,7 +26,7 @@ _WAIT_FOR_START_S = 30.0
 
 
 def _outcome_of(answer: Answer) -> str:
-    """What the ledger says came of it."""
+    """The outcome as the ledger records it."""
     error = None if answer.outcome is None else answer.outcome.error
     if isinstance(error, LimitReached):
         return "limit_reached"
@@ -51,12 +51,12 @@ class Runner:
         self._pool, self._answers, self._gate, self._savings = pool, answers, gate, savings
 
     def limits(self, caller: Caller) -> Limits:
-        """What an execution of this caller may use: the settings, with the caller's own in their places."""
+        """What an execution of this caller may use: the settings, overridden by the caller's own."""
         return Limits(**{**self._settings.config.sandbox.limits(), **caller.limits})
 
     async def run(self, context: RequestContext, code: str, limits: Limits, session: str | None = None) -> Answer:
-        """Run the code. Raises Unavailable when no code can run at all, InvalidRequest for a bad session name, and
-        what the gate refuses."""
+        """Run the code. Raises Unavailable if no code can run at all, InvalidRequest for a bad session name, and the
+        gate's refusals."""
         code = _unfenced(code)
         if session is not None and not (0 < len(session) <= 100):
             raise InvalidRequest("session must be a name of 1–100 characters")
@@ -66,7 +66,7 @@ class Runner:
             outcome = answer.outcome
             if outcome is not None:
                 ran_s = max(0.0, outcome.wall_s - outcome.tool_wait_s)
-                admission.spent(Usage(seconds=min(ran_s, limits.timeout_s)))  # which is what was reserved
+                admission.spent(Usage(seconds=min(ran_s, limits.timeout_s)))  # no more than was reserved
                 admission.timings |= {"sandbox": ran_s * 1000, "tools": outcome.tool_wait_s * 1000}
             admission.saved = self._savings.of(context.caller, answer.text, outcome)
             admission.outcome = _outcome_of(answer)
@@ -111,7 +111,7 @@ class Runner:
         return self._answers.of(caller, outcome, catalog)
 
     async def _wait_for_servers(self, caller: Caller, code: str) -> None:
-        """A server that is just starting is waited for if the code names it; others are not."""
+        """Wait for servers that are still starting, but only those that the code names."""
         named = [
             server.name for server in precheck.mentioned_servers(code, self._views.catalog_of(caller)) if server.trouble
         ]
@@ -120,7 +120,7 @@ class Runner:
 
 
 def _unfenced(code: str) -> str:
-    """The code without a Markdown fence round it, which models sometimes leave."""
+    """The code without a Markdown fence around it, which models sometimes leave."""
     lines = code.strip().split("\n")
     if len(lines) >= 2 and lines[0].startswith("```") and lines[-1].strip() == "```":
         return "\n".join(lines[1:-1])

@@ -1,10 +1,10 @@
-"""What Code Mode saves, as an estimate that rather says too little.
+"""What Code Mode saves: a conservative estimate.
 
-Every call of a meta-tool is one request of a model. Classic MCP would have sent the definitions of all tools behind
-the gateway with it; the gateway sent its own. An execution's tool answers would have gone through the model's context;
-only what the code printed and returned did. Counted in characters, four to a token. Not counted, though classic MCP
-would have paid for them: the further requests that calling those tools one by one would have taken, and that every
-answer is read again with each later request of the conversation.
+Every call of a meta-tool is one request of a model. With classic MCP, the request would carry the definitions of all
+tools behind the gateway; here it carries only the gateway's own. An execution's tool results would all pass through the
+model's context; here only what the code printed and returned does. Counted in characters, four per token. Two further
+costs of classic MCP are not counted: the extra requests for calling those tools one by one, and reading every result
+again with each later request of the conversation.
 """
 
 from collections.abc import Callable
@@ -18,21 +18,21 @@ from mcpgate_sandbox.engine import Outcome
 
 CHARS_PER_TOKEN = 4
 _MAX_REMEMBERED = 1000
-"""Different sets of grants whose definitions are measured."""
+"""Distinct sets of grants whose definitions are measured."""
 
 
 class Savings:
-    """Measures what callers would have been sent, and were."""
+    """Compares what callers would have been sent with what they were sent."""
 
     def __init__(self, views: Views, tool_list: Callable[[Caller], list[dict[str, Any]]]) -> None:
-        """`tool_list`: what the gateway's own `tools/list` shows a caller."""
+        """`tool_list`: the gateway's own `tools/list` for a caller."""
         self._views, self._tool_list = views, tool_list
         self._measured: dict[Grants, tuple[int, int]] = {}
         self.for_models = True
-        """False where people ask: they save no tokens."""
+        """False for people on the command line: they save no tokens."""
 
     def of(self, caller: Caller, answer: str, outcome: Outcome | None) -> Saved:
-        """What a call of a meta-tool has saved its caller; `outcome` if it ran code."""
+        """What a call of a meta-tool saved its caller; `outcome` if it ran code."""
         if not self.for_models:
             return Saved()
         chars = self._measured.get(caller.grants)
@@ -44,7 +44,7 @@ class Savings:
         return saved(*chars, answer, outcome)
 
     def forget(self) -> None:
-        """The tools have changed."""
+        """Measure again: the tools have changed."""
         self._measured.clear()
 
 

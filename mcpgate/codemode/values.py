@@ -1,5 +1,5 @@
-"""From an MCP tool result to the value that code gets, and back to MCP content. Pure but for the keeping of
-images and blobs, which is given."""
+"""From an MCP tool result to the value that code gets, and back to MCP content. Pure, except that images and
+blobs are stored by a function passed in."""
 
 from collections.abc import Callable
 from typing import Any
@@ -11,15 +11,15 @@ from mcpgate_sandbox.engine import Handle
 KeepData = Callable[[str, str, str, str | None], Handle]
 """(kind, mime_type, base64 data, uri) → handle."""
 _MAX_PARSED = 8 * 1024 * 1024
-"""Characters of JSON in the texts of one result that are made values; code can parse longer ones in its own time."""
+"""Characters of JSON text in one result that are parsed; code can parse longer ones on its own time."""
 _MAX_CONTAINERS = 300_000
 _MAX_MESSAGE = 64_000
 """Characters of an error message."""
 
 
 def value_of(tool: Tool, result: dict[str, Any], keep: KeepData) -> Any:
-    """The structured content if there is any, else the content: JSON text parsed, other text as str, images and
-    blobs as handles; several parts as a list."""
+    """The structured content if any, else the content: JSON text parsed, other text as str, images and blobs as
+    handles, several parts as a list."""
     parts = content_parts(result.get("content"), keep)
     structured = result.get("structuredContent")
     if structured is None:
@@ -38,7 +38,7 @@ def value_of(tool: Tool, result: dict[str, Any], keep: KeepData) -> Any:
         value = _parsed(value, _MAX_PARSED) if isinstance(value, str) and tool.value_schema is None else value
     handles = [part for part in parts if isinstance(part, Handle)]
     if handles:
-        # What structured content cannot carry must not get lost.
+        # What structured content cannot carry must not be lost.
         return {**value, "_content": handles} if isinstance(value, dict) else [value, *handles]
     return value
 
@@ -85,7 +85,7 @@ def _part(block: Any, keep: KeepData) -> Any:
 
 
 def _parsed(text: str, most: int) -> Any:
-    """What JSON in a text says; other texts, and what is more than can be read at once, as they are."""
+    """The value of a JSON text; other texts, and those too large to parse at once, unchanged."""
     if len(text) > most or text[:100].lstrip("\ufeff \t\r\n")[:1] not in ("{", "["):
         return text
     if text.count("[") + text.count("{") > _MAX_CONTAINERS:

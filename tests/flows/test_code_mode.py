@@ -146,7 +146,7 @@ async def test_an_uncaught_error_shows_the_models_own_line_and_one_hint() -> Non
             "line 5: total(rows)",
             "line 2 in total: return rows[0]['nope']",
             "KeyError: 'nope'",
-            "Hint: print the value, or describe_tools shows what a tool returns",
+            "Hint: print the value; describe_tools shows what a tool returns",
         ]
         assert "did you mean raw?" in await run(opened, "x = rwa")
         assert "standard library" in await run(opened, "import numpy")

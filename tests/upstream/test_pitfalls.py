@@ -124,7 +124,7 @@ async def test_8_a_command_that_exits_at_start_is_named_with_its_reason() -> Non
         assert "no license" not in reasons["bad"]
         assert "was not found" in reasons["missing"]
         listing = await opened.metatools.list_tools(RequestContext(LOCAL))
-        assert "bad (0 tools): not usable now" in listing and "good (21 tools)" in listing
+        assert "bad (0 tools): unavailable" in listing and "good (21 tools)" in listing
 
 
 async def test_9_an_upstream_that_never_answers_times_out_and_is_told(tmp_path: Path) -> None:
