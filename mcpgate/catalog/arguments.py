@@ -1,5 +1,5 @@
-"""From the arguments that code gave to the arguments that a tool gets: positional to named, identifiers to
-original names, checked against the tool's schema. Pure; says everything that is wrong at once."""
+"""From the arguments that code passed to the arguments that a tool gets: positional to named, identifiers to
+original names, checked against the tool's schema. Pure; reports all faults at once."""
 
 from collections.abc import Sequence
 from itertools import islice
@@ -13,21 +13,21 @@ from mcpgate.catalog.tools import Tool
 from mcpgate.catalog.validation import Document, Fault, Steps
 
 _MAX_FAULTS = 20
-"""Of names; of values the validator says fewer."""
+"""Faults in names; for values the validator reports fewer."""
 _MAX_GUESSED = 3
-"""Unknown names for which the nearest is looked for."""
+"""Unknown names for which the nearest is suggested."""
 _DRAFTS = (("draft-04", 4), ("draft-03", None), ("draft-06", 6), ("draft-07", 7), ("2019-09", 2019))
 _UNDECLARED: tuple[int | None, ...] = (2020, 7, 4)
-"""What a schema without `$schema` is: what MCP says it is, or what it makes sense as."""
+"""The drafts to try for a schema without `$schema`: the one that MCP names, then older ones."""
 
 
 class ArgumentFault(ValueError):
-    """The arguments do not fit; the message says each fault."""
+    """The arguments do not fit; the message lists every fault."""
 
 
 def bind(tool: Tool, positional: Sequence[Any], named: dict[str, Any]) -> dict[str, Any]:
-    """The arguments by original name. Raises ArgumentFault for what Python would call a TypeError: unknown,
-    missing, doubled or too many."""
+    """The arguments by original name. Raises ArgumentFault for what Python would call a TypeError: arguments that are
+    unknown, missing, duplicate or too many."""
     parameters = tool.parameters
     faults: list[str] = []
     guesses = _MAX_GUESSED
@@ -56,7 +56,7 @@ def bind(tool: Tool, positional: Sequence[Any], named: dict[str, Any]) -> dict[s
             faults.append(f"argument {brief(ident)} is missing")
     if faults:
         raise ArgumentFault("; ".join(sorted(faults, key=_unknown_first)))
-    # A model writes `x=None` for "not given"; servers refuse null where the schema does not allow it.
+    # A model writes `x=None` for "not given"; servers reject null if the schema does not allow it.
     if None not in arguments.values():
         return arguments
     steps = Steps()
@@ -64,8 +64,8 @@ def bind(tool: Tool, positional: Sequence[Any], named: dict[str, Any]) -> dict[s
 
 
 def check(tool: Tool, arguments: dict[str, Any], steps: Steps | None = None) -> None:
-    """Check against the tool's JSON Schema, in a bounded number of steps; what they do not suffice for is for the
-    server to judge. A schema that is itself broken, or too large, checks nothing. Raises ArgumentFault."""
+    """Check against the tool's JSON Schema, in a bounded number of steps; what they do not cover is left to the
+    server. A schema that is itself broken or too large checks nothing. Raises ArgumentFault."""
     document = _document(tool)
     if document is not None and (faults := document.judge(arguments, steps)):
         raise ArgumentFault("; ".join(map(_say, faults)))
@@ -85,7 +85,7 @@ _DOCUMENTS: WeakKeyDictionary[Tool, Document | None] = WeakKeyDictionary()
 
 
 def _document(tool: Tool) -> Document | None:
-    """The tool's schema, ready to judge; None where it judges nothing."""
+    """The tool's schema, ready to validate; None if it validates nothing."""
     if tool not in _DOCUMENTS:
         document, schema = None, tool.input_schema
         if isinstance(schema, dict) and schema:
@@ -99,7 +99,7 @@ def _document(tool: Tool) -> Document | None:
 
 
 def _understood(schema: dict[str, Any]) -> tuple[int | None, str | None]:
-    """The draft in which a schema makes sense, else the first that comes into question and what is wrong. Raises
+    """The first draft in which a schema is valid; else the first that was tried, and what is wrong. Raises
     TooLarge."""
     declared = schema.get("$schema")
     drafts = _UNDECLARED
@@ -122,9 +122,9 @@ def _say(fault: Fault) -> str:
 
 
 def _is_whole(tool: Tool, value: dict[str, Any]) -> bool:
-    """Whether one positional dict is meant as all the arguments: `tool({"path": …})`."""
+    """Whether one positional dict is meant as all arguments: `tool({"path": …})`."""
     if not value:
-        return not tool.parameters  # `tool({})` of a tool without parameters
+        return not tool.parameters  # `tool({})` for a tool without parameters
     known = tool.properties.keys() | tool.parameters.keys()
     return value.keys() <= known and tool.required <= {tool.parameters.get(k, k) for k in value}
 

@@ -1,13 +1,13 @@
-"""Values of any size as a few characters, in as few steps. Pure."""
+"""Values of any size as a few characters, in equally few steps. Pure."""
 
 from typing import Any
 
 _LONGEST_INT = 400
-"""Bits; Python needs quadratic time to write longer integers, and refuses to from 4,300 digits on."""
+"""Bits; Python takes quadratic time to write longer integers, and refuses to from 4,300 digits up."""
 
 
 def brief(value: Any, room: int = 60) -> str:
-    """As `repr`, cut to `room` characters. Only what is shown is looked at."""
+    """As `repr`, cut to `room` characters. Reads only what it shows."""
     parts: list[str] = []
     _write(value, room + 1, parts, 0)
     text = "".join(parts)
@@ -15,7 +15,7 @@ def brief(value: Any, room: int = 60) -> str:
 
 
 def _write(value: Any, room: int, parts: list[str], depth: int) -> int:
-    """Adds to `parts` until the room is used up; returns what is left of it."""
+    """Adds to `parts` until the room is used up; returns the room left."""
     kind = type(value)
     if room <= 0:
         return room

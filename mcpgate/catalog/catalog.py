@@ -21,7 +21,7 @@ _LONGEST = 2_000
 """Characters of a name that can be asked for."""
 _COMPARED = 200
 _MOST_COMPARED = 5000
-"""Characters of a name, and names, among which the nearest is looked for."""
+"""Limits of the search for the nearest name: characters of each name, and names."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +33,7 @@ class ServerListing:
     about: str = ""
     """What the server is for."""
     trouble: str = ""
-    """Why its tools cannot be called just now; empty when they can."""
+    """Why its tools cannot be called now; empty if they can."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,7 +49,7 @@ class Server:
 
     @cached_property
     def accepted(self) -> dict[str, Tool]:
-        """Every spelling of a tool that is accepted: identifier, then original name, then without case."""
+        """Every accepted spelling of a tool: its identifier, its original name, or the name in lower case."""
         table = {tool.ident: tool for tool in self.tools}
         for tool in self.tools:
             table.setdefault(tool.name, tool)
@@ -59,19 +59,19 @@ class Server:
 
     @cached_property
     def shared_sentences(self) -> frozenset[str]:
-        """What most of its tools say of themselves, and lists need not repeat."""
+        """Sentences that most of its tools' descriptions share, which lists need not repeat."""
         return shared_sentences(self.tools)
 
 
 class Catalog:
-    """An immutable snapshot. Building it is cheap; the search index is made when first asked for."""
+    """An immutable snapshot. Cheap to build; the search index is built on first use."""
 
     def __init__(self, servers: Iterable[Server] = ()) -> None:
         self.servers = tuple(servers)
         self._whole: Catalog | None = None
-        """What this one is a part of: it has the search index."""
+        """The catalog of which this is a part: it has the search index."""
         self._among: frozenset[int] | None = None
-        """Which of the whole's tools are here, by `id()`."""
+        """The `id()` of each of the whole's tools that is in this part."""
         self._by_name = {server.ident: server for server in self.servers}
         for server in self.servers:
             self._by_name.setdefault(server.name, server)
@@ -80,8 +80,8 @@ class Catalog:
 
     @classmethod
     def build(cls, listings: Sequence[ServerListing], previous: "Catalog | None" = None) -> "Catalog":
-        """The snapshot of these listings. Tools that did not change are taken over from `previous`, with what
-        has been worked out about them."""
+        """The snapshot of these listings. Unchanged tools are reused from `previous`, with what was computed
+        for them."""
         idents = server_identifiers(listing.name for listing in listings)
         known = {id(t.raw): t for s in (previous.servers if previous else ()) for t in s.tools}
         servers = []
@@ -111,12 +111,12 @@ class Catalog:
         return SearchIndex(self.tools) if self._whole is None else self._whole.index
 
     def search(self, query: str, limit: int, server: str | None = None) -> list[Tool]:
-        """The tools that answer a request in words best."""
+        """The tools that best match a request in words."""
         return self.index.search(query, limit, server, self._among)
 
     def limited_to(self, allowed: Callable[[Tool], bool]) -> "Catalog":
         """The same catalog without the tools that are not allowed, and without servers that have none left; names
-        and search stay as they are."""
+        and search stay the same."""
         servers = []
         for server in self.servers:
             tools = tuple(tool for tool in server.tools if allowed(tool))
@@ -128,7 +128,7 @@ class Catalog:
         return limited
 
     def withholds(self, name: str) -> bool:
-        """Whether a server or a tool of this name was left out of this catalog."""
+        """Whether a server or a tool with this name was left out of this catalog."""
         if self._whole is None or name in self._by_name:
             return False
         if self._whole.find_server(name) is not None:
@@ -153,7 +153,7 @@ class Catalog:
         return server
 
     def get_tool(self, name: str) -> Tool:
-        """By `server.tool` in any accepted spelling, `server__tool`, or the bare name where only one server has
+        """By `server.tool` in any accepted spelling, `server__tool`, or the bare name if only one server has
         it. Raises UnknownTool with the nearest names."""
         whole, name = name, name[:_LONGEST]
         if whole != name:
@@ -163,7 +163,7 @@ class Catalog:
             server = self.find_server(head) if found else None
             if server is not None and (tool := server.accepted.get(rest) or server.accepted.get(rest.lower())):
                 return tool
-        for server in self.servers:  # a server's own name may hold the separator
+        for server in self.servers:  # a server's own name may contain the separator
             for spelling in (server.name, server.ident):
                 if name.startswith(spelling):
                     rest = name[len(spelling) :]
@@ -197,8 +197,8 @@ def _tool(server: str, server_ident: str, ident: str, raw: dict[str, Any], known
 
 
 def nearest(word: str, candidates: Iterable[str], limit: int = 3, cutoff: int = 60) -> list[str]:
-    """The most similar candidates, best first, if any is similar at all. Of words and candidates of any length and
-    number, the beginning is compared."""
+    """The most similar candidates, best first; none if none is similar. Compares only the beginning of long words,
+    and only the first of many candidates."""
     from rapidfuzz import fuzz, process  # as in search.py
 
     table = {candidate[:_COMPARED].lower(): candidate for candidate in islice(candidates, _MOST_COMPARED)}

@@ -1,5 +1,5 @@
-"""What a schema of each draft may be made of: which keyword holds a schema, which a number. Said as tables, so that
-looking at a schema takes one step a part, whoever wrote it. Draft 3 is not known here; its schemas are not judged."""
+"""What a schema of each draft may contain: which keyword holds a schema, which a number. As tables, so that checking a
+schema takes one step per part, whoever wrote it. Draft 3 is not supported; its schemas are not checked."""
 
 import re
 from collections.abc import Callable, Iterator
@@ -8,17 +8,17 @@ from typing import Any
 from mcpgate.catalog.brief import brief
 
 MAX_PARTS = 50_000
-"""Schemas, keywords and names of one schema that are looked at."""
+"""Schemas, keywords and names in one schema that are checked."""
 
 Check = Callable[[Any], str]
 """What is wrong with a keyword's value; empty if nothing is."""
 Path = tuple[Any, str] | None
-"""Where a part of a schema stands: where the part stands that it is in, and its name there."""
+"""Where a part of a schema is: the path of the part that contains it, and its name there."""
 TYPES = ("array", "boolean", "integer", "null", "number", "object", "string")
 
 
 class TooLarge(Exception):
-    """More parts than are looked at."""
+    """The schema has more parts than are checked."""
 
 
 def fault_in(schema: Any, draft: int) -> str | None:
@@ -49,7 +49,7 @@ def fault_in(schema: Any, draft: int) -> str | None:
 
 
 def subschemas(schema: Any, draft: int) -> Iterator[dict[str, Any]]:
-    """The schema and all in it that are objects, the first MAX_PARTS of them."""
+    """The schema and all objects in it, up to MAX_PARTS."""
     table, left = _TABLES[draft], MAX_PARTS
     waiting = [schema]
     while waiting and left > 0:
@@ -66,7 +66,7 @@ def subschemas(schema: Any, draft: int) -> Iterator[dict[str, Any]]:
 
 
 def _schemas_in(kind: str, keyword: str, value: Any, draft: int) -> Iterator[tuple[str, Any]]:
-    """Where they stand, and the schemas."""
+    """The schemas in a keyword's value, each after its place."""
     if isinstance(value, (list, dict)) and len(value) > MAX_PARTS:
         raise TooLarge
     if kind == "schema" or (kind == "items" and not isinstance(value, list)):
@@ -92,7 +92,7 @@ def _plain(keyword: str) -> str:
     return keyword.removeprefix("exclusive").lower()
 
 
-# --- what a value can be
+# --- checks of keywords' values
 
 
 def _is(value: Any, kind: str) -> bool:
@@ -150,7 +150,7 @@ def _items(value: Any) -> str:
 
 
 def _dependencies(value: Any) -> str:
-    """Of names or of schemas."""
+    """Lists of names, or schemas."""
     return _of("object")(value) or _each_names([names for names in value.values() if isinstance(names, list)])
 
 
@@ -185,7 +185,7 @@ _HOLDERS: dict[str, Check] = {
     "named": _of("object"),
     "dependencies": _dependencies,
 }
-"""What is asked of the values of keywords that hold schemas, besides that those are schemas."""
+"""Checks of the values of keywords that hold schemas, in addition to checking those schemas."""
 
 _COUNTS = ("maxLength", "minLength", "maxItems", "minItems", "maxProperties", "minProperties")
 Table = dict[str, str | Check]

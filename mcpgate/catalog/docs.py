@@ -1,4 +1,4 @@
-"""Long-form pages about servers and tools. Pure: what has to be fetched is given."""
+"""Long-form pages about servers and tools. Pure: the caller fetches what they need."""
 
 import platform
 from itertools import islice
@@ -29,7 +29,7 @@ def server_page(
     if server.ident != server.name:
         lines.append(f"(configured as {brief(server.name, 200)})")
     if server.trouble:
-        lines.append(f"Not usable now: {server.trouble}")
+        lines.append(f"Unavailable: {server.trouble}")
     if instructions:
         lines += ["", visible(instructions[:_MAX_INSTRUCTIONS].strip(), lines=True)]
     if server.tools:
@@ -63,7 +63,7 @@ def tool_page(tool: Tool, observed: Any) -> str:
 
 
 def index_page(catalog: Catalog) -> str:
-    """What there is to read."""
+    """The list of topics."""
     lines = ["Topics: sandbox (what code can use), a server, or server.tool.", ""]
     for server in catalog.servers:
         lines.append(f"{server.ident} ({len(server.tools)} tools){': ' + server.about if server.about else ''}")
@@ -74,7 +74,7 @@ _ABOUT_ENGINES = {
     "wasm": "CPython 3.14 in WebAssembly.",
     "restricted": (
         f"RestrictedPython on CPython {platform.python_version()}: only the names below can be imported from modules, "
-        "and of asyncio gather, tasks, timeouts, locks and queues. Not here: except*, metaclasses, exec, eval, "
+        "and of asyncio gather, tasks, timeouts, locks and queues. Not supported: except*, metaclasses, exec, eval, "
         "compile, locals(), special attributes such as __dict__ of what the code did not define itself, special "
         "methods beyond operators, containers, iteration, calls, context managers and __init__."
     ),
@@ -82,7 +82,7 @@ _ABOUT_ENGINES = {
 
 
 def sandbox_page(engine: str, available: list[str], missing: list[str], limits: dict[str, object]) -> str:
-    """What code can use inside the sandbox; the lists are the guest's own."""
+    """What code can use inside the sandbox; the lists come from the guest."""
     shown = ", ".join(f"{name}={value}" for name, value in limits.items())
     return f"""# The sandbox
 {_ABOUT_ENGINES.get(engine, "Python.")} Every execution starts fresh; session="name" keeps variables between executions.
@@ -90,27 +90,27 @@ No files, no network, no processes, no environment: the servers' tools are the o
 
 ## Tools
 Every server is a global: files.read_text_file(path="a.txt"), positional or named arguments.
-With or without await, both mean the same: x = files.read(...), x = await files.read(...).
+await is optional: x = files.read(...) and x = await files.read(...) mean the same.
 In parallel: a, b = await asyncio.gather(files.read(...), docs.search(...)); create_task, TaskGroup and
 as_completed work too. Without await, calls run one after the other.
 Results are Python values: dicts, lists, numbers, or str. dir(files) lists tools; files["odd-name"](...) takes
 original names. A failing tool raises ToolError (.server .tool .message .data); wrong arguments raise
 ArgumentError, a ToolError, before anything is called.
 
-## What leaves
-What is printed, and the value of `return` or of a final expression; nothing else. Long values are shortened and
+## Output
+Only what is printed, and the value of `return` or of a final expression. Long values are shortened and
 kept: load("r7") gives the whole one in a later execution. Images and blobs are handles: .bytes(), .text(), .size,
-.mime_type; return one (or a list of them) to see it as MCP content; pass one as an argument to hand on its data.
+.mime_type; return one (or a list of them) to see it as MCP content; pass one as an argument to send its data.
 
 ## Limits of one execution
 {shown}
 timeout_s counts the code's own time, tool_wait_s its waiting for tools; execute_code(timeout_s=…) lowers both.
-time.sleep and asyncio.sleep work. There are no threads: a ThreadPoolExecutor does its work one after the other, so
+time.sleep and asyncio.sleep work. There are no threads: a ThreadPoolExecutor runs its tasks one by one, so
 use asyncio.gather for parallel calls. Subprocesses do not work.
 
 ## Modules
-Here: {", ".join(available)}
-Not here: {", ".join(missing)}; nothing from PyPI."""
+Available: {", ".join(available)}
+Missing: {", ".join(missing)}; nothing from PyPI."""
 
 
 def _names(server: Server) -> str:

@@ -1,8 +1,8 @@
-"""What is known of upstreams beyond the moment: the shapes of what their tools returned, and the tools they
-had when last seen, so that a gateway that has just started is not an empty one.
+"""What is remembered about upstreams across restarts: the shapes of what their tools returned, and the tools they
+had when last seen, so that a gateway that has just started is not empty.
 
-What one caller's results had is not told to others: a key is shown to all only once the results of two different
-callers had it, and until then to the one whose results had it. Keys can be data, as in `{"alice": …, "bob": …}`."""
+One caller's results are not revealed to others: a key is shown to all only after the results of two different
+callers had it, and until then only to the first of them. Keys can be data, as in `{"alice": …, "bob": …}`."""
 
 import hashlib
 import time
@@ -18,17 +18,17 @@ from mcpgate.catalog.tools import Tool
 LOCAL = "local"
 """The owner of results where callers have no keys."""
 _UNKNOWN = ""
-"""The owner of what an earlier version kept, which did not say whose it was. Shown to LOCAL only."""
+"""The owner of what an earlier version stored without an owner. Shown to LOCAL only."""
 _SETTLED_AFTER = 20
 _THEN_EVERY = 25
-"""After this many results of a caller without news only every 25th is looked at."""
+"""After this many results of a caller with nothing new, only every 25th is examined."""
 _MOST_TOOLS = 10_000
 _MOST_CALLERS = 20_000
-"""Tools whose shapes are held; callers of tools that are counted."""
+"""Tools whose shapes are held; pairs of tool and caller whose results are counted."""
 
 
 class LearnedStore(Protocol):
-    """Where it is kept. Implementations: stores/sqlite.py."""
+    """Where it is stored. Implementation: stores/sqlite/learned.py."""
 
     def load(self, kind: str) -> dict[str, bytes]: ...
 
@@ -36,15 +36,15 @@ class LearnedStore(Protocol):
 
 
 class _Learned:
-    """The shape of one tool's results, and whose keys are not for all."""
+    """The shape of one tool's results, and the owners of keys that are not shown to all."""
 
     def __init__(self, shape: Shape | None = None, owners: dict[Path, str] | None = None) -> None:
         self.shape = shape
         self.owners = owners or {}
-        """Where a key stands → the only caller whose results had it. Keys that are not here are for all."""
+        """A key's place → the only caller whose results had it. Other keys are shown to all."""
 
     def learn(self, value: Any, owner: str) -> bool:
-        """Take a result into account. Whether there was news in it."""
+        """Take a result into account. Returns whether it contained anything new."""
         new = shape_of(value)
         after = within(merge(self.shape, new) or {})
         known = set(keys_of(self.shape or {}))
@@ -74,7 +74,7 @@ class _Learned:
 
 
 def _learned(row: Any) -> _Learned | None:
-    """What was kept of a tool. Rows of earlier versions are the shape alone."""
+    """What was stored about a tool. Rows of earlier versions hold only the shape."""
     if not isinstance(row, dict):
         return None
     shape, owners = row.get("shape"), row.get("owners")
@@ -84,7 +84,7 @@ def _learned(row: Any) -> _Learned | None:
         within(shape)
         return _Learned(shape, {str(path): str(whose) for path, whose in owners.items()})
     except (AttributeError, TypeError, RecursionError):
-        return None  # no shape
+        return None  # not a shape
 
 
 class Memory:
@@ -100,13 +100,13 @@ class Memory:
         self._places: dict[str, str] = {}
 
     def observed(self, tool: Tool, owner: str = LOCAL) -> Shape | None:
-        """The schema of what the tool has returned so far, as far as `owner` (the id of a virtual key) may see it;
+        """The schema of what the tool has returned so far, limited to what `owner` (the id of a virtual key) may see;
         None if the tool was never called."""
         learned = self._shapes.get(self._key(tool))
         return learned.seen_by(owner) if learned is not None else None
 
     def learn(self, tool: Tool, value: Any, owner: str = LOCAL) -> None:
-        """Take a result of `owner` into account. Keeps types and keys, never values."""
+        """Take a result of `owner` into account. Stores types and keys, never values."""
         if tool.value_schema is not None:
             return
         key = self._key(tool)
@@ -123,7 +123,7 @@ class Memory:
             self._quiet[key, owner] = 0
 
     def place(self, server: str, address: Sequence[str]) -> None:
-        """Tell where a server of this name is found: another program under the same name has other shapes."""
+        """Set the address of a server: a different program with the same name has other shapes."""
         self._places[server] = hashlib.sha256("\0".join(address).encode()).hexdigest()[:16]
 
     def remember_tools(self, server: str, tools: Sequence[dict[str, Any]]) -> None:
@@ -139,14 +139,14 @@ class Memory:
         return [tool for tool in found if isinstance(tool, dict)] if isinstance(found, list) else []
 
     def flush(self) -> None:
-        """Write what is new."""
+        """Store what is new."""
         dirty, self._dirty = self._dirty, set()
         if dirty:
             held = ((key, self._shapes.get(key)) for key in dirty)
             self._keep.save("shape", [(key, learned.to_row()) for key, learned in held if learned is not None])
 
     def probe(self) -> str:
-        """Whether what is written can be read back: empty if so, else what is wrong."""
+        """Check that what is written can be read back: empty if so, else the error."""
         stamp = str(time.time_ns()).encode()
         self._keep.save("probe", [("last", stamp)])
         return "" if self._keep.load("probe").get("last") == stamp else "what was written could not be read back"
@@ -159,7 +159,7 @@ class Memory:
 
 
 def _parsed(value: bytes) -> Any:
-    """What was kept; None where the file was damaged."""
+    """A stored value; None if the file was damaged."""
     try:
         return jsontext.loads(value)
     except ValueError:

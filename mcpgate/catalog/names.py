@@ -1,5 +1,5 @@
-"""Names of servers, tools and parameters as Python identifiers. Pure; the same input gives the same names,
-in whatever order it comes."""
+"""Names of servers, tools and parameters as Python identifiers. Pure; the same input gives the same names
+in any order."""
 
 import builtins
 import keyword
@@ -10,17 +10,17 @@ from collections.abc import Iterable
 _SERVER_TAKEN = frozenset(dir(builtins)) | {"asyncio", "json", "load", "ToolError", "ArgumentError", "self"}
 """What a server's global must not hide."""
 _MAX_NAME = 200
-"""Characters; of longer names the beginning becomes the identifier."""
+"""Characters; longer names are cut."""
 
 
 def identifiers(names: Iterable[str], taken: frozenset[str] = frozenset()) -> dict[str, str]:
-    """Original name → identifier. A name that is an identifier already keeps it; of others that would clash,
+    """Original name → identifier. A name that already is an identifier stays; of others that would clash,
     the first in alphabetical order gets the plain form and the rest `_2`, `_3`, …"""
     ordered = sorted(set(names))
     result = {name: name for name in ordered if len(name) <= _MAX_NAME and _is_free(name, taken)}
     used = set(result.values()) | taken
     numbers: dict[str, int] = {}
-    """What each base has been counted up to. What is used stays so, so no number need be tried twice."""
+    """The last number tried for each base. Used names stay used, so no number is tried twice."""
     for name in ordered:
         if name in result:
             continue
@@ -47,7 +47,7 @@ def server_identifiers(names: Iterable[str]) -> dict[str, str]:
 
 def clashes(names: Iterable[str]) -> list[tuple[str, ...]]:
     """The names of servers that would become the same identifier. Numbers could tell them apart, but then a server
-    that is added later could take the identifier of one that was there, and with it what was granted to it."""
+    added later could take an existing server's identifier, and with it what was granted to it."""
     groups: dict[str, list[str]] = {}
     for name in sorted(set(names)):
         groups.setdefault(server_identifiers([name])[name], []).append(name)
@@ -55,9 +55,9 @@ def clashes(names: Iterable[str]) -> list[tuple[str, ...]]:
 
 
 def to_identifier(name: str) -> str:
-    """The name with everything else than letters, digits and `_` made `_`; keywords get a `_` behind. A number behind
-    it makes another identifier of it."""
-    # NFKC: Python reads identifiers so; `ﬁle` in code arrives as `file`.
+    """The name with everything but letters, digits and `_` replaced by `_`; keywords get a `_` appended. With a number
+    appended it is still an identifier."""
+    # NFKC, as Python normalizes identifiers: `ﬁle` in code arrives as `file`.
     text = re.sub(r"\W", "_", unicodedata.normalize("NFKC", name[:_MAX_NAME]))
     if not f"x{text}".isidentifier() or unicodedata.normalize("NFKC", text) != text:
         text = re.sub(r"[^A-Za-z0-9_]", "_", text)

@@ -1,6 +1,6 @@
-"""`pattern` of JSON Schema, in time that grows with the text and no faster. Python's `re` can need for ever for forty
-letters and cannot be interrupted; here a pattern is rewritten for Rust's engine (it comes with pydantic-core), after a
-look at how large it is. What the two dialects in use, ECMA-262 and Python's, read differently is not judged."""
+"""JSON Schema's `pattern`, matched in linear time. Python's `re` can run practically forever on forty letters, and
+cannot be interrupted; here a pattern is rewritten for Rust's engine (it comes with pydantic-core), after a check of its
+size. What the two dialects in use, ECMA-262 and Python's, read differently is not judged."""
 
 import re
 from collections.abc import Callable
@@ -11,12 +11,12 @@ from pydantic_core import SchemaError, SchemaValidator, core_schema
 MAX_PATTERN = 1000
 MAX_STATES = 15_000
 MAX_TEXT = 100_000
-"""Characters, states after repetitions are written out, characters: over them nothing is judged."""
+"""Characters, states after repetitions are expanded, characters: beyond these nothing is judged."""
 _MAX_COMPILED = 100
-"""Patterns that are kept; each may take a megabyte."""
+"""Cached patterns; each may take a megabyte."""
 _COMPILED: dict[str, "Pattern | None"] = {}
 _WIDE = 12
-"""What one `.` or `[^…]` costs to compile, in plain letters: it stands for several ranges of UTF-8."""
+"""The cost of compiling one `.` or `[^…]`, in plain letters: it expands to several ranges of UTF-8."""
 _MAX_GROUPS = 50
 
 _SETS = {"d": "0-9", "w": "0-9A-Za-z_", "s": r"\t\n\x0b\x0c\r "}
@@ -26,38 +26,38 @@ _REPEAT = re.compile(r"\{(\d{1,6})(,(\d{0,6}))?\}")
 _NO_LEAST = re.compile(r",\d*\}")
 _GROUP = re.compile(r"\?(?::|P?<[A-Za-z_][A-Za-z0-9_]{0,30}>)")
 _SEPARATORS = re.compile(r"[\x1c-\x1f]")
-"""Of `\\s` to Python alone."""
+"""Part of `\\s` only in Python."""
 _FLAGS = re.compile(r"\(\?[ims]{1,3}\)")
 
 
 class Pattern(NamedTuple):
-    """A pattern, ready for texts."""
+    """A compiled pattern."""
 
     validator: SchemaValidator
     states: int
-    """A text of n characters costs at most about states × n."""
+    """Matching n characters costs at most about states × n."""
     ascii_only: bool
-    """Whether it says `\\w` or the like, which mean ASCII to one dialect and Unicode to the other."""
+    """Whether it uses `\\w` or the like, which are ASCII in one dialect and Unicode in the other."""
 
     def matches(self, text: str) -> bool | None:
-        """Whether it is found in the text. None where dialects differ, or the text is too long."""
+        """Whether it is found in the text. None if the dialects differ, or the text is too long."""
         if len(text) > MAX_TEXT or (self.ascii_only and not (text.isascii() and not _SEPARATORS.search(text))):
             return None
         found = self.validator.isinstance_python(text)
         if text.endswith("\n") and self.validator.isinstance_python(text[:-1]) is not found:
-            return None  # Python's `$` looks past a last newline
+            return None  # Python's `$` also matches before a final newline
         if not found and not text.isascii() and not _is_unicode(text):
             return None
         return found
 
 
 class _NotJudged(Exception):
-    """The pattern is too large, or dialects differ about it."""
+    """The pattern is too large, or the dialects differ about it."""
 
 
 def compiled(pattern: str, take: Callable[[int], None] = lambda steps: None) -> Pattern | None:
-    """None for what is not judged. `take` is told what a pattern costs that was not met lately, in letters compiled,
-    before it is compiled; it may raise."""
+    """None for what is not judged. Before a pattern that is not cached is compiled, `take` is called with its cost in
+    letters; it may raise."""
     if len(pattern) > MAX_PATTERN:
         return None
     if pattern in _COMPILED:
@@ -75,7 +75,7 @@ def compiled(pattern: str, take: Callable[[int], None] = lambda steps: None) -> 
             validator = SchemaValidator(core_schema.str_schema(pattern=text, regex_engine="rust-regex"))
             ready = Pattern(validator, reader.states, reader.ascii_only)
         except SchemaError:
-            pass  # ranges that end before they begin, and the like
+            pass  # such as ranges that end before they begin
     while len(_COMPILED) >= _MAX_COMPILED:
         del _COMPILED[next(iter(_COMPILED))]
     _COMPILED[pattern] = ready
@@ -89,7 +89,7 @@ class _Reader:
         self._pattern, self._at = pattern, 0
         self.ascii_only = False
         self.states = self.weight = 0
-        """What it costs to match a character, and to compile; a letter is 1."""
+        """The cost of matching a character, and of compiling; a letter is 1."""
 
     def read(self) -> str:
         written = []
@@ -97,7 +97,7 @@ class _Reader:
             written.append(flags[0])
             self._at, self.ascii_only = flags.end(), True
         sizes = [(1, 1)]
-        """What each open group has come to, the outermost first: states and weight."""
+        """States and weight of each open group so far, the outermost first."""
         outer: list[tuple[int, int]] = []
         while self._at < len(self._pattern):
             char = self._take()
@@ -105,7 +105,7 @@ class _Reader:
                 if (group := _GROUP.match(self._pattern, self._at)) is not None:
                     self._at = group.end()
                 elif self._pattern.startswith("?", self._at):
-                    raise _NotJudged  # looks ahead or behind, or sets flags
+                    raise _NotJudged  # lookaround or flags
                 written.append("(?:")
                 outer.append(sizes.pop())
                 sizes.append((1, 1))
@@ -122,7 +122,7 @@ class _Reader:
                 sizes[-1] = (sizes[-1][0] + 1, sizes[-1][1] + 1)
                 continue
             elif char in "*+?":
-                raise _NotJudged  # of nothing, or possessive
+                raise _NotJudged  # repeats nothing, or is possessive
             else:
                 text, weight = self._atom(char)
                 written.append(text)
@@ -152,13 +152,13 @@ class _Reader:
             return self._class()
         if char != "\\":
             if char == "{" and _NO_LEAST.match(self._pattern, self._at):
-                raise _NotJudged  # a repetition to Python, letters to others
+                raise _NotJudged  # a repetition in Python, letters elsewhere
             return _escaped(char), 1
         text, is_set = self._escape(in_class=False)
         return (f"[{text}]", _WIDE if text.startswith("^") else 1) if is_set else (text, 1)
 
     def _escape(self, in_class: bool) -> tuple[str, bool]:
-        """What stands behind a backslash, and whether it is a set of characters."""
+        """What follows a backslash, and whether it is a set of characters."""
         char = self._take()
         if char.lower() in _SETS:
             self.ascii_only = True
@@ -183,11 +183,11 @@ class _Reader:
         return _escaped(char), False
 
     def _class(self) -> tuple[str, int]:
-        """`[…]`, with everything in it escaped that is not a range or a set."""
+        """`[…]`, with everything but ranges and sets escaped."""
         inverted = self._pattern.startswith("^", self._at)
         self._at += inverted
         if self._pattern.startswith("]", self._at):
-            raise _NotJudged  # a letter to one, the end to the other
+            raise _NotJudged  # a letter in one dialect, the end in the other
         items: list[str] = []
         wide = inverted
         while (char := self._take()) != "]":
@@ -205,7 +205,7 @@ class _Reader:
         return f"[{'^' if inverted else ''}{''.join(items)}]", _WIDE if wide else 1 + len(items) // 4
 
     def _repeat(self) -> tuple[str, int]:
-        """The quantifier that stands here, if any, and how many times it writes its atom out."""
+        """The quantifier here, if any, and how many times it repeats its atom."""
         if (repeat := _REPEAT.match(self._pattern, self._at)) is not None:
             self._at = repeat.end()
             least, most = int(repeat[1]), int(repeat[3]) if repeat[3] else None
@@ -234,5 +234,5 @@ def _is_unicode(text: str) -> bool:
     try:
         text.encode()
     except UnicodeEncodeError:
-        return False  # a lone surrogate, which no Rust string can hold
+        return False  # a lone surrogate, which a Rust string cannot hold
     return True

@@ -1,5 +1,5 @@
 """Ranked search over tools: BM25 over name, server, parameters and description, tolerant of word forms,
-synonyms and typing errors. Pure and immutable: one index a snapshot.
+synonyms and typos. Pure and immutable: one index per snapshot.
 
 BM25: Robertson & Zaragoza, "The Probabilistic Relevance Framework", 2009; term frequencies are weighted by
 field before saturation (BM25F). Figures are in benchmarks/discovery/.
@@ -17,8 +17,8 @@ from mcpgate.catalog.tools import Tool
 
 _K1, _B = 1.5, 0.75
 _NAME, _SERVER, _PARAMETER, _FIRST, _REST = 1.3, 2.5, 0.3, 1.0, 0.45
-"""Weights of a word in the name, the server's name, a parameter's name, the first sentence, the rest; found by
-random search on every second request of benchmarks/discovery, and they hold on the others."""
+"""Weights of a word in the name, the server's name, a parameter's name, the first sentence, the rest; found by random
+search on half of the requests of benchmarks/discovery, and confirmed on the other half."""
 _SYNONYM = 0.55
 _MAX_QUERY = 1_000
 _MAX_QUERY_WORDS = 32
@@ -32,7 +32,7 @@ _MAX_VOCABULARY = 100_000
 _MAX_PREFIXED = 50
 """Words of a request that may be typing errors, words that they are compared with, and words that begin alike."""
 _MAX_WORDS = 160
-"""Words of one description that count; some servers ship whole manuals."""
+"""Words indexed per description; some servers ship whole manuals."""
 
 _STOP = frozenset(
     (
@@ -95,7 +95,7 @@ _GROUPS = (
     "join combine merge concat",
     "task todo",
 )
-"""Words that users and tools use for one another; each line is a group."""
+"""Words that users and tools use interchangeably; each line is a group."""
 
 
 class SearchIndex:
@@ -149,8 +149,8 @@ class SearchIndex:
                 matched[number] += weight_of_word
         asked = frozenset(wanted)
         for number in scores:
-            # Tools that answer more of the request come before ones that repeat one word of it, and a name that
-            # is wholly in the request is a strong sign.
+            # Tools that match more of the request rank above ones that repeat one word of it, and a name that is
+            # entirely in the request is a strong signal.
             scores[number] *= 0.4 + 0.6 * matched[number] / (total or 1.0)
             name = self._names[number]
             scores[number] *= 1 + 0.5 * len(name & asked) / (len(name) or 1)

@@ -1,5 +1,5 @@
-"""The shape of what a tool really returned, as a JSON Schema of types and keys. Keeps no values. Pure, and bounded: of
-large results a part is looked at."""
+"""The shape of what a tool actually returned, as a JSON Schema of types and keys. Keeps no values. Pure, and bounded:
+only a part of a large result is examined."""
 
 from collections.abc import Container, Iterator
 from itertools import islice
@@ -9,11 +9,11 @@ _MAX_KEYS = 60
 _MAX_DEPTH = 8
 _SAMPLE = 20
 _MAX_PARTS = 2_000
-"""Parts of one value that are looked at, and of one shape that are kept."""
+"""Parts of one value that are examined, and of one shape that are kept."""
 
 Shape = dict[str, Any]
 Path = str
-"""Where a key stands: the keys that lead to it, `[]` for the items of a list, `{}` for the values of a table."""
+"""The place of a key: the keys that lead to it, `[]` for the items of a list, `{}` for the values of a table."""
 
 
 def shape_of(value: Any) -> Shape:
@@ -52,7 +52,7 @@ def _shape_of(value: Any, depth: int, left: list[int]) -> Shape:
 
 
 def merge(one: Shape | None, other: Shape | None) -> Shape | None:
-    """What fits both. Keys that only some results have stop being required."""
+    """The shape that fits both. Keys that only one has are not required."""
     if not one or not other or one == other:
         return one or other
     if "anyOf" in one or "anyOf" in other:
@@ -89,7 +89,7 @@ def _union(shapes: list[Shape]) -> Shape:
 
 
 def _looks_like_data(value: dict[Any, Any]) -> bool:
-    """Whether the keys are themselves values (ids, dates, paths), which must not be kept."""
+    """Whether the keys themselves are values (ids, dates, paths), which must not be kept."""
     odd = sum(1 for k in value if len(str(k)) > 40 or not str(k).replace("-", "_").isidentifier())
     return odd * 2 > len(value)
 
@@ -107,7 +107,7 @@ def within(shape: Shape, most: int = _MAX_PARTS) -> Shape:
 
 
 def keys_of(shape: Shape, path: Path = "") -> Iterator[Path]:
-    """Where each key stands that a shape names."""
+    """The place of each key in a shape."""
     for name, inner, place in _inside(shape, path):
         if name is not None:
             yield place
@@ -115,7 +115,7 @@ def keys_of(shape: Shape, path: Path = "") -> Iterator[Path]:
 
 
 def without(shape: Shape, hidden: Container[Path], path: Path = "") -> Shape:
-    """The shape without the keys that stand in these places."""
+    """The shape without the keys in these places."""
     if "anyOf" in shape:
         return {**shape, "anyOf": [without(kind, hidden, path) for kind in shape["anyOf"]]}
     seen = dict(shape)
@@ -133,7 +133,7 @@ def without(shape: Shape, hidden: Container[Path], path: Path = "") -> Shape:
 
 
 def _inside(shape: Shape, path: Path) -> Iterator[tuple[str | None, Shape, Path]]:
-    """The shapes in a shape: the key if they have one, the shape, and where it stands."""
+    """The shapes inside a shape: the key if there is one, the shape, and its place."""
     for kind in shape.get("anyOf", ()):
         yield from _inside(kind, path)
     for name, inner in shape.get("properties", {}).items():

@@ -1,4 +1,4 @@
-"""Tools as Python: a one-line call shape for lists, a full stub for describe. Pure."""
+"""Tools as Python: a one-line call shape for lists, a full stub for describe_tools. Pure."""
 
 import re
 from collections import Counter
@@ -13,9 +13,9 @@ from mcpgate.catalog.types import TypeWriter, comment, default_of
 from mcpgate.telemetry.text import one_line
 
 _SHORT_TYPE = 90
-"""Characters of one type in a one-line shape, at most; a longer object is written by its keys."""
+"""Most characters of one type in a one-line shape; a longer object shows only its keys."""
 _SENTENCE_END = re.compile(r"(?<=[.!?])(?<!e\.g\.)(?<!i\.e\.)\s+|(?<=:)\s+(?=[A-Z])")
-"""Also between a label and its text: "Description: Reads a file." is a label and a sentence."""
+"""Also splits a label from its text: "Description: Reads a file." is a label and a sentence."""
 _EMPTY_WORDS = frozenset(
     words("get gets retrieve retrieves return returns fetch fetches given specified provided a tool")
 )
@@ -43,7 +43,7 @@ def _written(tool: Tool) -> tuple[list[str], list[str]]:
             required.append(f"{ident}: {kind}")
             continue
         default = default_of(schema)
-        # What can be left out need not say that it can be None.
+        # An optional parameter need not say that it can be None.
         optional.append(f"{ident}: {kind.removesuffix(' | None') if default == 'None' else kind} = {default}")
     _WRITTEN[tool] = required, optional
     return required, optional
@@ -71,7 +71,7 @@ def _parameters(tool: Tool, room: int) -> str:
 
 
 def summary(tool: Tool, room: int = 120, shared: Collection[str] = ()) -> str:
-    """What the tool does, in one sentence: the first that is not in `shared`. Empty where that says no more than the
+    """What the tool does, in one sentence: the first that is not in `shared`. Empty if that says no more than the
     tool's name and parameters do."""
     told = [sentence for sentence in _sentences(tool) if sentence not in shared]
     if not told:
@@ -84,19 +84,19 @@ def summary(tool: Tool, room: int = 120, shared: Collection[str] = ()) -> str:
 
 
 def shared_sentences(tools: Iterable[Tool]) -> frozenset[str]:
-    """The sentences that stand in the descriptions of most tools of a server: they tell none from another."""
+    """The sentences found in the descriptions of most tools of a server: they do not tell tools apart."""
     found = [set(_sentences(tool)) for tool in tools]
     counts = Counter(sentence for sentences in found for sentence in sentences)
     return frozenset(sentence for sentence, count in counts.items() if count >= max(3, len(found) / 2))
 
 
 def _sentences(tool: Tool) -> list[str]:
-    # A description may be a manual; its beginning is enough.
+    # A description may be a whole manual; its beginning is enough.
     return _SENTENCE_END.split(" ".join(tool.description[:2000].split()))
 
 
 def stub(tool: Tool, observed: Any = None) -> str:
-    """The whole of a tool as Python source: nested types, then the function with its documentation."""
+    """A whole tool as Python source: nested types, then the function with its documentation."""
     writer = TypeWriter(tool.input_schema, tool.ident)
     lines = []
     for ident, name in tool.parameters.items():
@@ -127,7 +127,7 @@ def stub(tool: Tool, observed: Any = None) -> str:
 def _output(tool: Tool, observed: Any, classes: dict[str, str]) -> tuple[str, TypeWriter, str]:
     declared = tool.value_schema
     schema = declared if declared is not None else observed
-    # The same classes, so that no output's class takes the name of an argument's.
+    # Shares the classes, so that no output class takes the name of an argument class.
     writer = TypeWriter(tool.output_schema if declared is not None else observed, tool.ident, classes=classes)
     if schema is None:
         return "Any", writer, "output type unknown until it is first called"

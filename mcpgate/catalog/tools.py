@@ -1,4 +1,4 @@
-"""One tool of one upstream, as everything else sees it. A frozen value."""
+"""One tool of one upstream, as the rest of the gateway sees it. A frozen value."""
 
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -18,7 +18,7 @@ JsonSchema = dict[str, Any] | bool
 
 @dataclass(frozen=True, eq=False)
 class Tool:
-    """A capability and its qualified name. `raw` is what the server sent, every unknown field included."""
+    """A capability and its qualified name. `raw` is what the server sent, including unknown fields."""
 
     server: str
     """Name in the configuration."""
@@ -41,7 +41,7 @@ class Tool:
 
     @cached_property
     def input_schema(self) -> JsonSchema:
-        """Never fails: what is not a schema at all counts as 'anything'."""
+        """Never fails: anything that is not a schema counts as 'any arguments'."""
         schema = self.raw.get("inputSchema", self.raw.get("input_schema"))
         return schema if isinstance(schema, (dict, bool)) else {}
 
@@ -52,7 +52,7 @@ class Tool:
 
     @cached_property
     def wraps_result(self) -> bool:
-        """Whether the declared output is the SDKs' wrapping of a plain value as {"result": value}."""
+        """Whether the declared output is a plain value that an SDK wrapped as {"result": value}."""
         schema = self.output_schema
         properties = schema.get("properties") if isinstance(schema, dict) else None
         return isinstance(properties, dict) and list(properties) == ["result"]
@@ -60,7 +60,7 @@ class Tool:
     @cached_property
     def value_schema(self) -> JsonSchema | None:
         """The schema of the value that code gets: the declared output, unwrapped. None if none is declared, or
-        nothing but a wrapped text, which may hold JSON."""
+        only a wrapped text, which may hold JSON."""
         schema = self.output_schema
         if not isinstance(schema, dict) or not self.wraps_result:
             return schema
@@ -95,7 +95,7 @@ class Tool:
 
     @cached_property
     def open_ended(self) -> bool:
-        """Whether arguments beyond the declared ones are welcome."""
+        """Whether arguments beyond the declared ones are accepted."""
         schema = self.input_schema
         if not isinstance(schema, dict):
             return True

@@ -46,13 +46,13 @@ _LIMITS = (
 @dataclass
 class TypeWriter:
     """Turns the schemas of one tool into type expressions. With `inline`, objects are written in place as
-    `{a: str, b?: int}`, for one-line shapes; else as TypedDict classes, collected in `classes`."""
+    `{a: str, b?: int}`, for one-line shapes; otherwise as TypedDict classes, collected in `classes`."""
 
     root: Any
     prefix: str
     inline: bool = False
     classes: dict[str, str] = field(default_factory=dict)
-    """Class name → its source, in the order of use."""
+    """Class name → its source, in order of use."""
     notes: list[str] = field(default_factory=list)
     _steps: int = 0
     _chars: int = 0
@@ -66,7 +66,7 @@ class TypeWriter:
     """By `id()`, with the schema, so that no other takes its place."""
 
     def write(self, schema: Any, name: str = "", depth: int = 0) -> str:
-        """The type of `schema`; `name` is where it stands, for naming classes."""
+        """The type of `schema`; `name` is its place, for naming classes."""
         if schema is True or schema == {}:
             return "Any"
         if schema is False:
@@ -147,11 +147,11 @@ class TypeWriter:
         short = ref.rsplit("/", 1)[-1].lstrip("#")[:_MAX_VALUE]
         is_object = isinstance(target, dict) and ("properties" in target or target.get("type") == "object")
         if not self.inline and _is_record(target):
-            # Named before it is written, for it may hold itself.
+            # Named before it is written, because it may contain itself.
             class_ = self._by_ref[ref] = self._reserve(short)
             self._by_ref[ref] = self._typed_dict(target, short, depth, class_)
             return self._by_ref[ref]
-        # A recursive type that is no class has no end; it stops at itself.
+        # A recursive type that is not a class would never end; it stops at itself.
         self._by_ref[ref] = "dict" if is_object else "Any"
         written = self.write(target, name if self.inline else name or short, depth + 1)
         if self.inline:
@@ -211,7 +211,7 @@ class TypeWriter:
         return self.write(merged, name, depth + 1) if merged else "Any"
 
     def _flattened(self, parts: list[Any]) -> list[dict[str, Any]]:
-        """What an allOf is made of, through its $refs and the allOfs in it."""
+        """The parts of an allOf, with its $refs and nested allOfs resolved."""
         found: list[dict[str, Any]] = []
         waiting: list[Any] = parts[_MAX_PARTS - 1 :: -1]
         seen: set[str] = set()
@@ -343,7 +343,7 @@ class TypeWriter:
 
 
 def comment(schema: Any, room: int = 240) -> str:
-    """Description, format, limits and examples of a value, for the comment behind its type."""
+    """Description, format, limits and examples of a value, for the comment after its type."""
     if not isinstance(schema, dict):
         return ""
     parts = []
@@ -369,7 +369,7 @@ def comment(schema: Any, room: int = 240) -> str:
 
 
 def default_of(schema: Any) -> str:
-    """Source of the default value; `...` where a value may be left out but no default is told."""
+    """Source of the default value; `...` for an optional value without a known default."""
     if isinstance(schema, dict) and "default" in schema:
         text = brief(schema["default"], 81)
         if len(text) <= 80 and "\n" not in text:
@@ -394,7 +394,7 @@ def _literal(values: list[Any]) -> str:
 
 
 def _is_record(schema: Any) -> bool:
-    """Whether a schema is an object with known keys and nothing else, which is what a TypedDict can say."""
+    """Whether a schema is an object with known keys and nothing else, which a TypedDict can express."""
     if not isinstance(schema, dict) or not isinstance(schema.get("properties"), dict) or not schema["properties"]:
         return False
     others = ("$ref", "const", "enum", "anyOf", "oneOf", "allOf")

@@ -1,9 +1,9 @@
 """Whether a value fits a JSON Schema, as far as that is certain and cheap. Schemas come from servers and values from
-callers, so every look at a part of either is a step, and the steps are counted: what they do not suffice for, what
-this does not know, and what dialects read differently is for the server to judge.
+callers, so reading a part of either is a step, and the number of steps is limited: what they do not cover, what this
+module does not know, and what dialects read differently is left to the server.
 
 Drafts 4, 6, 7, 2019-09 and 2020-12, and OpenAPI's `nullable`. A `$ref` to another document is never fetched. `format`
-is not looked at."""
+is ignored."""
 
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
@@ -14,13 +14,13 @@ from mcpgate.catalog.dialects import TYPES, subschemas
 from mcpgate.catalog.patterns import compiled
 
 MAX_STEPS = 20_000
-"""Of one check, about a microsecond each: schemas looked at for a value, their keywords, names, items and enum values
-compared, every kilobyte of text, and what patterns cost."""
+"""Steps of one check, about a microsecond each: schemas applied to a value, their keywords, names, items and enum
+values compared, kilobytes of text, and the cost of patterns."""
 MAX_FAULTS = 5
 _MAX_DEPTH = 150
 """Schemas within schemas, followed through $refs."""
 _PATTERN_WORK = 200
-"""States of a pattern times characters of a text, for one step."""
+"""States of a pattern times characters of a text, per step."""
 
 
 class Fault(NamedTuple):
@@ -31,7 +31,7 @@ class Fault(NamedTuple):
 
 
 Verdict = tuple[Fault, ...] | list[Fault] | None
-"""What is wrong, nothing (empty), or that this cannot be told (None)."""
+"""The faults, empty if there are none, or None if that cannot be decided."""
 FITS: tuple[Fault, ...] = ()
 
 
@@ -56,7 +56,7 @@ class Steps:
 
 
 class Document:
-    """A schema that is sound in a dialect, and what its references lead to."""
+    """A schema that is valid in a dialect, and the targets of its references."""
 
     def __init__(self, root: dict[str, Any], draft: int) -> None:
         self.root, self.draft = root, draft
@@ -67,11 +67,11 @@ class Document:
 
     @property
     def has_resources(self) -> bool:
-        """Whether parts of it have addresses of their own, from which their `#…` start."""
+        """Whether parts of it have their own addresses, to which their `#…` are relative."""
         return _RESOURCES in self._index()
 
     def judge(self, value: Any, steps: Steps | None = None, schema: Any = None) -> Verdict:
-        """What is wrong with a value, by the whole schema or by `schema`, which is a part of it."""
+        """What is wrong with a value, by the whole schema or by `schema`, a part of it."""
         look = _Look(self, steps or Steps())
         try:
             return look.at(self.root if schema is None else schema, value)
@@ -112,7 +112,7 @@ class Document:
         return base if isinstance(base, str) and len(base) <= _MAX_REF else ""
 
     def _index(self) -> dict[str, Any]:
-        """Every name that a reference can lead to; names that stand twice lead nowhere. Made once."""
+        """Every name that a reference can use; duplicate names lead nowhere. Built once."""
         if self._named is None:
             self._named, resources = {}, 0
             for part in subschemas(self.root, self.draft):
@@ -132,7 +132,7 @@ class Document:
 
 
 class _Look:
-    """One look at a value."""
+    """One check of a value."""
 
     def __init__(self, document: Document, steps: Steps) -> None:
         self.document, self.steps = document, steps
@@ -140,7 +140,7 @@ class _Look:
         self._lone_refs = document.draft <= 7
         self._depth = 0
         self._seen: dict[tuple[int, int], Verdict] = {}
-        """What references led to for which value; the same again is not looked at again."""
+        """Verdicts by reference and value, so that no pair is checked twice."""
 
     def at(self, schema: Any, value: Any) -> Verdict:
         """What is wrong with the value by this schema."""
@@ -170,13 +170,13 @@ class _Look:
             if not faults:
                 raise
         except (TypeError, ValueError, ArithmeticError, AttributeError, LookupError):
-            certain = False  # a part that only a $ref leads to was never looked at for soundness
+            certain = False  # a part reached only through a $ref was never checked for validity
         finally:
             self._depth -= 1
         return faults or (FITS if certain else None)
 
     def into(self, faults: list[Fault], schema: Any, value: Any, *names: str | int) -> bool:
-        """Adds what is wrong with a part of the value. False where that cannot be told."""
+        """Adds the faults of a part of the value. False if that cannot be decided."""
         found = self.at(schema, value)
         if found:
             faults += (Fault((*names, *fault.path), fault.message) for fault in found) if names else found
@@ -189,14 +189,14 @@ class _Look:
             return False
         key = (id(target), id(value))
         if key not in self._seen:
-            self._seen[key] = None  # what leads to itself cannot be told
+            self._seen[key] = None  # a reference to itself cannot be decided
             self._seen[key] = self.at(target, value)
         found = self._seen[key]
         faults += found or ()
         return found is not None
 
     def same(self, one: Any, other: Any) -> bool:
-        """Whether two values are the same in JSON, where true is not 1 but 1 is 1.0."""
+        """Whether two values are equal in JSON, where true is not 1 but 1 is 1.0."""
         if type(one) is str or type(other) is str:
             alike = type(one) is type(other) and len(one) == len(other)
             self.steps.take(1 + (len(one) >> 10 if alike else 0))
@@ -209,7 +209,7 @@ class _Look:
         return type(one) not in (list, dict) and (type(one) is bool) is (type(other) is bool) and bool(one == other)
 
     def written(self, value: Any) -> str:
-        """The value as text that is the same for the same values, and only for them."""
+        """The value as text: equal for equal values, and only for them."""
         kind = type(value)
         if kind is str:
             self.steps.take(1 + (len(value) >> 8))
@@ -225,7 +225,7 @@ class _Look:
         return repr(value)
 
     def matches(self, pattern: Any, text: str) -> bool | None:
-        """Whether a text matches. None where that is not judged."""
+        """Whether a text matches. None if that is not judged."""
         ready = compiled(pattern, self.steps.take) if isinstance(pattern, str) else None
         if ready is None:
             return None
@@ -234,7 +234,7 @@ class _Look:
 
 
 Rule = Callable[[_Look, Any, Any, dict[str, Any], list[Fault]], bool | None]
-"""(look, the keyword's value, the value, the schema, faults to add to) → False where it cannot be told."""
+"""(look, the keyword's value, the value, the schema, faults to add to) → False if it cannot be decided."""
 
 
 # --- any value
@@ -300,7 +300,7 @@ def _one_of(look: _Look, parts: Any, value: Any, schema: dict[str, Any], faults:
         unclear += found is None
         fitting += found is not None and not found
         if fitting > 1:
-            faults.append(Fault((), f"{brief(value)} fits more than one of the forms of which it must fit one"))
+            faults.append(Fault((), f"{brief(value)} fits more than one of the allowed forms; it must fit exactly one"))
             return True
         reasons += found or ()
         del reasons[_MAX_REASONS:]
@@ -334,7 +334,7 @@ def _ref(look: _Look, ref: Any, value: Any, schema: dict[str, Any], faults: list
 
 
 def _dynamic_ref(look: _Look, ref: Any, value: Any, schema: dict[str, Any], faults: list[Fault]) -> bool:
-    """Within one document without addresses in it, a reference like any other."""
+    """In a document without nested addresses, a reference like any other."""
     return not look.document.has_resources and look.through(faults, ref, value)
 
 
@@ -381,7 +381,7 @@ def _multiple_of(look: _Look, unit: Any, value: Any, schema: dict[str, Any], fau
     if not _is_number(value):
         return True
     if max(abs(value), abs(unit)) > _LARGEST or unit == 0:
-        return False  # rounding decides there, or time
+        return False  # rounding, or the time it takes, would decide
     if value % unit if type(unit) is int else not (value / unit).is_integer():
         faults.append(Fault((), f"{brief(value)} is not a multiple of {brief(unit)}"))
     return True
@@ -435,7 +435,7 @@ def _unique_items(look: _Look, wanted: Any, value: Any, schema: dict[str, Any], 
         return
     seen: set[str] = set()
     for item in value:
-        # As text: hashes of integers can be made to clash, those of text cannot.
+        # Compared as text: hashes of integers can be made to collide, those of text cannot.
         text = look.written(item)
         if text in seen:
             faults.append(Fault((), f"{brief(value)} has non-unique elements"))
@@ -444,7 +444,7 @@ def _unique_items(look: _Look, wanted: Any, value: Any, schema: dict[str, Any], 
 
 
 def _items(look: _Look, part: Any, value: Any, schema: dict[str, Any], faults: list[Fault]) -> bool:
-    """What holds for the items behind those of `prefixItems`."""
+    """For the items after those of `prefixItems`."""
     if type(value) is not list:
         return True
     return _each_item(look, part, value, len(schema.get("prefixItems", ())), faults)
@@ -460,7 +460,7 @@ def _prefix_items(look: _Look, parts: Any, value: Any, schema: dict[str, Any], f
 
 
 def _items_of_old(look: _Look, part: Any, value: Any, schema: dict[str, Any], faults: list[Fault]) -> bool:
-    """One schema for all items, or one for each of the first."""
+    """One schema for all items, or one for each of the first items."""
     if type(part) is list:
         return _prefix_items(look, part, value, schema, faults)
     return _each_item(look, part, value, 0, faults) if type(value) is list else True
@@ -595,7 +595,7 @@ def _property_names(look: _Look, part: Any, value: Any, schema: dict[str, Any], 
 
 
 def _dependencies(look: _Look, table: Any, value: Any, schema: dict[str, Any], faults: list[Fault]) -> bool:
-    """Names, or a schema, that must hold where a property is there."""
+    """Names or a schema that must hold if a property is present."""
     if type(value) is not dict:
         return True
     look.steps.take(len(table))
@@ -615,7 +615,7 @@ def _dependencies(look: _Look, table: Any, value: Any, schema: dict[str, Any], f
 
 
 def _unevaluated(look: _Look, part: Any, value: Any, schema: dict[str, Any], faults: list[Fault]) -> bool:
-    """`unevaluatedProperties: false`: names that no part of the schema that holds knows."""
+    """`unevaluatedProperties: false`: names that no applicable part of the schema knows."""
     if type(value) is not dict or part is True:
         return True
     known = _known_names(look, schema, value, frozenset(("unevaluatedProperties",)))
@@ -631,7 +631,7 @@ def _unevaluated(look: _Look, part: Any, value: Any, schema: dict[str, Any], fau
 
 
 def _known_names(look: _Look, schema: Any, value: dict[str, Any], without: frozenset[str]) -> set[str] | None:
-    """The names that a schema that holds has looked at. None where that cannot be told."""
+    """The names that an applicable schema has evaluated. None if that cannot be decided."""
     if type(schema) is not dict:
         return None if schema is None else set()
     look.steps.take(1 + len(schema) + len(value))
@@ -656,7 +656,7 @@ def _known_names(look: _Look, schema: Any, value: dict[str, Any], without: froze
 
 
 def _parts_of(look: _Look, schema: dict[str, Any], value: dict[str, Any]) -> Iterator[Any]:
-    """The schemas that look at the same value, if they hold."""
+    """The schemas that apply to the same value, if they hold."""
     if "$ref" in schema:
         yield look.document.target_of(schema["$ref"], look.steps)
     for keyword in ("allOf", "anyOf", "oneOf"):
@@ -678,10 +678,10 @@ _MAX_RESOURCES = 500
 _FINDING = 20
 """Steps to find what a reference leads to, the first time."""
 _RESOURCES = "# "
-"""No name, but a mark among them."""
+"""A marker among the names, not a name."""
 _LARGEST = 2**53
 _NULLABLE = frozenset(("type", "enum", "const"))
-"""What `nullable` lets null pass."""
+"""The keywords that `nullable` lets null pass."""
 _KINDS: dict[type, tuple[str, ...]] = {
     str: ("string",),
     dict: ("object",),

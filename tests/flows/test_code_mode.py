@@ -253,8 +253,8 @@ async def test_wrong_names_get_the_nearest_right_ones() -> None:
 async def test_the_sandbox_page_lists_what_is_really_there() -> None:
     async with gateway({"raw": raw()}) as opened:
         page = await opened.metatools.read_docs(RequestContext(LOCAL), "sandbox")
-        here = page.split("\nHere: ")[1].split("\n")[0].split(", ")
-        missing = page.split("Not here: ")[1].split(";")[0].split(", ")
+        here = page.split("\nAvailable: ")[1].split("\n")[0].split(", ")
+        missing = page.split("Missing: ")[1].split(";")[0].split(", ")
         assert {"json", "re", "sqlite3", "zoneinfo"} <= set(here) and {"ctypes", "ssl"} <= set(missing)
         code = f"import importlib\nfor name in {here!r}: importlib.import_module(name)\n'all import'"
         assert await run(opened, code) == "all import"
