@@ -1,4 +1,4 @@
-"""`mcpgate check`: everything that can be wrong before an agent meets it. Exit code 1 if anything is."""
+"""`mcpgate check`: finds what is wrong before an agent does. Exit code 1 if anything is."""
 
 import argparse
 import asyncio
@@ -82,7 +82,7 @@ async def _store(gateway: Gateway) -> dict[str, Any]:
 
 
 async def _books(gateway: Gateway) -> dict[str, Any]:
-    """The ledger, and the counters of budgets and rate limits in it or beside it."""
+    """The ledger, and the counters of budgets and rate limits, in it or apart from it."""
     began = time.monotonic()
     gate = gateway.gate
     error = await gate.probe()
@@ -114,8 +114,8 @@ def _print(report: dict[str, Any]) -> None:
     print(console.table(["", "what", "protocol", "tools", about, "seconds", "error"], rows, frozenset({3, 4, 5})))
     classic = sum(s["tokens"] for s in report["servers"])
     print(
-        f"\nEvery request of an agent would carry {classic:,} tokens of definitions; "
-        f"through mcpgate {report['meta_tool_tokens']:,}."
+        f"\nWithout mcpgate, every request of an agent carries {classic:,} tokens of definitions; "
+        f"with mcpgate, {report['meta_tool_tokens']:,}."
     )
     for server in report["servers"]:
         for fault in server["schema_faults"][:5]:

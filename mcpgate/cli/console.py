@@ -1,4 +1,4 @@
-"""What commands print: results to stdout, everything else to stderr; colours and moving lines only on a
+"""Output of commands: results to stdout, everything else to stderr; colours and moving lines only on a
 terminal."""
 
 import json
@@ -21,12 +21,12 @@ def styled(text: str, style: str, stream: Any = None) -> str:
 
 
 def show(value: Any) -> None:
-    """A value as JSON on stdout."""
+    """Print a value as JSON to stdout."""
     print(json.dumps(value, indent=2, ensure_ascii=False, default=str))
 
 
 def table(headers: Sequence[str], rows: Sequence[Sequence[Any]], right: frozenset[int] = frozenset()) -> str:
-    """Columns that line up; `right` are the numeric ones."""
+    """Aligned columns; those in `right` are aligned right."""
     cells = [[str(cell) for cell in row] for row in rows]
     widths = [max([len(h), *(len(row[i]) for row in cells)]) for i, h in enumerate(headers)]
 
@@ -42,12 +42,12 @@ def fail(message: str) -> None:
 
 
 def note(message: str) -> None:
-    """Something for a person, beside what the command is asked for."""
+    """Print a remark for people, in addition to the command's result."""
     print(styled(message, "dim", sys.stderr), file=sys.stderr)
 
 
 class Status:
-    """One moving line on a terminal; elsewhere only what lasts long, once."""
+    """One moving line on a terminal; elsewhere only what takes long, once."""
 
     def __init__(self) -> None:
         self._live = sys.stderr.isatty()

@@ -1,5 +1,5 @@
-"""`mcpgate demo`: one task, three real MCP servers, a real MCP client, and what a model would have read: through
-Code Mode, and as classic MCP. Leaves nothing running and nothing behind."""
+"""`mcpgate demo`: one task with three real MCP servers and a real MCP client, and what a model would read with
+Code Mode and with classic MCP. Leaves no processes and no files."""
 
 import argparse
 import asyncio
@@ -45,7 +45,7 @@ times = await asyncio.gather(*[local(person) for person, _, _ in busiest["rows"]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--keep", action="store_true", help="keep the demo's files and say where they are")
+    parser.add_argument("--keep", action="store_true", help="keep the demo's files and print their folder")
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -73,14 +73,14 @@ def _program(name: str) -> str | None:
 
 @dataclass
 class Conversation:
-    """What a model is sent and answers, request by request; every request carries all that came before."""
+    """What a model is sent and answers, request by request; every request carries everything before it."""
 
     definitions: str
     turns: list[tuple[str, str]] = field(default_factory=list)
     """(who, text) in order; who is 'user', 'model' or 'tool'."""
 
     def input_tokens(self) -> list[int]:
-        """Tokens of each request: definitions, and everything before the model's answer."""
+        """Tokens of each request: the definitions, and everything before the model's answer."""
         fixed = tokens.count(self.definitions)
         costs, so_far = [], 0
         for who, text in self.turns:
@@ -177,8 +177,8 @@ async def _through_gateway(config: Path, status: console.Status) -> Conversation
 
 
 async def _classic(config: Path) -> Conversation:
-    """The task as a classic agent does it, against the same servers: definitions of all tools in every request,
-    every result in the conversation."""
+    """The task as a classic agent does it, with the same servers: all tool definitions in every request, every
+    result in the conversation."""
     from mcpgate.upstream.pool import UpstreamPool
 
     pool = UpstreamPool()
@@ -216,7 +216,7 @@ def _call(name: str, arguments: dict[str, Any]) -> str:
 
 
 def _print_transcript(conversation: Conversation) -> None:
-    print(console.styled("What the model would have seen", "bold"))
+    print(console.styled("What the model would see", "bold"))
     for who, text in conversation.turns[1:-1]:
         if who == "model":
             call = json.loads(text)
@@ -238,15 +238,15 @@ def _print_costs(code_mode: Conversation, classic: Conversation, seconds: float)
         return [label, len(costs), f"{tokens.count(conversation.definitions):,}", f"{results:,}", f"{sum(costs):,}"]
 
     rows = [row("classic MCP", classic), row("mcpgate", code_mode)]
-    headers = ["", "requests", "definitions", "results", "input tokens in all"]
+    headers = ["", "requests", "definitions", "results", "input tokens in total"]
     print(console.table(headers, rows, frozenset({1, 2, 3, 4})))
     before, after = sum(classic.input_tokens()), sum(code_mode.input_tokens())
     name = "o200k tokens" if tokens.is_exact() else "estimated tokens"
     saved = console.styled(f"{1 - after / before:.0%} fewer input tokens", "green")
     print(
-        f"\n{saved} ({name}), with three small servers;\n"
-        "with ten times the tools the definitions of the first row grow tenfold, those of the second stay.\n"
-        "Both rows were played by a script that knows the databases, the first with one call a request; no model\n"
-        f"was asked. Done in {seconds:.0f} s.\n\n"
-        "Next: mcpgate import (takes over the servers of your agents), mcpgate check, mcpgate install CLIENT."
+        f"\n{saved} ({name}), with three small servers. With ten times the tools,\n"
+        "the first row's definitions grow tenfold; the second row's stay the same.\n"
+        "A script that knows the databases played both rows, the first with one call per request; no model\n"
+        f"was used. Done in {seconds:.0f} s.\n\n"
+        "Next: mcpgate import (imports your agents' servers), mcpgate check, mcpgate install CLIENT."
     )

@@ -10,7 +10,7 @@ from mcpgate.governance.context import RequestContext
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("names", nargs="+", metavar="SERVER.TOOL", help="a tool, or a server for all of its tools")
+    parser.add_argument("names", nargs="+", metavar="SERVER.TOOL", help="a tool, or a server for all its tools")
     add_config(parser)
     add_format(parser)
 

@@ -1,4 +1,4 @@
-"""A gateway for the length of one command."""
+"""A gateway for the duration of one command."""
 
 import argparse
 import asyncio
@@ -23,7 +23,7 @@ def add_config(parser: argparse.ArgumentParser) -> None:
 
 
 def config_or_default(path: str | None) -> Config:
-    """The configuration for commands that only need its store: without any file the default one is meant."""
+    """The configuration for commands that only need its store; without a file, the defaults."""
     try:
         return load_config(find_config(path), tolerant=True)
     except NoConfig:
@@ -36,7 +36,7 @@ def add_format(parser: argparse.ArgumentParser) -> None:
 
 @asynccontextmanager
 async def opened(arguments: argparse.Namespace, wait: bool, with_engine: bool) -> AsyncIterator[Gateway]:
-    """The gateway of the command's configuration, with every upstream connected or failed if `wait`."""
+    """The gateway of the command's configuration; with `wait`, after every upstream has connected or failed."""
     config = load_config(find_config(arguments.config), tolerant=True)
     logging.getLogger("mcpgate").setLevel(logging.ERROR)
     status = Status()
@@ -63,7 +63,7 @@ def run_with_gateway(
     wait: bool = True,
     with_engine: bool = False,
 ) -> T:
-    """Run `work` against a gateway that lives as long as it."""
+    """Run `work` with a gateway that lives as long as it does."""
 
     async def main() -> T:
         async with opened(arguments, wait, with_engine) as gateway:

@@ -20,7 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     client = clients.clients()[arguments.client]
     config = find_config(arguments.config)
-    load_config(config, tolerant=True)  # an agent would only say that the server did not start
+    load_config(config, tolerant=True)  # otherwise the agent would only report that the server did not start
     if arguments.project and len(client.files) < 2:
         raise ConfigError(f"{client.title} has no per-project configuration")
     path = client.files[1 if arguments.project else 0]
@@ -35,14 +35,14 @@ def run(arguments: argparse.Namespace) -> int:
         return 0
     backup = clients.write_with_backup(path, clients.with_entry(client, path, arguments.name, entry))
     print(
-        f"{client.title}: {arguments.name} is in {path}; {client.reload_hint}."
-        + (f"\nThe file as it was: {backup}" if backup else "")
+        f"{client.title}: added {arguments.name} to {path}; {client.reload_hint}."
+        + (f"\nBackup of the previous file: {backup}" if backup else "")
     )
     others = [name for name in clients.read_servers(path) if name != arguments.name]
     if others:
         rest = console.styled(", ".join(others), "bold")
         print(
             f"It still has servers of its own, which cost tokens on every turn: {rest}. "
-            "Once mcpgate serves them, remove them there."
+            "Remove them there once mcpgate serves them."
         )
     return 0

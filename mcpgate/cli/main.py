@@ -1,6 +1,6 @@
-"""The command line: one command per file; this one only finds it.
+"""The command line: one file per command; this one only finds it.
 
-Exit codes: 0 done, 1 it failed (a check, a run, a tool), 2 wrong usage or configuration, 130 interrupted."""
+Exit codes: 0 success, 1 failure (of a check, a run, a tool), 2 wrong usage or configuration, 130 interrupted."""
 
 import argparse
 import importlib
@@ -13,9 +13,9 @@ from mcpgate.cli import console
 from mcpgate.errors import ConfigError, McpgateError
 
 COMMANDS = {
-    "demo": "start the gateway in front of real MCP servers and show what Code Mode saves",
-    "serve": "run the gateway: --stdio for one agent, else HTTP",
-    "check": "validate the configuration, connect to every server, test the sandbox",
+    "demo": "run a task through the gateway, with real MCP servers, and show what Code Mode saves",
+    "serve": "run the gateway: over HTTP, or with --stdio for one agent",
+    "check": "validate the configuration, connect to every server, test the sandbox and the stores",
     "tools": "search the tools, as a model would",
     "describe": "show the Python stubs of tools or servers",
     "docs": "read a page: sandbox, a server, or server.tool",
@@ -29,7 +29,7 @@ COMMANDS = {
 
 
 def parser(argv: Sequence[str]) -> argparse.ArgumentParser:
-    """Only the command that is asked for is imported: `serve` must not pay for the others."""
+    """Imports only the requested command: `serve` must not pay for the others."""
     main_parser = argparse.ArgumentParser(
         prog="mcpgate", description="One MCP server in front of many.", allow_abbrev=False
     )
@@ -62,7 +62,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     except KeyboardInterrupt:
         code = 130
     except BrokenPipeError:
-        # The reader of our output left (`mcpgate tools | head`); keep Python from complaining at exit.
+        # The reader of our output has gone (`mcpgate tools | head`); keep Python from complaining at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         code = 0
     sys.exit(code)

@@ -16,9 +16,9 @@ from mcpgate.governance.context import RequestContext
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("file", metavar="FILE.py|-", help="the code; - reads it from stdin")
-    parser.add_argument("--timeout", type=float, metavar="SECONDS", help="end it earlier than sandbox.timeout_s")
+    parser.add_argument("--timeout", type=float, metavar="SECONDS", help="a shorter limit than sandbox.timeout_s")
     parser.add_argument(
-        "--save", metavar="FOLDER", default=".", help="where returned images and blobs go (default: here)"
+        "--save", metavar="FOLDER", default=".", help="where to save returned images and blobs (default: here)"
     )
     add_config(parser)
     add_format(parser)
@@ -58,7 +58,7 @@ def run(arguments: argparse.Namespace) -> int:
                 print(f"saved {file}", file=sys.stderr)
         return 1 if answer.is_error else 0
 
-    # Only the servers that the code names are waited for, by the runner itself.
+    # The runner itself waits, and only for the servers that the code names.
     return run_with_gateway(arguments, work, wait=False, with_engine=True)
 
 

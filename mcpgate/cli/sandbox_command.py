@@ -1,4 +1,4 @@
-"""`mcpgate sandbox build|test`: upkeep of the sandbox."""
+"""`mcpgate sandbox build|test`: maintains the sandbox."""
 
 import argparse
 import asyncio
@@ -16,10 +16,10 @@ from mcpgate_sandbox.errors import SandboxUnavailable
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("action", choices=("build", "test"), help="build the Wasm component, or try what it promises")
+    parser.add_argument("action", choices=("build", "test"), help="build the Wasm component, or test its guarantees")
     parser.add_argument("--engine", choices=("wasm", "restricted"), default="wasm", help="the engine to test")
-    parser.add_argument("--isolation", choices=("none", "process"), default="none", help="test it in child processes")
-    parser.add_argument("--allow-unlocked", action="store_true", help="also where the kernel filters no system calls")
+    parser.add_argument("--isolation", choices=("none", "process"), default="none", help="where to run the engine")
+    parser.add_argument("--allow-unlocked", action="store_true", help="even if the kernel cannot filter system calls")
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -78,7 +78,7 @@ async def _test(engine: Engine) -> int:
         raise Unavailable(str(error)) from error
     finally:
         status.clear()
-    print(f"engine {engine.name}; between code and this machine:")
+    print(f"engine {engine.name}; active isolation:")
     for lock in await engine.locks():
         print(f"  - {lock}")
     failed = 0

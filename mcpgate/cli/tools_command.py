@@ -10,9 +10,9 @@ from mcpgate.governance.context import RequestContext
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("query", nargs="*", help="what you need, in words; without it: the servers")
+    parser.add_argument("query", nargs="*", help="what you need, in words; default: list the servers")
     parser.add_argument("--server", help="only this server's tools")
-    parser.add_argument("--limit", type=int, help="how many at most")
+    parser.add_argument("--limit", type=int, help="show at most this many")
     add_config(parser)
     add_format(parser)
 
