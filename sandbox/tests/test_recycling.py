@@ -258,6 +258,25 @@ def test_a_guest_that_wrote_to_very_many_pages_is_given_them_back(runtime: wasm.
     in_thread(write)
 
 
+def test_a_guest_that_wrote_to_more_regions_than_the_kernel_lists_at_once_keeps_its_pages(
+    runtime: wasm.Runtime, in_thread: InThread
+) -> None:
+    def write() -> None:
+        guest = runtime.new_guest(False)
+        guest.instance.enter("await asyncio.gather(*[server.tool(i) for i in range(50)])", OPTIONS, ConstantHost())
+        regions = memory_of(guest).written()
+        assert regions is not None
+        starts, ends = regions[::3], regions[1::3]
+        assert len(starts) > recycle._REGIONS_AT_ONCE
+        assert all(end <= start for end, start in zip(ends, starts[1:], strict=False))  # in order, none twice
+        assert guest.renew()
+        assert memory_of(guest).written() == regions
+        assert memory_of(guest).is_original()
+        guest.close()
+
+    in_thread(write)
+
+
 def test_a_guest_that_was_ended_is_not_renewed(runtime: wasm.Runtime, in_thread: InThread) -> None:
     def end() -> None:
         guest = runtime.new_guest(False)
