@@ -60,7 +60,13 @@ class Call:
         """The key that stands for a handle on the way over the border: a new one for each execution, so that no
         upstream can put a handle into its data."""
         self._loop = loop
-        self._inbox: queue.SimpleQueue[tuple[int, str]] = queue.SimpleQueue()
+        self._outbox: deque[tuple[int, str, str]] = deque()
+        """Calls that the guest has made and the event loop has not seen yet. It is woken for the first only: each
+        waking costs more than a call."""
+        self._loop_is_woken = False
+        self._answered: list[tuple[int, str]] = []
+        """Answers of this turn of the event loop: the guest is woken once for all of them."""
+        self._inbox: queue.SimpleQueue[list[tuple[int, str]]] = queue.SimpleQueue()
         self._ready: deque[tuple[int, str]] = deque()
         self._tasks: dict[int, asyncio.Task[None]] = {}
         self._turns = asyncio.Semaphore(execution.limits.max_parallel_calls)
@@ -84,7 +90,7 @@ class Call:
         """End the guest at its next tick or wait."""
         if self.stopped is None:
             self.stopped = reason
-        self._inbox.put((0, ""))
+        self._inbox.put([(0, "")])
         on_stop = self.on_stop  # the guest's thread may take it away at any moment
         if on_stop is not None:
             on_stop()
@@ -94,6 +100,11 @@ class Call:
         self._ended = True
         for task in list(self._tasks.values()):
             task.cancel()
+
+    def _start_all(self) -> None:
+        self._loop_is_woken = False  # before looking: what comes from now on wakes it again
+        while self._outbox:
+            self._start(*self._outbox.popleft())
 
     def _start(self, id: int, name: str, arguments: str) -> None:
         if self._ended:
@@ -124,7 +135,16 @@ class Call:
         if not self._held.take(len(answer)):
             answer = self._error(ToolFailed(f"too much at once: {self._held}; read answers before asking on"), name)
             self._held.force(len(answer))
-        self._inbox.put((id, answer))
+        self._answered.append((id, answer))
+        if len(self._tasks) == 1:  # its own
+            self._wake_guest()
+        elif len(self._answered) == 1:
+            self._loop.call_soon(self._wake_guest)
+
+    def _wake_guest(self) -> None:
+        if self._answered:
+            answered, self._answered = self._answered, []
+            self._inbox.put(answered)
 
     async def _ask(self, name: str, arguments: str) -> str:
         server, _, tool = name.partition(".")
@@ -216,7 +236,13 @@ class Call:
             self._ready.append((id, answer))
             return
         self._awaited.add(id)
-        self._loop.call_soon_threadsafe(self._start, id, name, arguments)
+        self._hand_over(id, name, arguments)
+
+    def _hand_over(self, id: int, name: str, arguments: str) -> None:
+        self._outbox.append((id, name, arguments))
+        if not self._loop_is_woken:
+            self._loop_is_woken = True
+            self._loop.call_soon_threadsafe(self._start_all)
 
     def call(self, name: str, arguments: str) -> str:
         if name.startswith("@"):
@@ -227,24 +253,26 @@ class Call:
         self._next_sync -= 1
         id = self._next_sync
         self._awaited.add(id)
-        self._loop.call_soon_threadsafe(self._start, id, name, arguments)
-        while True:
-            arrived, answer = self._wait(None)
-            if arrived == id:
-                self._held.give(len(answer))
-                return answer
-            self._ready.append((arrived, answer))
+        self._hand_over(id, name, arguments)
+        mine = None
+        while mine is None:
+            for arrived, answer in self._wait(None):
+                if arrived == id:
+                    mine = answer
+                else:
+                    self._ready.append((arrived, answer))
+        self._held.give(len(mine))
+        return mine
 
     def poll(self, timeout_ms: int) -> str:
         if not self._ready:
             try:
-                self._ready.append(self._wait(None if timeout_ms < 0 else timeout_ms / 1000))
+                self._ready.extend(self._wait(None if timeout_ms < 0 else timeout_ms / 1000))
             except queue.Empty:
                 return ""
         while True:
             try:
-                self._ready.append(self._inbox.get_nowait())
-                self._awaited.discard(self._ready[-1][0])
+                self._ready.extend(self._arrived(self._inbox.get_nowait()))
             except queue.Empty:
                 break
         arrived, self._ready = self._ready, deque()
@@ -264,16 +292,15 @@ class Call:
             self.stopped = LimitReached("max_output_chars", f"the code printed more than {limit:,} characters")
         self.check_stopped()
 
-    def _wait(self, timeout_s: float | None) -> tuple[int, str]:
-        """The next answer. Raises queue.Empty when `timeout_s` is over, and what ends the execution."""
+    def _wait(self, timeout_s: float | None) -> list[tuple[int, str]]:
+        """The next answers. Raises queue.Empty when `timeout_s` is over, and what ends the execution."""
         self.check_stopped()
         for_tools = bool(self._awaited)
         left = self.limits.tool_wait_s - self._tool_wait_s if for_tools else self._own_time_left()
         began = time.monotonic()
         try:
-            arrived = self._inbox.get(timeout=max(0.0, left if timeout_s is None else min(timeout_s, left)))
-            self._awaited.discard(arrived[0])
-            return arrived
+            timeout = max(0.0, left if timeout_s is None else min(timeout_s, left))
+            return self._arrived(self._inbox.get(timeout=timeout))
         except queue.Empty:
             if time.monotonic() - began >= left and self.stopped is None:
                 waited = f"timeout: the execution waited longer than {self.limits.tool_wait_s:g} s for tools"
@@ -283,6 +310,10 @@ class Call:
             if for_tools:
                 self._tool_wait_s += time.monotonic() - began
             self.check_stopped()
+
+    def _arrived(self, answers: list[tuple[int, str]]) -> list[tuple[int, str]]:
+        self._awaited.difference_update([id for id, _ in answers])
+        return answers
 
     def _refusal(self, name: str, arguments: str) -> ToolFailed | None:
         self.tool_calls += 1

@@ -62,6 +62,48 @@ except asyncio.CancelledError:
     assert (outcome.result, host.cancelled) == (["cancelled", 2], ["t.never"])
 
 
+async def test_cancelling_a_gather_cancels_its_calls_on_the_host(run: Run) -> None:
+    host = Host()
+    code = """
+both = asyncio.ensure_future(asyncio.gather(t.never(), t.never()))
+await asyncio.sleep(0.01)
+both.cancel()
+try:
+    await both
+    got = "an answer"
+except asyncio.CancelledError:
+    got = "cancelled"
+got
+"""
+    assert (await run(code, host=host)).result == "cancelled"
+    async with asyncio.timeout(5):
+        await host.idle.wait()
+    assert host.cancelled == ["t.never", "t.never"]
+
+
+async def test_a_call_that_another_task_waits_for_too_outlives_its_cancelled_gather(run: Run) -> None:
+    door = asyncio.Event()
+
+    async def wait() -> str:
+        await door.wait()
+        return "done"
+
+    async def open() -> None:
+        door.set()
+
+    code = """
+call = [t.wait()]
+both = asyncio.ensure_future(asyncio.gather(call[0], t.never()))
+other = asyncio.ensure_future(asyncio.gather(call[0]))
+await asyncio.sleep(0.01)
+both.cancel()
+await t.open()
+await other
+"""
+    outcome = await run(code, {"t.wait": wait, "t.open": open})
+    assert outcome.error is None and outcome.result == ["done"]
+
+
 async def test_a_call_whose_wait_was_cancelled_cannot_be_waited_for_again(run: Run) -> None:
     code = """
 call = [t.never()]

@@ -27,7 +27,7 @@ class Pending:
     """The answer of a call that has left. Awaitable; used in any other way it waits for the value and
     stands for it."""
 
-    __slots__ = ("_answer", "_done", "_error", "_futures", "_id", "_value")
+    __slots__ = ("_answer", "_done", "_error", "_futures", "_id", "_results", "_value")
 
     def __init__(self, id: int) -> None:
         self._id, self._done = id, False
@@ -35,13 +35,28 @@ class Pending:
         self._value: Any = None
         self._error: BaseException | None = None
         self._futures: list[asyncio.Future[None]] = []
+        """Of those that await it."""
+        self._results: list[asyncio.Future[Any]] = []
+        """Futures that are to have its value."""
 
     def _finish(self, answer: str) -> None:
         self._done, self._answer = True, answer
         for future in self._futures:
             if not future.done():
-                future.get_loop().call_soon(lambda f=future: f.done() or f.set_result(None))
+                future.set_result(None)
         self._futures.clear()
+        for result in self._results:
+            self._settle(result)
+        self._results.clear()
+
+    def _settle(self, result: "asyncio.Future[Any]") -> None:
+        if not result.done():
+            try:
+                result.set_result(self._take())
+            except asyncio.CancelledError:
+                result.cancel()
+            except BaseException as error:
+                result.set_exception(error)
 
     def _take(self) -> Any:
         _unseen.pop(self._id, None)
@@ -69,13 +84,31 @@ class Pending:
             except asyncio.CancelledError as error:
                 if not self._done:
                     self._futures.remove(future)
-                    if not self._futures:
-                        self._done, self._error = True, error
-                        _waiting.pop(self._id, None)
-                        _unseen.pop(self._id, None)
-                        wit_world.call("@cancel", str(self._id))
+                    self._cancel_if_forsaken(error)
                 raise
         return self._take()
+
+    def _mcpgate_future(self) -> "asyncio.Future[Any]":
+        """A future that will have the value: what a task that awaits it comes to, at a third of the price."""
+        result: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        if self._done:
+            self._settle(result)
+        else:
+            self._results.append(result)
+            result.add_done_callback(self._given_up)
+        return result
+
+    def _given_up(self, result: "asyncio.Future[Any]") -> None:
+        if result.cancelled() and not self._done:
+            self._results.remove(result)
+            self._cancel_if_forsaken(asyncio.CancelledError())
+
+    def _cancel_if_forsaken(self, error: BaseException) -> None:
+        if not self._futures and not self._results:
+            self._done, self._error = True, error
+            _waiting.pop(self._id, None)
+            _unseen.pop(self._id, None)
+            wit_world.call("@cancel", str(self._id))
 
     def __hash__(self) -> int:
         return hash(self._mcpgate_value())

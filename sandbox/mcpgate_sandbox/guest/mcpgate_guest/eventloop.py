@@ -103,7 +103,11 @@ def as_completed(fs: Any, **options: Any) -> Any:
 
 def gather(*things: Any, **options: Any) -> Any:
     # It keeps its arguments in a dict, and a call's hash is its value's.
-    return _std_gather(*[ensure_future(t) if type(t) is Pending else t for t in things], **options)
+    return _std_gather(*[_future(t) if type(t) is Pending else t for t in things], **options)
+
+
+def _future(pending: Pending) -> Any:
+    return ensure_future(pending) if asyncio._get_running_loop() is None else pending._mcpgate_future()
 
 
 def run(main: Any, *, debug: bool | None = None, loop_factory: Any = None) -> Any:
