@@ -30,7 +30,7 @@ from mcpgate.upstream.framing import (
     too_long,
 )
 from mcpgate.upstream.secrets import Secrets
-from mcpgate.upstream.web import Web, kind_of, open_web
+from mcpgate.upstream.web import Web, decoded, kind_of, open_web
 
 _JSON, _EVENTS = "application/json", "text/event-stream"
 _TOLD_BY_STATUS = frozenset((401, 403, 413, 429, 503))
@@ -210,7 +210,7 @@ class _StreamableHttp:
 
     async def _read(self, reader: EventReader, response: httpx2.Response, id: int | None) -> bool:
         """Hand events on as they come; of the answer to request `id`, until it is there. Whether it is."""
-        async with contextlib.aclosing(response.aiter_bytes()) as chunks:
+        async with contextlib.aclosing(decoded(response)) as chunks:
             async for chunk in chunks:
                 wait_s = 0.0
                 for event in reader.feed(chunk):
@@ -232,7 +232,7 @@ class _StreamableHttp:
     async def _drain(self, chunks: AsyncIterator[bytes]) -> None:
         """Wait for the end of a response that has been answered, so that its connection can be used again."""
         left = _MAX_REST
-        with contextlib.suppress(TimeoutError, httpx2.HTTPError):
+        with contextlib.suppress(TimeoutError, httpx2.HTTPError, UpstreamError):
             async with asyncio.timeout(_REST_S):
                 async for chunk in chunks:
                     left -= len(chunk)

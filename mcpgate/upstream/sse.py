@@ -24,7 +24,7 @@ from mcpgate.upstream.framing import (
     too_long,
 )
 from mcpgate.upstream.secrets import Secrets, place
-from mcpgate.upstream.web import Web, kind_of, open_web
+from mcpgate.upstream.web import Web, decoded, kind_of, open_web
 
 _EVENTS = "text/event-stream"
 _GONE = frozenset((404, 410))
@@ -67,7 +67,7 @@ class _Stream:
 
     def __init__(self, web: Web, response: httpx2.Response) -> None:
         self._reader = EventReader(web.limit)
-        self._chunks = response.aiter_bytes()
+        self._chunks = decoded(response)
         self._events: list[Event] = []
 
     async def next(self) -> Event | None:
@@ -140,6 +140,8 @@ class _Sse:
                     await asyncio.sleep(wait_s)
         except (httpx2.HTTPError, httpx2.StreamError) as error:
             reason = self._web.say(error).message
+        except UpstreamError as error:
+            reason = error.message
         self._inbox.on_close(Broken(reason))
 
     def _take(self, event: Event) -> bool:

@@ -6,7 +6,7 @@ import contextlib
 import datetime
 import email.utils
 import re
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -16,6 +16,7 @@ from mcpgate import __version__, jsontext
 from mcpgate.config.upstreams import UpstreamConfig
 from mcpgate.errors import UpstreamError
 from mcpgate.upstream.framing import too_long
+from mcpgate.upstream.inflate import Inflate, Undecodable
 from mcpgate.upstream.secrets import Secrets, place
 from mcpgate.upstream.untrusted import one_line
 
@@ -23,6 +24,8 @@ _MIB = 1024 * 1024
 _MAX_REFUSAL = 64 * 1024
 """Bytes that are read of the body of a refusal."""
 _REFUSAL_S = 5.0
+_BREATHE_EVERY = 100
+"""Pieces of a body."""
 _MAX_REDIRECTS = 3
 _MAX_COOKIE_CHARS = 32 * 1024
 _MAX_SAID = 300
@@ -87,7 +90,7 @@ class Web:
             raise UpstreamError(too_long(int(length), self.limit))
         # Not a list of pieces: a piece may be one byte, and an object costs forty.
         found = bytearray()
-        async with contextlib.aclosing(response.aiter_bytes()) as pieces:
+        async with contextlib.aclosing(decoded(response)) as pieces:
             async for piece in pieces:
                 found += piece
                 if len(found) > self.limit:
@@ -111,8 +114,8 @@ class Web:
 
     async def _beginning(self, response: httpx2.Response) -> bytes:
         found = bytearray()
-        with contextlib.suppress(TimeoutError, httpx2.HTTPError):
-            async with asyncio.timeout(_REFUSAL_S), contextlib.aclosing(response.aiter_bytes()) as pieces:
+        with contextlib.suppress(TimeoutError, httpx2.HTTPError, UpstreamError):
+            async with asyncio.timeout(_REFUSAL_S), contextlib.aclosing(decoded(response)) as pieces:
                 async for piece in pieces:
                     found += piece[:_MAX_REFUSAL]
                     if len(found) >= _MAX_REFUSAL:
@@ -137,6 +140,24 @@ async def open_web(config: UpstreamConfig, secrets: Secrets) -> AsyncIterator[We
         limits=httpx2.Limits(max_connections=None, max_keepalive_connections=32),
     ) as client:
         yield Web(config, secrets, client)
+
+
+async def decoded(response: httpx2.Response) -> AsyncGenerator[bytes, None]:
+    """The body as it comes, decoded, in pieces of bounded size. Raises UpstreamError, httpx2.HTTPError."""
+    encodings = [e.strip().lower() for e in response.headers.get("content-encoding", "").split(",")]
+    encodings = [encoding for encoding in encodings if encoding not in ("", "identity")]
+    try:
+        inflate = Inflate(",".join(encodings)) if encodings else None
+        async with contextlib.aclosing(response.aiter_raw()) as pieces:
+            count = 0
+            async for piece in pieces:
+                for part in inflate.feed(piece) if inflate is not None else (piece,):
+                    yield part
+                count += 1
+                if count % _BREATHE_EVERY == 0:
+                    await asyncio.sleep(0)  # a body of single bytes must not keep the loop from others
+    except Undecodable as error:
+        raise UpstreamError(str(error)) from error
 
 
 def kind_of(response: httpx2.Response) -> str:
