@@ -25,19 +25,22 @@ class Identities:
     def __init__(self, make: Callable[[], Connection], open_: Open, timeout_s: float, idle_s: float = IDLE_S) -> None:
         self._make, self._open, self._timeout_s, self._idle_s = make, open_, timeout_s, idle_s
         self._table: OrderedDict[str, _Own] = OrderedDict()
+        self._tasks: set[asyncio.Task[None]] = set()
 
     async def get(self, identity: str) -> Connection:
         """The live connection of an identity; it ends when it was not asked for in a while. Raises UpstreamError."""
         own = self._table.get(identity)
-        if own is None or (own.task.done() and not own.failed_just_now):
+        if own is None or (own.is_over and not own.failed_just_now):
             self._make_room()
             own = self._table[identity] = _Own(self, identity)
+            self._tasks.add(own.task)
+            own.task.add_done_callback(self._tasks.discard)
         self._table.move_to_end(identity)
         own.used.set()
         return await asyncio.shield(own.ready)
 
     def _make_room(self) -> None:
-        for identity in [identity for identity, own in self._table.items() if own.task.done()]:
+        for identity in [identity for identity, own in self._table.items() if own.is_over]:
             del self._table[identity]
         while len(self._table) >= MAX_CONNECTIONS:
             idle = next((i for i, own in self._table.items() if not own.is_busy), None)
@@ -46,7 +49,7 @@ class Identities:
             self._table.pop(idle).task.cancel()
 
     async def aclose(self) -> None:
-        tasks = [own.task for own in self._table.values()]
+        tasks = list(self._tasks)
         self._table.clear()
         for task in tasks:
             task.cancel()
@@ -91,6 +94,10 @@ class _Own:
         self.used = asyncio.Event()
         self.ready: asyncio.Future[Connection] = asyncio.get_running_loop().create_future()
         self.task = asyncio.create_task(identities.keep(self, identity))
+
+    @property
+    def is_over(self) -> bool:
+        return self.task.done() or (self.connection is not None and self.connection.closed.done())
 
     @property
     def is_busy(self) -> bool:

@@ -38,8 +38,7 @@ class Secrets:
         for value in _values(config):
             value = value.strip()
             if len(value) >= _SHORTEST and value.lower() not in _PLAIN_VALUES:
-                literals |= {value, quote(value, safe=""), quote(value), quote_plus(value), unquote(value)}
-                literals |= {json.dumps(value)[1:-1], json.dumps(value, ensure_ascii=False)[1:-1], repr(value)[1:-1]}
+                literals.update(*map(_spellings, {value, unquote(value)}))
         longest_first = sorted(
             (text for text in literals if len(text) >= _SHORTEST), key=lambda text: (-len(text), text)
         )
@@ -77,6 +76,13 @@ def place(url: str) -> str:
 
 def _address(parts: SplitResult) -> str:
     return parts.netloc.rpartition("@")[2]
+
+
+def _spellings(value: str) -> set[str]:
+    """A value as it may stand in URLs, in JSON and in Python's messages."""
+    quoted = {quote(value, safe=""), quote(value), quote_plus(value)}
+    written = {json.dumps(value)[1:-1], json.dumps(value, ensure_ascii=False)[1:-1], repr(value)[1:-1]}
+    return {value, *quoted, *written}
 
 
 def _literal(text: str) -> str:
