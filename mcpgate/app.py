@@ -37,15 +37,16 @@ _ENGINES = {
 async def build(config: Config) -> App:
     """Raises ConfigError, Unavailable."""
     engine = make_engine(config.sandbox)
-    stores = await open_stores(config)
+    stores = await open_stores(config, may_forget=True)
     learned = SqliteLearnedStore(_local_file(config.storage))
     metrics = Metrics()
     gate = Gate(config.governance, prices_of(config), stores.counters, stores.store, metrics)
     return App(Gateway(Settings(config), engine, Memory(learned), gate, metrics), stores, learned)
 
 
-async def open_stores(config: Config) -> GovernanceStores:
-    """Raises ConfigError; Unavailable if the store cannot be used."""
+async def open_stores(config: Config, may_forget: bool = False) -> GovernanceStores:
+    """With `may_forget`, memory will do where no store was ever asked for. Raises ConfigError; Unavailable if the store
+    cannot be used."""
     storage, names = config.storage, config.governance.report_metadata
     try:
         store: Store
@@ -53,7 +54,7 @@ async def open_stores(config: Config) -> GovernanceStores:
             postgres = _optional("mcpgate.stores.postgres.governance", "postgres", "storage.url")
             store = await postgres.PostgresStore.open(storage.url, names)
         else:
-            store = _sqlite_store(config)
+            store = _sqlite_store(config, may_forget)
         if storage.counters is None:
             return GovernanceStores(store, store)
         redis = _optional("mcpgate.stores.redis.counters", "redis", "storage.counters")
@@ -62,16 +63,28 @@ async def open_stores(config: Config) -> GovernanceStores:
         raise Unavailable(f"the store is unusable: {error}") from error
 
 
-def _sqlite_store(config: Config) -> Store:
+def _sqlite_store(config: Config, may_forget: bool) -> Store:
     path = _local_file(config.storage)
     try:
         return SqliteStore(path, config.governance.report_metadata)
     except StoreUnavailable as error:
         governed = config.governance != GovernanceConfig() or any(s.prices for s in config.mcpServers.values())
-        if governed:
+        if governed or not may_forget or config.storage.url is not None:
             raise
+        if _is_there(path):  # with budgets in it, maybe, that nobody may get round by damaging it
+            raise StoreUnavailable(
+                f"{error}. Budgets and keys may be declared in it, so mcpgate does not start without it: repair it, "
+                "move it away, or name another store in storage.url"
+            ) from error
         log.warning("%s; usage is kept in memory and lost at exit", error)
         return MemoryStore()
+
+
+def _is_there(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:
+        return True  # who may not look cannot say that it is not
 
 
 def _optional(module: str, extra: str, setting: str) -> Any:

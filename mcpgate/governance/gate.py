@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 
 from mcpgate.config.governance import GovernanceConfig
+from mcpgate.errors import Unavailable
 from mcpgate.governance.admission import Admission, Desk
 from mcpgate.governance.background import Background
 from mcpgate.governance.callers import Caller
@@ -73,10 +74,14 @@ class Gate:
     # --- its own life
 
     async def start(self) -> None:
-        """Read what is declared, and keep the lease from now on."""
+        """Read what is declared, and keep the lease from now on. Raises Unavailable where it cannot be read: without
+        knowing the limits that were declared in the store nothing may be admitted."""
+        try:
+            await self._declared.reload()
+        except StoreUnavailable as error:
+            raise Unavailable(f"what is declared in the store cannot be read: {error}") from error
         try:
             await self._holds.lease()
-            await self._declared.reload()
         except StoreUnavailable as error:
             self._declared.lost(error)
         self._tasks = [

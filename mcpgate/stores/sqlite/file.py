@@ -1,7 +1,10 @@
-"""Opening an SQLite file, and bringing its tables up to date."""
+"""Opening an SQLite file, which nobody but its owner can read, and bringing its tables up to date."""
 
 import logging
+import os
 import sqlite3
+import stat
+import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -10,12 +13,15 @@ from mcpgate.stores.sqlite.schema import MIGRATIONS
 
 log = logging.getLogger("mcpgate.store")
 _BUSY_S = 5.0
+_LOOKED_AT: set[Path] = set()
+"""Files whose permissions were looked at."""
 _TAKEN = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 
 
 def open_file(path: Path) -> sqlite3.Connection:
     """A connection to the file, which is made and brought up to date if need be. Raises OSError, sqlite3.Error."""
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    _make_folder(path.parent)
+    _make_file(path)
     give_up = time.monotonic() + _BUSY_S
     while True:
         try:
@@ -25,6 +31,36 @@ def open_file(path: Path) -> sqlite3.Connection:
             if error.sqlite_errorcode & 0xFF not in _TAKEN or time.monotonic() > give_up:
                 raise
         time.sleep(0.02)
+
+
+def _make_folder(path: Path) -> None:
+    """With its parents: what we make is nobody else's."""
+    if not path.is_dir():
+        _make_folder(path.parent)
+        path.mkdir(exist_ok=True, mode=0o700)
+
+
+def _make_file(path: Path) -> None:
+    """SQLite gives what it writes beside a file the file's own permissions, and a new file those of the umask."""
+    try:
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
+    except FileExistsError:
+        _warn_of_readers(path)
+
+
+def _warn_of_readers(path: Path) -> None:
+    if path in _LOOKED_AT or sys.platform == "win32":
+        return
+    _LOOKED_AT.add(path)
+    mode = stat.S_IMODE(path.stat().st_mode)
+    if mode & 0o077:
+        log.warning(
+            "%s can be read by others on this machine (mode %03o); it holds the ledger and what keys are declared: "
+            "chmod 600 %s*",
+            path,
+            mode,
+            path,
+        )
 
 
 def _open_file(path: Path) -> sqlite3.Connection:
