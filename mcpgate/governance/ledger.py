@@ -24,6 +24,8 @@ SUMS = (
 )
 """What is added up. `entries` are lines of the ledger, `requests` those that were not made from inside an execution;
 `cost` is in nano-dollars, of those that have a price; `unpriced` counts the others. `seconds` are of running code."""
+_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")
+"""What a formula begins with; the last four are the wide forms, which some spreadsheets take too."""
 FRACTIONS = ("seconds", "latency_ms")
 """Those of `SUMS` that are no whole numbers."""
 
@@ -84,12 +86,17 @@ def parse_where(pairs: Iterable[str]) -> dict[str, str]:
 
 
 def render_csv(by: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> str:
-    """Rows as `shown_row` makes them, below a header that is there without rows too."""
+    """Rows as `shown_row` makes them, below a header that is there without rows too. What others named is text: where
+    a spreadsheet would take it for a formula, a `'` stands in front. Sums stay numbers."""
     text = io.StringIO()
     writer = csv.DictWriter(text, list(shown_row(dict.fromkeys((*by, *SUMS), 0))))
     writer.writeheader()
-    writer.writerows(rows)
+    writer.writerows({**row, **{name: _no_formula(row[name]) for name in by}} for row in rows)
     return text.getvalue()
+
+
+def _no_formula(cell: Any) -> Any:
+    return f"'{cell}" if isinstance(cell, str) and cell.startswith(_FORMULA) else cell
 
 
 def shown_row(row: Mapping[str, Any]) -> dict[str, Any]:
