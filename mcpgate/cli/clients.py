@@ -31,6 +31,16 @@ class Client:
     """Our stdio entry in this client's form."""
     reload_hint: str = "restart it to take effect"
 
+    @property
+    def own_file(self) -> Path:
+        """The user's."""
+        return self.files[0]
+
+    @property
+    def project_files(self) -> tuple[Path, ...]:
+        """Of the current folder. Whoever made the folder wrote them, which may be somebody else."""
+        return tuple(path for path in self.files[1:] if path != self.own_file)
+
 
 def clients(environ: Mapping[str, str] = os.environ) -> dict[str, Client]:
     """Every client we know, by name, with the paths of this user and this folder."""

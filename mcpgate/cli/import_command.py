@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,15 @@ from mcpgate.cli.gateway_session import add_format
 from mcpgate.config.files import FILE_NAMES, user_config_folder
 from mcpgate.config.settings import Config
 from mcpgate.errors import ConfigError
+from mcpgate.telemetry.logs import mask
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     known = ", ".join(clients.clients())
     parser.add_argument("sources", nargs="*", metavar="FROM", help=f"{known}, or a file (default: all that are found)")
+    parser.add_argument(
+        "--project", action="store_true", help="take the current folder's files too, which may be somebody else's"
+    )
     parser.add_argument(
         "-o", "--output", metavar="FILE", help="where to write (default: mcpgate.yaml in the user's config folder)"
     )
@@ -27,50 +32,99 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     output = Path(arguments.output).expanduser() if arguments.output else user_config_folder() / FILE_NAMES[0]
-    files = _files(arguments.sources)
+    files = _files(arguments.sources, arguments.project)
+    left = [] if arguments.project else _of_project(arguments.sources)
     if not files:
-        raise ConfigError("no agent configuration was found; name a file: mcpgate import path/to/mcp.json")
+        hint = f". {_how_to_take(left)}" if left else "; name a file: mcpgate import path/to/mcp.json"
+        raise ConfigError(f"no agent configuration was found{hint}")
     existing = _existing(output)
     merged: dict[str, Any] = dict(existing.get("mcpServers") or {})
     report: list[dict[str, Any]] = []
     for label, path in files:
+        row = {"from": label, "file": str(path)}
         try:
             found = clients.read_servers(path)
         except ConfigError as error:
             if arguments.sources:
                 raise
-            report.append({"from": label, "server": "", "what": error.message})
+            report.append({**row, "server": "", "starts": "", "what": error.message})
             continue
         for name, entry in found.items():
-            report.append({"from": label, "server": name, "what": _take(name, entry, merged)})
+            what = _take(name, entry, merged)
+            report.append({**row, "server": name, "starts": _starts(entry), "what": what})
     document = {**existing, "mcpServers": merged}
     if output.suffix == ".json":
         text = json.dumps(document, indent=2, ensure_ascii=False) + "\n"
     else:
         text = yaml.safe_dump(document, sort_keys=False, allow_unicode=True, width=110)
+    if left:
+        console.note(_how_to_take(left))
     if arguments.only_print:
         print(text, end="")
         return 0
     # A file that would say the same is left as it is, with its comments.
     backup = clients.write_with_backup(output, text) if document != existing else None
     if arguments.format == "json":
-        console.show({"written": str(output), "backup": str(backup) if backup else None, "servers": report})
+        console.show(
+            {
+                **{"written": str(output), "backup": str(backup) if backup else None, "servers": report},
+                "not_taken": [str(path) for path in left],
+            }
+        )
     else:
-        print(console.table(["from", "server", ""], [[r["from"], r["server"], r["what"]] for r in report]))
+        print(console.table(["from", "server", ""], [[r["from"], _plain(r["server"]), r["what"]] for r in report]))
+        of_project = {str(path) for path in _of_project(arguments.sources)}
+        for row in report:
+            if row["file"] in of_project and row["server"]:
+                print(f"{_plain(row['server'])} is of {row['file']} and starts: {row['starts']}")
         print(f"\n{len(merged)} servers in {output}" + (f" (before: {backup})" if backup else ""))
         print("Next: mcpgate check, then mcpgate install CLIENT")
     return 0
 
 
-def _files(sources: list[str]) -> list[tuple[str, Path]]:
+def _of_project(sources: list[str]) -> list[Path]:
+    """Files of the current folder that belong to the clients that were asked for."""
+    known = clients.clients()
+    return [
+        path
+        for name, client in known.items()
+        if not sources or name in sources
+        for path in client.project_files
+        if path.is_file()
+    ]
+
+
+def _how_to_take(left: list[Path]) -> str:
+    shown = ", ".join(map(str, left))
+    return f"not taken over: {shown}, of the current folder. If you trust whoever wrote them: mcpgate import --project"
+
+
+def _starts(entry: dict[str, Any]) -> str:
+    """The command or address, without secrets that can be told."""
+    arguments = entry.get("args")
+    words = [str(entry.get("command") or ""), *map(str, arguments if isinstance(arguments, list) else ())]
+    address = next((entry[key] for key in ("url", "serverUrl", "httpUrl") if entry.get(key)), "")
+    return mask(_plain(shlex.join(words) if words[0] else str(address)))
+
+
+def _plain(text: str) -> str:
+    """In one line, and nothing that a terminal would obey."""
+    return "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in text)
+
+
+def _files(sources: list[str], with_project: bool) -> list[tuple[str, Path]]:
     known = clients.clients()
     chosen: list[tuple[str, Path]] = []
     for source in sources or list(known):
         if source in known:
-            there = [(source, path) for path in known[source].files if path.is_file()]
+            client = known[source]
+            looked_at = (client.own_file, *client.project_files) if with_project else (client.own_file,)
+            there = [(source, path) for path in looked_at if path.is_file()]
             if sources and not there:
-                looked = ", ".join(str(path) for path in known[source].files)
-                raise ConfigError(f"{known[source].title} has no configuration here; looked at {looked}")
+                looked = ", ".join(map(str, looked_at))
+                left = [] if with_project else _of_project([source])
+                hint = f". {_how_to_take(left)}" if left else ""
+                raise ConfigError(f"{client.title} has no configuration here; looked at {looked}{hint}")
             chosen += there
         elif Path(source).expanduser().is_file():
             chosen.append((source, Path(source).expanduser()))
