@@ -4,6 +4,7 @@ misspelt limit is never silently ignored. files.py reads the files.
 
 import ipaddress
 import re
+from functools import lru_cache
 from typing import Any, Literal
 
 from pydantic import Field, field_validator
@@ -158,6 +159,7 @@ class Settings:
         self.config = config
 
 
+@lru_cache(maxsize=256)
 def is_loopback(host: str) -> bool:
     """Whether only this machine can reach this name or address."""
     if host == "localhost":

@@ -323,6 +323,7 @@ class _Connection(asyncio.Protocol):
     def _begin(self) -> None:
         """A head is complete and its request under way."""
         self._head_since = 0.0
+        self.cycle.transport = _JoinedHead(self.transport)
         self._cycles.append(self.cycle)
         self._body.start(time.monotonic())
 
@@ -346,6 +347,40 @@ class _Connection(asyncio.Protocol):
             self.transport.write_eof()
         else:
             self.transport.close()
+
+
+class _JoinedHead:
+    """The transport of one response: writes its head together with what follows at once, for each write is a call of
+    the kernel and a packet."""
+
+    __slots__ = ("_head", "_transport")
+
+    def __init__(self, transport: asyncio.Transport) -> None:
+        self._transport = transport
+        self._head: bytes | None = None
+        """None before the head, empty after it."""
+
+    def write(self, data: bytes) -> None:
+        if self._head is None and not data.startswith(b"HTTP/1.1 1"):
+            self._head = data
+            asyncio.get_running_loop().call_soon(self._flush)
+        elif self._head:
+            head, self._head = self._head, b""
+            self._transport.write(head + data)
+        else:
+            self._transport.write(data)
+
+    def close(self) -> None:
+        self._flush()
+        self._transport.close()
+
+    def is_closing(self) -> bool:
+        return self._transport.is_closing()
+
+    def _flush(self) -> None:
+        if self._head:
+            head, self._head = self._head, b""
+            self._transport.write(head)
 
 
 class _Progress:
