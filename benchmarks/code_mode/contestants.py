@@ -77,6 +77,8 @@ class Session(Protocol):
 
     def peak_rss_mib(self) -> tuple[float, float] | None: ...
 
+    def pss_mib(self) -> float | None: ...
+
 
 @dataclass(frozen=True)
 class Contestant:
@@ -103,6 +105,9 @@ class _NoGateway:
         return None
 
     def peak_rss_mib(self) -> tuple[float, float] | None:
+        return None
+
+    def pss_mib(self) -> float | None:
         return None
 
 
@@ -299,6 +304,9 @@ class _Gateway:
 
     def peak_rss_mib(self) -> tuple[float, float] | None:
         return self._client.peak_rss_mib()
+
+    def pss_mib(self) -> float | None:
+        return self._client.pss_mib()
 
 
 @contextmanager

@@ -7,8 +7,10 @@ and the first run of each task are not counted: they warm disks and caches.
 import gc
 import itertools
 import json
+import os
 import random
 import statistics
+import subprocess
 import sys
 import time
 from collections.abc import Sequence
@@ -58,7 +60,11 @@ class Record:
     """By task, all counted runs together, each with the pause after it."""
     back_to_back_s: float | None = None
     """One of many executions without calls and without pauses: what is put off until after an answer shows here."""
+    back_to_back_cpu_s: float | None = None
+    pythons_cpu_s: list[float] = field(default_factory=list)
+    """Of `python -I -c pass`, run now and then between the tasks: what CPU times of this machine can be divided by."""
     rss_mib: tuple[float, float] | None = None
+    pss_mib: float | None = None
     tools: int = 0
     failures: dict[str, str] = field(default_factory=dict)
     """By part: `start` (then there is nothing else), `restart`, a task's name, `search`, `describe`."""
@@ -71,6 +77,10 @@ class Record:
     def cpu_ms_per_execution(self) -> float | None:
         name = TASKS[0].name
         return self.cpu_s[name] * 1000 / len(self.runs_s[name]) if name in self.cpu_s else None
+
+    def in_pythons(self, cpu_ms: float | None) -> float | None:
+        """CPU time as a multiple of a start of Python's."""
+        return None if cpu_ms is None or not self.pythons_cpu_s else cpu_ms / 1000 / median(self.pythons_cpu_s)
 
 
 def percentile(samples: Sequence[float], share: float) -> float:
@@ -108,6 +118,7 @@ def measure(contestants: Sequence[Contestant], effort: Effort) -> dict[str, Reco
         _run_tasks(sessions, records, effort, deadline)
         for name, session in sessions.items():
             records[name].rss_mib = session.peak_rss_mib()
+            records[name].pss_mib = session.pss_mib()
     for number in range(effort.starts):
         _say(f"starts, round {number + 1} of {effort.starts}")
         for contestant in ready:
@@ -188,11 +199,16 @@ class _Cell:
             record.cpu_s[name] = record.cpu_s.get(name, 0.0) + cpu_after_s - cpu_before_s
 
     def run_back_to_back(self) -> None:
+        cpu_before_s = self.session.cpu_s()
         began = time.perf_counter()
         for _ in range(_BACK_TO_BACK):
             if self._ask() is None:
                 return
         self.record.back_to_back_s = (time.perf_counter() - began) / _BACK_TO_BACK
+        time.sleep(_PAUSE_S)
+        cpu_after_s = self.session.cpu_s()
+        if cpu_before_s is not None and cpu_after_s is not None:
+            self.record.back_to_back_cpu_s = (cpu_after_s - cpu_before_s) / _BACK_TO_BACK
 
     def _ask(self) -> Answer | None:
         """None when there is no such task here, or it has failed."""
@@ -215,6 +231,10 @@ def _run_tasks(sessions: dict[str, Session], records: dict[str, Record], effort:
     for number in range(effort.rounds):
         if number % 10 == 0:
             _say(f"tasks, round {number + 1} of {effort.rounds}")
+        if number % 3 == 0:
+            start_s = _start_of_python_cpu_s()
+            for record in records.values():
+                record.pythons_cpu_s.append(start_s)
         for cell in shuffle.sample(cells, len(cells)):  # So that nobody always runs after the heaviest.
             due = (number + 1) * cell.runs // effort.rounds > number * cell.runs // effort.rounds
             if due and time.monotonic() < deadline:
@@ -223,6 +243,13 @@ def _run_tasks(sessions: dict[str, Session], records: dict[str, Record], effort:
     for cell in cells:
         if cell.task.calls == 0 and time.monotonic() < deadline:
             cell.run_back_to_back()
+
+
+def _start_of_python_cpu_s() -> float:
+    child = subprocess.Popen([sys.executable, "-I", "-c", "pass"])
+    _, _, usage = os.wait4(child.pid, 0)
+    child.returncode = 0
+    return usage.ru_utime + usage.ru_stime
 
 
 def _reason(error: BaseException) -> str:

@@ -27,6 +27,10 @@ def _back_to_back(record: Record) -> float | None:
     return None if record.back_to_back_s is None else record.back_to_back_s * 1000
 
 
+def _back_to_back_cpu(record: Record) -> float | None:
+    return None if record.back_to_back_cpu_s is None else record.back_to_back_cpu_s * 1000
+
+
 def _tokens(key: str) -> Callable[[Record], float | None]:
     return lambda record: record.tokens.get(key)
 
@@ -47,9 +51,17 @@ _ROWS = (
     ),
     _Row("0 calls, 100 back-to-back, ms each", TASKS[0].name, _back_to_back, 1),
     _Row("CPU of the gateway per execution without calls, ms", TASKS[0].name, Record.cpu_ms_per_execution, 1),
+    _Row(
+        "CPU an execution as a multiple of `python -I -c pass`",
+        TASKS[0].name,
+        lambda r: r.in_pythons(r.cpu_ms_per_execution()),
+        2,
+    ),
+    _Row("… of 100 in a row", TASKS[0].name, lambda r: r.in_pythons(_back_to_back_cpu(r)), 2),
     _Row("CPU of the gateway per upstream call, ms", "50 in turn", Record.cpu_ms_per_call, 2),
     _Row("peak RSS of the gateway, MiB", "start", _rss(0)),
     _Row("… with its children, MiB", "start", _rss(1)),
+    _Row("PSS of both at the end, MiB", "start", lambda r: r.pss_mib),
     _Row("tools shown", "start", lambda r: r.tools or None),
     _Row("tokens: tool definitions", "start", _tokens("definitions")),
     _Row("tokens: server instructions", "start", _tokens("instructions")),

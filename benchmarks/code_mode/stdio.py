@@ -116,6 +116,11 @@ class StdioClient:
         peaks = [_peak_rss_mib(pid) for pid in _family(self._process.pid, with_node=False)]
         return peaks[0], sum(peaks)
 
+    def pss_mib(self) -> float:
+        """What the server's process and its children occupy now, without Node.js. Pages that several maps share, as
+        those of a guest's image, count once; RSS counts them for each map."""
+        return sum(_pss_mib(pid) for pid in _family(self._process.pid, with_node=False))
+
     def close(self) -> None:
         """Ends the server as MCP says, by closing its input, then by force, with every process it started."""
         family = [(pid, _born(pid)) for pid in _family(self._process.pid, with_node=True)]
@@ -232,3 +237,11 @@ def _peak_rss_mib(pid: int) -> float:
     except OSError:
         return 0.0
     return next((int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM:")), 0.0)
+
+
+def _pss_mib(pid: int) -> float:
+    try:
+        lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+    except OSError:
+        return 0.0
+    return next((int(line.split()[1]) / 1024 for line in lines if line.startswith("Pss:")), 0.0)
