@@ -45,6 +45,9 @@ class Workers:
         except BaseException:
             with self._lock:
                 self._threads -= 1
+                if self._idle:  # it has just become so
+                    self._idle.pop().hand(work)
+                    return
                 if self._threads:  # a busy one takes it when it can
                     self._works.append(work)
                     return

@@ -98,7 +98,7 @@ async def test_waiting_for_tools_is_counted_apart(run: Run) -> None:
     limits = Limits(timeout_s=0.15, tool_wait_s=20)
     outcome = await run("t.slow()\nt.slow()\n'done'", {"t.slow": _slow}, limits=limits)
     assert (outcome.result, outcome.error) == ("done", None)
-    assert outcome.tool_wait_s >= 0.2 and outcome.wall_s >= outcome.tool_wait_s
+    assert outcome.wall_s >= outcome.tool_wait_s > limits.timeout_s
 
 
 async def _slow() -> None:

@@ -146,7 +146,8 @@ def still(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
         clock.now += 1000
         return 1_764_300_000 * 10**9 + int(clock.now)
 
-    monkeypatch.setattr(wasm, "time", SimpleNamespace(monotonic_ns=tell, time_ns=tell, monotonic=time.monotonic))
+    clocks = {"monotonic_ns": tell, "time_ns": tell}
+    monkeypatch.setattr(wasm, "time", SimpleNamespace(**{**vars(time), **clocks}))
     monkeypatch.setattr(wasm, "os", SimpleNamespace(urandom=lambda n: bytes(i % 251 for i in range(n))))
     return clock
 
