@@ -1,5 +1,6 @@
 """The `mcpServers` section: how to reach each MCP server, and what to show of it."""
 
+import re
 from typing import Any, Literal
 
 from pydantic import Field, PrivateAttr, field_validator, model_validator
@@ -98,8 +99,9 @@ class UpstreamConfig(Model):
             raise ValueError("needs either `command` (a program to start) or `url` (a server to connect to)")
         if self.url is not None:
             if not self.url.startswith(("http://", "https://")):
-                scheme = self.url.partition("://")[0] if "://" in self.url[:20] else ""
-                raise ValueError(f"url begins with {scheme + '://'!r}; it must begin with http:// or https://")
+                # Without user, password and query: they may be secrets.
+                shown = re.sub(r"[?#].*|(?<=//)[^/]*@", "", self.url, flags=re.DOTALL)
+                raise ValueError(f"url is {shown!r}; it must begin with http:// or https://")
             if self.type == "stdio":
                 raise ValueError("type is 'stdio', which goes with `command`; for a `url` it is 'http' or 'sse'")
         elif self.type in ("http", "sse"):

@@ -31,12 +31,15 @@ MODERN_VERSION = "2026-07-28"
 _META = "io.modelcontextprotocol/"
 _CLIENT = {"name": "mcpgate", "version": __version__}
 _LISTEN_AGAIN_S = 2.0
+_LONGEST_PAUSE_S = 60.0
+_HAS_NO_STREAM = frozenset((400, 401, 403, 404, 405, 501))
 _PROBE_S = 10.0
 """How long a server may take to say whether it still knows our session."""
 _SETTLE_S = 0.5
 """How long the first listing waits for the stream on which the server would announce changes."""
 _RENEW_AGAIN_S = 10.0
 """A server that refuses the same request in a new session too is not asked for another one before this."""
+_WARN_EVERY_S = 1.0
 _LONGEST_ID = 200
 _MOST_CAPABILITIES = 64
 log = logging.getLogger("mcpgate.upstream")
@@ -90,6 +93,7 @@ class Connection:
         """Whether the server could have announced changes while nobody listened."""
         self._renewal: asyncio.Task[None] | None = None
         self._renewed_in_vain = -_RENEW_AGAIN_S
+        self._quiet_until = 0.0
         self.transport: Transport | None = None
         self.closed: asyncio.Future[Broken] = asyncio.get_running_loop().create_future()
         """Done, with the reason, when the other side is gone."""
@@ -167,9 +171,13 @@ class Connection:
         candidates = [id for id, waiting in self._waiting.items() if not waiting.standing]
         if len(candidates) == 1:
             self._fail(candidates[0], error)
-        else:
-            log.warning("%s: an error that names no request: %s", self._name, one_line(error.message, 500))
-            self._note(f"it sent an error that names no request: {one_line(error.message, 500)}")
+            return
+        text = f"it sent an error that names no request: {one_line(error.message, 500)}"
+        self._note(text)
+        now = asyncio.get_running_loop().time()
+        if now >= self._quiet_until:
+            self._quiet_until = now + _WARN_EVERY_S
+            log.warning("%s: %s", self._name, self._secrets.mask(text))
 
     def _note(self, text: str) -> None:
         for waiting in self._waiting.values():
@@ -367,17 +375,21 @@ class Connection:
 
     async def _listen_for_changes(self) -> None:
         kinds = {"toolsListChanged": True, "resourcesListChanged": True, "promptsListChanged": True}
+        loop = asyncio.get_running_loop()
+        pause_s = _LISTEN_AGAIN_S / 2
         while not self.closed.done():
+            began = loop.time()
             try:
                 await self._ask("subscriptions/listen", {"notifications": kinds}, 10**9)
-            except RpcError as error:
-                log.debug("%s: no change notifications: %s", self._name, error)
-                self._listening.set()
-                return
-            except UpstreamError:
-                pass  # the stream broke; the connection may still be there
+            except UpstreamError as error:
+                if isinstance(error, RpcError) or error.data.get("server_status") in _HAS_NO_STREAM:
+                    log.debug("%s: no change notifications: %s", self._name, error)
+                    self._listening.set()
+                    return
+            # The stream broke; the connection may still be there.
+            pause_s = _LISTEN_AGAIN_S if loop.time() - began > pause_s else min(2 * pause_s, _LONGEST_PAUSE_S)
             self._missed_changes = True
-            await asyncio.sleep(_LISTEN_AGAIN_S)
+            await asyncio.sleep(pause_s)
 
     def _on_listening(self) -> None:
         self._listening.set()
@@ -401,10 +413,10 @@ def _may_mean_lost(error: UpstreamError) -> bool:
         return True
     if status is None and not isinstance(error, RpcError):
         return False
+    if isinstance(error, RpcError) and (error.rpc_code == -32600 or -32099 <= error.rpc_code <= -32000):
+        return True  # codes that servers choose themselves
     said = f"{error.message} {error.data.get('server_said', '')}"
-    return bool(_SPEAKS_OF_SESSIONS.search(said)) or (
-        isinstance(error, RpcError) and error.rpc_code in (-32600, -32001)
-    )
+    return bool(_SPEAKS_OF_SESSIONS.search(said))
 
 
 def as_number(id: Any) -> int | None:

@@ -38,7 +38,7 @@ _TOLD_BY_STATUS = frozenset((401, 403, 413, 429, 503))
 _MAX_OFFERS = 32
 """Messages of no importance under way at once; further ones are dropped."""
 _GOODBYE_S = 2.0
-_RESUME_AFTER_S, _RESUME_AFTER_AT_MOST_S = 1.0, 30.0
+_RESUME_AFTER_S, _RESUME_AFTER_AT_LEAST_S, _RESUME_AFTER_AT_MOST_S = 1.0, 0.1, 30.0
 _MAX_EMPTY_RESUMES = 3
 """A broken answer is given up when the server has nothing new so many times."""
 _SHORT_LIFE_S = 10.0
@@ -257,7 +257,7 @@ class _StreamableHttp:
             if empty >= _MAX_EMPTY_RESUMES:
                 raise broken.error
             wait_s = _RESUME_AFTER_S if retry_s is None else retry_s
-            await asyncio.sleep(min(max(wait_s, 0.01), _RESUME_AFTER_AT_MOST_S))
+            await asyncio.sleep(min(max(wait_s, _RESUME_AFTER_AT_LEAST_S), _RESUME_AFTER_AT_MOST_S))
             reader = EventReader(self._web.limit)
             reader.last_id, reader.retry_s = last_id, retry_s
             fields = self._headers({"accept": _EVENTS, "last-event-id": last_id})

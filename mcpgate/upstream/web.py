@@ -24,6 +24,8 @@ _MIB = 1024 * 1024
 _MAX_REFUSAL = 64 * 1024
 """Bytes that are read of the body of a refusal."""
 _REFUSAL_S = 5.0
+_KEEP_IDLE_S = 3.0
+"""Many servers close what was idle for 5 s; a request that meets such a close is lost."""
 _BREATHE_EVERY = 100
 """Pieces of a body."""
 _MAX_REDIRECTS = 3
@@ -137,7 +139,7 @@ async def open_web(config: UpstreamConfig, secrets: Secrets) -> AsyncIterator[We
     async with httpx2.AsyncClient(
         headers={"user-agent": f"mcpgate/{__version__}", **config.headers, "accept-encoding": "identity"},
         timeout=httpx2.Timeout(config.connect_timeout_s, read=None),
-        limits=httpx2.Limits(max_connections=None, max_keepalive_connections=32),
+        limits=httpx2.Limits(max_connections=None, max_keepalive_connections=32, keepalive_expiry=_KEEP_IDLE_S),
     ) as client:
         yield Web(config, secrets, client)
 

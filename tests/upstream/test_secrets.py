@@ -96,7 +96,7 @@ def test_a_place_is_told_without_what_opens_it() -> None:
 def test_a_configuration_that_is_wrong_is_told_without_its_url() -> None:
     with pytest.raises(ValueError) as wrong:
         UpstreamConfig(url="wss://ada:hunter2xyz@h/mcp?key=s3cretkey")
-    assert "begins with 'wss://'" in str(wrong.value.errors()[0]["msg"])  # type: ignore[attr-defined]
+    assert "url is 'wss://h/mcp'" in str(wrong.value.errors()[0]["msg"])  # type: ignore[attr-defined]
     config = UpstreamConfig(command="x", args=("--key", "s3cretkey"), env={"A": "hunter2xyz"})
     assert "s3cretkey" not in repr(config) and "hunter2xyz" not in repr(config)
 
