@@ -1,4 +1,5 @@
-"""How often the right tool is among the first answers of a search, and how fast it is.
+"""How often the right tool is among the first tools that a search finds, how often it is in the answer of list_tools,
+which has room for 300 tokens, and how fast the search is.
 
     python -m benchmarks.servers install discovery && python -m benchmarks.servers capture discovery
     python -m benchmarks.discovery [--misses]
@@ -15,14 +16,19 @@ import platform
 import statistics
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import date
 from pathlib import Path
+from typing import Any
 
 from benchmarks import servers
+from benchmarks.discovery.answers import shown_tools
 from mcpgate.catalog.catalog import Catalog, ServerListing
 from mcpgate.catalog.search import SearchIndex
 from mcpgate.catalog.tools import Tool
+from mcpgate.codemode.listing import Listing
+from mcpgate.config.settings import CodeModeConfig
+from mcpgate.tokens import count
 
 Search = Callable[[str, int], Sequence[Tool]]
 FULL_SIZE = 7_500
@@ -97,7 +103,24 @@ def main() -> None:
                 print(f"missed: {request['request']!r}\n  wanted {sorted(right)}\n  got    {answers[:5]}")
         rates = " | ".join(f"{found[cut] / len(requests):.1%}" for cut in found)
         print(f"| {name} | {rates} | {statistics.median(times):.2f} |")
+    _print_answers(catalog, requests)
     _print_speed(catalog.tools, [request["request"] for request in requests])
+
+
+def _print_answers(catalog: Catalog, requests: Sequence[Mapping[str, Any]]) -> None:
+    listing = Listing(CodeModeConfig(), lambda tool: None)
+    names = {tool.qualified: f"{tool.server}.{tool.name}" for tool in catalog.tools}
+    answered, shown, tokens = 0, [], []
+    for request in requests:
+        text = listing.render(catalog, request["request"], None, None)
+        tools = {names[tool] for tool in shown_tools(text)}
+        answered += bool(tools & set(request["tools"]))
+        shown.append(len(tools))
+        tokens.append(count(text))
+    print(
+        f"\nIn the answer of list_tools: {answered / len(requests):.1%}; it shows {statistics.mean(shown):.1f} tools in"
+    )
+    print(f"{statistics.mean(tokens):.0f} tokens, {max(tokens)} at most.")
 
 
 def _print_speed(tools: Sequence[Tool], queries: Sequence[str]) -> None:

@@ -1,4 +1,9 @@
-"""The answers of list_tools: ranked call shapes, a whole server, or the servers, each cut to fit its room."""
+"""What list_tools answers: ranked call shapes, a server whole, or the servers, each as short as its room wants.
+
+Where more tools match than there is room for, the best have their whole shape, the next a short one and the rest their
+names: a model that reads a name asks describe_tools, one that does not see the tool searches again. Figures are in
+benchmarks/discovery/.
+"""
 
 import re
 from collections import Counter
@@ -17,7 +22,7 @@ from mcpgate.tokens import estimate
 
 @dataclass(frozen=True, slots=True)
 class _Detail:
-    """How much of a tool its line shows: characters of its parameters, return type and description."""
+    """How much of a tool its line shows: characters of parameters, of the return type, of what it does."""
 
     parameters: int
     returns: int
@@ -33,14 +38,28 @@ _DETAILS = (
     _Detail(400, 60, 60),
     _Detail(400, 90, 100),
 )
-"""For the tools of a whole server, from least to most. What is needed to write calls comes first."""
+"""Of the tools of a whole server, from little to much. What calls are written from comes first."""
 _DETAILS_OF_ONE = (_Detail(400, 90, 100), _Detail(160, 60, 50), _Detail(60, 0, 0))
-"""For one tool among others."""
+"""Of one tool among others."""
+_SHORT_DETAIL = _Detail(24, 0, 0)
+_FULL, _SHORT = 3, 4
+"""Of a search that finds more than its answer holds: tools with their whole shape, and after them with a short one, in
+an answer of 300 tokens. The rest come by name."""
+_TAIL = "limit=… or a narrower query shows more"
+_NAMES = "by name (describe_tools shows shapes, limit=… more): "
+_MARGIN = 8
+"""Tokens that an estimate may be short of."""
+_CHARACTERS_A_TOKEN = 3.7
+"""Of names, at most: they hold words of no language, which an estimate takes for English."""
+_MAX_NAMED = 200
+"""Tools that a list of names is made from."""
+_LONGEST_NAME = 100
+"""Characters of a name in a list of names; a longer one would take the room of many."""
 _WHOLE_SERVER = 1.1
-"""Factor on the room of one server: a server listed whole is not asked for again. A tenth more saves one request in
-twenty of BFCL's tasks (benchmarks/token_savings); more than that saves hardly any."""
+"""Times the room that one server may take: what is listed whole is not asked for again. A tenth spares BFCL's tasks one
+request in twenty (benchmarks/token_savings); more of it spares hardly any more."""
 _SHORTEST_LINE = 4
-"""Fewest tokens of a tool's line."""
+"""Tokens of a tool's line, at least."""
 
 
 _RETURNED_OBJECT = re.compile(r"(?<= -> )\{[^{}]{30,}\}|(?<= -> list\[)\{[^{}]{30,}\}")
@@ -50,11 +69,11 @@ class Listing:
     """Writes lists of the tools of one catalog, for one caller."""
 
     def __init__(self, config: CodeModeConfig, observed: Callable[[Tool], Shape | None]) -> None:
-        """`observed`: what the caller may see of a tool's learned results."""
+        """`observed`: what the caller may know of a tool's results."""
         self._config, self._observed = config, observed
 
     def render(self, catalog: Catalog, query: str | None, server: str | None, limit: int | None) -> str:
-        """Ranked call shapes for a query, a whole server, or the servers. Raises NotFound."""
+        """Ranked call shapes for a query, a server whole, or the servers. Raises NotFound."""
         chosen = catalog.get_server(server) if server else None
         least = self._config.list_tokens
         room = least if limit is None else max(least, 30 * limit)
@@ -68,19 +87,15 @@ class Listing:
         if server is not None:
             found = catalog.search(query, len(server.tools), server.name)
             return self._one_server(server, limit, room, found)
-        most = limit or self._config.list_limit
-        found = catalog.search(query, most + 1)
+        found = catalog.search(query, limit + 1 if limit else _MAX_NAMED)
         waiting = self._waiting(catalog)
         if not found:
             return f"Nothing matches {query!r}. Without a query, list_tools shows the servers.{waiting}"
-        shared = {tool.server_ident: catalog.get_server(tool.server).shared_sentences for tool in found}
-        lines = self._lines(found[:most], shared, room - 30 - estimate(waiting))
-        more = len(found) > len(lines)
-        tail = f"(the best {len(lines)}; limit=… shows more, a narrower query shows better ones)" if more else ""
-        return "\n".join([*lines, *([tail] if tail else [])]) + waiting
+        servers = {server.ident: server for server in catalog.servers}
+        return "\n".join(self._ranked(found, servers, limit, room - estimate(waiting))) + waiting
 
     def _one_server(self, server: Server, limit: int | None, room: int, found: Sequence[Tool] = ()) -> str:
-        """Every tool, in as much detail as fits; those that a search found come first."""
+        """Every tool, in as much detail as there is room for; those that a search has found come first."""
         if server.trouble and not server.tools:
             return f"{server.ident}: {server.trouble}"
         matches = frozenset(found)
@@ -93,10 +108,9 @@ class Listing:
             more = [f"({len(tools)} of {total})"] if len(tools) < total else []
             return "\n".join([head, *lines, *more])
         if found:
-            lines = self._lines(tools, {server.ident: server.shared_sentences}, room - estimate(head) - 30, server)
-            tail = f"(the best {len(lines)} of {total}; limit=… shows more, a narrower query shows better ones)"
-            return "\n".join([head, *lines, tail])
-        # The names of all tools say more than the shapes of some.
+            servers = {server.ident: server}
+            return "\n".join([head, *self._ranked(ordered, servers, limit, room - estimate(head), server)])
+        # All by name says more than some by shape.
         names: list[str] = []
         for tool in tools:
             if estimate(", ".join([*names, tool.ident])) > room - 60:
@@ -106,7 +120,7 @@ class Listing:
         return "\n".join([f"{server.ident}: {', '.join(names)}", hint])
 
     def _whole(self, tools: Sequence[Tool], server: Server, room: int) -> list[str]:
-        """A line for every tool, in the most detail that fits; empty if none fits."""
+        """A line for every tool, in the most detail that fits; empty when none does."""
         found: list[str] = []
         for detail in _DETAILS:
             if len(tools) * _SHORTEST_LINE > room:
@@ -117,27 +131,62 @@ class Listing:
             found = lines
         return found
 
-    def _lines(
-        self, tools: Sequence[Tool], shared: Mapping[str, Collection[str]], room: int, server: Server | None = None
+    def _ranked(
+        self,
+        found: Sequence[Tool],
+        servers: Mapping[str, Server],
+        limit: int | None,
+        room: int,
+        server: Server | None = None,
     ) -> list[str]:
-        """The lines that fit; at least one."""
+        """The best with their shapes, the rest by name until the room is full; at least one tool, and not more than
+        `limit` that the model asked for."""
+        most = limit or self._config.list_limit
+        full, short = (max(1, round(each * room / 300)) for each in (_FULL, _SHORT))
+        room -= estimate(_NAMES) + _MARGIN
+        lines, costs = self._lines(found, servers, room, [_DETAILS_OF_ONE] * most, server)
+        if len(lines) == len(found):
+            return lines
+        wanted = found[:limit][: len(lines) + _MAX_NAMED]
+        names = ""
+        for at in range(len(lines), full, -1):
+            # As many shapes as leave room for the names of all others.
+            names, named = _names(wanted[at:], room - sum(costs[:at]), server)
+            if at + named == len(found[:limit]):
+                lines = lines[:at]
+                break
+        else:
+            details = [*[_DETAILS_OF_ONE] * full, *[(_SHORT_DETAIL,)] * short][:most]
+            lines, costs = self._lines(wanted, servers, room, details, server)
+            names, _ = _names(wanted[len(lines) :], room - sum(costs), server)
+        return [*lines, _NAMES + names if names else f"({_TAIL})"]
+
+    def _lines(
+        self,
+        tools: Sequence[Tool],
+        servers: Mapping[str, Server],
+        room: int,
+        details: Sequence[Sequence[_Detail]],
+        server: Server | None,
+    ) -> tuple[list[str], list[int]]:
+        """Lines that fit, at least one, and their tokens. `details`: how each may be written, the best first."""
         lines: list[str] = []
-        used = 0
-        for tool in tools:
-            for detail in _DETAILS_OF_ONE:
-                line = self._line(tool, detail, shared[tool.server_ident], server)
+        costs: list[int] = []
+        for tool, choice in zip(tools, details, strict=False):
+            for detail in choice:
+                line = self._line(tool, detail, servers[tool.server_ident].shared_sentences, server)
                 cost = estimate(line) + 1
-                # One tool with many parameters must not take the room of all others.
+                # One tool of many parameters must not take the room of all the others.
                 if cost <= max(60, room // 4):
                     break
-            if used + cost > room and lines:
+            if sum(costs) + cost > room and lines:
                 break
             lines.append(line if cost <= room else results.shorten_text(line, room))
-            used += cost
-        return lines
+            costs.append(cost)
+        return lines, costs
 
     def _line(self, tool: Tool, detail: _Detail, shared: Collection[str], server: Server | None) -> str:
-        """`server.tool(…) -> … — what it does`; without the server if the list has named it."""
+        """`server.tool(…) -> … — what it does`; without the server where the list has named it."""
         shape = call_shape(tool, self._observed(tool), detail.parameters, detail.returns)
         about = summary(tool, detail.about, shared) if detail.about else ""
         shape = shape.removeprefix(f"{server.ident}.") if server else shape
@@ -169,12 +218,31 @@ class Listing:
         return f"\n({'; '.join(said)}{more})"
 
 
+def _names(tools: Sequence[Tool], room: float, server: Server | None) -> tuple[str, int]:
+    """`files: read, write; mail: send`: as many as fit, and how many; grouped by server, each group and each name in it
+    in the order given; without the server where the list has named it."""
+    groups: dict[str, list[str]] = {}
+    count = 0
+    for tool in tools:
+        if len(tool.ident) > _LONGEST_NAME:
+            continue
+        text = f", {tool.ident}" if tool.server_ident in groups else f"; {tool.server_ident}: {tool.ident}"
+        cost = max(estimate(text), len(text) / _CHARACTERS_A_TOKEN)
+        if cost <= room:
+            room -= cost
+            count += 1
+            groups.setdefault(tool.server_ident, []).append(tool.ident)
+    named = {ident: ", ".join(names) for ident, names in groups.items()}
+    text = ", ".join(named.values()) if server else "; ".join(f"{ident}: {names}" for ident, names in named.items())
+    return text, count
+
+
 def _tools(number: int) -> str:
     return f"{number} tool{'' if number == 1 else 's'}"
 
 
 def _name_repeated(lines: Sequence[str]) -> list[str]:
-    """The lines, with long objects that several tools return replaced by names and written out once below."""
+    """Lines with the long objects that several tools return named, and written out once below."""
     found = Counter(match[0] for line in lines for match in _RETURNED_OBJECT.finditer(line))
     named = {text: f"T{at}" for at, text in enumerate((text for text, count in found.items() if count > 1), 1)}
     if not named:
@@ -189,7 +257,7 @@ def _server_line(server: Server, about_room: int) -> str:
 
 
 def _trouble(server: Server, room: int) -> str:
-    text = server.trouble if server.trouble == STARTING else f"unavailable: {server.trouble}"
+    text = server.trouble if server.trouble == STARTING else f"not usable now: {server.trouble}"
     return _cut(text, room)
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import anyio
 import pytest
 
+from benchmarks.discovery.answers import shown_tools
 from benchmarks.token_savings import charts, model
 from benchmarks.token_savings.catalogs import Catalogue
 from benchmarks.token_savings.discovery import question, shapes_of, suffices
@@ -180,6 +181,14 @@ def test_a_shortened_listing_is_read_with_the_servers_name() -> None:
     text = "notes: 2 tools, called as notes.NAME(…)\nadd(text: str)\nclear() -> T1\nT1 = {left: int}"
     assert mcpgate.IDIOM.spelt_out(text).splitlines()[1:3] == ["notes.add(text: str)", "notes.clear() -> T1"]
     assert mcpgate.IDIOM.spelt_out("notes.add(text: str)") == "notes.add(text: str)"
+
+
+def test_tools_that_are_shown_by_name_only_are_read_with_their_server() -> None:
+    names = "by name (describe_tools shows shapes, limit=… more): "
+    ranked = f"mail.send(to: str)\n{names}notes: add, clear; mail: list"
+    assert shown_tools(ranked) == {"mail.send", "notes.add", "notes.clear", "mail.list"}
+    whole = f"notes: 9 tools, called as notes.NAME(…)\nadd(text: str)\n{names}clear, find"
+    assert shown_tools(whole) == {"notes.add", "notes.clear", "notes.find"}
 
 
 def test_a_sample_holds_every_difficulty() -> None:

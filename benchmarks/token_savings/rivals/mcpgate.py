@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from benchmarks.discovery.answers import spelt_out
 from benchmarks.token_savings.rivals.base import Idiom
 from benchmarks.token_savings.rivals.gateway import Gateway
 from benchmarks.token_savings.stage import Stage
@@ -15,7 +16,6 @@ from benchmarks.token_savings.stage import Stage
 _SMALL_SERVER = 30
 """Tools: a model that has read that there are so few lists them all; any other server it asks about its task."""
 _INDEX = re.compile(r" (?:Servers|Servers \(tools\)|Tools by server): (.+)$", re.MULTILINE)
-_HEAD = re.compile(r"(\w+): \d+ tools?, called as ")
 _CHECKOUT = Path(__file__).resolve().parents[3]
 
 
@@ -48,12 +48,6 @@ def _server_shown(stage: Stage, server: str, shown: str) -> bool:
     return any(re.split(r" \(|:", item)[0] == ident for item in listed) or f"\n{ident}." in shown
 
 
-def _spelt_out(text: str) -> str:
-    """What stands below `server: … called as server.NAME(…)`, with the server before each name."""
-    head = _HEAD.match(text)
-    return re.sub(r"^(?=\w+\()", f"{head[1]}.", text, flags=re.MULTILINE) if head else text
-
-
 def _ident(stage: Stage, server: str) -> str:
     return stage.identifiers[server, stage.tools[server][0]["name"]].partition(".")[0]
 
@@ -69,7 +63,7 @@ IDIOM = Idiom(
     program=lambda code, stage: code,
     browse=_browse,
     server_shown=_server_shown,
-    spelt_out=_spelt_out,
+    spelt_out=spelt_out,
 )
 
 RIVAL = Gateway("mcpgate", "mcpgate", IDIOM, _launch, probe=("list_tools", {}), always_runs=True)
