@@ -31,6 +31,8 @@ _MAX_GUESSED = 8
 _MAX_VOCABULARY = 100_000
 _MAX_PREFIXED = 50
 """Words of a request that may be typing errors, words that they are compared with, and words that begin alike."""
+_LEAST_PART = 0.5
+"""Of a word's letters, those of a known word that it begins with, at least."""
 _MAX_WORDS = 160
 """Words indexed per description; some servers ship whole manuals."""
 
@@ -105,15 +107,17 @@ class SearchIndex:
         self._tools = tools
         postings: dict[str, list[tuple[int, float]]] = defaultdict(list)
         lengths = []
+        spelt: dict[str, str] = {}
         for number, tool in enumerate(tools):
-            weights = _weigh(tool)
+            weights = _weigh(tool, spelt)
             lengths.append(sum(weights.values()))
             for word, weight in weights.items():
                 postings[word].append((number, weight))
         average = sum(lengths) / len(lengths) if lengths else 1.0
         self._norms = [_K1 * (1 - _B + _B * length / average) for length in lengths]
         self._postings = dict(postings)
-        self._vocabulary = list(islice(self._postings, _MAX_VOCABULARY))
+        self._spelt = dict(islice(spelt.items(), _MAX_VOCABULARY))
+        """Words as they are written → their stems: typing errors are made in words, not in stems."""
         self._sorted = sorted(term for term in self._postings if len(term) >= 4)
         self._names = [frozenset(words(tool.name[:_MAX_NAME])) | frozenset(words(tool.server)) for tool in tools]
 
@@ -123,7 +127,10 @@ class SearchIndex:
         """The best matches, best first; at most `limit`, and only tools whose `id()` is in `among` if that is given.
         An empty list when no word of the query is known."""
         query = query[:_MAX_QUERY]
-        wanted = list(dict.fromkeys(words(query)))[:_MAX_QUERY_WORDS]
+        written: dict[str, str] = {}
+        for surface in _surfaces(query):
+            written.setdefault(stem(surface), surface)
+        wanted = list(written)[:_MAX_QUERY_WORDS]
         guesses = _MAX_GUESSED
         if not wanted:
             return []
@@ -133,11 +140,13 @@ class SearchIndex:
         for word in wanted:
             best: dict[int, float] = {}
             weight_of_word = 0.0
-            is_new = word not in self._postings and len(word) >= 4
+            is_new = word not in self._postings and len(written[word]) >= 4
             guesses -= is_new
-            for term, factor in self._variants(word, is_new and guesses >= 0):
+            # A rare synonym must not outweigh the word itself.
+            most = self._idf(word) if word in self._postings else math.inf
+            for term, factor in self._variants(word, written[word] if is_new and guesses >= 0 else ""):
                 posting = self._postings[term]
-                idf = math.log(1 + (len(self._tools) - len(posting) + 0.5) / (len(posting) + 0.5))
+                idf = min(self._idf(term), most)
                 weight_of_word = max(weight_of_word, idf * factor)
                 for number, weight in posting:
                     score = factor * idf * weight * (_K1 + 1) / (weight + self._norms[number])
@@ -166,56 +175,83 @@ class SearchIndex:
         )
         return [self._tools[n] for n in ranked[:limit]]
 
-    def _variants(self, word: str, guess: bool) -> list[tuple[str, float]]:
+    def _idf(self, term: str) -> float:
+        seen = len(self._postings[term])
+        return math.log(1 + (len(self._tools) - seen + 0.5) / (seen + 0.5))
+
+    def _variants(self, word: str, surface: str) -> list[tuple[str, float]]:
+        """Terms for a word, and what each counts. `surface`: the word as written, if it may be a typing error."""
         found = {word: 1.0} if word in self._postings else {}
         for other in _synonyms().get(word, ()):
             if other in self._postings:
                 found.setdefault(other, _SYNONYM)
-        if guess:
+        if surface:
             # Not a known word: a typing error, or a part or a compound of known ones.
-            from rapidfuzz import fuzz, process  # 26 ms that the first tools/list should not wait for
-
-            cutoff = 72 if len(word) < 6 else 78
-            for term, score, _ in process.extract(
-                word, self._vocabulary, scorer=fuzz.ratio, limit=4, score_cutoff=cutoff
-            ):
-                found.setdefault(term, 0.8 * (score / 100) ** 2)
+            for term, factor in self._respelt(surface):
+                found.setdefault(term, factor)
             for term in self._beginning_alike(word):
                 found.setdefault(term, 0.6)
         return list(found.items())
+
+    def _respelt(self, surface: str) -> Iterator[tuple[str, float]]:
+        from rapidfuzz import process  # 26 ms that the first tools/list should not wait for
+        from rapidfuzz.distance import OSA
+
+        most = 1 if len(surface) < 8 else 2
+        near = process.extract(surface, self._spelt.keys(), scorer=OSA.distance, limit=4, score_cutoff=most)
+        for known, distance, _ in near:
+            yield self._spelt[known], 0.8 * (1 - distance / len(surface)) ** 2
 
     def _beginning_alike(self, word: str) -> Iterator[str]:
         """Terms that begin with the word, and terms that the word begins with."""
         start = bisect_left(self._sorted, word)
         yield from takewhile(lambda term: term.startswith(word), self._sorted[start : start + _MAX_PREFIXED])
-        yield from (word[:end] for end in range(4, len(word)) if word[:end] in self._postings)
+        least = max(4, math.ceil(len(word) * _LEAST_PART))
+        yield from (word[:end] for end in range(least, len(word)) if word[:end] in self._postings)
 
 
-def _weigh(tool: Tool) -> dict[str, float]:
+def _weigh(tool: Tool, spelt: dict[str, str]) -> dict[str, float]:
+    """Stem → weight. Notes in `spelt` how its words are written."""
+
+    def stems(text: str, most: int | None = None) -> Iterator[str]:
+        for surface in islice(_surfaces(text), most):
+            yield spelt.setdefault(surface, stem(surface))
+
     weights: dict[str, float] = defaultdict(float)
     for text, weight in ((tool.name[:_MAX_NAME], _NAME), (tool.server, _SERVER)):
-        for word in set(words(text)):
+        for word in dict.fromkeys(stems(text)):
             weights[word] += weight
     for name in islice(tool.properties, _MAX_PARAMETERS):
-        for word in words(name[:_MAX_NAME]):
+        for word in stems(name[:_MAX_NAME]):
             weights[word] += _PARAMETER
     first, _, rest = tool.description.partition(". ")
     title = tool.raw.get("title")
-    for word in words(f"{title[:_MAX_NAME]} {first}" if isinstance(title, str) else first)[:60]:
+    for word in stems(f"{title[:_MAX_NAME]} {first}" if isinstance(title, str) else first, 60):
         weights[word] += _FIRST
-    for word in words(rest)[:_MAX_WORDS]:
+    for word in stems(rest, _MAX_WORDS):
         weights[word] += _REST
     return weights
 
 
 _CAMEL = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 _WORD = re.compile(r"[^\W_]+")
+_UNSPACED = re.compile("([\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]+)")
+"""Kana and Han: words stand without spaces between them."""
 
 
 def words(text: str) -> list[str]:
     """The stems of a text's words; camelCase and snake_case split, common words left out."""
-    found = (word.lower()[:_MAX_WORD] for word in _WORD.findall(_CAMEL.sub(" ", text[:20_000])))
-    return [stem(word) for word in found if word not in _STOP]
+    return [stem(word) for word in _surfaces(text)]
+
+
+def _surfaces(text: str) -> Iterator[str]:
+    """A text's words in lower case, without common ones. What is written without spaces comes as pairs of signs."""
+    for run in _WORD.findall(_CAMEL.sub(" ", text[:20_000])):
+        for part in _UNSPACED.split(run) if not run.isascii() else (run,):
+            if _UNSPACED.match(part):
+                yield from (part[at : at + 2] for at in range(max(1, len(part) - 1)))
+            elif (word := part.lower()[:_MAX_WORD]) and word not in _STOP:
+                yield word
 
 
 @lru_cache(maxsize=100_000)

@@ -52,6 +52,8 @@ def best(query: str, server: str | None = None) -> str:
         ("merge PR", "github.merge_pull_request"),
         ("mrege pul reqest", "github.merge_pull_request"),
         ("directry", "files.list_directory"),
+        ("craete isue", "github.create_issue"),
+        ("derectories", "files.list_directory"),
     ],
 )
 def test_a_request_finds_its_tool_by_name_synonym_word_form_or_in_spite_of_typing_errors(
@@ -78,6 +80,27 @@ def test_a_search_gives_no_more_than_asked_for() -> None:
 @pytest.mark.parametrize("query", ["", "   ", "the of and", "zzqqxx", "§$%"])
 def test_a_request_that_says_nothing_finds_nothing(query: str) -> None:
     assert CATALOG.index.search(query, 5) == []
+
+
+def test_a_rare_synonym_does_not_outweigh_the_word_itself() -> None:
+    tools = [{"name": f"list_{kind}", "inputSchema": {}} for kind in ("cats", "dogs", "birds", "fish")]
+    tools.append({"name": "collection_index", "inputSchema": {}})
+    found = Catalog.build([ServerListing("s", tools)]).index.search("list", 5)
+    assert [tool.name for tool in found[-1:]] == ["collection_index"]
+
+
+def test_words_that_stand_without_spaces_are_found_by_their_parts() -> None:
+    texts = {"get_tickets": "查询12306余票信息。", "get_bazi": "计算八字。", "get_weather": "获取天气预报。"}
+    tools = [{"name": name, "description": text, "inputSchema": {}} for name, text in texts.items()]
+    index = Catalog.build([ServerListing("s", tools)]).index
+    assert [tool.name for tool in index.search("查询火车票余票", 1)] == ["get_tickets"]
+    assert [tool.name for tool in index.search("八字", 5)] == ["get_bazi"]
+
+
+def test_a_long_word_has_nothing_to_do_with_a_short_one_that_it_begins_with() -> None:
+    index = Catalog.build([ServerListing("s", [{"name": "xxxx_cosmos", "inputSchema": {}}])]).index
+    assert index.search("x" * 20_000, 5) == []
+    assert [tool.name for tool in index.search("cosmosdb", 5)] == ["xxxx_cosmos"]
 
 
 def test_an_empty_catalog_finds_nothing() -> None:
@@ -146,7 +169,11 @@ def test_a_word_that_is_not_known_finds_every_tool_whose_words_begin_alike(names
     known = {term for name in names for term in words(name)}
     for word in set(words(request)) - known:
         alike = [
-            t for t in tools if any(len(w) >= 4 and (w.startswith(word) or word.startswith(w)) for w in words(t.name))
+            t
+            for t in tools
+            if any(
+                w.startswith(word) or (word.startswith(w) and len(w) >= max(4, len(word) / 2)) for w in words(t.name)
+            )
         ]
         found = SearchIndex(tools).search(request, 100)
         assert len(word) < 4 or {id(t) for t in alike} <= {id(t) for t in found}
