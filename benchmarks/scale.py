@@ -1,5 +1,5 @@
-"""Two upstreams of 1,000 tools each behind one gateway: how long start, list, search and describe take, and what
-memory it needs.
+"""Two upstreams of 1,000 tools each behind one gateway: how long start, list, search and describe take, and how much
+memory the gateway needs.
 
     python -m benchmarks.scale
 """

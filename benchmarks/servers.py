@@ -1,8 +1,8 @@
-"""Real MCP servers to measure with: one table of pinned packages, their installation, launch lines and catalogues.
+"""Real MCP servers to measure with: one table of pinned packages, their installation, launch lines and catalogs.
 
-Everything lands in one cache folder (`MCPGATE_BENCH_DIR`, else the user's cache). Credentials are placeholders: the
-servers of `reference` and `ten` work with no service behind them, the rest only list their tools. It does not go
-through the gateway: a catalogue is captured as the server sent it.
+Everything is stored in one cache folder (`MCPGATE_BENCH_DIR`, else the user's cache). Credentials are placeholders: the
+servers of `reference` and `ten` work without a service behind them, the rest only list their tools. Catalogs are
+captured as the servers sent them, not through the gateway.
 
     python -m benchmarks.servers install reference
     python -m benchmarks.servers capture discovery
@@ -38,8 +38,8 @@ _NOWHERE = "http://127.0.0.1:9"
 
 @dataclass(frozen=True)
 class Server:
-    """How one server is installed and started. In arguments and environment `{work}` is the scratch folder and
-    `{port}` where the service listens that it needs."""
+    """How one server is installed and started. In arguments and environment, `{work}` is the scratch folder and
+    `{port}` the port of the service it needs."""
 
     name: str
     package: str
@@ -94,7 +94,7 @@ _TABLE = (
     Server("git-cyanheads", "@cyanheads/git-mcp-server@2.15.3", "dist/index.js",
            env={"MCP_TRANSPORT_TYPE": "stdio", "GIT_SIGN_COMMITS": "false"}),
     Server("treesitter", "mcp-server-tree-sitter==0.7.0", "mcp-server-tree-sitter", also=("mcp<2",)),
-    # Need a network, a browser or an account to be called; list their tools without.
+    # Calls need a network, a browser or an account; listing tools does not.
     Server("fetch", "mcp-server-fetch==2026.10.24", "mcp-server-fetch"),
     Server("playwright", "@playwright/mcp@0.0.83", "cli.js",
            ("--headless", "--isolated", "--caps", "vision,pdf,testing,tracing,storage,network,devtools")),
@@ -129,10 +129,10 @@ _TABLE = (
     Server("sentry", "@sentry/mcp-server@0.36.0", "dist/index.js", ("--access-token=dummy", "--host=127.0.0.1")),
     Server("cloudinary", "@cloudinary/asset-management-mcp@0.11.0", "bin/mcp-server.js",
            ("start", "--api-key", "1", "--api-secret", "dummy", "--cloud-name", "demo")),
-    # A placeholder too: the server wants the shape of a token.
+    # A placeholder too: the server checks the form of the token.
     Server("mapbox", "@mapbox/mcp-server@0.2.0", "dist/index.js", env={"MAPBOX_ACCESS_TOKEN": "pk.eyJ1IjoiYSJ9.x"}),
     Server("ha", "ha-mcp==3.5.1", "ha-mcp", env=_dummy("HOMEASSISTANT_TOKEN") | {"HOMEASSISTANT_URL": _NOWHERE}),
-    # For catalogues of hundreds and thousands of tools.
+    # For catalogs of hundreds and thousands of tools.
     Server("redis", "redis-mcp-server==0.5.1", "redis-mcp-server", ("--url", "redis://127.0.0.1:9/0")),
     Server("postgres-henkey", "@henkey/postgres-mcp-server@1.0.7", "build/index.js",
            ("--connection-string", "postgresql://postgres@127.0.0.1:9/postgres")),
@@ -260,16 +260,16 @@ SETS: Mapping[str, tuple[str, ...]] = {
     ),
 }
 # fmt: on
-"""`reference` and `ten` work offline; `discovery` is a wide catalogue, much of it listing-only; `catalogs` are 508
-tools; `large` is listing-only, for thousands."""
+"""`reference` and `ten` work offline; `discovery` is a broad catalog, mostly listing-only; `catalogs` has 508 tools;
+`large` is listing-only, with thousands."""
 
 
 class ServerFailed(Exception):
-    """A server did not install, or did not answer as a server does."""
+    """A server did not install, or did not answer as a server should."""
 
 
 def select(names: Iterable[str]) -> tuple[Server, ...]:
-    """The servers meant by names of servers and of sets, each once; every server when there are no names."""
+    """The servers named, directly or by set, each once; every server if no names are given."""
     wanted: dict[str, None] = {}
     for name in names:
         if name not in SETS and name not in SERVERS:
@@ -292,7 +292,7 @@ def home_of(server: Server) -> Path:
 
 
 def install(server: Server) -> bool:
-    """Installs the server. False when this very package was installed already."""
+    """Installs the server. False if this exact package was already installed."""
     if is_installed(server):
         return False
     home = home_of(server)
@@ -343,7 +343,7 @@ def _script(home: Path, name: str) -> Path:
 
 
 def mcp_servers(servers: Iterable[Server], work: Path | None = None) -> dict[str, dict[str, Any]]:
-    """The `mcpServers` of a configuration file. `work` is the scratch folder, made and filled where it is missing."""
+    """The `mcpServers` of a configuration file. `work` is the scratch folder, created and filled if missing."""
     work = (work or cache_folder() / "work").resolve()
     prepare(work)
     return {server.name: _launch_line(server, work) for server in servers}
@@ -363,7 +363,7 @@ def _launch_line(server: Server, work: Path, port: int = 9) -> dict[str, Any]:
 
 
 def prepare(work: Path) -> None:
-    """Fills a scratch folder with what some servers insist on: a repository, a kubeconfig, a vault, a profile."""
+    """Fills a scratch folder with what some servers require: a repository, a kubeconfig, a vault, a profile."""
     (work / "vault" / ".obsidian").mkdir(parents=True, exist_ok=True)
     (work / "aws-config").write_text("[default]\nregion = us-east-1\n")
     (work / "kubeconfig").write_text(json.dumps(_KUBECONFIG))
@@ -387,7 +387,7 @@ _KUBECONFIG = {
 }
 
 
-# Catalogues
+# Catalogs
 
 
 def capture_file(name: str) -> Path:
@@ -441,7 +441,7 @@ async def _capture(server: Server, line: Mapping[str, Any], work: Path) -> int:
 
 
 class _Session:
-    """As much of an MCP client as listing takes, so that no SDK changes what the server sent."""
+    """As much of an MCP client as listing needs, so that no SDK changes what the server sent."""
 
     def __init__(self, process: asyncio.subprocess.Process) -> None:
         assert process.stdin and process.stdout
@@ -468,10 +468,10 @@ class _Session:
                     raise ServerFailed(f"{method}: {message['error']}")
                 result: dict[str, Any] = message["result"]
                 return result
-        raise ServerFailed(f"ended before it answered {method}")
+        raise ServerFailed(f"ended before answering {method}")
 
     def _refuse(self, message: dict[str, Any]) -> None:
-        """Answers a request of the server; its notifications are passed over."""
+        """Refuses a request of the server; ignores its notifications."""
         if message.get("id") is None:
             return
         if message["method"] == "ping":
@@ -507,7 +507,7 @@ async def _open_session(line: Mapping[str, Any], work: Path) -> AsyncIterator[_S
 
 
 def _end(process: asyncio.subprocess.Process) -> None:
-    """Ends the server with its children: npm launchers start a binary of their own."""
+    """Ends the server and its children: npm launchers start their own binaries."""
     with contextlib.suppress(ProcessLookupError):
         if os.name == "nt":
             process.kill()

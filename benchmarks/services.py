@@ -1,5 +1,5 @@
-"""Databases that some MCP servers insist on before they list their tools: an empty one, on a free port of the loopback,
-for as long as a server is looked at. They are the programs that the machine has; none is installed.
+"""Databases that some MCP servers require before they list their tools: an empty one, on a free loopback port, while
+the server is captured. Only programs already on the machine are used; none is installed.
 """
 
 import contextlib
@@ -14,7 +14,7 @@ from pathlib import Path
 _START_TIMEOUT_S = 30.0
 
 Commands = Callable[[Path, int], Sequence[Sequence[str]]]
-"""(data folder, port) → commands that make the data, and last the one that serves it."""
+"""(data folder, port) → commands that create the data, and last the one that serves it."""
 
 
 class ServiceMissing(Exception):
@@ -26,7 +26,7 @@ def _redis(data: Path, port: int) -> Sequence[Sequence[str]]:
 
 
 def _mysql(data: Path, port: int) -> Sequence[Sequence[str]]:
-    options = ["--no-defaults", f"--datadir={data}", "--user=root"]  # The user counts for root alone.
+    options = ["--no-defaults", f"--datadir={data}", "--user=root"]  # The user matters only for root.
     door = [f"--port={port}", "--bind-address=127.0.0.1", f"--socket={data / 'socket'}", "--skip-grant-tables"]
     return [["mariadb-install-db", *options], ["mariadbd", *options, *door, "--skip-networking=0"]]
 
@@ -36,7 +36,7 @@ _SERVICES: Mapping[str, Commands] = {"redis": _redis, "mysql": _mysql}
 
 @contextlib.contextmanager
 def running(name: str) -> Iterator[int]:
-    """Starts a service and gives its port. Raises ServiceMissing."""
+    """Starts a service and yields its port. Raises ServiceMissing."""
     with tempfile.TemporaryDirectory(prefix=f"mcpgate-{name}-", ignore_cleanup_errors=True) as folder:
         port = _free_port()
         *make, serve = _SERVICES[name](Path(folder), port)

@@ -1,4 +1,4 @@
-"""How a benchmark ends before its time: in order, so that no child and nothing in any store outlives it."""
+"""Ends an interrupted benchmark cleanly, so that no child and nothing in any store outlives it."""
 
 import signal
 import sys

@@ -1,4 +1,4 @@
-"""Measures mcpgate's code mode beside its peers and beside no gateway at all, in one run. Linux only.
+"""Measures mcpgate's Code Mode, its peers, and no gateway at all, in one run. Linux only.
 
     python -m benchmarks.code_mode [--quick] [--json FILE] [--only NAME …]
 

@@ -1,7 +1,7 @@
-"""Who is measured, and how each is asked the same thing in its own idiom.
+"""What is measured, and how each contestant is given the same task in its own idiom.
 
-A task is a number of calls of everything's `get-sum`, made in turn or at once, whose answers are added up. Every run
-gets another `base`, so that neither a cache of results nor one of programs can answer it.
+A task is a number of calls of everything's `get-sum`, made one by one or at once, whose answers are added up. Every run
+gets a different `base`, so that no cache of results or programs can answer it.
 """
 
 import json
@@ -55,19 +55,19 @@ TASKS = (Task("0 calls", 0), Task("1 call", 1), Task("50 in turn", 50), Task("50
 class Answer:
     seconds: float
     text: str
-    """What the model would read."""
+    """The text that a model would read."""
 
 
 class Session(Protocol):
     """One contestant, running."""
 
     listed_after_s: float | None
-    """From the start of the process to an answered `tools/list`."""
+    """From starting the process to the answer to `tools/list`."""
     tools: Sequence[Mapping[str, Any]]
     instructions: str
 
     def run(self, task: Task, base: int) -> Answer | None:
-        """Does a task and checks its result; None when the contestant has no such task."""
+        """Runs a task and checks its result; None if the contestant has no such task."""
 
     def search(self) -> str | None: ...
 
@@ -93,7 +93,7 @@ class Contestant:
 
 
 class _NoGateway:
-    """What only a gateway has is not there."""
+    """A contestant without the features of a gateway."""
 
     def search(self) -> str | None:
         return None
@@ -112,7 +112,7 @@ class _NoGateway:
 
 
 class _Direct(_NoGateway):
-    """The lean client at the upstreams themselves. All three start at once, as in an agent without a gateway."""
+    """The lean client directly on the upstreams. All three start at once, as in an agent without a gateway."""
 
     def __init__(self, clients: Mapping[str, StdioClient]) -> None:
         with ThreadPoolExecutor(len(clients)) as pool:
@@ -147,7 +147,7 @@ def _open_direct() -> Iterator[Session]:
 
 
 class _Sdk(_NoGateway):
-    """The official SDK's client at the upstream itself: what an ordinary client adds. Timed inside its event loop."""
+    """The official SDK's client directly on the upstream: what an ordinary client adds. Timed inside its event loop."""
 
     listed_after_s: float | None = None
     tools: Sequence[Mapping[str, Any]] = ()
@@ -204,7 +204,7 @@ def _sum_up(texts: list[str], seconds: float, task: Task, base: int) -> Answer:
 
 @dataclass(frozen=True)
 class _Idiom:
-    """A gateway's names for the same things, and how its code calls a tool."""
+    """A gateway's own names for the same things, and how its code calls a tool."""
 
     execute: str
     search: str
@@ -214,7 +214,7 @@ class _Idiom:
     call: str
     """The call of get-sum with `{a}`, not yet awaited."""
     awaits: bool = True
-    """Whether a call made in turn is awaited."""
+    """Whether a call made one by one is awaited."""
     result: str = "return {}"
 
 
@@ -325,7 +325,7 @@ def _open_mcpgate() -> Iterator[Session]:
     storage = {"url": f"sqlite:///{work / 'mcpgate.sqlite3'}"}
     config.write_text(json.dumps({"mcpServers": _entries(), "storage": storage}, indent=2))  # JSON is YAML.
     args = ("-m", "mcpgate", "serve", "--stdio", "-c", str(config))
-    env = {"PYTHONPATH": f"{_CHECKOUT}{os.pathsep}{_CHECKOUT / 'sandbox'}"}  # This checkout, whatever is installed.
+    env = {"PYTHONPATH": f"{_CHECKOUT}{os.pathsep}{_CHECKOUT / 'sandbox'}"}  # This checkout, not what is installed.
     with _open_gateway(_launch("mcpgate", sys.executable, args, env=env), _MCPGATE) as session:
         yield session
 
@@ -360,7 +360,7 @@ CONTESTANTS = (
     Contestant("toolplane", "toolplane 0.5.2", _open_toolplane, TOOLPLANE),
     Contestant("fastmcp", "FastMCP 4.1.2 Code Mode", _open_fastmcp, FASTMCP),
 )
-"""mcpgate first: the others are compared with it."""
+"""mcpgate comes first: the others are compared with it."""
 
 
 # Folders and launch lines
@@ -395,7 +395,7 @@ def _launch(name: str, command: str, args: Sequence[str], env: Mapping[str, str]
 
 
 def _toml(name: str, entry: Mapping[str, Any]) -> str:
-    """One upstream in Toolplane's file. A string of JSON is one of TOML too."""
+    """One upstream in Toolplane's file. A JSON string is also a TOML string."""
     env = ", ".join(f"{key} = {json.dumps(value)}" for key, value in entry["env"].items())
     lines = (f"command = {json.dumps(entry['command'])}", f"args = {json.dumps(entry['args'])}", f"env = {{{env}}}")
     return "\n".join((f"[mcp.servers.{name}]", *lines, "", ""))

@@ -1,8 +1,8 @@
 # mypy: ignore-errors
-"""FastMCP's Code Mode at its best: clients connected once and shared. Run by the Python that has FastMCP.
+"""FastMCP's Code Mode in its fastest setup: clients connected once and shared. Run by the Python that has FastMCP.
 
-`create_proxy(config)`, which its documentation shows first, starts every upstream anew for each request and is out of
-the running (3.6 s for a call, over 120 s for fifty).
+`create_proxy(config)`, which its documentation shows first, restarts every upstream for each request and is too slow
+to compete (3.6 s for a call, over 120 s for fifty).
 
     python fastmcp_server.py CONFIG.json
 """

@@ -1,6 +1,6 @@
-"""Runs every contestant in turn, round after round, and keeps what was seen. It prints progress and no results.
+"""Runs every contestant in turn, round after round, and records the measurements. Prints progress but no results.
 
-Tasks come first, with all contestants running side by side; then starts, one process after the other. The first start
+Tasks come first, with all contestants running side by side; then starts, one process at a time. The first start
 and the first run of each task are not counted: they warm disks and caches.
 """
 
@@ -26,7 +26,7 @@ from benchmarks.code_mode.stdio import ContestantFailed, NoAnswer
 from benchmarks.servers import ServerFailed, install
 
 _PAUSE_S = 0.03
-"""After each run, for what a gateway does once it has answered: that is nobody's time, and its CPU counts."""
+"""Pause after each run, for what a gateway does after answering: its time does not count, its CPU does."""
 _LEAST_RUNS = 5
 _BACK_TO_BACK = 100
 _BASES = itertools.count(1000, 100)
@@ -39,7 +39,7 @@ class Effort:
     slow_s: float
     """Seconds that the runs of one task at one contestant may take: a slow one gets fewer rounds."""
     total_s: float
-    """No round begins after that."""
+    """No round begins after this."""
 
 
 FULL = Effort(starts=5, rounds=100, slow_s=25, total_s=330)
@@ -48,16 +48,16 @@ QUICK = Effort(starts=2, rounds=25, slow_s=4, total_s=105)
 
 @dataclass
 class Record:
-    """What was seen of one contestant."""
+    """The measurements of one contestant."""
 
     starts_s: list[float] = field(default_factory=list)
-    """To an answered tools/list."""
+    """Until the answer to tools/list."""
     first_calls_s: list[float] = field(default_factory=list)
-    """To the result of the first upstream call: a list can be answered before any upstream is there."""
+    """Until the result of the first upstream call: a list can be answered before any upstream is connected."""
     runs_s: dict[str, list[float]] = field(default_factory=dict)
     tokens: dict[str, int] = field(default_factory=dict)
     cpu_s: dict[str, float] = field(default_factory=dict)
-    """By task, all counted runs together, each with the pause after it."""
+    """By task, for all counted runs together, each including the pause after it."""
     back_to_back_s: float | None = None
     """One of many executions without calls and without pauses: what is put off until after an answer shows here."""
     back_to_back_cpu_s: float | None = None
@@ -84,7 +84,7 @@ class Record:
 
 
 def percentile(samples: Sequence[float], share: float) -> float:
-    """Nearest rank: always a value that was seen."""
+    """Nearest rank: always a measured value."""
     return sorted(samples)[max(0, ceil(share * len(samples)) - 1)]
 
 
@@ -104,14 +104,14 @@ def measure(contestants: Sequence[Contestant], effort: Effort) -> dict[str, Reco
     ready = [contestant for contestant in contestants if _installed(contestant, records[contestant.name])]
     deadline = time.monotonic() + effort.total_s
     gc.collect()
-    gc.freeze()  # What has been imported is no garbage; looking through it would show in the percentiles.
+    gc.freeze()  # Imported objects are not garbage; scanning them would show in the percentiles.
     with ExitStack() as stack:
         sessions: dict[str, Session] = {}
         for contestant in ready:
             _say(f"starting {contestant.title}")
             try:
                 sessions[contestant.name] = stack.enter_context(contestant.open())
-            except Exception as error:  # Whatever keeps one contestant from starting must not keep the others.
+            except Exception as error:  # An error in one contestant must not stop the others.
                 records[contestant.name].failures["start"] = _reason(error)
         for name, session in sessions.items():
             _read_once(session, records[name])
@@ -151,7 +151,7 @@ def _start_once(contestant: Contestant, record: Record) -> None:
 
 
 def _read_once(session: Session, record: Record) -> None:
-    """What does not change from run to run: definitions and discovery."""
+    """Measures what does not change from run to run: definitions and discovery."""
     record.tools = len(session.tools)
     if session.tools:
         record.tokens["definitions"] = sum(count_tokens(_definition(tool)) for tool in session.tools)
@@ -171,7 +171,7 @@ def _definition(tool: Any) -> str:
 
 @dataclass
 class _Cell:
-    """One task at one contestant."""
+    """One task of one contestant."""
 
     session: Session
     task: Task
@@ -211,7 +211,7 @@ class _Cell:
             self.record.back_to_back_cpu_s = (cpu_after_s - cpu_before_s) / _BACK_TO_BACK
 
     def _ask(self) -> Answer | None:
-        """None when there is no such task here, or it has failed."""
+        """None if the contestant has no such task, or it failed."""
         if self.task.name in self.record.failures:
             return None
         try:

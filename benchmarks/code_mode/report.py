@@ -1,4 +1,4 @@
-"""Turns records into the Markdown table and the JSON. It measures nothing."""
+"""Turns records into the Markdown table and the JSON. Measures nothing."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -89,7 +89,7 @@ def markdown(contestants: Sequence[Contestant], records: Mapping[str, Record], m
         lines.append(f"| {row.title} | " + " | ".join(cells) + " |")
     lines.append("")
     lines.append(
-        "In brackets: divided by mcpgate's. Times are of one `execute_code` or its equal, by one and the same client, "
+        "In brackets: divided by mcpgate's. Times are of one `execute_code` or its equivalent, by the same client, "
         "30 ms apart; p99 of fewer than 100 runs is the slowest. CPU and memory are without the upstreams. Runs: "
         + "; ".join(f"{contestant.title} {_runs(records[contestant.name])}" for contestant in contestants)
         + "."
@@ -124,7 +124,7 @@ def _runs(record: Record) -> str:
 def as_json(
     contestants: Sequence[Contestant], records: Mapping[str, Record], machine: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Every figure of the table, and every sample behind it."""
+    """Every figure of the table, and every sample behind it, as JSON."""
     return {
         "machine": dict(machine),
         "contestants": {

@@ -1,8 +1,8 @@
-"""The one client that drives every contestant: MCP's JSON-RPC lines over the pipes of a child process, and no more.
+"""The one client that drives every contestant: MCP's JSON-RPC lines over the pipes of a child process, nothing more.
 
-Blocking and without threads, so that what it costs is small and the same for all. It also reads what a child and its
-children have used from /proc (Linux only). It is not an MCP client for anything else: whatever a server asks of it
-other than a ping is refused.
+Blocking and without threads, so that its cost is small and the same for all. It also reads the resource usage of a
+child and its children from /proc (Linux only). It is not a general MCP client: it refuses every request of a server
+except a ping.
 """
 
 import contextlib
@@ -27,7 +27,7 @@ class ContestantFailed(Exception):
 
 
 class NoAnswer(ContestantFailed):
-    """It ended, or did not answer in time: there is no use in asking it more."""
+    """The contestant ended, or did not answer in time: further requests are pointless."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Launch:
 
 
 class StdioClient:
-    """One running server. Answers are matched by id, so that an answer that came too late is not taken for the next."""
+    """One running server. Answers are matched by id, so that a late answer is not mistaken for the next."""
 
     def __init__(self, launch: Launch) -> None:
         self._launch = launch
@@ -90,7 +90,7 @@ class StdioClient:
         return self.request_all(method, [params], timeout_s)[0]
 
     def request_all(self, method: str, many: Sequence[Mapping[str, Any]], timeout_s: float) -> list[dict[str, Any]]:
-        """Sends every request before it reads the first answer."""
+        """Sends every request before reading the first answer."""
         deadline = time.perf_counter() + timeout_s
         first = self._last_id + 1
         self._last_id += len(many)
@@ -112,7 +112,7 @@ class StdioClient:
         return sum(_cpu_s(pid) for pid in _family(self._process.pid, with_node=False))
 
     def peak_rss_mib(self) -> tuple[float, float]:
-        """The peak of the server's own process, and the sum of peaks with its living children, without Node.js."""
+        """The peak of the server's own process, and the sum including its live children, without Node.js."""
         peaks = [_peak_rss_mib(pid) for pid in _family(self._process.pid, with_node=False)]
         return peaks[0], sum(peaks)
 
@@ -122,7 +122,7 @@ class StdioClient:
         return sum(_pss_mib(pid) for pid in _family(self._process.pid, with_node=False))
 
     def close(self) -> None:
-        """Ends the server as MCP says, by closing its input, then by force, with every process it started."""
+        """Ends the server as MCP specifies, by closing its input, then by force, with every process it started."""
         family = [(pid, _born(pid)) for pid in _family(self._process.pid, with_node=True)]
         with contextlib.suppress(OSError):
             self._to_server.close()
@@ -161,11 +161,11 @@ class StdioClient:
                 raise NoAnswer(f"did not answer {method} in time. {self._last_words()}")
             data = os.read(self._from_server.fileno(), 1 << 18)
             if not data:
-                raise NoAnswer(f"ended before it answered {method}. {self._last_words()}")
+                raise NoAnswer(f"ended before answering {method}. {self._last_words()}")
             self._buffer += data
 
     def _refuse(self, message: Mapping[str, Any]) -> None:
-        """Answers a request of the server; its notifications are passed over."""
+        """Answers a request of the server; ignores its notifications."""
         if message.get("id") is None:
             return
         if message["method"] == "ping":
@@ -190,7 +190,7 @@ def text_of(result: Mapping[str, Any]) -> str:
 
 
 def _family(root: int, *, with_node: bool) -> list[int]:
-    """A process and its living descendants, itself first. Without Node.js: without the upstreams."""
+    """A process and its live descendants, itself first. Without Node.js, that is, without the upstreams."""
     children: dict[int, list[int]] = {}
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit() and (fields := _stat(int(entry.name))):
@@ -213,7 +213,7 @@ def _is_node(pid: int) -> bool:
 
 
 def _stat(pid: int) -> list[str]:
-    """The fields of /proc/PID/stat from `state` (the third, here at 0) on; none when the process is gone."""
+    """The fields of /proc/PID/stat from `state` (the third, here at 0); none if the process is gone."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
@@ -226,7 +226,7 @@ def _cpu_s(pid: int) -> float:
 
 
 def _born(pid: int) -> str:
-    """When the process began, which tells it from a later one with the same id; empty when it is gone."""
+    """The start time of the process, which tells it from a later one with the same id; empty if it is gone."""
     fields = _stat(pid)
     return fields[19] if fields else ""
 

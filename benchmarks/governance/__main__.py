@@ -1,9 +1,9 @@
-"""Measures what governance costs, on every store that answers, and whether budgets hold. Linux only.
+"""Measures the cost of governance on every available store, and whether budgets hold. Linux only.
 
     python -m benchmarks.governance [--quick] [--json FILE] [--only PART …] [--stores NAME …]
 
-PostgreSQL is looked for at MCPGATE_BENCH_POSTGRES, Redis at MCPGATE_BENCH_REDIS. Peers are installed on the first run
-into MCPGATE_BENCH_DIR, else into the user's cache. The report goes to stdout, progress to stderr. Exit status 1 when a
+PostgreSQL is expected at MCPGATE_BENCH_POSTGRES, Redis at MCPGATE_BENCH_REDIS. Peers are installed on the first run
+into MCPGATE_BENCH_DIR, else into the user's cache. The report goes to stdout, progress to stderr. Exit status 1 if a
 budget was overspent or a peer failed.
 """
 
@@ -51,7 +51,7 @@ def say(text: str) -> None:
 
 
 def flush_us() -> tuple[float, float]:
-    """What the disk itself takes, for whoever reads the figures of SQLite."""
+    """The write time of the disk itself, for reading SQLite's figures."""
     spans = []
     with tempfile.TemporaryFile() as file:
         for _ in range(300):
@@ -87,7 +87,7 @@ async def _rules(stores: list[Store], effort: Effort, results: Results) -> None:
     )
     for store in stores:
         found = results.rules[store.title] = {}
-        for number in range(3):  # in turn, so that the load of the machine hits all alike
+        for number in range(3):  # in turn, so that the machine's load affects all alike
             say(f"rules: {store.title}, round {number + 1}")
             for title, rules in kinds:
                 async with store.open() as opened:
@@ -156,7 +156,7 @@ def main() -> int:
     parser.add_argument("--stores", nargs="+", choices=names, default=names, metavar="NAME", help=", ".join(names))
     options = parser.parse_args()
     end_in_order()
-    logging.disable(logging.WARNING)  # An empty Redis says that it has lost its counters.
+    logging.disable(logging.WARNING)  # For an empty Redis, a warning reports lost counters.
     results = asyncio.run(run(QUICK if options.quick else FULL, options.only, options.stores))
     print(markdown(results))
     if options.json:

@@ -1,4 +1,4 @@
-"""What it costs to admit and settle a request, by callers and by rules."""
+"""The cost of admitting and settling a request, by callers and by rules."""
 
 import asyncio
 import gc
@@ -32,12 +32,12 @@ class Sample:
     p99_us: float
     per_s: float
     cpu_us: float
-    """Of this process and its threads, a request; not of a database's server."""
+    """CPU per request of this process and its threads, without a database server's."""
 
 
 @dataclass
 class Figures:
-    """Rounds of the same measurement; each figure is the median over them."""
+    """Rounds of one measurement; each figure is the median over them."""
 
     callers: int
     requests: int
@@ -54,7 +54,7 @@ def percentile(values: Sequence[float], share: float) -> float:
 
 
 def budgets(applying: int, others: int = 0, *, per: str = "shared") -> tuple[BudgetRuleConfig, ...]:
-    """Monthly budgets that nobody uses up: `applying` for everybody, and `others` for teams that never call."""
+    """Monthly budgets too large to exhaust: `applying` for everyone, and `others` for teams that never call."""
     large: dict[str, object] = {"limit_usd": Decimal(9_000_000), "period": "1M", "calendar": True}
     return (
         *(BudgetRuleConfig.model_validate({"id": f"all-{n}", "per": per, **large}) for n in range(applying)),
@@ -85,7 +85,7 @@ async def _ask(gate: Gate, caller: Caller, requests: int, spans: list[float]) ->
 
 
 async def measure_round(gate: Gate, callers: Sequence[Caller], requests: int) -> Sample:
-    """`requests` in all, by as many tasks as there are callers, each of which asks again when it was answered."""
+    """Makes `requests` requests in total, with one task per caller, each sending the next after the answer."""
     spans: list[float] = []
     gc.collect()
     cpu, began = time.process_time(), time.perf_counter()
@@ -105,8 +105,8 @@ async def measure(
     rounds: int,
     keys: bool = False,
 ) -> list[Figures]:
-    """A round is as many requests as take about `round_s`; the rounds of all numbers of callers take turns. `keys`:
-    each caller has a key of its own."""
+    """A round has as many requests as fit into about `round_s`; rounds with different numbers of callers take turns.
+    `keys`: each caller has its own key."""
     async with gate_on(opened, GovernanceConfig(budgets=rules)) as gate:
         found = []
         groups = {}

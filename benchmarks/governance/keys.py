@@ -1,4 +1,4 @@
-"""What it takes to know a caller by its secret, by how many keys there are."""
+"""The cost of identifying a caller by its secret, by the number of keys."""
 
 import gc
 import json
@@ -20,7 +20,7 @@ from mcpgate.stores.memory import MemoryStore
 
 _AT_ONCE = 50_000
 _ASKED = 2_000
-"""Keys that a round asks for."""
+"""Keys looked up per round."""
 _SPEC = KeySpec.model_validate({"user": "ada", "grants": {"servers": "files"}, "budget": {"limit_usd": 10}})
 
 
@@ -30,7 +30,7 @@ class KeyFigures:
 
     keys: int
     cold_us: list[float] = field(default_factory=list)
-    """Of keys that this process has not seen before."""
+    """For keys that this process has not seen before."""
     warm_us: list[float] = field(default_factory=list)
 
     def of(self, name: str, share: float) -> float:
@@ -42,7 +42,7 @@ def secret_of(number: int) -> str:
 
 
 def _rows(first: int, last: int) -> Iterator[tuple[str, str, str]]:
-    """Digest, id and record. Only the digest differs, so the text is made once and filled in."""
+    """Digest, id and record. Only the digest differs, so the text is built once and filled in."""
     form = json.dumps(to_record(_SPEC, [("DIGEST", None)], "0000", time.time()))
     for number in range(first, last):
         digest = digest_of(secret_of(number))
@@ -50,7 +50,7 @@ def _rows(first: int, last: int) -> Iterator[tuple[str, str, str]]:
 
 
 async def _add(opened: Opened, first: int, last: int) -> None:
-    """Straight into the tables: `Records.change` makes one durable transaction a key."""
+    """Inserts directly into the tables: `Records.change` would make one durable transaction per key."""
     if opened.path is not None:
         with sqlite3.connect(opened.path, timeout=60) as db:
             for start in range(first, last, _AT_ONCE):
@@ -94,7 +94,7 @@ async def measure_keys(opened: Opened, counts: tuple[int, ...], rounds: int) -> 
         figures = KeyFigures(count)
         for _ in range(rounds):
             asked = min(count, _ASKED)
-            for _ in range(max(1, min(50, _ASKED // count))):  # few keys are asked for by many gates
+            for _ in range(max(1, min(50, _ASKED // count))):  # few keys are looked up by many gates
                 async with gate_on(opened, GovernanceConfig()) as gate:
                     numbers = chosen.sample(range(count), asked)
                     await _ask(gate, numbers, figures.cold_us)

@@ -1,4 +1,4 @@
-"""Reports over a large ledger in SQLite, from the entries themselves and from their sums by the hour and day."""
+"""Reports over a large ledger in SQLite, from the entries themselves and from their hourly and daily roll-ups."""
 
 import sqlite3
 import statistics
@@ -35,7 +35,7 @@ class LedgerFigures:
     filled_s: float = 0.0
     rolled_s: float = 0.0
     mib: float = 0.0
-    """The file, without its sums."""
+    """The file, without its roll-ups."""
     rolled_mib: float = 0.0
     sums: int = 0
     from_entries_s: dict[str, list[float]] = field(default_factory=dict)

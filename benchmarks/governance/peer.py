@@ -1,4 +1,4 @@
-"""Asks one peer, in a process and a virtual environment of its own. It imports nothing of this checkout.
+"""Measures one peer, in its own process and virtual environment. Imports nothing from this checkout.
 
     python peer.py NAME REQUESTS REDIS_URL PREFIX
 

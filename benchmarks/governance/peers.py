@@ -1,5 +1,5 @@
-"""Peers that count or hold, beside us in the same run: packages that are installed with pip into an environment of
-their own below MCPGATE_BENCH_DIR, and asked by peer.py in a process of their own."""
+"""Peers that count or reserve, compared with us in the same run: packages that are installed with pip into their own
+environment below MCPGATE_BENCH_DIR, and measured by peer.py in their own process."""
 
 import asyncio
 import gc
@@ -35,7 +35,7 @@ class Peer:
     title: str
     does: str
     store: str
-    """`memory` or `redis`: what it is divided by is ours on the same."""
+    """`memory` or `redis`: figures are divided by ours on the same store."""
     packages: tuple[str, ...]
 
 
@@ -106,7 +106,7 @@ async def _timed(admit: Callable[[], Awaitable[Any]], requests: int) -> dict[str
 
 
 async def _reserve(opened: Opened, requests: int) -> dict[str, float]:
-    """Only the hold, on the store itself: what a limiter's hit is."""
+    """Only the reservation, directly on the store: the counterpart of a limiter's hit."""
     async with gate_on(opened, GovernanceConfig()) as gate:
         await gate._lease()
         (rule,) = rate_limit_rules(_LIMIT)

@@ -1,4 +1,4 @@
-"""Turns figures into the Markdown report and the JSON. It measures nothing."""
+"""Turns figures into the Markdown report and the JSON. Measures nothing."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -13,7 +13,7 @@ from benchmarks.governance.simulation import ANSWERS, CALLERS, REQUESTS, WORKERS
 
 @dataclass
 class Results:
-    """All that was measured; stores by their titles."""
+    """All measurements; stores by their titles."""
 
     machine: dict[str, Any]
     absent: dict[str, str] = field(default_factory=dict)
@@ -49,7 +49,7 @@ def markdown(results: Results) -> str:
     if results.simulation:
         lines += ["", "## Exactness", *_simulation(results.simulation)]
     if results.peers:
-        lines += ["", "## Beside peers", *_peers(results.peers)]
+        lines += ["", "## Compared with peers", *_peers(results.peers)]
     return "\n".join(lines)
 
 
@@ -107,8 +107,8 @@ def _ledger(found: LedgerFigures) -> list[str]:
         for by, spans in found.from_sums_s.items()
     ]
     rows.append(["size of the file", f"{found.mib:,.0f} MiB", f"{found.rolled_mib:,.0f} MiB"])
-    rows.append(["rows of entries, and of sums", f"{found.entries:,}", f"{found.sums:,}"])
-    lines = _table([f"SQLite, {found.entries:,} entries", "from entries only", "with sums"], rows)
+    rows.append(["rows of entries, and of roll-ups", f"{found.entries:,}", f"{found.sums:,}"])
+    lines = _table([f"SQLite, {found.entries:,} entries", "from entries only", "with roll-ups"], rows)
     rate = found.entries / found.rolled_s
     return [*lines, "", f"roll_up: {found.rolled_s:.1f} s, {rate:,.0f} entries a second."]
 
@@ -122,8 +122,8 @@ def _simulation(found: Mapping[str, Sequence[Outcome]]) -> list[str]:
         took = max(outcome.took_s for outcome in outcomes)
         rows.append([title, span, f"{over:.0f} %", f"{took:.1f}"])
     note = (
-        f"Money for {ANSWERS} answers, {REQUESTS:,} requests, {CALLERS} at once, 0.1 to 0.3 s each, estimated at twice "
-        f"the cost. Processes: {WORKERS}, on one file."
+        f"Budget for {ANSWERS} answers, {REQUESTS:,} requests, {CALLERS} at once, 0.1 to 0.3 s each, estimated at "
+        f"twice the cost. Processes: {WORKERS}, on one file."
     )
     return [*_table(["", "budget used", "overspent", "took, s"], rows), "", note]
 
@@ -145,7 +145,7 @@ def _peers(found: Sequence[PeerFigures]) -> list[str]:
 
 
 def as_json(results: Results) -> dict[str, Any]:
-    """Every sample behind the tables, but of single requests."""
+    """Every sample behind the tables, except for single requests."""
     found = asdict(results)
     for store, many in results.keys.items():
         for one, kept in zip(found["keys"][store], many, strict=True):

@@ -1,5 +1,5 @@
-"""How much of a budget is used and overspent, with money for 100 answers and 2,000 requests that are estimated at
-twice what they cost. 500 callers ask one request after the other; a refused one is not asked again.
+"""How much of a budget is used and overspent, with a budget for 100 answers and 2,000 requests, each estimated at
+twice its cost. 500 callers make one request after the other; a refused one is not repeated.
 
 As `python -m benchmarks.governance.simulation FILE NUMBER START` it is one of several worker processes on one file.
 """
@@ -41,7 +41,7 @@ class Outcome:
 
     @property
     def used(self) -> float:
-        """Percent of the budget; what is over a hundred was overspent."""
+        """Percent of the budget; anything over a hundred was overspent."""
         return 100 * self.answered / ANSWERS
 
 
@@ -50,7 +50,7 @@ class Refused(Exception):
 
 
 class CheckThenRecord:
-    """What gateways do that look before a call and charge after it."""
+    """The method of gateways that check before a call and charge after it."""
 
     def __init__(self, limit: int) -> None:
         self.limit, self.spent = limit, 0
@@ -97,7 +97,7 @@ async def check_then_record() -> Outcome:
 async def _reserving(opened: Opened, hold_wait_s: float, requests: int, callers: int, seed: int) -> int:
     config = GovernanceConfig(budgets=(_BUDGET,), hold_wait_s=hold_wait_s)
     async with gate_on(opened, config, _PRICES) as gate:
-        # The estimate is two calls' worth, and one is spent.
+        # The estimate is the cost of two calls, and one is spent.
         twice = Usage(calls=2)
         return await _play(
             lambda: gate.admit(RequestContext(CALLER), Request("tool", "files", "read", estimate=twice)),
@@ -114,7 +114,7 @@ async def reserving(opened: Opened, hold_wait_s: float) -> Outcome:
 
 
 async def in_workers(path: Path, hold_wait_s: float) -> Outcome:
-    """The same by several processes that share the file."""
+    """The same, with several processes that share the file."""
     start = time.time() + 3
     command = ["-m", "benchmarks.governance.simulation", str(path), str(hold_wait_s), str(start)]
     workers = [

@@ -1,6 +1,6 @@
-"""The stores that the benchmark runs on, each opened in a place of its own and removed afterwards.
+"""The stores that the benchmark runs on, each opened in its own place and removed afterwards.
 
-PostgreSQL gets a schema and Redis a prefix that nobody else uses; what does not answer is left out and said to be.
+PostgreSQL gets its own schema and Redis its own prefix; what does not answer is left out and reported.
 """
 
 import os
@@ -27,7 +27,7 @@ REDIS = os.environ.get("MCPGATE_BENCH_REDIS", "redis://127.0.0.1:6379/11")
 
 @dataclass(frozen=True)
 class Opened:
-    """A store that is open and empty."""
+    """An open, empty store."""
 
     counters: Counters
     store: Store
@@ -103,7 +103,7 @@ STORES = (
 
 
 async def answering(stores: Sequence[Store]) -> tuple[list[Store], dict[str, str]]:
-    """Those that can be opened, and why the others cannot."""
+    """The stores that can be opened, and why the others cannot."""
     there, absent = [], {}
     for store in stores:
         try:

@@ -1,9 +1,9 @@
-"""Measures mcpgate's sandboxes beside other ways to run a model's Python, in one run. Linux only.
+"""Measures mcpgate's sandboxes and other ways to run a model's Python, in one run. Linux only.
 
     python -m benchmarks.sandbox [--quick] [--json FILE] [--only NAME …]
 
 Peers are installed on the first run into MCPGATE_BENCH_DIR, else into the user's cache. The table goes to stdout,
-progress to stderr. Exit status 1 when a contestant could not take part or failed in something else than a snippet.
+progress to stderr. Exit status 1 if a contestant could not take part or failed in anything other than a snippet.
 """
 
 import argparse

@@ -1,7 +1,7 @@
 # mypy: ignore-errors
-"""One class for each way to run code, behind one face. Runs in the contestant's own Python, which has what it imports.
+"""One class for each way to run code, all with one interface. Runs in the contestant's own Python, with its imports.
 
-It knows how a contestant is driven at its best, and nothing about what is measured: see worker.
+It knows how to drive a contestant at its best, and nothing about what is measured: see worker.
 """
 
 import asyncio
@@ -19,7 +19,7 @@ from typing import Any
 from benchmarks.sandbox.dialect import Dialect
 
 WARM = 4
-"""Guests kept ready, where a contestant keeps any and can be told how many."""
+"""Guests kept ready, for contestants with a configurable pool."""
 MEMORY_MIB = 256
 MOST_PARALLEL = 64
 WAIT_S = 0.02
@@ -28,7 +28,7 @@ _MODULES = (
     "hashlib heapq html html.parser io itertools json math random re statistics string sys textwrap time typing "
     "urllib.parse uuid xml.etree.ElementTree zoneinfo collections.abc"
 ).split()
-"""What a contestant with an import list is asked to allow: what the snippets import."""
+"""The modules that a contestant with an import list must allow: those that the snippets import."""
 
 
 class Failed(Exception):
@@ -36,7 +36,7 @@ class Failed(Exception):
 
 
 class Ended(Exception):
-    """The program was ended by its limit."""
+    """A limit ended the program."""
 
 
 class ToolFailed(Exception):
@@ -52,7 +52,7 @@ class Answer:
 
 
 class Tools:
-    """What the tools do. `t_wait` and `t_wait_now` differ in how they wait, no other does."""
+    """What the tools do. Only `t_wait` and `t_wait_now` differ, in how they wait."""
 
     NAMES = ("rows", "echo", "add", "fail", "wait", "big")
     _BIG = tuple(
@@ -95,27 +95,27 @@ class Tools:
 
 class Adapter:
     dialect: Dialect | None = None
-    """None: code runs as it is."""
+    """None: code runs unchanged."""
     blocking = False
-    """Whether `run` holds the event loop, so that parallel executions need threads."""
+    """Whether `run` blocks the event loop, so that parallel executions need threads."""
 
     def __init__(self, cold: bool) -> None:
-        """`cold`: nothing is kept ready. Raises NotImplementedError where nothing ever is."""
+        """`cold`: nothing is kept ready. Raises NotImplementedError if the contestant never keeps anything ready."""
         self.cold, self.tools = cold, Tools()
 
     async def open(self) -> None:
-        """Get ready to run code."""
+        """Prepare to run code."""
 
     async def run(self, code: str, limit_s: float | None = None) -> Answer:
-        """Run it from nothing. Raises Failed, or Ended by the limit of CPU time, or of time where there is none."""
+        """Run it from scratch. Raises Failed, or Ended by the limit of CPU time, or of wall time if it has no other."""
         raise NotImplementedError
 
     async def hold(self, code: str) -> None:
-        """Run it in a session of its own, which lives from now on."""
+        """Run it in a new session, which stays alive."""
         raise NotImplementedError
 
     def run_native(self, code: str) -> bool:
-        """Run it in this very process, where that is what the contestant's CPU speed means."""
+        """Run it in this process, for contestants whose CPU speed is measured there."""
         return False
 
 
@@ -253,7 +253,7 @@ class Eryx(Adapter):
         import eryx
 
         self._eryx = eryx
-        # Plain functions: it runs each in a thread, and gives each coroutine an event loop of its own, which is slower.
+        # Plain functions: it runs each in a thread, but gives each coroutine its own event loop, which is slower.
         self._callbacks = [
             {"name": f"t_{name}", "fn": getattr(self.tools, name), "description": name} for name in Tools.NAMES
         ]

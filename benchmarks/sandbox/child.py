@@ -1,6 +1,6 @@
-"""What a plain `python -I` runs in the benchmark: programs from stdin, tool calls back over stdout, JSON a line each.
+"""What a plain `python -I` runs in the benchmark: programs from stdin, tool calls over stdout, one JSON line each.
 
-It isolates nothing. It is the least that a subprocess needs to do the same work: `t_x` awaitable, `t_x_now` not.
+It isolates nothing. It is the minimum that a subprocess needs to do the same work: `t_x` awaitable, `t_x_now` not.
 """
 
 import ast

@@ -1,4 +1,4 @@
-"""Who takes part: pinned packages, their virtual environments, and the processes that drive them."""
+"""The contestants: pinned packages, their virtual environments, and the processes that drive them."""
 
 import importlib.util
 import json
@@ -23,15 +23,15 @@ _OPEN_TIMEOUT_S = 180.0
 
 
 class ContestantFailed(Exception):
-    """It could not be installed or started, or something that it was asked to do failed."""
+    """The contestant could not be installed or started, or failed in a task."""
 
 
 class Absent(ContestantFailed):
-    """There is no such thing here: a module that this checkout lacks, a pool where there is none."""
+    """What was asked for does not exist here: a module that this checkout lacks, or a pool."""
 
 
 class TooSlow(ContestantFailed):
-    """It did not answer in time; its process is gone."""
+    """The contestant did not answer in time; its process was ended."""
 
 
 @dataclass(frozen=True)
@@ -49,18 +49,18 @@ CONTESTANTS = (
     Contestant("wasm", "wasm", module="mcpgate_sandbox.wasm"),
     Contestant("isolated", "wasm, `isolation: process`", module="mcpgate_sandbox.isolated"),
     Contestant("restricted", "restricted", module="mcpgate_sandbox.restricted"),
-    # 1.5.0 cannot be installed: it needs a pydantic-monty-client 1.5.0, which has not been published.
+    # 1.5.0 cannot be installed: it needs pydantic-monty-client 1.5.0, which has not been published.
     Contestant("monty", "pydantic-monty 1.4.0", ("pydantic-monty==1.4.0",)),
     Contestant("eryx", "pyeryx 0.11.0", ("pyeryx==0.11.0",)),
     Contestant("pysandbox", "pysandbox-wasi 1.6.4", ("pysandbox-wasi==1.6.4",)),
     Contestant("smolagents", "smolagents 1.26.0, local executor", ("smolagents==1.26.0",)),
     Contestant("subprocess", "`python -I`, no sandbox"),
 )
-"""Ours first: the others are compared with it."""
+"""Ours come first: the others are compared with them."""
 
 
 class Process:
-    """A contestant in a process of its own. Ends with all that it started."""
+    """A contestant in its own process. Ends together with everything it started."""
 
     def __init__(self, contestant: Contestant, *, cold: bool = False) -> None:
         python, path = _python_of(contestant), [str(_CHECKOUT)]
@@ -93,7 +93,7 @@ class Process:
         self._answers.put("")
 
     def ask(self, do: str, timeout_s: float, **arguments: Any) -> Any:
-        """What `worker.Worker` has to say to it. Raises ContestantFailed."""
+        """The answer of `worker.Worker`. Raises ContestantFailed."""
         if self._process.stdin is None or self._process.poll() is not None:
             raise ContestantFailed("its process is gone")
         self._process.stdin.write(json.dumps({"do": do, **arguments}) + "\n")
@@ -138,7 +138,7 @@ class Process:
 
 
 def prepare(contestant: Contestant) -> str:
-    """Installs what it needs and says which Python drives it. Raises Absent or ContestantFailed."""
+    """Installs what the contestant needs and returns which Python drives it. Raises Absent or ContestantFailed."""
     _home(contestant).parent.mkdir(parents=True, exist_ok=True)
     if contestant.module:
         if not _has_module(contestant.module):

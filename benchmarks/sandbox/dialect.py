@@ -1,5 +1,5 @@
-"""Rewrites code from the way our sandbox spells tool calls to the way another one does. Standard library only: it
-runs in every contestant's Python.
+"""Rewrites code from our sandbox's spelling of tool calls to another's. Standard library only: it runs in every
+contestant's Python.
 
 Ours: `t.rows(count=3)` gives the value, `await t.rows(count=3)` too; the value of the last expression or of a top-level
 `return` is the result; `ToolError` with `.message`. A dialect changes that and nothing else about a program.
@@ -18,7 +18,7 @@ class Dialect:
     awaits: Literal["either", "always", "never"]
     """either: `t_x` is awaited and `t_x_now` is not. always: only `await t_x()`. never: only `t_x()`."""
     result: str | None = None
-    """How the result leaves, with `{}` for it; None where the value of the last expression is the result."""
+    """How the result is returned, with `{}` for it; None if the value of the last expression is the result."""
     returns: bool = False
     """Whether a program may return at the top level; otherwise it moves into a function."""
     error: str = "ToolError"
@@ -48,7 +48,7 @@ def _name(function: ast.AST) -> str:
 
 
 def _callers(tree: ast.AST) -> set[str]:
-    """Plain functions that call a tool, or one another that does: they must become async."""
+    """Plain functions that call a tool, directly or through each other: they must become async."""
     functions = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)]
     found: set[str] = set()
     while True:
@@ -67,7 +67,7 @@ class _Adapter(ast.NodeTransformer):
     def __init__(self, dialect: Dialect, become_async: set[str]) -> None:
         self._dialect, self._become_async = dialect, become_async
         self._taken = False
-        """Whether somebody awaits the expression at hand."""
+        """Whether the current expression is awaited."""
 
     def visit(self, node: ast.AST) -> Any:
         before = self._taken

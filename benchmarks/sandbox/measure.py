@@ -1,6 +1,6 @@
-"""Asks every contestant in turn, round after round, and keeps what was seen. It prints progress and no results.
+"""Asks every contestant in turn, round after round, and records the measurements. Prints progress but no results.
 
-First what repeats, with all contestants' processes alive and one of them at work; then, in processes of their own,
+First what repeats, with all contestants' processes alive and one of them at work; then, in separate processes,
 starts without a pool, memory, the snippets, and the hogs that must be killed.
 """
 
@@ -28,7 +28,7 @@ HOGS = ("a Python loop", "a C loop")
 
 @dataclass(frozen=True)
 class Part:
-    """Something that is measured round after round."""
+    """One thing that is measured in every round."""
 
     name: str
     do: str
@@ -55,9 +55,9 @@ class Effort:
     cold_rounds: int
     kills: int
     slow_s: float
-    """What one part may take of one contestant: a slow one gets fewer rounds."""
+    """Seconds that one part of one contestant may take: a slow one gets fewer rounds."""
     total_s: float
-    """No round begins after that."""
+    """No round begins after this."""
 
 
 FULL = Effort(rounds=10, cold_rounds=5, kills=3, slow_s=12, total_s=400)
@@ -66,17 +66,17 @@ QUICK = Effort(rounds=1, cold_rounds=1, kills=1, slow_s=3, total_s=60)
 
 @dataclass
 class Record:
-    """What was seen of one contestant."""
+    """The measurements of one contestant."""
 
     python: str = ""
     samples: dict[str, list[float]] = field(default_factory=dict)
-    """By part, in seconds; `rate` in executions a second, `CPU` beside it in CPU seconds of one; `kill …` in seconds
-    past the limit."""
+    """By part, in seconds; `rate` in executions per second, with `CPU` in CPU seconds of one; `kill …` in seconds past
+    the limit."""
     snippets: dict[str, str] = field(default_factory=dict)
-    """Why each did not give its result; empty for those that did."""
+    """Why each snippet did not give its result; empty for those that did."""
     memory_mib: dict[str, float] = field(default_factory=dict)
     never_ended: list[str] = field(default_factory=list)
-    """Hogs that still ran when we gave up on them."""
+    """Hogs that were still running when we gave up."""
     absent: str = ""
     """Why it did not take part."""
     failures: dict[str, str] = field(default_factory=dict)
@@ -87,7 +87,7 @@ class Record:
         return median(samples) if samples else None
 
     def percentile(self, part: str, share: float) -> float | None:
-        """Nearest rank: always a value that was seen."""
+        """Nearest rank: always a measured value."""
         samples = sorted(self.samples.get(part, ()))
         return samples[max(0, ceil(share * len(samples)) - 1)] if samples else None
 
@@ -152,7 +152,7 @@ def _run_rounds(
         for number in range(rounds):
             _say(f"{'cold ' * cold}round {number + 1} of {rounds}")
             for part in parts:
-                # In another order each time, so that nobody always runs after the heaviest.
+                # In a different order each time, so that none always runs after the heaviest.
                 for name in shuffle.sample(sorted(processes), len(processes)):
                     record, key = records[name], (name, part.name)
                     late = time.monotonic() > deadline and record.samples.get(part.name)
@@ -185,7 +185,7 @@ def _kill(contestant: Contestant, record: Record, hog: str) -> None:
         return
 
     def kill() -> None:
-        # In a process of its own: some go on after their end.
+        # In a separate process: some continue after their end.
         with Process(contestant) as process:
             try:
                 seen = process.ask("kill", KILL_TIMEOUT_S, program=hog, limit_s=LIMIT_S)
@@ -198,7 +198,7 @@ def _kill(contestant: Contestant, record: Record, hog: str) -> None:
 
 
 def _keep(record: Record, part: str, act: Callable[[], None]) -> None:
-    """Whatever one contestant fails in must not keep the others."""
+    """A failure of one contestant must not stop the others."""
     try:
         act()
     except Exception as error:

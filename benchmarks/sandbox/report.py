@@ -1,4 +1,4 @@
-"""Turns records into the Markdown table and the JSON. It measures nothing."""
+"""Turns records into the Markdown table and the JSON. Measures nothing."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -60,11 +60,11 @@ _ROWS = (
 )
 
 _NOTES = f"""\
-In brackets: divided by `wasm`'s. Every figure is the median over rounds unless it says otherwise, taken next to the \
-contestant in a process of its own, contestants in turn. Between executions there are 30 ms, but not where they are \
-back to back or several at once. p99 of fewer than 100 samples is the slowest. Limits of the hogs: {LIMIT_S} s of CPU \
-time, or of wall time where a contestant has no other. In the column of `python -I` CPU is native speed. \
-{_ABSENT}: there is no such thing there."""
+In brackets: divided by `wasm`'s. Every figure is the median over rounds unless stated otherwise, measured in the \
+contestant's own process, contestants taking turns. Executions are 30 ms apart, except for those back to back or \
+several at once. p99 of fewer than 100 samples is the slowest. Limits of the hogs: {LIMIT_S} s of CPU \
+time, or of wall time if a contestant has no other. For `python -I`, CPU is native speed. \
+{_ABSENT}: the contestant has no such thing."""
 
 
 def markdown(contestants: Sequence[Contestant], records: Mapping[str, Record], machine: Mapping[str, Any]) -> str:
@@ -120,7 +120,7 @@ def _ratio(ratio: float) -> str:
 def as_json(
     contestants: Sequence[Contestant], records: Mapping[str, Record], machine: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Every figure of the table, and every sample behind it."""
+    """Every figure of the table, and every sample behind it, as JSON."""
     return {
         "machine": dict(machine),
         "contestants": {

@@ -1,8 +1,8 @@
-"""Drives one contestant in a process of its own: commands from stdin, what was seen to stdout, JSON a line each.
+"""Drives one contestant in its own process: commands from stdin, measurements to stdout, one JSON line each.
 
     python -m benchmarks.sandbox.worker NAME [--cold]
 
-Standard library only, and Linux. Every figure is taken here, next to the contestant; the driver only says when.
+Standard library only; Linux only. Every figure is measured here, next to the contestant; the driver only says when.
 """
 
 import asyncio
@@ -21,10 +21,10 @@ from benchmarks.sandbox.adapters import ADAPTERS, Adapter, Answer, Ended, Failed
 from benchmarks.sandbox.dialect import adapt
 
 PAUSE_S = 0.03
-"""After each execution where executions come one by one, as a model's do: a pool refills meanwhile."""
+"""Pause after each execution if executions come one by one, as a model's do: a pool refills meanwhile."""
 _CALLS = 100
 _AT_ONCE = 4
-"""Executions in flight where the rate is measured."""
+"""Executions in flight while the rate is measured."""
 _NOTHING = "for i in range(1):\n    pass\n0"
 _CALL = f"for i in range({_CALLS}):\n    r = t.echo(value=i)\nr"
 _AWAITED_CALL = f"for i in range({_CALLS}):\n    r = await t.echo(value=i)\nr"
@@ -61,7 +61,7 @@ class Worker:
             raise Failed(f"the result is {str(answer.result)[:200]!r}, not {expected!r}")
         return seconds
 
-    # What the driver may ask for
+    # The driver's commands
 
     async def fresh(self, runs: int) -> list[float]:
         """Executions of print(1), each with a pause after it."""
@@ -70,7 +70,7 @@ class Worker:
             seconds, answer = await self.run("print(1)")
             if answer.stdout != "1\n":
                 raise Failed(f"printed {answer.stdout!r}")
-            if number:  # The first after a time of rest is nobody's steady state.
+            if number:  # The first after a rest is not the steady state.
                 samples.append(seconds)
             await asyncio.sleep(PAUSE_S)
         return samples
@@ -79,7 +79,7 @@ class Worker:
         return [(await self.run("print(1)"))[0] for _ in range(runs)]
 
     async def call(self, runs: int) -> list[float]:
-        """Round trips of calls without `await`; none where calls must be awaited."""
+        """Round trips of calls without `await`; none if calls must be awaited."""
         dialect = self._adapter.dialect
         return [] if dialect and dialect.awaits == "always" else await self._calls(_CALL, runs)
 
@@ -94,7 +94,7 @@ class Worker:
         return [await self.timed(_BIG, 9200) - await self._bare() for _ in range(runs)]
 
     async def _bare(self) -> float:
-        """What an execution takes by itself."""
+        """The time of an empty execution."""
         return median([await self.timed(_NOTHING, 0) for _ in range(3)])
 
     async def gather(self, runs: int) -> list[float]:
@@ -103,7 +103,7 @@ class Worker:
         return [await self.timed(code, 50) for _ in range(runs)]
 
     async def rate(self, seconds: float) -> dict[str, list[float]]:
-        """Executions a second with several in flight, and the CPU seconds of one, in all processes together."""
+        """Executions per second with several in flight, and the CPU seconds of one, over all processes."""
         done = 0
         until = time.perf_counter() + seconds
 
@@ -123,11 +123,11 @@ class Worker:
         else:
             await asyncio.gather(*(go_on() for _ in range(_AT_ONCE)))
         took = time.perf_counter() - began
-        await asyncio.sleep(PAUSE_S)  # What is put off until after an answer counts too.
+        await asyncio.sleep(PAUSE_S)  # Work postponed until after an answer counts too.
         return {"rate": [done / took], "CPU": [(_cpu_s() - cpu_before_s) / done]}
 
     async def program(self, name: str, runs: int) -> list[float]:
-        """CPU-bound programs, less what an execution takes by itself."""
+        """CPU-bound programs, minus the time of an empty execution."""
         samples = []
         for _ in range(runs):
             began = time.perf_counter()
@@ -138,7 +138,7 @@ class Worker:
         return samples
 
     async def snippets(self, folder: str) -> dict[str, str]:
-        """What kept each of them from giving its result, by name; empty for those that ran."""
+        """Why each snippet did not give its result, by name; empty for those that did."""
         reasons = {}
         for file in sorted(Path(folder).glob("*.py")):
             code = file.read_text(encoding="utf-8")
@@ -173,7 +173,7 @@ class Worker:
         gc.collect()
 
     async def kill(self, program: str, limit_s: float) -> list[float]:
-        """Seconds by which a program outlives its limit."""
+        """Seconds that a program runs beyond its limit."""
         began = time.perf_counter()
         try:
             await self.run(_HOGS[program], limit_s)
@@ -185,11 +185,11 @@ class Worker:
 
 
 def _as_json(value: Any) -> Any:
-    """As it would be sent to a model: tuples are lists, keys are texts."""
+    """The value as it would be sent to a model: tuples are lists, keys are strings."""
     try:
         return json.loads(json.dumps(value))
     except (TypeError, ValueError) as error:
-        raise Failed(f"the result is no JSON: {error}") from None
+        raise Failed(f"the result is not JSON: {error}") from None
 
 
 def _last_line(text: str) -> str:
@@ -198,7 +198,7 @@ def _last_line(text: str) -> str:
 
 
 def _memory_mib() -> tuple[float, float]:
-    """Proportional and unique set size of this process and of all that it started."""
+    """Proportional and unique set size of this process and all its descendants."""
     pss = uss = 0
     for pid in _family():
         try:
@@ -212,14 +212,14 @@ def _memory_mib() -> tuple[float, float]:
 
 
 def _cpu_s() -> float:
-    """CPU seconds of this process and of all that it started, the ended ones too."""
+    """CPU seconds of this process and all its descendants, including ended ones."""
     ticks = 0
     for pid in _family():
         try:
             fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
         except OSError:
             continue
-        ticks += sum(map(int, fields[11:15]))  # utime, stime, and both of the children that were waited for
+        ticks += sum(map(int, fields[11:15]))  # utime and stime, and both for children that were waited for
     return ticks / os.sysconf("SC_CLK_TCK")
 
 
@@ -242,7 +242,7 @@ _PSS_AT_START = 0.0
 
 def main() -> None:
     global _PSS_AT_START
-    # What a contestant prints to its own stdout is no answer.
+    # What a contestant prints to its own stdout is not an answer.
     answers = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)
     _PSS_AT_START = _memory_mib()[0]
@@ -275,7 +275,7 @@ def main() -> None:
     for line in sys.stdin:
         command = json.loads(line)
         answer(getattr(worker, command.pop("do"))(**command))
-    os._exit(0)  # Whatever still runs has no say in it.
+    os._exit(0)  # Does not wait for what still runs.
 
 
 if __name__ == "__main__":

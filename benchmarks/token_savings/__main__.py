@@ -4,8 +4,8 @@
     python -m benchmarks.token_savings --model NAME --base-url URL [--anthropic] [--max-usd 5]
 
 The report goes to stdout, progress to stderr; `--out FOLDER` gets report.md, plays.json and the charts. Suites, rivals
-and catalogues are installed on the first run into MCPGATE_BENCH_DIR, else into the user's cache. Ctrl-C ends a run and
-reports what was done. Exit status 1 when a play was not verified or a rival broke down.
+and catalogs are installed on the first run into MCPGATE_BENCH_DIR, else into the user's cache. Ctrl-C ends a run and
+reports what was done. Exit status 1 if a play was not verified or a rival failed.
 """
 
 import argparse
@@ -44,7 +44,7 @@ _PACKAGES = {"fastmcp": FASTMCP, "toolplane": TOOLPLANE}
 def main(arguments: Sequence[str] | None = None) -> int:
     options = _parse(arguments)
     end_in_order()
-    logging.getLogger("mcp").setLevel(logging.CRITICAL)  # Some servers greet on stdout; the SDK logs each word.
+    logging.getLogger("mcp").setLevel(logging.CRITICAL)  # Some servers greet on stdout; the SDK logs each line.
     began = time.monotonic()
     tasks = _choose_tasks(options)
     chosen, troubles = _load_catalogues(options.catalogues or _default_catalogues(options))
@@ -78,7 +78,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _play(options: argparse.Namespace, plan: Plan, plays: list[Play], troubles: list[str]) -> bool:
-    """Fills `plays` and `troubles`; False when it was interrupted."""
+    """Fills `plays` and `troubles`; False if it was interrupted."""
     progress = Progress(plan.plays)
     suites = [SUITES[name] for name in plan.tasks]
 
@@ -113,31 +113,31 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.token_savings", description="Tokens, requests and money, with checked results."
     )
-    parser.add_argument("--quick", action="store_true", help="under three minutes: a sample of tasks, three catalogues")
+    parser.add_argument("--quick", action="store_true", help="under three minutes: a sample of tasks, three catalogs")
     parser.add_argument("--only", nargs="+", choices=list(SUITES), metavar="SUITE", help=f"of {', '.join(SUITES)}")
     parser.add_argument("--rivals", nargs="+", choices=list(RIVALS), metavar="NAME", help=f"of {', '.join(RIVALS)}")
     names = list(catalogs.NAMES)
     parser.add_argument("--catalogues", nargs="+", choices=names, metavar="NAME", help=f"of {', '.join(names)}")
     parser.add_argument(
-        "--tasks", type=int, metavar="N", help="about so many of each suite, every difficulty in its share"
+        "--tasks", type=int, metavar="N", help="about this many of each suite, every difficulty in proportion"
     )
     parser.add_argument("--engine", choices=("wasm", "restricted"), default="wasm", help="mcpgate's sandbox")
     parser.add_argument("--out", type=Path, metavar="FOLDER", help="write report.md, plays.json and charts there")
-    parser.add_argument("--price-model", default=GPT_5.model, metavar="NAME", help="whose prices these are")
+    parser.add_argument("--price-model", default=GPT_5.model, metavar="NAME", help="the model that has these prices")
     parser.add_argument("--price-in", type=Decimal, default=GPT_5.input_usd, metavar="USD", help="per million tokens")
     parser.add_argument("--price-out", type=Decimal, default=GPT_5.output_usd, metavar="USD", help="per million tokens")
     group = parser.add_argument_group("a real model instead of the oracle; its key comes from MODEL_API_KEY")
     group.add_argument(
-        "--model", metavar="NAME", help="plays over an OpenAI-compatible endpoint; goes on where it stopped"
+        "--model", metavar="NAME", help="plays over an OpenAI-compatible endpoint; continues where it stopped"
     )
     group.add_argument("--base-url", metavar="URL", help="e.g. https://api.example.com/v1")
     group.add_argument("--anthropic", action="store_true", help="the endpoint speaks Anthropic's Messages API")
-    group.add_argument("--max-usd", type=Decimal, default=Decimal(5), metavar="USD", help="no request begins beyond it")
+    group.add_argument("--max-usd", type=Decimal, default=Decimal(5), metavar="USD", help="no request starts beyond it")
     options = parser.parse_args(arguments)
     if options.model and not options.base_url:
         parser.error("--model needs --base-url")
     if options.model and set(options.rivals or ()) - PLAYABLE.keys():
-        parser.error(f"a model can play {', '.join(PLAYABLE)}; the others do not really run")
+        parser.error(f"a model can play {', '.join(PLAYABLE)}; the others do not run live")
     return options
 
 
@@ -162,7 +162,7 @@ def _choose_tasks(options: argparse.Namespace) -> Mapping[str, Sequence[Task]]:
 
 
 def _load_catalogues(names: Sequence[str]) -> tuple[list[catalogs.Catalogue], list[str]]:
-    """The catalogues, captured where they were not yet, and what went wrong on the way."""
+    """The catalogs, captured if they were not yet, and the errors on the way."""
     chosen, troubles = [], []
     for name in names:
         _say(f"catalogue {name}")

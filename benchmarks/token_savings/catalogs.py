@@ -1,8 +1,8 @@
-"""Catalogues of real tools by size, and a server that replays them.
+"""Catalogs of real tools by size, and a server that replays them.
 
-A catalogue is a list of servers whose `tools/list` was captured (`benchmarks.servers`); it lies below MCPGATE_BENCH_DIR
-and never in the repository. `replay` serves any number of them over streamable HTTP, listing only: a gateway in front
-of it lists, indexes and searches what the real servers sent. Whoever calls a replayed tool gets an error.
+A catalog is a list of servers whose `tools/list` was captured (`benchmarks.servers`); it is stored below
+MCPGATE_BENCH_DIR, never in the repository. `replay` serves any number of them over streamable HTTP, listing only: a
+gateway in front of it lists, indexes and searches what the real servers sent. Calls of replayed tools get an error.
 """
 
 import asyncio
@@ -34,7 +34,7 @@ NAMES: Mapping[str, tuple[str, ...]] = {
     "2500": _DOZENS,
     "all": tuple(SERVERS),
 }
-"""`none` is a suite's own servers alone. 96, 251 and 508 are exact; `all` is whatever could be captured here."""
+"""`none` is only a suite's own servers. 96, 251 and 508 are exact; `all` is everything that could be captured here."""
 EXACT: Mapping[str, int] = {"96": 96, "251": 251, "508": 508}
 
 
@@ -51,7 +51,7 @@ class Catalogue:
 
     @cached_property
     def tokens(self) -> int:
-        """Of all definitions, as a classic client puts them into every request."""
+        """Tokens of all definitions, as a classic client puts them into every request."""
         return definitions_tokens(
             function_of(qualified(server, tool["name"]), tool)
             for server, tools in self.servers.items()
@@ -59,7 +59,7 @@ class Catalogue:
         )
 
     def without(self, names: Collection[str]) -> "Catalogue":
-        """The catalogue beside servers that really run: those are not replayed as well."""
+        """The catalog without servers that actually run: those are not replayed as well."""
         return Catalogue(self.name, {name: tools for name, tools in self.servers.items() if name not in names})
 
 
@@ -71,8 +71,8 @@ def qualified(server: str, tool: str) -> str:
 
 
 def load(name: str) -> Catalogue:
-    """A catalogue from the captures. Raises ServerFailed when one of its servers is not captured, or when an exact
-    catalogue is not exact; `all` takes what there is."""
+    """A catalog from the captures. Raises ServerFailed if one of its servers is not captured, or if an exact
+    catalog is not exact; `all` takes what there is."""
     servers = {}
     for server in NAMES[name]:
         if name != "all" or capture_file(server).is_file():
@@ -84,7 +84,7 @@ def load(name: str) -> Catalogue:
 
 
 def prepare(name: str) -> list[str]:
-    """Installs and captures what a catalogue still lacks. Returns what failed, in words."""
+    """Installs and captures what a catalog still lacks. Returns descriptions of failures."""
     failed = []
     for server in NAMES[name]:
         if capture_file(server).is_file():
@@ -102,7 +102,7 @@ def prepare(name: str) -> list[str]:
 
 @contextlib.contextmanager
 def replay(catalogue: Catalogue) -> Iterator[dict[str, dict[str, Any]]]:
-    """Serves the catalogue from a thread; gives the entries of `mcpServers` that reach its servers."""
+    """Serves the catalog from a thread; yields the `mcpServers` entries that reach its servers."""
     listings = {f"/{name}/mcp": list(tools) for name, tools in catalogue.servers.items()}
 
     class Handler(_Replay):
@@ -112,7 +112,7 @@ def replay(catalogue: Catalogue) -> Iterator[dict[str, dict[str, Any]]]:
         request_queue_size = 256  # A gateway connects to every server at once.
 
         def handle_error(self, request: Any, client_address: Any) -> None:
-            """A gateway that ends in the middle of a request is none of the run's business."""
+            """Ignored: a gateway may end in the middle of a request."""
 
     httpd = Server(("127.0.0.1", 0), Handler)
     thread = threading.Thread(target=httpd.serve_forever, name="replay", daemon=True)
@@ -127,7 +127,7 @@ def replay(catalogue: Catalogue) -> Iterator[dict[str, dict[str, Any]]]:
 
 
 class _Replay(BaseHTTPRequestHandler):
-    """As much of a streamable HTTP server as listing takes."""
+    """As much of a streamable HTTP server as listing needs."""
 
     protocol_version = "HTTP/1.1"
     tools_by_path: Mapping[str, list[Mapping[str, Any]]] = {}

@@ -1,5 +1,5 @@
-"""The two charts of a run as SVG, written by hand: no library draws them. Greys and colours that read on white and on
-dark alike; no background."""
+"""The two charts of a run as SVG, written without a library. Greys and colours that are readable on light and dark
+alike; no background."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from html import escape
@@ -68,7 +68,7 @@ def _tokens_by_tools(header: Header, plays: Plays) -> str:
 
 
 def _labels(header: Header, ends: Sequence[tuple[tuple[float, float], str]]) -> Iterator[str]:
-    """Names at the ends of lines, pushed down where they would meet."""
+    """Names at the ends of lines, pushed down where they would overlap."""
     lowest = 0.0
     for (_, y), rival in sorted(ends, key=lambda end: end[0][1]):
         lowest = max(y + 4, lowest + 16)
@@ -101,7 +101,7 @@ def _cost_by_task(header: Header, plays: Plays) -> str:
             if plain is not None and cached is not None:
                 bars.append((rival, plain, cached))
         groups.append((f"+ {tools:,} tools" if tools else "own tools alone", bars))
-    # Catalogues of thousands would leave nothing to be seen of the others.
+    # Catalogs of thousands would make all others invisible.
     groups = [group for group in groups if group[1]][:4]
     most = max(cost for _, bars in groups for _, cost, _ in bars)
     scale = (_WIDTH - 345) / most

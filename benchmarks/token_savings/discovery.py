@@ -1,8 +1,8 @@
 """What the oracle of a Code Mode asks for, and what it has seen. Pure.
 
-A question is made of the user's own words, as they stand: no list of synonyms, no knowledge of tools. Where nothing
-that was shown holds a tool that the ground truth needs, the last question is made of the words of that tool's name,
-which is what a model arrives at that asks again in the words of an API. The same for every rival.
+A query consists of the user's own words, unchanged: no synonyms, no knowledge of tools. If nothing that was shown
+contains a tool that the ground truth needs, the last query consists of the words of that tool's name, which is what a
+model would try when it asks again in the words of an API. The same for every rival.
 """
 
 import re
@@ -28,7 +28,7 @@ _STOP = frozenset(
 
 
 def question(text: str) -> str:
-    """What a user said, as a search query: its content words in order, without what stands in quotes."""
+    """What a user said, as a search query: its content words in order, without quoted text."""
     words = [word for word in _WORD.findall(_QUOTED.sub(" ", text)) if word.lower() not in _STOP]
     return " ".join(list(dict.fromkeys(word.lower() for word in words))[:_QUERY_WORDS]) or text[:80]
 
@@ -48,12 +48,12 @@ def needed(turn: Turn) -> dict[tuple[str, str], list[Call]]:
 
 
 def programs(turn: Turn) -> Sequence[str]:
-    """What the oracle executes in this turn, each in a request of its own."""
+    """What the oracle executes in this turn, each in its own request."""
     return turn.steps or ([turn.code] if turn.code else [])
 
 
 def shapes_of(name: str, text: str) -> list[str]:
-    """Every `name(…)` in a text: what is between the parentheses."""
+    """The contents of the parentheses of every `name(…)` in a text."""
     found = []
     for match in re.finditer(rf"(?<![\w.]){re.escape(name)}\(", text):
         depth, end = 1, match.end()
@@ -89,5 +89,5 @@ def _keys(value: Any) -> Sequence[str]:
 
 
 def mentions(text: str, name: str) -> bool:
-    """Whether a name stands in a text as a whole."""
+    """Whether a text contains a name as a whole word."""
     return re.search(rf"(?<![\w.-]){re.escape(name)}(?![\w-])", text) is not None

@@ -43,7 +43,7 @@ class Link:
                 return tools
 
     async def call(self, tool: str, arguments: Mapping[str, Any]) -> Reply:
-        """Whatever goes wrong with the call is a text too: a host would tell the model."""
+        """Errors of the call are returned as text: a host would tell the model."""
         try:
             result = await self._client.call_tool(tool, dict(arguments), read_timeout_seconds=_CALL_TIMEOUT_S)
         except (MCPError, RuntimeError) as error:
@@ -71,7 +71,7 @@ async def connect(entry: Mapping[str, Any], log: Path) -> AsyncIterator[Link]:
 
 @asynccontextmanager
 async def connect_all(entries: Mapping[str, Mapping[str, Any]], folder: Path) -> AsyncIterator[dict[str, Link]]:
-    """Every server at once, each with a log of its own in the folder."""
+    """Every server at once, each with its own log in the folder."""
     links: dict[str, Link] = {}
     ready = {name: Event() for name in entries}
     done = Event()

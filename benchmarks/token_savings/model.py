@@ -1,9 +1,9 @@
 """A real model plays the same tasks through the same toolboxes, over any OpenAI- or Anthropic-compatible endpoint.
 
-Costs are the endpoint's own token counts at the given price; the sum of a run never begins a request beyond its
-ceiling. Every play is appended to a file as it ends, so that a run goes on where the last one stopped. The transcript
-of the conversation stands in the same file. What an endpoint refuses fails the task; an endpoint that is away ends the
-run, and the task is played next time. It knows nothing of the ground truth but the user's turns.
+Costs are the endpoint's own token counts at the given price; a run starts no request beyond its limit. Every play is
+appended to a file as it ends, so that a run continues where the last one stopped. The same file holds the transcript
+of the conversation. A request that the endpoint refuses fails the task; an endpoint that is unavailable ends the run,
+and the task is played next time. It knows nothing of the ground truth but the user's turns.
 """
 
 import contextlib
@@ -30,7 +30,7 @@ from benchmarks.token_savings.task import Suite, Task
 from benchmarks.token_savings.transcript import Usage, count_tokens
 
 _MAX_REQUESTS = 40
-"""Of one turn: a model that still calls tools then is stopped, and the world judges what it did."""
+"""Requests in one turn: a model that still calls tools then is stopped, and the world judges what it did."""
 _MAX_OUTPUT_TOKENS = 8192
 _TIMEOUT_S = 300.0
 _RETRIES = 4
@@ -40,23 +40,23 @@ _LOCKED = (401, 402, 403, 404)
 
 
 class RunEnded(Exception):
-    """No play can go on: the ceiling is reached, or the endpoint cannot be used."""
+    """No play can continue: the limit is reached, or the endpoint is unusable."""
 
 
 class EndpointRefused(Exception):
-    """The endpoint refused one request, say for a context too long, or answered what is no answer."""
+    """The endpoint refused one request, for example for too long a context, or its answer was invalid."""
 
 
 @dataclass(frozen=True)
 class Said:
-    """What the model said to one request."""
+    """The model's answer to one request."""
 
     text: str
     calls: Sequence[tuple[str, str, dict[str, Any]]]
     """(id, name, arguments)"""
     usage: Usage
     raw: Mapping[str, Any]
-    """The message as the endpoint wants it back."""
+    """The message as the endpoint expects it back."""
 
 
 class Dialect(Protocol):
@@ -71,7 +71,7 @@ class Dialect(Protocol):
     def answer(self, body: Mapping[str, Any]) -> Said: ...
 
     def results(self, results: Sequence[tuple[str, str, bool]]) -> list[dict[str, Any]]:
-        """(id, text, is_error) of each call → the messages that bring them."""
+        """(id, text, is_error) of each call → the messages that carry them."""
         ...
 
 
@@ -157,7 +157,7 @@ def _arguments(text: str) -> dict[str, Any]:
 
 @dataclass
 class Endpoint:
-    """A model somewhere, and the money that is left for it."""
+    """A model at an endpoint, and the money left for it."""
 
     model: str
     base_url: str
@@ -169,7 +169,7 @@ class Endpoint:
     _dearest_usd: Decimal = Decimal(0)
 
     async def ask(self, client: httpx2.AsyncClient, body: Mapping[str, Any]) -> Said:
-        """One request, again where the endpoint is busy. Raises RunEnded, EndpointRefused."""
+        """One request, repeated while the endpoint is busy. Raises RunEnded, EndpointRefused."""
         if self.spent_usd + self._dearest_usd > self.max_usd:
             raise RunEnded(f"${self.spent_usd:.2f} of ${self.max_usd} are spent")
         response = await self._post(client, body)
@@ -210,7 +210,7 @@ class Endpoint:
 async def run(
     plan: Plan, suites: Iterable[Suite], endpoint: Endpoint, journal: "Journal", report: Callable[[Play], None]
 ) -> str:
-    """Plays what the journal does not hold yet. Returns why it ended early, if it did."""
+    """Plays what the journal does not contain yet. Returns why it ended early, if it did."""
     wanted = {
         (task.id, rival.name, catalogue.name)
         for tasks in plan.tasks.values()
@@ -282,7 +282,7 @@ class _Player:
         self.messages: list[dict[str, Any]] = []
 
     async def play(self, task: Task, rival: str, scene: Scene) -> Play:
-        """Raises RunEnded. A request that is refused fails the task."""
+        """Raises RunEnded. A refused request fails the task."""
         self._stage.world.begin(task)
         self._stage.take_calls()
         began = time.perf_counter()
@@ -329,7 +329,7 @@ class _Player:
 
 
 class Journal:
-    """Plays on disk with their conversations, one a line."""
+    """Plays on disk with their conversations, one per line."""
 
     def __init__(self, file: Path) -> None:
         self._file = file

@@ -14,7 +14,7 @@ class Price:
     input_usd: Decimal
     output_usd: Decimal
     cached_share: Decimal = Decimal("0.1")
-    """Of the input price, for what is read from the prompt cache."""
+    """Share of the input price for what is read from the prompt cache."""
 
     def cost_usd(self, usage: Usage, *, cached: bool) -> Decimal:
         reads = Decimal(usage.cached_tokens if cached else 0)

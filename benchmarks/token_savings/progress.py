@@ -1,4 +1,4 @@
-"""A progress bar on stderr; a line now and then where stderr is no terminal."""
+"""A progress bar on stderr; an occasional line if stderr is not a terminal."""
 
 import sys
 import time

@@ -1,6 +1,6 @@
-"""Stands between whoever connects and a stdio server, passes every line on, and writes down each tool call.
+"""Relays every line between a client and a stdio server, and logs each tool call.
 
-So the harness knows what upstream calls an execution really made, and what raw answers they got, whichever gateway
+So the harness knows which upstream calls an execution actually made, and their raw answers, whichever gateway
 made them. Standard library only: it is started as a script, once per server.
 
     python relay.py LOG SERVER COMMAND ARGUMENTS…

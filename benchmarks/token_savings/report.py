@@ -1,4 +1,4 @@
-"""Plays → Markdown and JSON. It plays nothing and counts nothing anew."""
+"""Plays → Markdown and JSON. Plays nothing and counts nothing again."""
 
 import statistics
 from collections import defaultdict
@@ -17,7 +17,7 @@ PUBLISHED = {"96": -58.2, "251": -84.5, "508": -92.8}
 """Bifrost's published change of input tokens, percent."""
 GOALS = {"96": -90.0, "251": -96.0, "508": -98.0}
 _LISTED = 40
-"""Tasks that cost more, named at most."""
+"""Most tasks that cost more to list."""
 
 
 @dataclass(frozen=True)
@@ -26,9 +26,9 @@ class Header:
     """`oracle`, or the model's name."""
     machine: Mapping[str, Any]
     titles: Mapping[str, str]
-    """Rival → how it is called, in the order of the columns."""
+    """Rival → its title, in the order of the columns."""
     catalogues: Mapping[str, tuple[int, int]]
-    """Catalogue → its tools and servers, in the order of the tables."""
+    """Catalog → its tools and servers, in the order of the tables."""
     price: Price
     seconds: float
     complete: bool
@@ -46,18 +46,18 @@ class Plays:
         return [play for play in self.all if (play.rival, play.catalogue) == (rival, catalogue) and where(play)]
 
     def twin(self, play: Play, rival: str) -> Play | None:
-        """The same task in front of the same catalogue, played by somebody else."""
+        """The same task with the same catalog, played by another rival."""
         return self._by_key.get((rival, play.catalogue, play.task))
 
     def change(self, plays: Sequence[Play], rival: str = BASE) -> float | None:
-        """Percent of input tokens that these plays need more than another rival's of the same tasks; None without."""
+        """Percent of input tokens that these plays need more than another rival's of the same tasks."""
         pairs = [(play, twin) for play in plays if (twin := self.twin(play, rival))]
         before = sum(twin.usage.input_tokens for _, twin in pairs)
         return (sum(play.usage.input_tokens for play, _ in pairs) / before - 1) * 100 if before else None
 
     def mean(self, rival: str, catalogue: str, measure: Callable[[Play], float]) -> float | None:
-        """Of a measure over all tasks; None without plays. A rival that was asked about some of them only is measured
-        against the classic plays of the same tasks, and projected on all."""
+        """The mean of a measure over all tasks; None without plays. A rival that played only some of them is compared
+        with the classic plays of the same tasks, and extrapolated to all."""
         found = self.of(rival, catalogue)
         base = self.of(BASE, catalogue)
         pairs = [(play, twin) for play in found if (twin := self.twin(play, BASE))]
@@ -108,8 +108,8 @@ def _head(header: Header) -> str:
     if header.agent == ORACLE:
         lines += [
             "",
-            "The oracle knows the ground truth and makes no mistakes: an upper bound for every rival alike, no agent's "
-            "result. Every program and call was really made, and the end state verified.",
+            "The oracle knows the ground truth and makes no mistakes: an upper bound for every rival alike, not an "
+            "agent's result. Every program and call was actually executed, and the end state verified.",
         ]
     if not header.complete:
         lines += ["", "**Interrupted: only what was done by then.**"]
@@ -227,7 +227,8 @@ def _by_difficulty(header: Header, plays: Plays) -> str:
 
 
 def _more_requests(header: Header, plays: Plays) -> str:
-    """How often, and by how many: the first look at tools costs a request that classic MCP does not make."""
+    """How often mcpgate needs more requests, and how many: the first look at tools costs one that classic MCP does not
+    make."""
     rows = []
     for catalogue in header.catalogues:
         pairs = [(play, twin) for play in plays.of(OURS, catalogue) if (twin := plays.twin(play, BASE))]

@@ -1,4 +1,4 @@
-"""Plays suites with rivals in front of catalogues, and hands on every play as it ends. It reports nothing."""
+"""Plays suites with rivals and catalogs, and passes on every play as it ends. Reports nothing."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing
@@ -26,9 +26,9 @@ class Plan:
     patience_s: float
     """See `rivals.gateway`."""
     side_by_side: bool
-    """Whether suites play at once: shorter on two cores, but the seconds in tools get longer."""
+    """Whether suites play in parallel: shorter on two cores, but the seconds in tools get longer."""
     folder: Path
-    """Empty: what an earlier run has learned is not wanted."""
+    """Empty: results of an earlier run are not reused."""
 
     @property
     def plays(self) -> int:
@@ -36,14 +36,14 @@ class Plan:
         return tasks * len(self.catalogues)
 
     def tasks_of(self, rival: Rival, suite: str) -> Sequence[Task]:
-        """Those that a rival plays."""
+        """The tasks that a rival plays."""
         return stratified(self.tasks[suite], rival.sample) if rival.sample else self.tasks[suite]
 
 
 async def run(
     plan: Plan, suites: Iterable[Suite], report: Callable[[Play], None], failed: Callable[[str], None]
 ) -> None:
-    """Plays it all. A rival that breaks down in one suite is told of in `failed`, and the others go on."""
+    """Plays everything. A rival that fails in one suite is recorded in `failed`, and the others continue."""
     async with create_task_group() as group:
         for suite in suites:
             if plan.side_by_side:
@@ -63,8 +63,8 @@ async def _play_suite(plan: Plan, suite: Suite, report: Callable[[Play], None], 
                 stage = await open_stage(plan, suite.name, world, folder, tools, kinds)
                 tools = stage.tools
                 await rival.play(stage, plan.tasks_of(rival, suite.name), plan.catalogues, report)
-        except Exception as error:  # Whatever ends one rival must not end the others.
-            await checkpoint()  # Ctrl-C reaches a suite's processes too: then it is that, and no failure.
+        except Exception as error:  # A failure of one rival must not end the others.
+            await checkpoint()  # Ctrl-C reaches a suite's processes too: then this is an interruption, not a failure.
             failed(f"{rival.title}, {suite.name}: {_reason(error)}")
 
 
@@ -76,20 +76,20 @@ async def open_stage(
     tools: Mapping[str, Sequence[Mapping[str, Any]]] | None = None,
     kinds: dict[tuple[str, str], str] | None = None,
 ) -> Stage:
-    """The stage around an open world. `tools` and `kinds` are what is known of it from other rivals' stages."""
+    """The stage around an open world. `tools` and `kinds` are known from other rivals' stages."""
     tools = tools or await list_tools(world, folder)
     calls = CallLog(folder / "calls.jsonl")
     return Stage(suite, world, folder, plan.engine, tools, calls, plan.patience_s, {} if kinds is None else kinds)
 
 
 async def list_tools(world: World, folder: Path) -> dict[str, list[dict[str, Any]]]:
-    """What each server of a world lists."""
+    """The tools that each server of a world lists."""
     async with connect_all(world.servers, folder) as links:
         return {name: await links[name].list_tools() for name in world.servers}
 
 
 def stratified(tasks: Sequence[Task], count: int) -> list[Task]:
-    """A sample that holds every difficulty in its share, at least one of each; the same one every time."""
+    """A sample with every difficulty in proportion, at least one of each; the same one every time."""
     groups: dict[str, list[Task]] = {}
     for task in tasks:
         groups.setdefault(task.difficulty, []).append(task)

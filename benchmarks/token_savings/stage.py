@@ -1,6 +1,6 @@
 """Where a suite is played: its world's servers behind relays, what they list, and the record of one play.
 
-It starts no server: whoever connects to an entry does.
+It starts no server: a client that connects to an entry does.
 """
 
 import json
@@ -22,7 +22,7 @@ _RELAY = Path(__file__).with_name("relay.py")
 
 @dataclass(frozen=True)
 class UpstreamCall:
-    """A call that reached a server, whoever made it."""
+    """A call that reached a server, from any client."""
 
     server: str
     tool: str
@@ -35,7 +35,7 @@ class UpstreamCall:
 
 
 class CallLog:
-    """What the relays wrote, read from where the last reading ended."""
+    """What the relays wrote since the last reading."""
 
     def __init__(self, file: Path) -> None:
         self.file = file
@@ -62,9 +62,9 @@ class Stage:
     """What each of the world's servers lists."""
     calls: CallLog
     patience_s: float
-    """For one rival in front of one catalogue; see `rivals.gateway`."""
+    """For one rival with one catalog; see `rivals.gateway`."""
     kinds: dict[tuple[str, str], str] = field(default_factory=dict)
-    """(server, tool) → what its answers were like so far: see `learn`. Shared by all rivals of a run."""
+    """(server, tool) → the kind of its answers so far: see `learn`. Shared by all rivals of a run."""
 
     @cached_property
     def spellings(self) -> dict[tuple[str, str], tuple[str, str, dict[str, str]]]:
@@ -110,7 +110,7 @@ def _parameters(tool: Mapping[str, Any]) -> dict[str, str]:
 
 
 def kind_of(result: Mapping[str, Any]) -> str:
-    """What code gets of such a result in a gateway that hands on structured content or else text: `wrapped` in
+    """What code gets from such a result in a gateway that passes on structured content, or else text: `wrapped` in
     {"result": …}, other `structured`, `json` as text, or `text`."""
     structured = result.get("structuredContent")
     if structured is not None:
@@ -130,7 +130,7 @@ def _is_json(text: str) -> bool:
 
 @dataclass(frozen=True)
 class Play:
-    """One task, played by one rival in front of one catalogue."""
+    """One task, played by one rival with one catalog."""
 
     suite: str
     task: str
@@ -138,22 +138,22 @@ class Play:
     rival: str
     catalogue: str
     tools: int
-    """Tools there were, the suite's own among them."""
+    """Number of tools, including the suite's own."""
     definitions: int
-    """Tokens of what the model sees of them in every request."""
+    """Tokens that the model sees of them in every request."""
     usage: Usage
     answers: Mapping[str, tuple[int, int]]
-    """Tool that the model called → how often, and tokens of its answers together."""
+    """Tool that the model called → number of calls, and tokens of all its answers."""
     upstream_calls: int
     seconds: float
-    """In tools and gateways. A model's own time is not in it."""
+    """Time in tools and gateways, without the model's own."""
     failure: str
     """Empty: verified."""
 
 
 @dataclass(frozen=True)
 class Scene:
-    """What a rival shows to a model in front of a catalogue."""
+    """What a rival shows a model with a catalog."""
 
     catalogue: str
     tools: int

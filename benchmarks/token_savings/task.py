@@ -1,4 +1,4 @@
-"""What a task is, whatever suite it comes from and whoever plays it. Values and protocols only."""
+"""What a task is, independent of its suite and of who plays it. Values and protocols only."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,7 +18,7 @@ class Call:
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """One thing that the user asks for, and what the oracle does about it."""
+    """One request of the user, and what the oracle does about it."""
 
     user: str
     rounds: Sequence[Sequence[Call]]
@@ -28,11 +28,11 @@ class Turn:
     """The oracle's Code Mode program for this turn: the same effect, as a model would write it, printing or returning
     only what the answer needs. Servers are globals by their identifiers."""
     answer: str
-    """What the assistant says in the end."""
+    """The assistant's final text."""
     steps: Sequence[str] = ()
-    """Set where `code` is one program that nobody could have written at once: some argument has to be read out of the
-    prose that an earlier call answers. The same effect as programs one after the other, each written from what those
-    before it showed. Empty: `code` is what a model can write."""
+    """Set if `code` is one program that no one could write in advance: some argument must be read from the prose of an
+    earlier call's answer. The same effect as several programs, each written from what the previous ones showed. Empty:
+    `code` is what a model can write."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +43,7 @@ class Task:
     """Unique over all suites, e.g. `bfcl/multi_turn_base_12`."""
     suite: str
     difficulty: str
-    """The suite's own words, or by the number of calls: `1 call`, `2-4 calls`, `5+ calls`."""
+    """In the suite's own terms, or by the number of calls: `1 call`, `2-4 calls`, `5+ calls`."""
     servers: Sequence[str]
     """Names of the servers whose tools the oracle calls."""
     turns: Sequence[Turn]
@@ -57,12 +57,12 @@ class World(Protocol):
     """Name → entry as in `mcpServers`: what a gateway or a plain client connects to."""
 
     def begin(self, task: Task) -> None:
-        """Put the state to where the task starts. The servers go on running."""
+        """Reset the state to the start of the task. The servers keep running."""
         ...
 
     def verify(self, task: Task, answers: Sequence[str]) -> str:
-        """Look at the end state, and at the last texts of the assistant where the suite asks for it. Returns nothing
-        when the task is done, else why not."""
+        """Check the end state, and the assistant's last texts if the suite does. Returns an empty text if the task is
+        done, else why not."""
         ...
 
     def close(self) -> None: ...
@@ -76,5 +76,5 @@ class Suite(Protocol):
     def tasks(self) -> Sequence[Task]: ...
 
     def open(self, folder: Path) -> World:
-        """Start the world; `folder` is its to use. The servers are started by whoever connects to their entries."""
+        """Start the world; it may use `folder`. The servers are started by clients that connect to their entries."""
         ...

@@ -3,15 +3,15 @@
 How tokens are counted, for every rival alike, with o200k_base:
 
 - Tool definitions: the compact JSON of each function object (name, description, parameters). What providers make of it
-  is not published and is a little shorter or longer.
+  is not published and may be a little shorter or longer.
 - A message: its text; of an assistant's tool call the name and the arguments as the JSON that the model wrote; and four
   tokens for the frame of each message and of each tool call (role, ids).
 - Input of a model request: the definitions and every message so far, the system message included.
 - Output of a model request: what the assistant writes, text and tool calls, without frames.
-- With prompt caching, whatever the request before it in the same conversation had sent is read from the cache. A
-  conversation starts cold, so that the definitions are paid in full once per task.
+- With prompt caching, everything that the previous request of the conversation sent is read from the cache. A
+  conversation starts cold, so the definitions are paid in full once per task.
 
-It holds messages and numbers; it asks no model and calls no tool.
+It holds messages and numbers; it calls no model and no tool.
 """
 
 import json
@@ -29,7 +29,7 @@ _ENCODING = get_encoding("o200k_base")
 
 
 def count_tokens(text: str) -> int:
-    """Very long texts are counted in pieces: the encoder refuses them whole."""
+    """Very long texts are counted in pieces: the encoder rejects them whole."""
     if len(text) <= _PIECE_CHARS:
         return len(_ENCODING.encode(text))
     return sum(len(_ENCODING.encode(text[at : at + _PIECE_CHARS])) for at in range(0, len(text), _PIECE_CHARS))
@@ -67,7 +67,7 @@ class ToolCall:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One request to the model, in tokens. Definitions are not in it: they differ from catalogue to catalogue."""
+    """One request to the model, in tokens, without definitions: they differ between catalogs."""
 
     message_tokens: int
     output_tokens: int
@@ -80,7 +80,7 @@ class Usage:
     requests: int = 0
     input_tokens: int = 0
     cached_tokens: int = 0
-    """Of the input: what the request before had sent already."""
+    """The part of the input that the previous request had already sent."""
     output_tokens: int = 0
 
     def __add__(self, other: "Usage") -> "Usage":
@@ -93,7 +93,7 @@ class Usage:
 
 
 def usage_of(requests: Sequence[Request], definitions: int) -> Usage:
-    """The usage of one conversation in front of so many tokens of definitions."""
+    """The usage of one conversation with this many tokens of definitions."""
     return Usage(
         requests=len(requests),
         input_tokens=sum(definitions + request.message_tokens for request in requests),
@@ -103,7 +103,7 @@ def usage_of(requests: Sequence[Request], definitions: int) -> Usage:
 
 
 class Conversation:
-    """Messages in order, and the requests that were made on the way. An assistant's message ends a request."""
+    """Messages in order, and the requests made. An assistant's message ends a request."""
 
     def __init__(self, system: str) -> None:
         self.messages: list[dict[str, Any]] = []
@@ -129,7 +129,7 @@ class Conversation:
         self._add({"role": "user", "content": text}, count_tokens(text))
 
     def assistant(self, text: str, calls: Sequence[ToolCall] = ()) -> list[str]:
-        """What the model says to all messages so far. Returns the ids of its calls, each of which `tool` answers."""
+        """The model's answer to all messages so far. Returns the ids of its calls, each of which `tool` answers."""
         message: dict[str, Any] = {"role": "assistant", "content": text}
         output = count_tokens(text)
         ids = []

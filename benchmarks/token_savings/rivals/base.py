@@ -1,7 +1,7 @@
-"""What a rival is: it opens a toolbox, which is all that a model sees, and the oracle's way of using it.
+"""What a rival is: a toolbox, which is all that a model sees, and the oracle's way of using it.
 
-A toolbox is definitions, instructions and calls, the same for the oracle and for a real model. What differs between
-rivals is how tools are found and how code is spelt: an `Idiom`.
+A toolbox is definitions, instructions and calls, the same for the oracle and for a real model. Rivals differ in how
+tools are found and how code is spelt: an `Idiom`.
 """
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -33,42 +33,42 @@ class Rival(Protocol):
     name: str
     title: str
     sample: int | None
-    """Of each suite it plays about so many tasks, every difficulty in its share; None: all. For rivals that would take
-    hours: the same tasks every time, in front of every catalogue, and reports say how many of how many."""
+    """About how many tasks of each suite it plays, every difficulty in proportion; None: all. For rivals that would
+    take hours: the same tasks every time, with every catalog, and reports say how many of how many."""
 
     def play(
         self, stage: Stage, tasks: Sequence[Task], catalogues: Sequence[Catalogue], report: Report
     ) -> Awaitable[None]:
-        """The oracle plays every task in front of every catalogue."""
+        """The oracle plays every task with every catalog."""
         ...
 
 
 class Playable(Rival, Protocol):
-    """A rival that a real model can play, because it really runs."""
+    """A rival that a real model can play, because it runs live."""
 
     def open(self, stage: Stage, catalogue: Catalogue) -> AbstractAsyncContextManager[Toolbox]: ...
 
 
 @dataclass(frozen=True)
 class Idiom:
-    """How a Code Mode is used, as its documentation says."""
+    """How a Code Mode is used, according to its documentation."""
 
     search: str
     describe: str
     describe_argument: str
     execute: str
     shown: Callable[[Stage, str, str], str]
-    """(stage, server, tool) → what a call shape begins with, or what a search answer calls the tool."""
+    """(stage, server, tool) → the start of a call shape, or the tool's name in search answers."""
     described: Callable[[Stage, str, str], str]
     """(stage, server, tool) → the name that `describe` takes."""
     search_shows_shapes: bool
-    """Whether code may be written straight from a search answer; if not, `describe` always comes between."""
+    """Whether code may be written directly from a search answer; if not, `describe` always comes first."""
     program: Callable[[str, Stage], str]
     """The oracle's code → the same in this rival's spelling."""
     browse: Callable[[Stage, str, str, str], dict[str, Any]] | None = None
-    """(stage, server, question, everything shown so far) → arguments of `search` that show one server's tools. None: it
-    cannot be asked about one server."""
+    """(stage, server, query, everything shown so far) → arguments of `search` that show one server's tools. None: it
+    cannot search one server."""
     server_shown: Callable[[Stage, str, str], bool] | None = None
     """(stage, server, everything shown so far) → whether that names the server. None: as with `browse`."""
     spelt_out: Callable[[str], str] = lambda text: text
-    """An answer of `search` → the same with every tool by the name that `shown` gives, where the answer shortens it."""
+    """An answer of `search` → the same with every shortened tool name replaced by the one from `shown`."""

@@ -1,11 +1,11 @@
-"""Bifrost's Code Mode, rebuilt from what is published: no line of it is theirs and nothing of theirs runs.
+"""Bifrost's Code Mode, rebuilt from what is published: it contains and runs none of their code.
 
 Four definitions of 1,409 tokens (tool-level binding, as in its own benchmark). `listToolFiles` names every tool,
-without a search; `readToolFile` gives one line per tool below a header of 99 tokens; `executeToolCode` returns, beside
-what the program printed and returned, `[TOOL] server.tool raw response: …` for every nested call, each up to 4,096
-bytes, and a trailer of 69 tokens. `getToolDocs` is never asked: the oracle does without. The texts that we do not have
-are filled with as many tokens as they were measured to have. Programs run in mcpgate's sandbox, and the world verifies
-what they did; only the answer is put together the other way.
+without a search; `readToolFile` gives one line per tool below a header of 99 tokens; `executeToolCode` returns, in
+addition to what the program printed and returned, `[TOOL] server.tool raw response: …` for every nested call, each up
+to 4,096 bytes, and a trailer of 69 tokens. `getToolDocs` is never called: the oracle does not need it. Texts that we do
+not have are replaced by filler with their measured number of tokens. Programs run in mcpgate's sandbox, and the world
+verifies what they did; only the answer is assembled the other way.
 """
 
 import time
@@ -33,7 +33,7 @@ class Bifrost:
     sample: int | None = None
 
     async def play(self, stage: Stage, tasks: Sequence[Task], catalogues: Sequence[Catalogue], report: Report) -> None:
-        """Runs every program once; the listing alone differs between catalogues."""
+        """Runs every program once; only the listing differs between catalogs."""
         async with mcpgate.RIVAL.open(stage, Catalogue("bifrost", {})) as toolbox:
             for task in tasks:
                 stage.world.begin(task)
@@ -45,7 +45,7 @@ class Bifrost:
 
 
 async def _run(stage: Stage, toolbox: Toolbox, task: Task) -> tuple[list[list[str]], int, float]:
-    """What the executions of each turn answered, how many calls there were, and seconds."""
+    """The answers of each turn's executions, the number of calls, and seconds."""
     answers: list[list[str]] = []
     total = 0
     began = time.perf_counter()
@@ -70,7 +70,7 @@ def _cut(text: str) -> str:
 
 
 def _filling(tokens: int) -> str:
-    """A text of so many tokens, in the place of one that we know the length of."""
+    """Filler of so many tokens, for a text of which we know only the length."""
     return " word" * tokens
 
 

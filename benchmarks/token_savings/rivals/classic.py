@@ -1,5 +1,5 @@
-"""Classic MCP: every definition in every request, every result in the conversation. Both ways to call: one call a
-request, and independent calls together where the model makes parallel calls."""
+"""Classic MCP: every definition in every request, every result in the conversation. Two ways to call: one call per
+request, or independent calls together, for models that make parallel calls."""
 
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -15,7 +15,7 @@ from benchmarks.token_savings.transcript import Conversation, ToolCall, function
 
 
 class ClassicToolbox:
-    """Every server's own connection, and the catalogue's definitions beside them."""
+    """A connection to every server, and the catalog's definitions."""
 
     instructions = ""
 
@@ -52,7 +52,7 @@ class Classic:
             yield ClassicToolbox(stage, links, catalogue)
 
     async def play(self, stage: Stage, tasks: Sequence[Task], catalogues: Sequence[Catalogue], report: Report) -> None:
-        """Plays once: messages are the same in front of any catalogue, only the definitions before them grow."""
+        """Plays once: messages are the same with any catalog; only the definitions before them grow."""
         scenes = [_scene(stage, catalogue) for catalogue in catalogues]
         async with self.open(stage, Catalogue("none", {})) as toolbox:
             for task in tasks:

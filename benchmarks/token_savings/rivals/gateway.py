@@ -1,11 +1,11 @@
-"""Code Modes that really run: a gateway's process in front of the suite's servers and a replayed catalogue.
+"""Code Modes that run live: a gateway's process in front of the suite's servers and a replayed catalog.
 
-Every rival here is asked for real in front of every catalogue. Programs run for real in front of the first one, where
-the world verifies what they did, and for mcpgate in front of all; for the others an execution's answer, which does not
-depend on tools that the program does not call, is taken from there, and only searches and descriptions are asked anew.
+Every rival here is queried live with every catalog. Programs run live with the first catalog, where the world verifies
+what they did, and for mcpgate with all; for the other rivals, an execution's answer does not depend on tools that the
+program does not call, so it is reused from there, and only searches and descriptions are repeated.
 
-Where the sample of a rival takes longer than the run's patience it ends there, somewhere in a mixed order, so that what
-it played is a sample still.
+If a rival's sample takes longer than the run's time limit, it ends there, somewhere in a mixed order, so that what it
+played is still a sample.
 """
 
 import hashlib
@@ -28,7 +28,7 @@ from benchmarks.token_savings.transcript import function_of
 
 _READY_TIMEOUT_S = 180.0
 _FIRST_PATIENCE = 2
-"""Times the patience, where programs run for real."""
+"""Factor on the time limit if programs run live."""
 
 
 class GatewayToolbox:
@@ -43,7 +43,7 @@ class GatewayToolbox:
 
 @dataclass
 class Record:
-    """What programs did when they really ran."""
+    """What programs did when they ran live."""
 
     replies: dict[str, Reply] = field(default_factory=dict)
     """By turn and step."""
@@ -61,9 +61,9 @@ class Gateway:
     launch: Callable[[Stage, Mapping[str, Mapping[str, Any]], Path], dict[str, Any]]
     """(stage, `mcpServers`, folder) → the entry that starts it, with its configuration written."""
     probe: tuple[str, dict[str, Any]] | None = None
-    """A call whose answer names the number of tools, to wait until all are there."""
+    """A call whose answer states the number of tools, to wait until all are listed."""
     always_runs: bool = False
-    """Whether programs run for real in front of every catalogue."""
+    """Whether programs run live with every catalog."""
     sample: int | None = None
 
     @asynccontextmanager
@@ -116,5 +116,5 @@ class Gateway:
 
 
 def _mixed(tasks: Sequence[Task]) -> list[Task]:
-    """The tasks in an order that mixes them, the same every time: whoever is slow ends anywhere in it."""
+    """The tasks in a mixed order, the same every time: a slow rival may end anywhere in it."""
     return sorted(tasks, key=lambda task: hashlib.sha256(task.id.encode()).digest())

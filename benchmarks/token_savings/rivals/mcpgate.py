@@ -14,7 +14,7 @@ from benchmarks.token_savings.rivals.gateway import Gateway
 from benchmarks.token_savings.stage import Stage
 
 _SMALL_SERVER = 30
-"""Tools: a model that has read that there are so few lists them all; any other server it asks about its task."""
+"""Tools: if a server has no more than this, a model lists them all; otherwise it searches for its task."""
 _INDEX = re.compile(r" (?:Servers|Servers \(tools\)|Tools by server): (.+)$", re.MULTILINE)
 _CHECKOUT = Path(__file__).resolve().parents[3]
 
@@ -28,7 +28,7 @@ def _launch(stage: Stage, servers: Mapping[str, Mapping[str, Any]], folder: Path
         "telemetry": {"log_level": "warning"},
     }
     config.write_text(json.dumps(settings, indent=2))  # JSON is YAML.
-    path = f"{_CHECKOUT}{os.pathsep}{_CHECKOUT / 'sandbox'}"  # This checkout, whatever is installed.
+    path = f"{_CHECKOUT}{os.pathsep}{_CHECKOUT / 'sandbox'}"  # This checkout, not what is installed.
     args = ["-m", "mcpgate", "serve", "--stdio", "-c", str(config)]
     return {"command": sys.executable, "args": args, "env": {**os.environ, "PYTHONPATH": path}, "cwd": str(folder)}
 
@@ -41,7 +41,7 @@ def _browse(stage: Stage, server: str, question: str, shown: str) -> dict[str, A
 
 
 def _server_shown(stage: Stage, server: str, shown: str) -> bool:
-    """In the index, or before a tool. A word of prose is no server, even if one is called `time`."""
+    """In the index, or before a tool. A word in prose does not name a server, even if one is called `time`."""
     ident = _ident(stage, server)
     index = _INDEX.search(shown)
     listed = re.split(r", |; | … ", index[1]) if index else []

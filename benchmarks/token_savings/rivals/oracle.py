@@ -1,9 +1,9 @@
-"""The oracle in front of a Code Mode: what a sensible model does with it, step by step.
+"""The oracle with a Code Mode: what a sensible model does with it, step by step.
 
-In each turn it looks for the tools that it has not seen yet. First it asks about the servers that an index has shown
-it, where the rival has one, else in the user's words; then once more about what that did not show; then for
-descriptions where a call shape does not say enough. Then it runs the turn's program and answers. Each step is a model
-request; questions that do not wait for each other share one. What it has seen it does not look up again.
+In each turn it looks for the tools that it has not seen yet. First it asks about the servers that the rival's index
+shows, or, without an index, in the user's words; then once more about what that did not show; then for descriptions if
+a call shape does not say enough. Then it runs the turn's program and answers. Each step is a model request;
+independent queries share one. It does not look up again what it has seen.
 """
 
 import time
@@ -18,7 +18,7 @@ from benchmarks.token_savings.task import Call, Task, Turn
 from benchmarks.token_savings.transcript import Conversation, ToolCall
 
 Execute = Callable[[str, str], Awaitable[Reply]]
-"""(key of turn and step, program) → the answer: of the gateway, or of an earlier run of the same program."""
+"""(key of turn and step, program) → the answer, from the gateway or from an earlier run of the same program."""
 
 Tool = tuple[str, str]
 
@@ -38,7 +38,7 @@ class Oracle:
         """Tools that code can be written for."""
         self._browsed: set[str] = set()
         self._shown = "\n".join(definition["function"]["description"] for definition in toolbox.definitions)
-        """Everything that the model has read of tools so far."""
+        """Everything that the model has read about tools so far."""
 
     async def play(self, task: Task) -> Conversation:
         for at, turn in enumerate(task.turns):
@@ -68,14 +68,14 @@ class Oracle:
             self._known.update(left)
 
     def _first_questions(self, query: str, tools: Sequence[Tool]) -> list[ToolCall]:
-        """About each server that the model knows to be there; for the others the user's words."""
+        """About each server that the model knows; for the others, the user's words."""
         servers = dict.fromkeys(server for server, _ in tools)
         known = [server for server in servers if self._is_shown(server)]
         calls = [self._browse(server, query) for server in known]
         return calls if len(known) == len(servers) else [*calls, self._search({"query": query})]
 
     def _second_questions(self, tools: Sequence[Tool]) -> list[ToolCall]:
-        """About each server that has come to light meanwhile; for the others the words of each tool."""
+        """About each server that the model has learned of since; for the others, the words of each tool."""
         fresh = dict.fromkeys(server for server, _ in tools if server not in self._browsed and self._is_shown(server))
         words = [self._search({"query": words_of(tool)}) for server, tool in tools if server not in fresh]
         return [*(self._browse(server, words_of(server)) for server in fresh), *words]
@@ -101,7 +101,7 @@ class Oracle:
             self._read(text, unknown, seen)
 
     def _read(self, text: str, unknown: Mapping[Tool, Sequence[Call]], seen: set[Tool]) -> None:
-        """Notes which tools a text shows, and for which of them it shows enough to write the calls."""
+        """Records which tools a text shows, and for which of them it shows enough to write the calls."""
         for tool, calls in unknown.items():
             name = self._idiom.shown(self._stage, *tool)
             if not mentions(text, name):

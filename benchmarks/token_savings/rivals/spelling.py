@@ -1,9 +1,9 @@
 """The oracle's programs in the spelling of other Code Modes. Pure.
 
 Ours calls a tool as `server.tool(argument=1)` and gets its value, awaited or not. FastMCP has one async function for
-all tools, toolplane one per tool; both hand on structured content as it is and JSON text as text. A program changes in
-that and in nothing else: what is JSON text is parsed, what is wrapped in {"result": …} is taken out. Calls that ours
-gathers come one after the other, in the same order with the same results: neither overlaps them much.
+all tools, toolplane one per tool; both pass on structured content unchanged and JSON text as text. Only that changes in
+a program: JSON text is parsed, and values wrapped in {"result": …} are unwrapped. Calls that ours gathers are made one
+after the other, in the same order with the same results: neither rival overlaps them much.
 """
 
 import ast
@@ -17,7 +17,7 @@ Tools = Mapping[tuple[str, str], tuple[str, str, Mapping[str, str]]]
 
 
 def respell(code: str, tools: Tools, kinds: Mapping[tuple[str, str], str], call: Call) -> str:
-    """The program in another spelling. `kinds`: (server, tool) → what its answers are like."""
+    """The program in another spelling. `kinds`: (server, tool) → the kind of its answers."""
     tree = ast.parse(code)
     speller = _Speller(tools, kinds, call, _async_functions(tree, tools))
     tree = speller.visit(tree)
@@ -37,7 +37,7 @@ def _tool_of(node: ast.AST) -> tuple[str, str] | None:
 
 
 def _async_functions(tree: ast.AST, tools: Tools) -> set[str]:
-    """Plain functions that call a tool, or one another that does: they must become async."""
+    """Plain functions that call a tool, directly or through each other: they must become async."""
     functions = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)]
     found: set[str] = set()
     while True:

@@ -1,4 +1,4 @@
-"""Every rival by name, the one that all others are compared with first."""
+"""Every rival by name; the one that all others are compared with comes first."""
 
 from collections.abc import Mapping
 

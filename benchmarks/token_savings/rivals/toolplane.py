@@ -1,5 +1,5 @@
 """toolplane: its search answers and tool descriptions carry call shapes, "for straightforward tasks, write execute_code
-directly from one search"; get_capability_schemas where a shape does not say enough. Installed as in
+directly from one search"; get_capability_schemas if a shape does not say enough. Installed as in
 `benchmarks.code_mode`."""
 
 import ast
@@ -25,7 +25,7 @@ def _launch(stage: Stage, servers: Mapping[str, Mapping[str, Any]], folder: Path
 
 
 def _toml(name: str, entry: Mapping[str, Any]) -> str:
-    """One upstream. A string of JSON is one of TOML too."""
+    """One upstream. A JSON string is also a TOML string."""
     if "url" in entry:
         lines = [f"url = {json.dumps(entry['url'])}", 'transport = "http"']
     else:
@@ -43,7 +43,7 @@ def _call(server: str, tool: str, arguments: list[ast.keyword]) -> ast.expr:
 
 
 def _program(code: str, stage: Stage) -> str:
-    # It takes what is wrapped in {"result": …} out by itself.
+    # toolplane itself unwraps {"result": …}.
     kinds = {tool: kind for tool, kind in stage.kinds.items() if kind != "wrapped"}
     return respell(code, stage.spellings, kinds, _call)
 

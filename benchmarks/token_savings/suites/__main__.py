@@ -1,4 +1,4 @@
-"""`python -m benchmarks.token_savings.suites check [SUITE …] [--only TEXT]`: is every task done by its ground truth?"""
+"""`python -m benchmarks.token_savings.suites check [SUITE …] [--only TEXT]`: does the ground truth solve every task?"""
 
 import argparse
 import sys

@@ -1,8 +1,8 @@
-"""Proves the suites: plays every task's ground truth through a plain MCP client, and asks the suite for its verdict.
+"""Checks the suites: plays every task's ground truth through a plain MCP client, and asks the suite for its verdict.
 
 Three times: the rounds, call by call; the Code Mode programs, executed here with the same client behind every server's
-name; and the programs again in steps, where a turn has them. And once without doing anything, which the verdict has to
-refuse. No gateway and no sandbox: what fails here is the suite's own fault.
+name; and the programs again in steps, if a turn has them. And once without doing anything, which the verdict must
+reject. No gateway and no sandbox: what fails here is the suite's own fault.
 """
 
 import ast
@@ -26,7 +26,7 @@ _CALL_TIMEOUT_S = 60.0
 
 Play = Callable[["Servers", Turn], None]
 IDLE = "idle"
-"""The way that does nothing and says nothing: a task is well made when its verdict is against that."""
+"""The way that does and says nothing: a valid task's verdict must reject it."""
 
 
 class ToolError(Exception):
@@ -35,7 +35,7 @@ class ToolError(Exception):
 
 @dataclass
 class Verdict:
-    """What came of one suite, played one way."""
+    """The outcome of one suite, played one way."""
 
     suite: str
     way: str
@@ -103,7 +103,7 @@ class Servers:
         self._stack.close()
 
     def call(self, server: str, tool: str, arguments: Mapping[str, Any]) -> Any:
-        """The value as code gets it in the sandbox. Holds the tool to the schemas that it lists."""
+        """The value as code gets it in the sandbox. Checks the tool against the schemas that it lists."""
         listed = self.tools[server, tool]
         jsonschema.validate(arguments, listed["inputSchema"])
         params = {"name": tool, "arguments": arguments}
@@ -170,7 +170,7 @@ def _execute(servers: Servers, program: str) -> None:
 
 
 def _hush(*_: Any, **__: Any) -> None:
-    """Programs print what the assistant would read; nobody reads it here."""
+    """Discards what programs print for the assistant."""
 
 
 class _Namespace:

@@ -1,6 +1,6 @@
-"""Suites whose package lives in a process of its own: its tasks, its state and its judgement, asked over a pipe.
+"""Suites whose package runs in its own process: its tasks, state and verdicts are requested over a pipe.
 
-The benchmark's process imports nothing of a package. `shims/host.py` says what the host speaks.
+The benchmark's process imports nothing of a package. `shims/host.py` describes the protocol.
 """
 
 import json
@@ -22,7 +22,7 @@ _LAST_WORDS_CHARS = 1000
 
 
 class HostFailed(Exception):
-    """A suite's host ended, or could not do what it was asked."""
+    """A suite's host ended, or could not do what was requested."""
 
 
 @dataclass
@@ -53,7 +53,7 @@ class HostedSuite:
 
 
 class HostedWorld:
-    """A running host. The MCP servers find it by its port, and may be started as often as one likes."""
+    """A running host. The MCP servers find it by its port, and may be started any number of times."""
 
     def __init__(self, python: Path, host: str, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
@@ -67,7 +67,7 @@ class HostedWorld:
                 cwd=folder,
                 text=True,
                 encoding="utf-8",
-                start_new_session=True,  # Ctrl-C is for the run, which then closes the host; the host ends with stdin.
+                start_new_session=True,  # Ctrl-C goes to the run, which then closes the host; the host ends with stdin.
             )
         greeting = self._read()
         self.servers: Mapping[str, Mapping[str, Any]] = {
@@ -124,5 +124,5 @@ class HostedWorld:
 
 
 def _id_at_home(task: Task) -> str:
-    """The id that the package knows, which the suite's name was put before."""
+    """The package's own id, without the suite's name as a prefix."""
     return task.id.removeprefix(f"{task.suite}/")

@@ -1,8 +1,8 @@
-"""The packages that the tasks come from, each pinned, in a virtual environment of its own below `MCPGATE_BENCH_DIR`.
+"""The packages that the tasks come from, each pinned, in its own virtual environment below `MCPGATE_BENCH_DIR`.
 
-They never mix with the benchmark's own dependencies, and nothing of them is committed: tasks are read from the
-installed package at run time. Both require model SDKs that their tools and checkers do not use (BFCL's come to 5.9 GB),
-so they are installed without their requirements, beside the few that are used.
+They are separate from the benchmark's own dependencies, and nothing of them is committed: tasks are read from the
+installed package at run time. Both require model SDKs that their tools and checkers do not use (5.9 GB for BFCL),
+so they are installed without their requirements, except for the few that are used.
 """
 
 import json
@@ -49,7 +49,7 @@ AGENTDOJO = Package(
 
 
 def ensure(package: Package) -> None:
-    """Installs the package unless this very version is there. Safe to call from several processes at once."""
+    """Installs the package unless this exact version is installed. Safe to call from several processes at once."""
     stamp = package.home / _STAMP
     wanted = json.dumps([package.without_requirements, package.with_requirements])
     package.home.parent.mkdir(parents=True, exist_ok=True)

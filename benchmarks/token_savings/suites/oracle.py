@@ -1,17 +1,17 @@
-"""From the calls of a ground truth, with what they answered, to what the oracle does: rounds, programs, answers. Pure.
+"""From the calls of a ground truth and their answers to what the oracle does: rounds, programs, answers. Pure.
 
-Ground truths are constants in order and do not say what depends on what. It is read off the answers, on the safe side:
+Ground truths are ordered constants and do not state dependencies. Those are derived from the answers, conservatively:
 
-- Two calls share a round only if no argument of the later one occurs in what the earlier one answered, and both only
-  read, or both write: on different servers, or by one tool whose calls commute. A write never shares a round with a
-  read: what was read may be why it is written.
-- In a program, an argument that nobody has told the assistant (it is in no user's text and in nothing shown before) but
-  that an earlier call of the turn answered is written as a reference into that answer, or as an f-string around it. A
-  model would often write a condition where the oracle writes an index. What was worked out from figures (a sum, a
-  rounding) stays a constant.
-- An argument that has words or figures out of an answer's prose can be written only by who has read it: there the turn
+- Two calls share a round only if no argument of the later one occurs in the earlier one's answer, and both only
+  read, or both write: on different servers, or with one tool whose calls commute. A write never shares a round with a
+  read: what was read may be the reason for the write.
+- In a program, an argument that the assistant was not told (it is in no user's text and in nothing shown before) but
+  that is in the answer of an earlier call of the turn is written as a reference into that answer, or as an f-string
+  around it. A model would often write a condition where the oracle writes an index. What was computed from figures (a
+  sum, a rounding) stays a constant.
+- An argument with words or figures from an answer's prose can be written only after reading it: there the turn
   has `steps`, and the program before it shows what it read.
-- A program shows what it read and did not merely hand on, the last call's answer, and what a later turn needs.
+- A program shows what it read and did not merely pass on, the last call's answer, and what a later turn needs.
 """
 
 import json
@@ -25,7 +25,7 @@ from benchmarks.token_savings.task import Call, Task, Turn
 _LARGE_RESULT_CHARS = 8000
 _ANSWER_CHARS = 240
 _SHORTEST_QUOTE = 3
-"""Characters that a value must have to count as quoted inside a longer text."""
+"""Fewest characters of a value that counts as quoted inside a longer text."""
 
 _WORD = re.compile(r"\w[\w@.'-]{2,}\w")
 _FIGURE = re.compile(r"\d+(?:\.\d+)?")
@@ -39,11 +39,11 @@ class TracedCall:
     tool: str
     arguments: Mapping[str, Any]
     value: Any
-    """What it answered, as code gets it."""
+    """Its answer, as code gets it."""
     writes: bool
     """Whether the tool changes the server's state."""
     commutes: bool
-    """Whether calls of this tool in a row do the same in any order."""
+    """Whether consecutive calls of this tool have the same effect in any order."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,14 +51,14 @@ class TracedTurn:
     user: str
     calls: Sequence[TracedCall]
     answer: str
-    """Empty: the answer is made from what the program shows."""
+    """Empty: the answer is composed from what the program shows."""
 
 
 @dataclass(frozen=True, slots=True)
 class TracedTask:
     id: str
     difficulty: str
-    """Empty: by the number of calls."""
+    """Empty: derived from the number of calls."""
     tags: Sequence[str]
     turns: Sequence[TracedTurn]
 
@@ -150,7 +150,7 @@ def _are_independent(earlier: TracedCall, later: TracedCall) -> bool:
 
 
 def _into_steps(calls: Sequence[TracedCall], told: str, later: Sequence[TracedCall]) -> tuple[list[str], str]:
-    """The programs of a turn where it takes more than one, and all that the assistant has been told after it."""
+    """The programs of a turn, if it needs more than one, and everything the assistant has been told after it."""
     programs: list[str] = []
     start = 0
     while start < len(calls):
@@ -189,7 +189,7 @@ class _Program:
     def __init__(self, calls: Sequence[TracedCall], told: str, later: Sequence[TracedCall]) -> None:
         self._calls, self._told = calls, told
         self._referred: set[int] = set()
-        """Numbers of the calls whose answers the program hands on."""
+        """Numbers of the calls whose answers the program passes on."""
         self._lines = [self._render_call(number) for number in range(len(calls))]
         wanted = [leaf for call in later for _, leaf in _leaves(call.arguments) if not _is_told(leaf, self._told)]
         self.shown = [number for number in range(len(calls)) if self._is_shown(number, wanted)]
@@ -237,7 +237,7 @@ def _is_told(value: Any, told: str) -> bool:
 
 
 def _refer(name: str, answer: Any, value: Any, told: str) -> str:
-    """The expression that takes a value out of an answer; empty when it is not there."""
+    """The expression that takes a value from an answer; empty if the value is not in it."""
     leaves = sorted(_leaves(answer), key=lambda found: len(found[0]))
     for path, leaf in leaves:
         if _is_same(leaf, value):
@@ -271,6 +271,6 @@ def _text(value: Any) -> str:
 
 
 def _answer(shown: Sequence[str]) -> str:
-    """Benchmarks that judge the state alone have no answers: a short one, of what was shown."""
+    """A short answer made of what was shown: benchmarks that judge only the state have none."""
     text = "; ".join(text for text in shown if text not in ("", "null", "{}"))
     return f"Done. {text[:_ANSWER_CHARS]}".strip()

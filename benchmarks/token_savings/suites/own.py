@@ -1,6 +1,6 @@
-"""Own tasks over real servers that work offline, judged by what files, tables, commits, cells and keys hold in the end.
+"""Own tasks over real servers that work offline, judged by the final content of files, tables, commits, cells and keys.
 
-The servers are those pinned in `benchmarks.servers`, started once over one folder; `begin` puts that folder back.
+The servers are those pinned in `benchmarks.servers`, started once on one folder; `begin` resets that folder.
 """
 
 import shutil

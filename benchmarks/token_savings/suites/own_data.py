@@ -1,4 +1,4 @@
-"""The figures on the desk of the own tasks: invented, and the same on every machine."""
+"""The data on the desk of the own tasks: invented, and the same on every machine."""
 
 import json
 import random

@@ -1,7 +1,7 @@
 """What the own tasks work on: one folder with files, a database, a repository, a knowledge graph and a workbook, and a
-Redis. Made once from the figures in `own_data`, put back to that for every task, and looked at in the end.
+Redis. Created once from `own_data`, reset for every task, and inspected at the end.
 
-It goes to no server: the state is made and read behind their backs.
+It uses no server: the state is created and read directly.
 """
 
 import json
@@ -37,7 +37,7 @@ GIT_ENV = {
 
 
 class DeskFailed(Exception):
-    """A program that the desk needs did not do its part."""
+    """A program that the desk needs failed."""
 
 
 class Desk:
@@ -58,10 +58,10 @@ class Desk:
         if self.redis:
             self.redis.close()
 
-    # Looking
+    # Reading
 
     def read(self, name: str) -> str:
-        """The text of a file; empty when there is none."""
+        """The text of a file; empty if there is none."""
         file = self.root / name
         return file.read_text() if file.is_file() else ""
 
@@ -77,12 +77,12 @@ class Desk:
                 return [(str(error),)]
 
     def git(self, *arguments: str) -> str:
-        """What git says about the repository, its complaints included."""
+        """Git's output about the repository, including errors."""
         command = ["git", "-C", str(self.root / "repo"), *arguments]
         return subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False).stdout
 
     def graph(self) -> list[dict[str, Any]]:
-        """Entities and relations of the knowledge graph, as its server keeps them."""
+        """Entities and relations of the knowledge graph, as its server stores them."""
         return [json.loads(line) for line in self.read("memory.jsonl").splitlines()]
 
     def observations(self, entity: str) -> list[str]:
@@ -105,7 +105,7 @@ class Desk:
         texts = ["".join(re.findall(r"<w:t(?: [^>]*)?>([^<]*)</w:t>", paragraph)) for paragraph in paragraphs]
         return [text for text in texts if text]
 
-    # Making
+    # Creating
 
     def _make(self) -> None:
         for name, text in own_data.FILES.items():
@@ -134,7 +134,7 @@ class Desk:
 
 
 def _mirror(source: Path, target: Path) -> None:
-    """Makes one folder like another without taking away what is the same: a server may be starting in it."""
+    """Makes one folder equal to another, without touching what is the same: a server may be starting in it."""
     wanted = {path.name: path for path in source.iterdir()}
     for path in target.iterdir():
         if path.name not in wanted or path.is_dir() != wanted[path.name].is_dir():
@@ -154,7 +154,7 @@ def has_redis() -> bool:
 
 
 class Redis:
-    """A Redis of its own on a free port, which keeps nothing."""
+    """A private Redis on a free port, without persistence."""
 
     def __init__(self, folder: Path) -> None:
         with socket.socket() as free:
@@ -165,7 +165,7 @@ class Redis:
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
-        weakref.finalize(self, self._process.terminate)  # Also when nobody closes it.
+        weakref.finalize(self, self._process.terminate)  # Even if nothing closes it.
         deadline = time.monotonic() + _REDIS_START_TIMEOUT_S
         while "PONG" not in subprocess.run(self._cli("PING"), capture_output=True, text=True, check=False).stdout:
             if time.monotonic() > deadline or self._process.poll() is not None:

@@ -1,4 +1,4 @@
-"""Loops, figures and recovery from errors on one server."""
+"""Tasks on one server: loops, figures and recovery from errors."""
 
 from benchmarks.token_savings.suites import own_data as data
 from benchmarks.token_savings.suites.own_tasks.making import HOME, call, change, holds, says, task, write

@@ -1,4 +1,4 @@
-"""Tasks over two servers and more, or over one whose calls build on each other."""
+"""Tasks over two or more servers, or over one whose calls build on each other."""
 
 import json
 from collections import Counter

@@ -1,7 +1,7 @@
-"""What an own task is made of: what the user asks, what the oracle does about it, and how the end is judged.
+"""The parts of an own task: what the user asks, what the oracle does, and how the end state is judged.
 
-Rounds are as good as a careful agent without Code Mode gets: one call where a tool takes many things at once, and calls
-side by side wherever nothing stands against it.
+Rounds are what a careful agent without Code Mode would make: one call if a tool accepts many items at once, and
+parallel calls wherever possible.
 """
 
 import json
@@ -14,10 +14,10 @@ from benchmarks.token_savings.suites.own_desk import Desk
 from benchmarks.token_savings.task import Call, Turn
 
 HOME = "/srv/ada"
-"""What the servers call the folder that they work in."""
+"""The servers' name for their working folder."""
 
 Judge = Callable[[Desk, str], str]
-"""(desk, last answer) → nothing when all is well, else what is wrong."""
+"""(desk, last answer) → an empty text if all is well, else what is wrong."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +84,7 @@ def holds(look: Callable[[Desk], Any], wanted: Any) -> Judge:
 
 
 def says(*wanted: object) -> Judge:
-    """Every one of these stands in the answer, as a word or number of its own."""
+    """The answer contains each of these as a separate word or number."""
 
     def judge(desk: Desk, answer: str) -> str:
         said = re.sub(r"(?<=\d),(?=\d{3})", "", answer)

@@ -1,4 +1,4 @@
-"""Tasks of one call, over every server: where Code Mode has the least to give."""
+"""Tasks of one call, over every server: where Code Mode helps least."""
 
 from benchmarks.token_savings.suites import own_data as data
 from benchmarks.token_savings.suites.own_tasks.making import (

@@ -1,11 +1,11 @@
 # mypy: ignore-errors
 """AgentDojo v1.2.2: the tools of its four suites, one server each, their environments, and its 97 user tasks.
 
-    python agentdojo_host.py       (in the venv that has agentdojo; see host.py for what it speaks)
+    python agentdojo_host.py       (in the venv that has agentdojo; see host.py for the protocol)
 
 A task is judged by its own `utility()`, or `utility_from_traces()` where it has one, with the assistant's last text and
-the environments before and after, as the package's task suite does it. Five tasks on banking are content when nothing
-has been done; with those the tools of the ground truth must have been called as well. There are no injections.
+the environments before and after, as in the package's task suite. Five banking tasks pass if nothing was done; for
+those, the tools of the ground truth must also have been called. There are no injections.
 """
 
 import importlib.util
@@ -21,7 +21,7 @@ from pydantic_core import to_jsonable_python
 
 
 def _leave_out_agents() -> None:
-    """Puts empty modules in the place of those that import five model SDKs; suites, tools and checkers need none."""
+    """Replaces modules that import five model SDKs by empty ones; suites, tools and checkers need none of them."""
     package = Path(importlib.util.find_spec("agentdojo").origin).parent
     pipeline = types.ModuleType("agentdojo.agent_pipeline")
     pipeline.__path__ = [str(package / "agent_pipeline")]
@@ -111,7 +111,7 @@ class AgentDojoBox:
             "arguments": arguments,
             "value": value,
             "writes": self._environment.model_dump_json() != before,
-            "commutes": True,  # Each makes, changes or sends a thing of its own.
+            "commutes": True,  # Each creates, changes or sends a separate thing.
         }
 
 
@@ -131,7 +131,7 @@ def _to_tool(tool: Function) -> dict[str, Any]:
 
 
 def _to_output(kind: Any) -> dict[str, Any]:
-    """Models are objects as they are; all else is wrapped as the Python SDK wraps it."""
+    """Models become objects unchanged; all else is wrapped as the Python SDK does it."""
     if isinstance(kind, type) and issubclass(kind, BaseModel):
         return kind.model_json_schema(mode="serialization")
     inner = TypeAdapter(kind).json_schema(mode="serialization")

@@ -1,8 +1,8 @@
 # mypy: ignore-errors
-"""Runs an MCP server on stdio in a folder that goes by another name in all that is said.
+"""Runs an MCP server on stdio in a folder whose name is replaced in all messages.
 
-Some servers want absolute paths, and a path of this machine in a task would be another text, and another number of
-tokens, on the next one. Lines pass unchanged but for the folder's name.
+Some servers need absolute paths, and a path of this machine in a task would be a different text, with a different
+number of tokens, on the next machine. Lines pass unchanged except for the folder's name.
 
     python at_home.py FOLDER NAME COMMAND [ARGUMENT …]
 """
@@ -47,4 +47,4 @@ def _pass(source: BinaryIO, target: BinaryIO, old: bytes, new: bytes) -> None:
 if __name__ == "__main__":
     code = main()
     sys.stdout.flush()
-    os._exit(code)  # The other thread may be reading, which would hold up an ordinary end.
+    os._exit(code)  # The other thread may be reading, which would block a normal exit.

@@ -1,10 +1,10 @@
 # mypy: ignore-errors
 """BFCL v4 multi-turn, base and long_context: its eight API classes, their state, its tasks and its two checkers.
 
-    python bfcl_host.py            (in the venv that has bfcl-eval; see host.py for what it speaks)
+    python bfcl_host.py            (in the venv that has bfcl-eval; see host.py for the protocol)
 
-A task is judged by the package's `state_checker` on the end state, and by its `response_checker` on everything that the
-tools answered since the task began: without the second, a task that only reads would pass by doing nothing. The package
+A task is judged by the package's `state_checker` on the end state, and by its `response_checker` on all tool answers
+since the task began: without the second, a task that only reads would pass by doing nothing. The package
 checks both after every turn; here both are checked once, at the end, over all turns.
 """
 
@@ -51,9 +51,9 @@ _UNLIKE_THEIR_DOCS = {
     "list_all_airports",
     "send_message",
 }
-"""Tools that answer something else than their documentation says: no output is declared for them."""
+"""Tools whose answers differ from their documentation: no output is declared for them."""
 _MENDED_ARGUMENTS = {"close_ticket": {"ticket_id": ["integer", "string"]}}
-"""Where the ground truth uses a type that the documentation rules out."""
+"""Parameters for which the ground truth uses a type that the documentation excludes."""
 _JSON_TYPES = {"dict": "object", "float": "number", "tuple": "array"}
 
 
@@ -82,7 +82,7 @@ class BfclBox:
         calls = [call for task in tasks for turn in task["turns"] for call in turn["calls"]]
         writers = {call["tool"] for call in calls if call["writes"]}
         for call in calls:
-            call["writes"] = call["tool"] in writers  # Also where this one call left everything as it was.
+            call["writes"] = call["tool"] in writers  # Even if this one call changed nothing.
         return tasks
 
     def begin(self, task_id: str) -> None:
@@ -98,7 +98,7 @@ class BfclBox:
             self._live[server] = instance
 
     def call(self, server: str, tool: str, arguments: dict[str, Any]) -> Any:
-        value = getattr(self._live[server], tool)(**copy.deepcopy(arguments))  # Some keep and change what they got.
+        value = getattr(self._live[server], tool)(**copy.deepcopy(arguments))  # Some keep and change their arguments.
         self._answered.append(_to_answer(value))
         return json.loads(json.dumps(value, default=_to_json))
 
@@ -115,7 +115,7 @@ class BfclBox:
         return ""
 
     def _run_truth(self) -> tuple[list[list[str]], dict[str, Any]]:
-        """The ground truth, played by the package itself: what each turn's calls answered, and the end state."""
+        """The ground truth, played by the package itself: the answers of each turn's calls, and the end state."""
         entry = self._entry
         self._forget()
         turns, instances = [], {}
@@ -130,11 +130,11 @@ class BfclBox:
             )
             turns.append(answers)
         for name in [name for name in vars(multi_turn_utils) if name.startswith("truth_")]:
-            delattr(multi_turn_utils, name)  # The package keeps instances in its globals, and would go on with them.
+            delattr(multi_turn_utils, name)  # The package keeps instances in its globals, and would reuse them.
         return turns, instances
 
     def _forget(self) -> None:
-        """Some methods have a list as their default and change it, which would outlive the task."""
+        """Resets defaults: some methods change a list that is their default, which would outlive the task."""
         for method, defaults in self._defaults:
             method.__defaults__ = copy.deepcopy(defaults)
 
@@ -188,14 +188,14 @@ def _to_tool(doc: dict[str, Any]) -> dict[str, Any]:
     for argument, kind in _MENDED_ARGUMENTS.get(doc["name"], {}).items():
         tool["inputSchema"]["properties"][argument]["type"] = kind
     output = _to_schema(doc["response"])
-    # A lone `result` would be taken for the SDKs' wrapping of a plain value, which it is not.
+    # A lone `result` would be mistaken for a plain value wrapped by an SDK.
     if doc["name"] not in _UNLIKE_THEIR_DOCS and list(output["properties"]) not in ([], ["result"]):
         tool["outputSchema"] = output
     return tool
 
 
 def _to_schema(schema: dict[str, Any]) -> dict[str, Any]:
-    """The package writes schemas with Python's names of types."""
+    """A schema with JSON Schema's type names: the package writes Python's."""
     made = {**schema, "type": _JSON_TYPES.get(schema["type"], schema["type"])}
     if "properties" in schema:
         made["properties"] = {name: _to_schema(inner) for name, inner in schema["properties"].items()}
@@ -205,12 +205,12 @@ def _to_schema(schema: dict[str, Any]) -> dict[str, Any]:
 
 
 def _to_json(value: Any) -> Any:
-    """The mathematics answers with mpmath's numbers, and one of the long lists of stocks has an Ellipsis in it."""
+    """A value as JSON: the math tools return mpmath numbers, and one of the long stock lists contains an Ellipsis."""
     return float(value) if isinstance(value, mpmath.mpf) else str(value)
 
 
 def _to_answer(value: Any) -> str:
-    """A tool's value as the package writes it down before it compares."""
+    """A tool's value as the package serializes it for comparison."""
     if isinstance(value, dict):
         try:
             return json.dumps(value)
@@ -220,8 +220,8 @@ def _to_answer(value: Any) -> str:
 
 
 def _fingerprint(instance: Any) -> str:
-    """Says whether a call changed the state, what the package's own checker does not look at included: the working
-    directory and the random numbers to come."""
+    """Whether a call changed the state, including what the package's own checker ignores: the working directory and
+    the random numbers to come."""
     parts = []
     for name, value in sorted(vars(instance).items()):
         if isinstance(value, random.Random):

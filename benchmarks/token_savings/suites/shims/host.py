@@ -1,10 +1,10 @@
 # mypy: ignore-errors
-"""The process that holds a suite's state: runs in the venv of the suite's package, apart from the benchmark's own.
+"""The process that holds a suite's state: runs in the venv of the suite's package, separate from the benchmark's own.
 
-It has two doors. Standard input and output are the benchmark's: JSON lines that list the tasks, put the state to where
-one starts, and ask for the verdict. A TCP port on the loopback is the MCP servers' (`server.py`, as many as anybody
-starts): they relay what they are asked, so that all who connect see one state, and a task can begin while they run.
-What the state is, is the box's business. Standard library only.
+It has two interfaces. Standard input and output are for the benchmark: JSON lines that list the tasks, reset the state
+to the start of one, and ask for the verdict. A loopback TCP port is for the MCP servers (`server.py`, any number of
+them): they relay requests, so that all clients see one state, and a task can begin while they run.
+What the state is, is up to the box. Standard library only.
 """
 
 import json
@@ -16,31 +16,31 @@ from typing import Any, Protocol
 
 
 class Box(Protocol):
-    """The tools of some servers over one state, and the tasks that are judged by it."""
+    """The tools of several servers over one state, and the tasks that are judged by it."""
 
     def catalog(self) -> dict[str, list[dict[str, Any]]]:
         """Server → its tools, as `tools/list` shows them."""
         ...
 
     def tasks(self) -> list[dict[str, Any]]:
-        """Every task with the calls of its ground truth and what they answered: see `oracle.TracedTask`."""
+        """Every task with the calls of its ground truth and their answers: see `oracle.TracedTask`."""
         ...
 
     def begin(self, task_id: str) -> None: ...
 
     def call(self, server: str, tool: str, arguments: dict[str, Any]) -> Any:
-        """The tool's value, made of JSON's types. What it raises becomes the text of an error result."""
+        """The tool's value, in JSON types. Exceptions become the text of an error result."""
         ...
 
     def verify(self, answers: list[str]) -> str:
-        """Nothing when the task that was begun is done, else why not."""
+        """An empty text if the current task is done, else why not."""
         ...
 
 
 def serve(box: Box) -> None:
-    """Opens both doors and goes on until standard input ends."""
+    """Serves both interfaces until standard input ends."""
     lock = threading.Lock()
-    control, sys.stdout = sys.stdout, sys.stderr  # Packages print; the benchmark reads only our lines.
+    control, sys.stdout = sys.stdout, sys.stderr  # Packages print; the benchmark must read only our lines.
     with _ToolDoor(box, lock) as door:
         threading.Thread(target=door.serve_forever, daemon=True).start()
         _say(control, {"port": door.server_address[1], "servers": list(box.catalog())})
@@ -99,8 +99,8 @@ class _ToolConnection(socketserver.StreamRequestHandler):
 
 
 def _to_result(value: Any, wrapped: bool) -> dict[str, Any]:
-    """As the Python SDK does it: text is text, nothing is nothing, all else is JSON, and structured content beside it.
-    Structured content is an object: what is none is wrapped as `{"result": …}` where the tool declares that."""
+    """As the Python SDK does it: text is text, None is nothing, all else is JSON, together with structured content.
+    Structured content is an object: other values are wrapped as `{"result": …}` if the tool declares that."""
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, separators=(",", ":"))
     structured = {"result": value} if wrapped else {} if value is None else value
     return {

@@ -1,5 +1,5 @@
 # mypy: ignore-errors
-"""Makes and reads workbooks for tasks over the Excel server, with its openpyxl: run by the Python of its venv.
+"""Creates and reads workbooks for tasks on the Excel server, with its openpyxl: run by the Python of its venv.
 
 python workbook.py make FILE < '{"Sheet": [[…], …]}'
 python workbook.py read FILE > '{"Sheet": [[…], …]}'
