@@ -30,7 +30,7 @@ def anyio_backend() -> str:
 
 @pytest.fixture(autouse=True)
 def own_folders(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Nothing of a test reaches the user's data folder; the compiled sandbox is shared, for it takes a while."""
+    """Keeps tests out of the user's data folder; the compiled sandbox is shared, because compiling takes a while."""
     folder = tmp_path_factory.mktemp("data")
     monkeypatch.setenv("XDG_DATA_HOME", str(folder))
     return folder
@@ -50,7 +50,7 @@ OpenGateway = Callable[..., AbstractAsyncContextManager[Gateway]]
 
 @asynccontextmanager
 async def gateway(servers: dict[str, Any], settle: bool = True, **sections: Any) -> AsyncIterator[Gateway]:
-    """A gateway in this process. With `settle`, every server is connected or has failed."""
+    """A gateway in this process. With `settle`, after every server has connected or failed."""
     async with running(make_config(servers, **sections)) as opened:
         if settle:
             await opened.pool.settled(timeout_s=60)
@@ -60,7 +60,7 @@ async def gateway(servers: dict[str, Any], settle: bool = True, **sections: Any)
 
 @pytest.fixture
 def config_file(tmp_path: Path) -> Callable[..., Path]:
-    """Writes a configuration and says where it is."""
+    """Writes a configuration and returns its path."""
 
     def write(servers: dict[str, Any], **sections: Any) -> Path:
         path = tmp_path / "mcpgate.yaml"
@@ -75,7 +75,7 @@ def serve_command(config: Path, *more: str) -> list[str]:
 
 
 async def until(condition: Callable[[], Any], seconds: float = 20) -> None:
-    """Wait for a condition that nothing can be awaited for, e.g. another process's end."""
+    """Wait for a condition that cannot be awaited, such as another process's end."""
     async with asyncio.timeout(seconds):
         while not condition():
             await asyncio.sleep(0.01)
@@ -83,7 +83,7 @@ async def until(condition: Callable[[], Any], seconds: float = 20) -> None:
 
 @contextmanager
 def sigint_ignored() -> Iterator[None]:
-    """Processes started inside ignore SIGINT until they say otherwise, as those do that a shell starts in the
+    """Processes started inside ignore SIGINT unless they change that, like those that a shell starts in the
     background."""
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:

@@ -1,5 +1,5 @@
-"""A real MCP server over stdio that can misbehave in every way servers do in the field. Raw JSON-RPC, standard
-library only, so that nothing corrects what it sends. Its behaviour is chosen by flags and by the tool called."""
+"""A real MCP server over stdio that can misbehave in every way real servers do. Raw JSON-RPC, standard
+library only, so that nothing corrects what it sends. Flags and the tool called choose its behaviour."""
 
 import argparse
 import json
@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 
-from picture import PICTURE  # beside this file, which is run as a program
+from picture import PICTURE  # next to this file, which is run as a program
 
 parser = argparse.ArgumentParser()
 parser.add_argument("--tools", type=int, default=0, help="this many more tools")

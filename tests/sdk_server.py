@@ -1,4 +1,4 @@
-"""A real MCP server made with the SDK, over streamable HTTP or SSE: `sdk_server.py http|sse PORT`. It wants the
+"""A real MCP server built with the SDK, over streamable HTTP or SSE: `sdk_server.py http|sse PORT`. It requires the
 header `authorization: Bearer let-me-in`."""
 
 import asyncio

@@ -1,5 +1,5 @@
-"""One configuration file in, settings out; everything that is wrong with it named, with the way out.
-The example file has its tests in test_docs.py."""
+"""One configuration file in, settings out; every error is named, with a remedy.
+The example file is tested in test_docs.py."""
 
 import json
 from pathlib import Path
@@ -50,7 +50,7 @@ def test_every_wrong_key_is_named_at_once() -> None:
 
 
 @pytest.mark.parametrize("section", ["cache", "llm"])
-def test_a_section_that_is_not_built_yet_is_refused_not_ignored(section: str) -> None:
+def test_a_section_that_is_not_supported_yet_is_rejected_not_ignored(section: str) -> None:
     assert f"`{section}` (" in refusal(f"{section}: {{}}") and "not supported" in refusal(f"{section}: {{}}")
 
 
@@ -128,7 +128,7 @@ def test_a_variable_may_stand_for_a_number() -> None:
         '{"sandbox": {"cpu_s": 1, "cpu_s": 2}}',
     ],
 )
-def test_a_key_that_stands_twice_is_an_error(text: str) -> None:
+def test_a_duplicate_key_is_an_error(text: str) -> None:
     assert "duplicate" in refusal(text)
 
 
@@ -178,7 +178,7 @@ def test_entries_are_read_as_claude_cursor_and_vs_code_write_them(
     assert {key: getattr(read, key) for key in expected} == expected
 
 
-def test_vs_codes_word_for_the_servers_is_understood() -> None:
+def test_vs_codes_name_for_the_servers_is_understood() -> None:
     assert list(parse_config('{"servers": {"a": {"command": "x"}}}').mcpServers) == ["a"]
 
 

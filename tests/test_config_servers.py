@@ -1,4 +1,4 @@
-"""What is wrong inside one server's entry is that server's alone; what its values look like stays as written."""
+"""An error in one server's entry affects only that server; values keep their spelling."""
 
 import asyncio
 import json

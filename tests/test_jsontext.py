@@ -24,7 +24,7 @@ def test_what_is_written_reads_back(value: Any) -> None:
         (b"[-99999999999999999999]", [-99999999999999999999]),
     ],
 )
-def test_what_peers_write_beside_the_standard_is_read(text: bytes, value: Any) -> None:
+def test_nonstandard_json_of_peers_is_read(text: bytes, value: Any) -> None:
     assert jsontext.loads(text) == value
 
 
@@ -35,7 +35,7 @@ def test_invalid_utf_8_is_read_as_the_caller_wishes() -> None:
 
 
 @pytest.mark.parametrize("text", [b"", b"{", b'{"a"', b"[1,]", b"nul", b"9" * 5000, b"\xff"])
-def test_what_is_no_json_is_refused_with_a_reason(text: bytes) -> None:
+def test_what_is_not_json_is_rejected_with_a_reason(text: bytes) -> None:
     with pytest.raises(ValueError) as caught:
         jsontext.loads(text)
     assert str(caught.value)
@@ -61,7 +61,7 @@ def test_a_large_text_of_strings_and_numbers_is_read() -> None:
     assert len(jsontext.loads(b'"' + b"x" * 30_000_000 + b'"')) == 30_000_000
 
 
-def test_a_spoilt_text_is_read_up_to_a_size() -> None:
+def test_a_nonstandard_text_is_read_up_to_a_size() -> None:
     assert len(jsontext.loads(b'["' + b"x" * (MAX_SPOILT - 100) + b'", NaN]')) == 2
     with pytest.raises(ValueError, match=r"longer than 8,388,608 bytes"):
         jsontext.loads(b'["' + b"x" * MAX_SPOILT + b'", NaN]')

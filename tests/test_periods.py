@@ -27,7 +27,7 @@ def test_a_period_is_read_as_it_is_written(text: str) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "d", "0d", "-1d", "1", "1.5h", "1 d", "1D", "100000d", "١d", "1month"])
-def test_what_is_no_period_is_refused_with_what_one_is(text: str) -> None:
+def test_an_invalid_period_is_rejected_with_what_is_expected(text: str) -> None:
     with pytest.raises(ValueError, match="like 1h"):
         Period.parse(text)
 

@@ -1,4 +1,4 @@
-"""The estimate against the exact o200k count. Texts in other languages are the first article of the Universal
+"""The estimate compared with the exact o200k count. Texts in other languages are the first article of the Universal
 Declaration of Human Rights."""
 
 import base64

@@ -182,7 +182,7 @@ async def test_a_child_that_dies_is_the_sandboxs_failure_and_costs_one_execution
 
 
 @pytest.mark.parametrize("kind", [RestrictedEngine, IsolatedWasmEngine])
-async def test_the_process_that_children_come_from_is_started_anew_when_it_died(kind: Any, run: Run) -> None:
+async def test_the_process_that_forks_children_is_restarted_after_it_died(kind: Any, run: Run) -> None:
     before = {process.pid for process in psutil.Process().children()}
     engine = kind(warm=0)
     try:
@@ -319,7 +319,7 @@ async def test_nothing_of_a_session_runs_between_its_executions(run: Run) -> Non
         await engine.aclose()
 
 
-async def test_a_session_whose_child_died_starts_anew_and_says_so(run: Run) -> None:
+async def test_a_session_whose_child_died_starts_over_and_says_so(run: Run) -> None:
     engine = RestrictedEngine(warm=0)
     try:
         before = _nurseries()

@@ -106,7 +106,7 @@ async def test_what_was_compiled_runs(cache: Path, monkeypatch: pytest.MonkeyPat
         await engine.aclose()
 
 
-async def test_a_damaged_file_is_compiled_anew(cache: Path, tmp_path: Path) -> None:
+async def test_a_damaged_file_is_recompiled(cache: Path, tmp_path: Path) -> None:
     file = _compiled(cache)
     whole = file.read_bytes()
     file.write_bytes(whole[:1000] + bytes([whole[1000] ^ 1]) + whole[1001:])
@@ -129,7 +129,7 @@ async def test_a_file_without_its_right_checksum_is_not_loaded(checksum: str | N
     assert artefact._open_verified(_compiled(cache), engine) is not None
 
 
-async def test_a_file_that_is_no_compiled_code_is_not_loaded_even_with_its_checksum(cache: Path) -> None:
+async def test_a_file_that_is_not_compiled_code_is_not_loaded_even_with_its_checksum(cache: Path) -> None:
     file = _compiled(cache)
     file.write_bytes(b"nothing of the kind")
     file.with_suffix(".sha256").write_text(hashlib.sha256(file.read_bytes()).hexdigest())

@@ -244,7 +244,7 @@ async def test_executions_of_one_session_run_one_after_the_other(run: Run) -> No
     assert host.most_in_flight == 1
 
 
-async def test_a_session_that_was_killed_says_so_and_starts_anew(run: Run) -> None:
+async def test_a_session_that_was_killed_says_so_and_starts_over(run: Run) -> None:
     await run("x = 1", session="killed")
     killed = await run("while True:\n    pass", session="killed", limits=Limits(cpu_s=0.1))
     assert isinstance(killed.error, LimitReached)

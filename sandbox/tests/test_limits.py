@@ -371,7 +371,7 @@ async def test_the_execution_after_a_kill_is_fine(limit: str, run: Run) -> None:
     assert (after.result, after.stdout, after.error) == (3, "fine\n", None)
 
 
-async def test_executions_beside_a_kill_are_fine(run: Run) -> None:
+async def test_executions_next_to_a_killed_one_are_unaffected(run: Run) -> None:
     """All of them wait in a tool until every killed one is dead."""
     dead = asyncio.Event()
 

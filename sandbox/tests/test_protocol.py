@@ -45,7 +45,7 @@ async def test_a_broken_rule_of_the_protocol_ends_the_execution(code: str, run: 
 
 
 @pytest.mark.parametrize("number", ["2**32", "-1", "'1'", "None", "1.5"])
-async def test_an_id_that_is_no_id_fails_in_the_guest(number: str, run: Run) -> None:
+async def test_an_invalid_id_fails_in_the_guest(number: str, run: Run) -> None:
     host = Host()
     outcome = await run(f"import wit_world\nwit_world.submit({number}, 't.echo', '[[],{{}}]')", host=host, limits=SHORT)
     assert outcome.error is not None
@@ -247,7 +247,7 @@ async def test_a_forged_outcome_over_the_limit_is_refused(run: Run) -> None:
 
 
 @pytest.mark.parametrize("forged", ["5", "None", "b'x'", "1 / 0", "exit()", "[]", "'\\ud800'"])
-async def test_an_outcome_that_is_no_text_ends_the_session_with_an_error(forged: str, run: Run) -> None:
+async def test_an_outcome_that_is_not_text_ends_the_session_with_an_error(forged: str, run: Run) -> None:
     session = f"no text {forged}"
     await run(f"import mcpgate_guest.program as p\np.run = lambda code, opts: {forged}", session=session)
     outcome = await run("1 + 1", session=session)

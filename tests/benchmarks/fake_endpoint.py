@@ -1,4 +1,4 @@
-"""A model's endpoint on this machine that plays the oracle: it knows the tasks, and calls classic tools or execute_code,
+"""A local model endpoint that plays the oracle: it knows the tasks, and calls classic tools or execute_code,
 whichever it is shown.
 
 It speaks OpenAI's Chat Completions and Anthropic's Messages as their references describe them, and is as strict as they
@@ -20,7 +20,7 @@ from benchmarks.token_savings.task import Task
 
 KEY = "a-test-key"
 INPUT_TOKENS, CACHED_TOKENS, OUTPUT_TOKENS = 1000, 400, 10
-"""Of every request."""
+"""Usage of every request."""
 _NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")
 
 
@@ -30,13 +30,13 @@ class FakeEndpoint:
     bodies: list[dict[str, Any]] = field(default_factory=list)
     """Every request that was answered."""
     busy: int = 0
-    """So many requests are answered with 503 first, to be tried again at once."""
+    """The first so many requests get 503, to be retried at once."""
     refused_user: str = ""
     """A user's text whose conversation is too long."""
     arrived: threading.Event = field(default_factory=threading.Event)
-    """Set when the request came whose number is `held`."""
+    """Set when the request with number `held` has arrived."""
     held: int = -1
-    """The request, from 0, that is never answered."""
+    """The number, from 0, of the request that is never answered."""
 
 
 class Refused(Exception):
@@ -97,7 +97,7 @@ def fake_endpoint(tasks: Sequence[Task]) -> Iterator[FakeEndpoint]:
 
     class Server(ThreadingHTTPServer):
         def handle_error(self, request: Any, client_address: Any) -> None:
-            """A client that was interrupted has gone."""
+            """Ignored: an interrupted client has disconnected."""
 
     httpd = Server(("127.0.0.1", 0), Handler)
     endpoint = FakeEndpoint(f"http://127.0.0.1:{httpd.server_address[1]}")
@@ -118,7 +118,7 @@ def _require(holds: bool, message: str, status: int = 400) -> None:
 
 
 def _next(user: str, results: int, tools: set[str], turns: Mapping[str, Any]) -> tuple[str, dict[str, Any]] | str:
-    """What the oracle does after so many results: a call, or the answer."""
+    """The oracle's next step after so many results: a call, or the answer."""
     turn = turns[user]
     if "execute_code" in tools:
         steps = [("execute_code", {"code": turn.code})]

@@ -1,4 +1,4 @@
-"""`python -m benchmarks.token_savings` with the suite of notes in the place of those that must be installed."""
+"""`python -m benchmarks.token_savings` with the notes suite instead of those that must be installed."""
 
 import sys
 from typing import Any

@@ -1,4 +1,4 @@
-"""A suite of three small tasks over one server of two tools, and a server that plays it over stdio."""
+"""A suite of three small tasks over one server with two tools, and the server, over stdio."""
 
 import json
 import sys
@@ -21,7 +21,7 @@ TOOLS = [
 
 
 def serve(file: Path) -> None:
-    """As much of an MCP server as the tasks take."""
+    """As much of an MCP server as the tasks need."""
     for line in sys.stdin:
         message = json.loads(line)
         if "id" not in message:

@@ -1,4 +1,4 @@
-"""`--model` from the command line to the report, against an endpoint that is as strict as OpenAI's and Anthropic's."""
+"""`--model` from the command line to the report, with an endpoint that is as strict as OpenAI's and Anthropic's."""
 
 import json
 import os
@@ -101,7 +101,7 @@ def test_ctrl_c_reports_what_is_done_and_the_next_run_asks_only_for_the_rest(tmp
     assert len(endpoint.bodies) - asked == 5 + 6
 
 
-def test_no_request_begins_that_might_pass_the_ceiling(tmp_path: Path) -> None:
+def test_no_request_starts_that_might_exceed_the_limit(tmp_path: Path) -> None:
     each = "0.00089"  # 600 at 1.25 and 400 at 0.125 a million, and 10 at 10.
     with fake_endpoint(TASKS) as endpoint:
         command = Command(tmp_path, endpoint, "--rivals", "classic", "--max-usd", str(float(each) * 5.5))

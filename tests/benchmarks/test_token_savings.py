@@ -51,7 +51,7 @@ def _plan(folder: Path, rivals: Sequence[str], catalogues: Sequence[Catalogue] =
 
 @pytest.fixture(scope="module")
 def plays(tmp_path_factory: pytest.TempPathFactory) -> list[Play]:
-    """What the oracle does, by every rival that needs no installation."""
+    """The oracle's plays with every rival that needs no installation."""
     found: list[Play] = []
     troubles: list[str] = []
     plan = _plan(tmp_path_factory.mktemp("savings") / "run", ("classic", "parallel", "mcpgate", "bifrost"))
@@ -88,7 +88,7 @@ def test_the_relay_counts_upstream_calls_inside_an_execution(plays: list[Play]) 
     assert calls == {"classic": 4, "parallel": 4, "mcpgate": 4, "bifrost": 4}
 
 
-def test_a_catalogue_costs_classic_in_every_request_and_mcpgate_hardly_at_all(plays: list[Play]) -> None:
+def test_a_catalog_costs_classic_in_every_request_and_mcpgate_hardly_at_all(plays: list[Play]) -> None:
     inputs = {(p.rival, p.catalogue): p.usage.input_tokens for p in plays if p.task == "notes/three"}
     definitions = {(p.rival, p.catalogue): p.definitions for p in plays}
     grown = definitions["classic", "many"] - definitions["classic", "none"]

@@ -1,4 +1,4 @@
-"""Tools to test with: made from a schema, arbitrary ones from hypothesis, and those of real servers."""
+"""Tools for tests: built from a schema, arbitrary ones from hypothesis, and those of real servers."""
 
 import json
 import os
@@ -13,7 +13,7 @@ from mcpgate.catalog.tools import Tool
 
 
 def tool(schema: Any, name: str = "tool", description: str = "", output: Any = None, server: str = "srv") -> Tool:
-    """One tool as a catalog makes it."""
+    """One tool as a catalog builds it."""
     raw = {"name": name, "description": description, "inputSchema": schema}
     if output is not None:
         raw["outputSchema"] = output
@@ -26,7 +26,7 @@ def taking(required: tuple[str, ...] = (), /, **properties: Any) -> dict[str, An
 
 
 def captured_catalogs() -> Path:
-    """Where `python -m benchmarks.servers capture` leaves the catalogues of real servers."""
+    """Where `python -m benchmarks.servers capture` stores the catalogs of real servers."""
     chosen = os.environ.get("MCPGATE_BENCH_DIR")
     base = Path(chosen).expanduser() if chosen else Path(platformdirs.user_cache_dir("mcpgate")) / "bench"
     return base / "captures"
@@ -63,7 +63,7 @@ _REFS = st.sampled_from(
 
 
 def _wrong_or(right: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
-    """Mostly what belongs there, sometimes anything at all."""
+    """Mostly valid values, sometimes anything."""
     return st.one_of(right, right, right, ANY_JSON)
 
 
@@ -105,4 +105,4 @@ ANY_SCHEMA = st.builds(
     _schema_of(_SUBSCHEMAS) | ANY_JSON,
     _wrong_or(st.dictionaries(st.sampled_from("ABC"), _SUBSCHEMAS, max_size=3)),
 )
-"""Schemas as they should be and as they should not: wrong types everywhere, $refs to each other and themselves."""
+"""Valid and invalid schemas: wrong types everywhere, $refs to each other and to themselves."""

@@ -45,12 +45,12 @@ def test_missing_arguments_are_named_as_code_writes_them_in_the_tools_order() ->
     )
 
 
-def test_too_many_and_doubled_arguments_are_refused() -> None:
+def test_too_many_and_duplicate_arguments_are_refused() -> None:
     assert "takes 3 arguments, 4 were given" in fault(READ, "a", 1, 2, 3)
     assert fault(READ, "a", path="b") == "argument 'path' was given twice"
 
 
-def test_a_tool_that_welcomes_more_gets_more() -> None:
+def test_a_tool_that_accepts_more_arguments_gets_them() -> None:
     subject = tool({**taking(a={"type": "string"}), "additionalProperties": {"type": "integer"}})
     assert bind(subject, [], {"a": "x", "other": 1}) == {"a": "x", "other": 1}
 
@@ -198,7 +198,7 @@ def test_any_schema_binds_and_checks_or_refuses(schema: Any, positional: list[An
 
 
 @pytest.mark.skipif(not captured_catalogs().is_dir(), reason="no captured catalogues; benchmarks.servers captures them")
-def test_every_captured_tool_has_a_sound_schema_and_refuses_what_it_does_not_take() -> None:
+def test_every_captured_tool_has_a_valid_schema_and_refuses_what_it_does_not_accept() -> None:
     for subject in captured_tools():
         started = time.process_time()
         assert schema_fault(subject.input_schema) is None

@@ -74,7 +74,7 @@ def test_a_misspelt_server_names_the_nearest_and_an_unlike_one_all() -> None:
         CATALOG.get_server("zzz")
 
 
-def test_an_unchanged_tool_and_index_are_taken_over_into_the_next_snapshot() -> None:
+def test_an_unchanged_tool_and_index_are_reused_in_the_next_snapshot() -> None:
     files, git = listing("files", "read"), listing("git", "status")
     first = Catalog.build([files, git])
     index = first.index
@@ -86,7 +86,7 @@ def test_an_unchanged_tool_and_index_are_taken_over_into_the_next_snapshot() -> 
     assert changed.index is not index
 
 
-def test_a_tool_whose_identifier_changed_is_not_taken_over() -> None:
+def test_a_tool_whose_identifier_changed_is_not_reused() -> None:
     raw = {"name": "a-b", "inputSchema": {}}
     first = Catalog.build([ServerListing("s", [raw])])
     second = Catalog.build([ServerListing("s", [raw, {"name": "a_b", "inputSchema": {}}])], first)

@@ -84,7 +84,7 @@ def test_another_program_under_the_same_name_has_its_own_shapes_and_tools(file: 
         assert opened.observed(TOOL) == TEXT
 
 
-def test_rare_news_is_still_learned_after_many_results_alike(file: Path) -> None:
+def test_rare_changes_are_still_learned_after_many_similar_results(file: Path) -> None:
     with memory(file) as opened:
         for _ in range(200):
             opened.learn(TOOL, "text")
@@ -93,7 +93,9 @@ def test_rare_news_is_still_learned_after_many_results_alike(file: Path) -> None
         assert {"type": "null"} in (opened.observed(TOOL) or {})["anyOf"]
 
 
-def test_a_file_that_is_no_database_is_survived_and_left_alone(file: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_file_that_is_not_a_database_is_tolerated_and_left_alone(
+    file: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     file.parent.mkdir()
     file.write_bytes(b"not a database" * 1000)
     with memory(file) as opened:
@@ -103,7 +105,7 @@ def test_a_file_that_is_no_database_is_survived_and_left_alone(file: Path, caplo
     assert file.read_bytes() == b"not a database" * 1000
 
 
-def test_damaged_pages_are_survived(file: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_damaged_pages_are_tolerated(file: Path, caplog: pytest.LogCaptureFixture) -> None:
     with memory(file) as first:
         for number in range(300):
             first.learn(tool({}, f"tool_{number}"), {f"key_{number}": "x"})
@@ -147,7 +149,7 @@ def test_a_file_of_a_newer_version_is_not_touched(file: Path, caplog: pytest.Log
 
 
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="nothing is read-only to root")
-def test_a_read_only_file_is_survived(file: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_read_only_file_is_tolerated(file: Path, caplog: pytest.LogCaptureFixture) -> None:
     with memory(file):
         pass
     for path in file.parent.iterdir():
@@ -158,7 +160,7 @@ def test_a_read_only_file_is_survived(file: Path, caplog: pytest.LogCaptureFixtu
     assert "cannot" in caplog.text
 
 
-def test_a_folder_that_cannot_be_made_is_survived(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_folder_that_cannot_be_created_is_tolerated(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     (tmp_path / "taken").write_text("a file, not a folder")
     with memory(tmp_path / "taken" / "mcpgate.sqlite3") as opened:
         opened.learn(TOOL, "text")
@@ -194,7 +196,7 @@ SECRET = {"alice_smith_hiv_positive": True, "iban_DE1234": 1}
 
 
 def keys(shape: Any) -> set[str]:
-    """Every key that stands anywhere in a shape."""
+    """Every key anywhere in a shape."""
     return {path.rpartition("/")[2] for path in keys_of(shape or {})}
 
 
@@ -245,7 +247,7 @@ def test_keys_are_hidden_wherever_they_stand(value: Any) -> None:
         assert opened.observed(TOOL, "ann") == opened.observed(TOOL, "bob")
 
 
-def test_whose_keys_they_are_outlives_a_restart(file: Path) -> None:
+def test_the_owners_of_keys_survive_a_restart(file: Path) -> None:
     with memory(file) as first:
         first.learn(TOOL, SECRET, "bob")
     with memory(file) as second:
@@ -256,7 +258,7 @@ def test_whose_keys_they_are_outlives_a_restart(file: Path) -> None:
         assert keys(third.observed(TOOL, "ann")) == set(SECRET)
 
 
-def test_what_an_earlier_version_kept_is_shown_where_there_are_no_keys_and_to_nobody_else(file: Path) -> None:
+def test_what_an_earlier_version_stored_is_shown_only_where_there_are_no_keys(file: Path) -> None:
     with memory(file) as first:
         first.learn(TOOL, "text")
     row = {"type": "object", "properties": {"id": {"type": "integer"}}, "required": ["id"]}
@@ -283,7 +285,7 @@ def test_a_caller_sees_its_own_keys_at_once_however_often_others_called() -> Non
 
 
 @given(st.lists(st.tuples(st.sampled_from(["bob", "eve", "ann"]), ANY_JSON), max_size=8))
-def test_nobody_sees_a_key_that_is_not_its_own_or_of_two(results: list[tuple[str, Any]]) -> None:
+def test_a_caller_sees_only_keys_of_its_own_results_or_of_two_callers(results: list[tuple[str, Any]]) -> None:
     had: dict[str, set[str]] = {"bob": set(), "eve": set(), "ann": set(), "zoe": set()}
     learned = Memory(SqliteLearnedStore(None))
     for owner, value in results:

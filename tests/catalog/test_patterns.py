@@ -72,7 +72,7 @@ def test_words_and_digits_are_judged_where_ascii_and_unicode_agree() -> None:
     assert ready.matches("abc") is True and ready.matches("a b") is False and ready.matches("größe") is None
 
 
-def test_a_last_newline_which_only_python_looks_past_is_not_judged() -> None:
+def test_a_final_newline_which_only_python_ignores_is_not_judged() -> None:
     ready = compiled("^[a-z]+$")
     assert ready is not None
     assert ready.matches("abc\n") is None and ready.matches("a1\n") is False
@@ -102,7 +102,7 @@ def test_a_pattern_that_is_large_when_written_out_is_not_judged(pattern: str) ->
 
 
 @given(_PATTERNS)
-def test_what_is_compiled_is_small_and_its_price_is_told_before(pattern: str) -> None:
+def test_what_is_compiled_is_small_and_its_cost_is_known_before(pattern: str) -> None:
     told: list[int] = []
     ready = compiled(pattern + "#", told.append)
     assert sum(told) <= 2 * MAX_STATES
@@ -111,7 +111,7 @@ def test_what_is_compiled_is_small_and_its_price_is_told_before(pattern: str) ->
     assert compiled(pattern + "#", again.append) is ready and again == []
 
 
-def test_a_price_that_cannot_be_paid_stops_the_compiling() -> None:
+def test_a_cost_that_is_too_high_stops_the_compilation() -> None:
     def refuse(price: int) -> None:
         if price > 1000:
             raise OverflowError
@@ -120,6 +120,6 @@ def test_a_price_that_cannot_be_paid_stops_the_compiling() -> None:
         compiled("^[^b]{1111}$", refuse)
 
 
-def test_a_text_longer_than_is_looked_at_is_not_judged() -> None:
+def test_a_text_that_is_too_long_is_not_judged() -> None:
     ready = compiled("^a+$")
     assert ready is not None and ready.matches("a" * (MAX_TEXT + 1)) is None

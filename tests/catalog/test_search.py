@@ -56,9 +56,7 @@ def best(query: str, server: str | None = None) -> str:
         ("derectories", "files.list_directory"),
     ],
 )
-def test_a_request_finds_its_tool_by_name_synonym_word_form_or_in_spite_of_typing_errors(
-    query: str, expected: str
-) -> None:
+def test_a_request_finds_its_tool_by_name_synonym_or_word_form_and_despite_typos(query: str, expected: str) -> None:
     assert best(query) == expected
 
 

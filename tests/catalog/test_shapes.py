@@ -69,7 +69,7 @@ def test_a_table_of_many_keys_keeps_none_of_them_however_it_grew() -> None:
     }
 
 
-def test_values_never_stand_in_a_shape() -> None:
+def test_a_shape_never_contains_values() -> None:
     secret = {"name": "hunter2", "rows": [{"token": "hunter2"}], "deep": {"er": ["hunter2", None, 12345]}}
     text = json.dumps(learned(secret, {"name": None}))
     assert "hunter2" not in text and "12345" not in text
@@ -105,7 +105,7 @@ LARGE: dict[str, Any] = {
 
 
 @pytest.mark.parametrize("name", LARGE)
-def test_of_a_large_result_a_part_is_looked_at(name: str) -> None:
+def test_only_a_part_of_a_large_result_is_examined(name: str) -> None:
     found: list[Shape] = []
     assert work_of(lambda: found.append(shape_of(LARGE[name]))) < 200_000
     assert len(json.dumps(found[0])) < 200_000

@@ -1,4 +1,4 @@
-"""JSON Schema → Python stubs. Whole stubs are compared where their look matters to the model that reads them."""
+"""JSON Schema → Python stubs. Whole stubs are compared if their appearance matters to the model that reads them."""
 
 import ast
 import builtins
@@ -20,7 +20,7 @@ _KNOWN = frozenset({"Any", "Literal", "Never", "NotRequired", "TypedDict", *dir(
 
 
 def check_stub(subject: Tool, observed: Any = None) -> str:
-    """The stub; it is Python, every name in it is defined, and the call shape is one line."""
+    """The stub, checked: it is Python, every name in it is defined, and the call shape is one line."""
     text = stub(subject, observed)
     tree = ast.parse(text)
     defined = {node.name for node in ast.walk(tree) if isinstance(node, ast.ClassDef)}
@@ -36,7 +36,7 @@ def check_stub(subject: Tool, observed: Any = None) -> str:
 
 
 def type_of(schema: Any, definitions: Any = None) -> str:
-    """How a parameter of this schema is typed."""
+    """The type of a parameter with this schema."""
     root = taking(("p",), p=schema)
     tree = ast.parse(check_stub(tool({**root, "$defs": definitions} if definitions else root)))
     function = tree.body[-1]
@@ -181,7 +181,7 @@ def test_a_recursive_type_without_keys_stops_at_itself() -> None:
     assert type_of({"$ref": "#/$defs/Value"}, {"Value": value}) == "str | list[Any]"
 
 
-def test_definitions_whose_names_clash_stay_apart() -> None:
+def test_definitions_whose_names_clash_stay_separate() -> None:
     definitions = {
         "a-b": taking(one={"$ref": "#/$defs/a-b"}),
         "a_b": taking(two={"$ref": "#/$defs/a_b"}),
@@ -210,7 +210,7 @@ def test_what_a_tool_takes_and_returns_under_one_name_are_two_classes() -> None:
     assert "-> ToolResult2:" in text
 
 
-def test_what_a_tool_takes_and_returns_alike_is_written_once() -> None:
+def test_a_type_that_a_tool_both_takes_and_returns_is_written_once() -> None:
     definitions = {"$defs": {"User": taking(name={"type": "string"}, boss={"$ref": "#/$defs/User"})}}
     takes, returns = taking(user={"$ref": "#/$defs/User"}), taking(saved={"$ref": "#/$defs/User"})
     text = check_stub(tool({**takes, **definitions}, output={**returns, **definitions}))
@@ -218,12 +218,12 @@ def test_what_a_tool_takes_and_returns_alike_is_written_once() -> None:
     assert "saved: NotRequired[ToolUser]" in text
 
 
-def test_keys_that_are_no_identifiers_are_written_as_they_are() -> None:
+def test_keys_that_are_not_identifiers_are_written_unchanged() -> None:
     text = check_stub(tool(taking(item=taking(("user-id",), **{"user-id": {"type": "string"}, "class": {}}))))
     assert 'ToolItem = TypedDict("ToolItem", {\n    "user-id": str,\n    "class": NotRequired[Any],\n})' in text
 
 
-def test_a_parameter_that_is_no_identifier_shows_its_original_name() -> None:
+def test_a_parameter_that_is_not_an_identifier_shows_its_original_name() -> None:
     text = check_stub(
         tool(taking(("user-id",), **{"user-id": {"type": "string", "description": "Whose"}, "class": {}}))
     )
@@ -337,7 +337,7 @@ def test_an_option_that_is_none_by_default_need_not_say_that_it_may_be_none() ->
     assert call_shape(tool(taking(("mail",), mail=mail))) == "srv.tool(mail: str | None)"
 
 
-def test_the_room_of_a_return_type_is_apart_and_may_be_none() -> None:
+def test_the_room_of_a_return_type_is_separate_and_may_be_none() -> None:
     subject = tool(taking(), output=taking(("name", "size"), name={"type": "string"}, size={"type": "integer"}))
     assert call_shape(subject) == "srv.tool() -> {name: str, size: int}"
     assert call_shape(subject, returns=20) == "srv.tool() -> {name, size}"
@@ -357,7 +357,7 @@ def test_a_summary_is_the_first_sentence() -> None:
     assert summary(tool({}, description="")) == ""
 
 
-def test_a_sentence_that_most_tools_of_a_server_share_is_passed_over() -> None:
+def test_a_sentence_that_most_tools_of_a_server_share_is_skipped() -> None:
     about = "This tool belongs to the files. Tool description: "
     tools = [tool({}, f"t{i}", description=f"{about}Does thing {i}.") for i in range(4)]
     tools.append(tool({}, "odd", description="Note: Does something else."))

@@ -1,4 +1,4 @@
-"""The validator against jsonschema, where that is certain, and against whoever wants it to take long."""
+"""The validator compared with jsonschema, where the verdict is certain, and against schemas made to take long."""
 
 import json
 from collections.abc import Callable
@@ -126,7 +126,7 @@ def test_a_schema_without_references_is_always_certain(subject: tuple[int, Any],
 
 @SLOW
 @given(DRAFTS, ANY_SCHEMA)
-def test_a_schema_is_sound_where_its_meta_schema_says_so(draft: int, schema: Any) -> None:
+def test_a_schema_is_valid_if_its_meta_schema_says_so(draft: int, schema: Any) -> None:
     try:
         CLASSES[draft].check_schema(schema, format_checker=None)
     except jsonschema.SchemaError:
@@ -136,11 +136,11 @@ def test_a_schema_is_sound_where_its_meta_schema_says_so(draft: int, schema: Any
     assert (fault_in(schema, draft) is None) is sound
 
 
-# --- what it costs
+# --- cost
 
 
 MOST_WORK = 30 * MAX_STEPS
-"""A step is a handful of calls."""
+"""Calls that one step takes."""
 
 
 def _twice(levels: int, keyword: str, leaf: Any) -> dict[str, Any]:
@@ -205,7 +205,7 @@ HOSTILE: dict[str, tuple[Any, Any]] = {
 def test_no_schema_and_no_value_takes_more_than_the_steps_there_are(name: str) -> None:
     schema, value = HOSTILE[name]
     subject = tool({"type": "object", **schema})
-    check(subject, {}, Steps())  # what is worked out once for each tool
+    check(subject, {}, Steps())  # computed once for each tool
     steps = Steps()
     said = []
 
@@ -227,7 +227,7 @@ def test_whether_null_is_taken_costs_no_more(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", HOSTILE)
-def test_a_hostile_schema_is_looked_at_for_soundness_in_bounded_time(name: str) -> None:
+def test_a_hostile_schema_is_validated_in_bounded_time(name: str) -> None:
     assert work_of(lambda: schema_fault(HOSTILE[name][0])) < MOST_WORK
 
 
@@ -270,7 +270,7 @@ def test_a_schema_of_too_many_parts_is_not_checked_at_all(schema: Any) -> None:
     check(tool({"type": "object", **schema}), {"p": 1})
 
 
-def test_a_schema_that_is_nested_deeper_than_python_goes_is_sound_and_judges_what_it_can() -> None:
+def test_a_schema_nested_deeper_than_pythons_recursion_limit_is_valid_and_judges_what_it_can() -> None:
     schema = {
         "type": "object",
         "properties": {"p": {"type": "integer"}, "q": _nested(5_000, lambda s: {"items": s}, {})},
@@ -311,7 +311,7 @@ def test_a_huge_value_is_named_in_a_few_words_and_steps(value: Any) -> None:
 
 def test_a_call_with_a_hundred_thousand_unknown_names_is_refused_in_a_few_steps() -> None:
     subject = tool(taking(**{f"parameter_{i}": {"type": "string"} for i in range(5_000)}))
-    assert subject.parameters  # worked out once for each tool
+    assert subject.parameters  # computed once for each tool
     names = {"x" * 300 + str(i): None for i in range(100_000)}
     said: list[str] = []
 

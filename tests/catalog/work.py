@@ -1,4 +1,4 @@
-"""Counting what is done, where a clock would tell of the machine."""
+"""Counts work, where a clock would measure the machine."""
 
 import sys
 from collections.abc import Callable
@@ -6,7 +6,7 @@ from typing import Any
 
 
 def work_of(act: Callable[[], Any]) -> int:
-    """How many functions, of Python and of C, are called meanwhile."""
+    """The number of Python and C functions called in the block."""
     called = 0
 
     def count(frame: Any, event: str, argument: Any) -> None:

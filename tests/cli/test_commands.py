@@ -1,4 +1,4 @@
-"""The commands as a person or a script runs them: a process, its output, its exit code."""
+"""Commands as a person or a script runs them: a process, its output, its exit code."""
 
 import asyncio
 import json

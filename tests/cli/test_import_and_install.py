@@ -1,4 +1,4 @@
-"""`mcpgate import` and `mcpgate install` on the real files of each agent, in a home of the test's own."""
+"""`mcpgate import` and `mcpgate install` on the real files of each agent, in the test's own home folder."""
 
 import json
 import stat
@@ -84,7 +84,7 @@ _GEMINI = """{
 
 @dataclass(frozen=True)
 class Machine:
-    """A user's folders, with nothing in them yet."""
+    """A user's folders, still empty."""
 
     home: Path
     here: Path
@@ -106,7 +106,7 @@ class Machine:
         return self.home / ".config" / "mcpgate" / "mcpgate.yaml"
 
     def servers(self) -> dict[str, Any]:
-        """What our file says now, which must be valid."""
+        """The current content of our file, which must be valid."""
         environ = {name: "x" for name in ("DOCS_TOKEN", "KEY", "API_KEY", "R_TOKEN")} | {"HOME": str(self.home)}
         load_config(self.ours, environ)
         read: dict[str, Any] = yaml.safe_load(self.ours.read_text(encoding="utf-8"))["mcpServers"]
@@ -209,7 +209,7 @@ def run(capsys: pytest.CaptureFixture[str]) -> Run:
         ),
     ],
 )
-def test_an_agents_servers_are_taken_over_and_its_file_is_left_alone(
+def test_an_agents_servers_are_imported_and_its_file_is_left_alone(
     client: str, text: str, expected: dict[str, Any], machine: Machine, run: Run
 ) -> None:
     path = machine.write(client, text)
@@ -221,7 +221,7 @@ def test_an_agents_servers_are_taken_over_and_its_file_is_left_alone(
     assert path.read_bytes() == before
 
 
-def test_what_could_not_be_taken_over_is_said(machine: Machine, run: Run) -> None:
+def test_what_could_not_be_imported_is_reported(machine: Machine, run: Run) -> None:
     machine.write("vscode", _VSCODE)
     machine.write("cursor", _CURSOR)
     machine.write("codex", _CODEX)
@@ -474,7 +474,7 @@ def test_every_line_and_comment_of_the_agents_file_stays_as_it_was(
     ]
     run("install", client)
     written = iter([line.rstrip().rstrip(",") for line in path.read_text(encoding="utf-8").splitlines()])
-    if client != "claude-desktop":  # all in one line, which gets longer
+    if client != "claude-desktop":  # all on one line, which gets longer
         assert [line for line in lines if line not in written] == []
 
 

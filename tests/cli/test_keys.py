@@ -72,7 +72,7 @@ async def fill(config: Config, keys: int = 0, entries: list[Entry] | None = None
     await stores.close()
 
 
-def test_a_key_is_made_listed_rotated_and_revoked(processes: Run) -> None:
+def test_a_key_is_created_listed_rotated_and_revoked(processes: Run) -> None:
     run = processes
     made = run("keys", "create", "laptop", "--tools", "files.*", "docs.search", "--user", "ada", "--team", "search",
                "--budget", "10/1d", "--budget", "100/1M", "--rate", "100/1m", "--concurrency", "4", "--expires", "90d",
@@ -114,7 +114,7 @@ def test_a_key_is_made_with_what_its_requests_may_say_of_themselves(run: Run, co
     assert (plain.users, plain.metadata) == (None, {})
 
 
-def test_a_key_that_may_do_nothing_is_made_with_a_remark(run: Run) -> None:
+def test_a_key_without_grants_is_created_with_a_warning(run: Run) -> None:
     done = run("keys", "create", "--format", "json")
     assert set(as_json(done)) == {"id", "secret"} and "--tools '*'" in done.stderr
     revoked = as_json(run("keys", "revoke", as_json(done)["id"], "--format", "json"))
@@ -153,7 +153,7 @@ def test_wrong_arguments_end_with_a_code_and_a_remedy(run: Run, arguments: list[
     assert said in done.stderr, done.stderr
 
 
-def test_rotating_with_a_nonsensical_overlap_is_refused_and_the_secret_lives_on(run: Run) -> None:
+def test_rotating_with_an_invalid_overlap_is_refused_and_the_secret_stays_valid(run: Run) -> None:
     id = as_json(run("keys", "create", "x", "--format", "json"))["id"]
     for overlap in ("soon", "9999Y"):
         done = run("keys", "rotate", id, "--overlap", overlap)
@@ -195,7 +195,7 @@ def entry(number: int, at: datetime.datetime, **facts: Any) -> Entry:
     return Entry(id=f"rq_{number}", at=at.timestamp(), **{**values, **facts})
 
 
-def test_usage_is_grouped_chosen_and_cut_in_time(run: Run, config: Path) -> None:
+def test_usage_is_grouped_filtered_and_limited_in_time(run: Run, config: Path) -> None:
     now = datetime.datetime.now(datetime.UTC).replace(minute=0, second=0, microsecond=0)
     entries = [
         entry(1, now),
@@ -235,7 +235,7 @@ def test_usage_is_grouped_chosen_and_cut_in_time(run: Run, config: Path) -> None
     assert "nothing was used" in run("usage", "--by", "key", "--where", "user=eve").stdout
 
 
-def test_a_file_of_an_earlier_version_is_taken_over_with_what_it_counted(run: Run, tmp_path: Path) -> None:
+def test_a_file_of_an_earlier_version_is_migrated_with_its_counts(run: Run, tmp_path: Path) -> None:
     """Version 2 kept one number a day and name, in `tallies`."""
     path = Path(environment(tmp_path)["XDG_DATA_HOME"]) / "mcpgate" / "mcpgate.sqlite3"
     path.parent.mkdir(parents=True)

@@ -1,4 +1,4 @@
-"""What the model reads of an execution."""
+"""What the model reads after an execution."""
 
 import base64
 from typing import Any
@@ -18,7 +18,7 @@ JPEG = base64.b64encode(b"\xff\xd8\xff\xe0" + bytes(40)).decode()
 
 
 class Desk:
-    """A store of handles, and answers over it."""
+    """A handle store, and answers that use it."""
 
     def __init__(self, **code_mode: Any) -> None:
         self.handles = HandleStore(100, 10_000_000)
@@ -49,7 +49,7 @@ def test_several_results_of_tools_in_a_list_keep_their_images_too() -> None:
     assert shown(answer) == ["one", "image/png", '{"page":2}', "image/png", "3"]
 
 
-def test_what_was_printed_stands_before_what_was_returned() -> None:
+def test_what_was_printed_comes_before_what_was_returned() -> None:
     desk = Desk()
     assert shown(desk.answer(desk.keep(), stdout="looking\n")) == ["looking", "image/png"]
 
@@ -85,7 +85,7 @@ def test_an_image_goes_out_under_the_type_that_its_bytes_have(data: str, mime_ty
         base64.b64encode(b"<svg xmlns='http://www.w3.org/2000/svg'/>").decode(),
     ],
 )
-def test_what_is_no_image_that_models_can_read_is_said_to_be_none(data: str) -> None:
+def test_an_image_that_models_cannot_read_is_reported_as_such(data: str) -> None:
     assert image_type(data) is None
     desk = Desk()
     answer = desk.answer(["look:", desk.keep(data)])

@@ -1,4 +1,4 @@
-"""Only what is certain is refused: each test says what code means, and that it is refused or let through."""
+"""Only certain mistakes are refused: each test states what the code means, and whether it is refused or passed."""
 
 from typing import Any
 
@@ -95,7 +95,7 @@ def test_a_certain_mistake_is_found_before_anything_runs(code: str, expected: st
         "",
     ],
 )
-def test_whatever_python_could_make_right_is_left_to_run(code: str) -> None:
+def test_whatever_might_work_at_run_time_is_left_to_run(code: str) -> None:
     assert faults(code) == []
 
 
@@ -104,7 +104,7 @@ def test_a_variable_of_an_earlier_execution_may_be_called_like_nearly_a_server()
     assert faults("flies.items()") != []
 
 
-def test_no_more_than_five_mistakes_are_told_in_the_order_of_their_lines() -> None:
+def test_at_most_five_mistakes_are_reported_in_line_order() -> None:
     found = faults("\n".join(["files.read_file()"] * 9))
     assert [line.partition(":")[0] for line in found] == ["1", "2", "3", "4", "5"]
 
@@ -145,9 +145,9 @@ LONG = {
 
 
 @pytest.mark.parametrize("name", LONG)
-def test_a_program_made_to_take_long_is_looked_at_in_bounded_steps(name: str) -> None:
+def test_a_program_made_to_take_long_is_checked_in_bounded_steps(name: str) -> None:
     for server in MANY.servers:
-        assert server.accepted and all(tool.parameters is not None for tool in server.tools)  # worked out once
+        assert server.accepted and all(tool.parameters is not None for tool in server.tools)  # computed once
     found: list[Any] = []
     assert work_of(lambda: found.append(precheck(LONG[name], MANY))) < 1_500_000
     assert len(found[0]) <= 5

@@ -68,7 +68,7 @@ def test_a_table_holds_every_cell(rows: list[dict[str, Any]]) -> None:
 
 
 @pytest.mark.parametrize("value", [{1: "a", None: "b"}, 2**100, [2**64, -(2**70)], {"k": {2.5: 1}}])
-def test_what_json_has_no_word_for_is_written_all_the_same(value: Any) -> None:
+def test_what_json_cannot_express_is_still_written(value: Any) -> None:
     assert json.loads(render(value)) == json.loads(json.dumps(value))
 
 
@@ -179,7 +179,7 @@ LARGE: dict[str, Any] = {
 
 
 @pytest.mark.parametrize("name", LARGE)
-def test_of_a_large_value_no_more_is_looked_at_than_could_be_shown(name: str) -> None:
+def test_no_more_of_a_large_value_is_read_than_could_be_shown(name: str) -> None:
     found: list[Any] = []
     assert work_of(lambda: found.append(shape(LARGE[name], 2_000))) < 200_000
     assert found[0].shortened and estimate(found[0].text) <= 2_100

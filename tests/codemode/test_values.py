@@ -80,7 +80,7 @@ def test_json_in_a_wrapped_text_is_parsed_and_other_text_stays() -> None:
     assert value_of(WRAPPED_TEXT, content(structuredContent={"result": "words"}), keep) == "words"
 
 
-def test_an_image_beside_structured_content_is_not_lost() -> None:
+def test_an_image_next_to_structured_content_is_not_lost() -> None:
     assert value_of(PLAIN, content(IMAGE, structuredContent={"a": 1}), keep) == {"a": 1, "_content": [PICTURE]}
     assert value_of(WRAPPED, content(IMAGE, structuredContent={"result": [1]}), keep) == [[1], PICTURE]
 

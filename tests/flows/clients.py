@@ -23,7 +23,7 @@ BOTH_ERAS = pytest.mark.parametrize("mode", ["legacy", "2026-07-28"])
 
 @asynccontextmanager
 async def http_gateway(config: Path, log: Path) -> AsyncIterator[str]:
-    """`mcpgate serve` over HTTP as a process of its own; gives its address."""
+    """`mcpgate serve` over HTTP in its own process; yields its address."""
     with log.open("w") as stderr:
         process = subprocess.Popen(serve_command(config, "--port", "0"), stdout=subprocess.DEVNULL, stderr=stderr)
         try:
@@ -50,7 +50,7 @@ async def connected(transport: str, mode: str, config: Path, tmp_path: Path, **o
 
 
 async def settled(client: Client) -> str:
-    """The list of servers, once none of them is starting any more."""
+    """The list of servers, once none is still starting."""
     async with asyncio.timeout(30):
         while "still starting" in (listing := text_of(await client.call_tool("list_tools", {}))):
             await asyncio.sleep(0.05)

@@ -1,4 +1,4 @@
-"""The gateway that the tests of keys, grants and budgets share, one for each file."""
+"""The gateway that tests of keys, grants and budgets share, one per file."""
 
 from collections.abc import Iterator
 
@@ -10,7 +10,7 @@ from tests.flows.governed import GRANTED, HELD, PRICES, TRUSTED, Served, serving
 
 @pytest.fixture(scope="module")
 def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    """One gateway that asks for keys; tests make the keys with the budgets they need."""
+    """One gateway that requires keys; tests create the keys and budgets they need."""
     folder = tmp_path_factory.mktemp("house")
     keys = {
         **TRUSTED,

@@ -1,4 +1,4 @@
-"""A gateway with keys as a process, and requests to it as programs make them: raw JSON-RPC over HTTP with a key."""
+"""A gateway process with keys, and requests to it as programs make them: raw JSON-RPC over HTTP with a key."""
 
 import asyncio
 import contextlib
@@ -24,13 +24,13 @@ from tests.stores.conftest import POSTGRES, needs_server
 
 ADMIN = "mg-admin-of-the-tests"
 TRUSTED = {"admin": {"secret": ADMIN, "grants": {"tools": ["*"], "admin": True}}}
-"""The `keys` of a gateway that is asked about itself."""
+"""The `keys` of a gateway whose own state is tested."""
 HELD = {"all": "mg-may-call-everything", "some": "mg-may-call-a-few-tools", "none": "mg-was-granted-nothing"}
 """Secrets of the keys of the gateway in conftest.py."""
 GRANTED = ("alpha.echo", "alpha.was-cancelled", "beta.tool_1", "beta.grow")
 """What the key `some` may call."""
 PRICES = {"add": 0.01, "echo": 0.25, "hang": 0.5, "steps": 0.125, "fail": 0.0625, "meet": 0.01}
-"""In dollars, of the tools of raw_server.py."""
+"""In dollars, for the tools of raw_server.py."""
 MODERN = {
     "io.modelcontextprotocol/protocolVersion": "2026-07-28",
     "io.modelcontextprotocol/clientCapabilities": {},
@@ -38,7 +38,7 @@ MODERN = {
 
 
 def wait_until(condition: Callable[[], Any], seconds: float = 30) -> Any:
-    """What a condition comes to, once it is something."""
+    """The result of a condition, once it is truthy."""
     give_up = time.monotonic() + seconds
     while not (found := condition()):
         assert time.monotonic() < give_up, "this did not come about in time"
@@ -69,7 +69,7 @@ def call_of(name: str, arguments: Mapping[str, Any] | None = None, id: int = 1, 
 
 @dataclass
 class Answer:
-    """What came of a tools/call."""
+    """The outcome of a tools/call."""
 
     response: httpx2.Response
 
@@ -86,7 +86,7 @@ class Answer:
 
     @property
     def text(self) -> str:
-        """Also of a refusal, whatever its shape."""
+        """Also the text of a refusal, whatever its form."""
         message = self.response.json()
         if "result" not in message:
             return str(message["error"]["message"])
@@ -110,7 +110,7 @@ class Answer:
 
 @dataclass
 class Served:
-    """A gateway that runs."""
+    """A running gateway."""
 
     process: subprocess.Popen[bytes]
     address: str
@@ -156,7 +156,7 @@ class Served:
         return self.clients[0].request(method, f"/api/{path}", content=content, headers=headers)
 
     def new_key(self, **spec: Any) -> str:
-        """The secret of a key that may call everything but where `spec` says otherwise."""
+        """The secret of a new key that may call everything unless `spec` says otherwise."""
         answer = self.admin("POST", "keys", {"grants": {"tools": ["*"]}, **spec})
         assert answer.status_code == 201, answer.text
         secret: str = answer.json()["secret"]
@@ -173,7 +173,7 @@ class Served:
         return str(self.usage(**where)[0]["cost_usd"])
 
     def standing(self, path: str) -> dict[str, Any]:
-        """Of the one ceiling there, e.g. of `keys/ci`."""
+        """The usage of the only limit there, such as that of `keys/ci`."""
         answer = self.admin("GET", f"{path}/standing")
         assert answer.status_code == 200, answer.text
         (found,) = answer.json()["standings"]
@@ -183,7 +183,7 @@ class Served:
         return text in self.log.read_text()
 
     def edit(self, **sections: Any) -> None:
-        """Put other sections into the configuration file, and wait until they are in force."""
+        """Put other sections into the configuration file, and wait until they take effect."""
         before = self.log.read_text().count("configuration reloaded")
         new = {**yaml.safe_load(self.config.read_text()), **sections}
         draft = self.config.with_suffix(".draft")
@@ -200,7 +200,7 @@ class Served:
 def hanging_call(
     served: Served, key: str, tool: str, arguments: Mapping[str, Any] | None = None, modern: bool = True
 ) -> Iterator[None]:
-    """A call under way whose client does not wait for the answer: at the end of the block it hangs up."""
+    """A call in progress whose client does not wait for the answer: it disconnects at the end of the block."""
     message = call_of(tool, arguments, _meta=MODERN) if modern else call_of(tool, arguments)
     body = json.dumps(message).encode()
     era = {"mcp-protocol-version": "2026-07-28", "mcp-method": "tools/call", "mcp-name": tool} if modern else {}
@@ -256,7 +256,7 @@ def serving(
         address = log.read_text().split("listening on ")[1].split("/mcp")[0].replace("0.0.0.0", "127.0.0.1")
         served = Served(process, address, log, config, folder)
         served.http()
-        for _ in range(1 if workers == 1 else 10 * workers):  # a connection leads to one of the workers
+        for _ in range(1 if workers == 1 else 10 * workers):  # a connection reaches one of the workers
             with httpx2.Client(base_url=address, verify=False) as fresh:
                 wait_until(lambda fresh=fresh: fresh.get("/readyz").status_code == 200)
         yield served
@@ -274,7 +274,7 @@ def serving(
 
 @contextlib.contextmanager
 def own_database() -> Iterator[str]:
-    """The URL of a PostgreSQL database that nobody else uses, and that is gone afterwards."""
+    """The URL of a private PostgreSQL database that is dropped afterwards."""
     needs_server("postgres")
     name = f"test_{secrets.token_hex(6)}"
     parts = urlsplit(POSTGRES)

@@ -1,4 +1,4 @@
-"""The admin API, walked through by its own description, and what comes of input that nobody should send."""
+"""The admin API, tested by its own description, and its response to invalid input."""
 
 import csv
 import io
@@ -66,13 +66,13 @@ EXAMPLES: dict[str, Any] = {
     **{f"PUT /api/{kind}/{{id}}": body for kind, body in KINDS.items()},
 }
 ORDER = ["POST /api/keys", "PATCH", "PUT", "GET", "POST", "DELETE"]
-"""What must be there is made before it is looked at, and removed last."""
+"""In order: what must exist is created first and removed last."""
 
 
 @pytest.fixture
 def cleared(office: Served) -> Iterator[None]:
     yield
-    for kind in KINDS:  # else one failure would be the next test's too
+    for kind in KINDS:  # otherwise one failure would cause the next
         office.admin("DELETE", f"{kind}/walked")
 
 
@@ -108,7 +108,7 @@ def test_every_operation_of_the_description_answers_as_it_says(office: Served) -
 
 
 def test_the_descriptions_bodies_are_what_is_taken(office: Served) -> None:
-    """The schemas in the description accept our examples and refuse what the API refuses."""
+    """The schemas in the description accept our examples and reject what the API rejects."""
     document = described(office)
     for name, body in EXAMPLES.items():
         method, path = name.split(" ")
@@ -124,7 +124,7 @@ def test_the_descriptions_bodies_are_what_is_taken(office: Served) -> None:
             found = found[part]
 
 
-def test_no_operation_is_open_to_who_has_no_key_or_is_no_administrator(office: Served) -> None:
+def test_no_operation_is_open_without_an_administrators_key(office: Served) -> None:
     before = office.admin("GET", "audit?limit=1").json()
     for method, path, _ in operations(described(office)):
         where = path.replace("{id}", "fixed").removeprefix("/api/")
@@ -227,7 +227,7 @@ def test_what_no_store_or_calendar_can_hold_is_refused_and_leaves_nothing_behind
         assert answer.json()["error"]["code"] == "invalid_request"
         assert office.admin("GET", "keys").status_code == 200
         assert office.call("list_tools").ok
-    finally:  # so that one failure stays one
+    finally:  # so that one failure causes no others
         for rule in ("rate-limits/r", "budgets/b"):
             office.admin("DELETE", rule)
 
@@ -240,7 +240,7 @@ def test_a_budget_of_a_period_longer_than_the_calendar_does_not_end_all_calls(of
         office.admin("DELETE", "budgets/ages")
 
 
-def test_unknown_things_and_wrong_methods_are_told_apart(office: Served) -> None:
+def test_unknown_things_and_wrong_methods_are_distinguished(office: Served) -> None:
     for path in (
         "nothing",
         "keys/absent",
@@ -258,7 +258,7 @@ def test_unknown_things_and_wrong_methods_are_told_apart(office: Served) -> None
     assert wrong.headers["allow"] == "GET, POST"
 
 
-def test_what_stands_in_the_file_is_shown_and_changed_only_there(office: Served) -> None:
+def test_what_the_file_declares_is_shown_and_changed_only_there(office: Served) -> None:
     for method, path, body in (
         ("PATCH", "keys/plain", {"name": "x"}),
         ("DELETE", "keys/plain", None),
@@ -274,7 +274,7 @@ def test_what_stands_in_the_file_is_shown_and_changed_only_there(office: Served)
     assert office.admin("GET", "customers").json()["customers"][0]["declared"] is True
 
 
-def test_a_key_of_an_id_that_is_taken_is_a_conflict_and_the_first_one_lives_on(office: Served) -> None:
+def test_a_key_with_an_id_in_use_is_a_conflict_and_the_first_one_stays(office: Served) -> None:
     secret = office.new_key(id="first")
     assert office.admin("POST", "keys", {"id": "first"}).status_code == 409
     assert office.call("list_tools", key=secret).ok
@@ -400,7 +400,7 @@ def test_every_change_has_its_line_in_the_audit_trail_with_its_actor_and_no_secr
     assert "digest" not in text and not any(secret in text for secret in secrets)
 
 
-def test_standings_say_what_is_spent_and_reset_begins_again_for_one_subject_or_all(office: Served) -> None:
+def test_standings_show_usage_and_reset_clears_it_for_one_subject_or_all(office: Served) -> None:
     office.admin("PUT", "budgets/each", {"limit_usd": 2, "per": "user", "when": {"tool": "echo"}})
     key = office.new_key(users=["u*"])
     for user, times in (("uma", 2), ("udo", 1)):
@@ -445,7 +445,7 @@ ODD: list[tuple[str, str, Any]] = [
 
 
 def test_on_postgres_odd_names_and_values_are_answered_and_never_a_fault(tmp_path: Path) -> None:
-    """PostgreSQL can hold no NUL character and no lone surrogate, and says so loudly."""
+    """PostgreSQL cannot store NUL characters or lone surrogates, and raises errors."""
     with own_database() as url:
         config = write_config(tmp_path, {}, governance={"keys": TRUSTED}, storage={"url": url}, sandbox={"warm": 0})
         with serving(tmp_path, config) as served:

@@ -1,5 +1,5 @@
 """An agent of a real framework (pydantic-ai) does a task through the gateway, over stdio and over HTTP. Its model
-is a script, for no provider can be reached from a test; everything else is what a user would run."""
+is a script, because tests cannot reach a provider; everything else is what a user would run."""
 
 import json
 import os
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.anyio
 
 
 def scripted(messages: list[ModelMessage], info: AgentInfo) -> ModelResponse:
-    """First look for a tool, then write code with the call shape that was found, then answer."""
+    """First search for a tool, then write code with the call shape found, then answer."""
     returns = [
         str(part.content)
         for message in messages

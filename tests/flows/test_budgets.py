@@ -1,4 +1,4 @@
-"""What calls cost: budgets and rate limits of one gateway, in its answers and in the ledger."""
+"""The cost of calls: budgets and rate limits of one gateway, in its answers and in the ledger."""
 
 import asyncio
 import datetime
@@ -11,12 +11,12 @@ from tests.flows.clients import BOTH_ERAS, client_of
 from tests.flows.governed import HELD, Served, bearer, call_of, hanging_call, wait_until
 
 
-def test_every_ceiling_from_the_customer_down_to_the_key_must_pass_and_the_refusal_says_which(house: Served) -> None:
+def test_every_limit_from_the_customer_down_to_the_key_must_pass_and_the_refusal_says_which(house: Served) -> None:
     """0.25 for each echo and 0.01 for each add: key 0.02 < user 0.3 < team 0.4 < customer 0.5."""
     key = house.new_key(id="of-ada", user="ada", budget={"limit_usd": 0.02})
     assert house.call("alpha__add", {"a": 1, "b": 1}, key).ok and house.call("alpha__add", {"a": 1, "b": 1}, key).ok
     second = house.new_key(user="ada")
-    assert house.call("alpha__echo", {"text": "x"}, second).ok  # 0.27 of each but the first key's
+    assert house.call("alpha__echo", {"text": "x"}, second).ok  # 0.27 of each limit but the first key's
     for refused_key, scope, budget, limit in (
         (key, "key of-ada", "key:of-ada", 0.02),
         (second, "user ada", "user:ada", 0.3),
@@ -32,7 +32,7 @@ def test_every_ceiling_from_the_customer_down_to_the_key_must_pass_and_the_refus
     assert house.call("alpha__echo", {"text": "x"}, house.new_key(customer="rich")).ok
 
 
-def test_a_refusal_for_money_says_all_and_asks_not_to_be_tried_again(house: Served) -> None:
+def test_a_budget_refusal_gives_all_details_and_asks_not_to_retry(house: Served) -> None:
     key = house.new_key(id="poor", budget={"limit_usd": 0.26, "period": "1d", "calendar": True})
     first = house.call("alpha__echo", {"text": "x"}, key)
     assert first.ok and first.headers["x-mcpgate-cost-usd"] == "0.25"
@@ -51,7 +51,7 @@ def test_a_refusal_for_money_says_all_and_asks_not_to_be_tried_again(house: Serv
     }
     assert refused.headers["x-should-retry"] == "false" and "retry-after" not in refused.headers
     assert "$0.25 is needed and $0.01 is left" in refused.text
-    assert house.usage(key="poor")[0]["tool_calls"] == 1  # what was refused is not in the ledger
+    assert house.usage(key="poor")[0]["tool_calls"] == 1  # refused calls are not in the ledger
     assert house.standing("keys/poor") | {"resets_at": None} == {
         "id": "key:poor", "measure": "cost", "subject": None, "limit": "0.26", "spent": "0.25", "reserved": "0",
         "left": "0.01", "window": "1d", "resets_at": None,
@@ -77,7 +77,7 @@ except ToolError as e:
     assert house.cost(key="coder") == "0.05"
 
 
-def test_money_that_others_hold_is_waited_for_a_moment_and_then_429_says_when_to_come_again(house: Served) -> None:
+def test_budget_that_others_hold_is_waited_for_briefly_and_then_429_says_when_to_retry(house: Served) -> None:
     key = house.new_key(id="holder", budget={"limit_usd": 0.5})
     with hanging_call(house, key, "alpha__hang"):
         wait_until(lambda: house.standing("keys/holder")["reserved"] == "0.5")
@@ -205,10 +205,10 @@ def test_a_soft_limit_warns_in_the_answer_and_in_the_log_and_refuses_nothing(hou
     assert direct.ok and direct.meta.get("mcpgate/warnings"), "a direct call warns too"
 
 
-def test_a_limit_on_requests_is_told_in_headers_and_429_says_when_to_come_again(house: Served) -> None:
+def test_a_request_limit_is_shown_in_headers_and_429_says_when_to_retry(house: Served) -> None:
     key = house.new_key(id="hasty", rate_limits=[{"requests": 2, "window": "1h"}, {"concurrency": 5}])
     first = house.run("[alpha.add(a=1, b=1) for _ in range(5)] and 'one request'", key)
-    assert first.text == "one request"  # what code calls is not one more request
+    assert first.text == "one request"  # calls from code are not further requests
     assert first.headers["x-ratelimit-limit-requests"] == "2" and first.headers["x-ratelimit-remaining-requests"] == "1"
     assert first.headers["x-ratelimit-limit-concurrency"] == "5"
     assert first.headers["x-ratelimit-remaining-concurrency"] == "4"

@@ -169,7 +169,7 @@ async def test_uniform_rows_are_written_as_a_table_when_that_is_shorter() -> Non
         )
 
 
-async def test_a_long_result_is_shortened_by_meaning_and_kept_whole() -> None:
+async def test_a_long_result_is_summarized_structurally_and_kept_whole() -> None:
     async with gateway({"raw": raw()}, code_mode={"max_result_tokens": 300}) as opened:
         text = await run(opened, "raw.rows(number=5000)")
         assert count(text) < 400
@@ -286,7 +286,7 @@ async def test_two_servers_of_a_thousand_tools_each_stay_quick() -> None:
     servers = {name: raw("--tools", "1000", "--page", "100") for name in ("left", "right")}
     async with gateway(servers) as opened:
         assert len(opened.catalog.tools) == 2 * 1021
-        async with asyncio.timeout(10):  # against seconds a call; figures are in benchmarks/scale
+        async with asyncio.timeout(10):  # a bound on seconds per call; figures are in benchmarks/scale
             for number in range(20):
                 assert f"tool_{number}" in await opened.metatools.list_tools(
                     RequestContext(LOCAL), query=f"tool number {number}"

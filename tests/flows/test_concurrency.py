@@ -1,4 +1,4 @@
-"""Many callers at once, in several processes: exactly as much passes as there is money for."""
+"""Many concurrent callers, in several processes: exactly as many calls pass as the budget covers."""
 
 import asyncio
 import json
@@ -30,7 +30,7 @@ from tests.stores.conftest import REDIS, needs_server
 
 @pytest.fixture(scope="module")
 def crowd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    """Four workers on one port, which share a file."""
+    """Four workers on one port, sharing a file."""
     folder = tmp_path_factory.mktemp("crowd")
     governance = {"require_key": True, "keys": TRUSTED, "hold_wait_s": 5}
     config = write_config(
@@ -41,7 +41,7 @@ def crowd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
 
 
 def released_at_once(served: Served, key: str, messages: list[Any]) -> list[Answer]:
-    """Every message on a connection of its own, all sent when all are connected."""
+    """Sends every message on its own connection, all at once after all are connected."""
 
     async def main() -> list[Answer]:
         ready, go = 0, asyncio.Event()
@@ -63,7 +63,7 @@ def released_at_once(served: Served, key: str, messages: list[Any]) -> list[Answ
     return asyncio.run(main())
 
 
-def test_of_200_direct_calls_at_once_with_money_for_60_exactly_60_pass(crowd: Served) -> None:
+def test_of_200_concurrent_direct_calls_with_budget_for_60_exactly_60_pass(crowd: Served) -> None:
     key = crowd.new_key(id="d60", budget={"limit_usd": 0.60})
     answers = released_at_once(crowd, key, [call_of("raw__add", {"a": i, "b": 1}) for i in range(200)])
     passed = [answer for answer in answers if answer.ok]
@@ -75,7 +75,7 @@ def test_of_200_direct_calls_at_once_with_money_for_60_exactly_60_pass(crowd: Se
     assert (standing["spent"], standing["reserved"], standing["left"]) == ("0.6", "0", "0")
 
 
-def test_of_200_calls_from_inside_executions_with_money_for_60_exactly_60_pass(crowd: Served) -> None:
+def test_of_200_calls_from_inside_executions_with_budget_for_60_exactly_60_pass(crowd: Served) -> None:
     key = crowd.new_key(id="e60", budget={"limit_usd": 0.60})
     code = """
 results = await asyncio.gather(*[raw.add(a=i, b=1) for i in range(10)], return_exceptions=True)
@@ -89,7 +89,7 @@ results = await asyncio.gather(*[raw.add(a=i, b=1) for i in range(10)], return_e
     assert sum(float(answer.headers["x-mcpgate-cost-usd"]) for answer in answers) == pytest.approx(0.6)
 
 
-def test_on_postgres_with_redis_too_exactly_as_many_pass_as_there_is_money_for(tmp_path: Path) -> None:
+def test_on_postgres_with_redis_too_exactly_as_many_pass_as_the_budget_covers(tmp_path: Path) -> None:
     needs_server("redis+postgres")
     with own_database() as url:
         governance = {"require_key": True, "keys": TRUSTED, "hold_wait_s": 5}
@@ -98,7 +98,7 @@ def test_on_postgres_with_redis_too_exactly_as_many_pass_as_there_is_money_for(t
             storage={"url": url, "counters": REDIS},
         )  # fmt: skip
         with serving(tmp_path, config, workers=2) as served:
-            id = f"k{time.time_ns()}"  # what Redis counts is there for an hour
+            id = f"k{time.time_ns()}"  # Redis keeps its counts for an hour
             key = served.new_key(id=id, budget={"limit_usd": 0.30, "period": "1h"})
             answers = released_at_once(served, key, [call_of("raw__add", {"a": i, "b": 1}) for i in range(100)])
             assert sum(answer.ok for answer in answers) == 30
@@ -109,7 +109,7 @@ def test_on_postgres_with_redis_too_exactly_as_many_pass_as_there_is_money_for(t
             assert (standing["spent"], standing["reserved"]) == ("0.3", "0")
 
 
-def test_of_200_requests_at_once_with_a_limit_of_60_exactly_60_pass(crowd: Served) -> None:
+def test_of_200_concurrent_requests_with_a_limit_of_60_exactly_60_pass(crowd: Served) -> None:
     key = crowd.new_key(id="r60", rate_limits=[{"requests": 60, "window": "1h"}])
     answers = released_at_once(crowd, key, [call_of("list_tools")] * 200)
     assert sum(answer.ok for answer in answers) == 60
@@ -117,8 +117,8 @@ def test_of_200_requests_at_once_with_a_limit_of_60_exactly_60_pass(crowd: Serve
     assert crowd.usage(key="r60")[0]["requests"] == 60
 
 
-def test_of_40_calls_at_once_at_most_7_are_under_way(crowd: Served) -> None:
-    """Those that are let in wait in the upstream until it is clear that no more of them come."""
+def test_of_40_concurrent_calls_at_most_7_are_in_progress(crowd: Served) -> None:
+    """Admitted calls wait in the upstream until it is clear that no more will come."""
     key = crowd.new_key(id="c7", rate_limits=[{"concurrency": 7}])
     with ThreadPoolExecutor(1) as pool:
         messages = [call_of("raw__hang") for _ in range(40)]
@@ -128,7 +128,7 @@ def test_of_40_calls_at_once_at_most_7_are_under_way(crowd: Served) -> None:
 
 
 def released_until_refused(served: Served, key: str, messages: list[Any], expected: int) -> list[str]:
-    """Codes of the refusals; what is let in never answers and is left when there are as many as expected."""
+    """Codes of the refusals; admitted calls never answer and are dropped when all expected refusals are in."""
 
     async def main() -> list[str]:
         codes: list[str] = []
@@ -160,7 +160,7 @@ def test_a_key_revoked_through_one_worker_or_the_command_line_is_refused_by_all_
     for revoke in ("api", "cli"):
         id = f"gone-{revoke}"
         key = crowd.new_key(id=id)
-        clients = [crowd.http(**bearer(key)) for _ in range(16)]  # connections to, very probably, each of the workers
+        clients = [crowd.http(**bearer(key)) for _ in range(16)]  # very probably, connections to every worker
         assert all(http.post("/mcp", json=call_of("list_tools")).status_code == 200 for http in clients)
         if revoke == "api":
             crowd.admin("DELETE", f"keys/{id}")

@@ -1,4 +1,4 @@
-"""Every engine behind the gateway: chosen by settings, and the same to the model but for what its page says."""
+"""Every engine behind the gateway: chosen by settings, and the same for the model except for what its page says."""
 
 from typing import Any
 

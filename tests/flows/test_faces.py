@@ -1,4 +1,4 @@
-"""The gateway as agents meet it: the SDK's own client, in both protocol eras, over every transport."""
+"""The gateway as agents see it: the SDK's own client, in both protocol eras, over every transport."""
 
 import asyncio
 import json
@@ -104,7 +104,7 @@ async def test_a_cancelled_call_is_cancelled_upstream(
 
 
 @each_way
-async def test_17_a_changed_tool_list_is_told_in_both_eras(
+async def test_17_a_changed_tool_list_is_announced_in_both_eras(
     transport: str, mode: str, config_file: Callable[..., Path], tmp_path: Path
 ) -> None:
     config = config_file({"raw": raw(expose="both")})
@@ -351,7 +351,7 @@ async def test_ctrl_c_at_a_terminal_lets_every_worker_answer_what_is_under_way(
 
 
 async def _answer_of_a_call_under_way(log: Path, methods: Path, stop: Callable[[], None]) -> str:
-    """What a call answers whose gateway is stopped before it has answered."""
+    """The answer to a call whose gateway is stopped before it has answered."""
     code = "import time\nraw.count()\ntime.sleep(1.5)\n'done'"
     call = {
         "jsonrpc": "2.0",
@@ -371,6 +371,7 @@ async def _answer_of_a_call_under_way(log: Path, methods: Path, stop: Callable[[
 
 
 def test_answers_on_an_open_connection_are_not_held_back() -> None:
-    """asyncio turns Nagle's algorithm off only where a socket says that it is TCP; else each answer takes 40 ms more."""
+    """asyncio turns off Nagle's algorithm only if a socket reports that it is TCP; otherwise each answer takes 40 ms
+    longer."""
     with _listen("127.0.0.1", 0, False) as listener:
         assert listener.proto == socket.IPPROTO_TCP

@@ -1,4 +1,4 @@
-"""What a key was not granted: it is in no list, no hint and no error, and cannot be called."""
+"""What a key was not granted appears in no list, hint or error, and cannot be called."""
 
 import json
 import re
@@ -11,7 +11,7 @@ from tests.flows.governed import HELD, Served, bearer
 HIDDEN = ("alpha.add", "alpha.fail", "alpha.rows", "beta.tool_0", "beta.tool_2", "gamma")
 """Some of what the key `some` was not granted."""
 UNMISTAKABLE = re.compile(r"\b(?:garbled|wordy|liar|broken_json|picture|tool_0|tool_2)\b|\b(?:add|rows|fail)\(")
-"""Bare names of theirs, where no word of a sentence can be meant."""
+"""Their bare names that cannot be mistaken for ordinary words."""
 
 
 def names_hidden_things(text: str) -> list[str]:
@@ -89,7 +89,7 @@ def test_hints_in_errors_never_name_what_is_not_granted(house: Served, wrong: st
         error = answer.response.json().get("error") or answer.error
         rest = answer.text + json.dumps(error)
         for own in (wrong, wrong.replace(".", "__"), *((f"{server}.{tool}", server) if tool else ())):
-            rest = rest.replace(own, "")  # what one says oneself may be said back
+            rest = rest.replace(own, "")  # the client's own words may be repeated
         assert answer.response.json().get("result", {"isError": True})["isError"] is not False
         assert not names_hidden_things(rest), rest
 
@@ -129,7 +129,7 @@ def test_in_the_sandbox_a_tool_that_is_not_granted_looks_as_if_there_were_none(h
     assert hidden.replace("add", "xyz") == absent and "it has 2 tools" in absent
 
 
-def test_a_grant_of_a_server_is_none_of_another_one_whose_name_begins_alike(house: Served) -> None:
+def test_a_grant_of_a_server_does_not_cover_another_with_the_same_prefix(house: Served) -> None:
     key = house.new_key(grants={"servers": ["beta"]})
     shown = [tool["name"] for tool in house.tools(key)]
     assert "beta__tool_1" in shown and "beta_private__tool_1" not in shown

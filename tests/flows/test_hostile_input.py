@@ -1,5 +1,5 @@
-"""What upstreams and code may throw at the gateway: each gets a clear error or a bounded answer, and the next
-call is fine."""
+"""Hostile input from upstreams and code: each case gets a clear error or a bounded answer, and the next call
+succeeds."""
 
 import asyncio
 from collections.abc import AsyncIterator

@@ -1,4 +1,4 @@
-"""Who is asking: keys at every door, and what is one key's own."""
+"""Identity: keys at every entry point, and what belongs to one key."""
 
 import datetime
 import json
@@ -48,7 +48,7 @@ def test_no_door_opens_without_a_key_or_with_a_wrong_one(house: Served, method: 
         assert answer.headers["www-authenticate"].startswith("Bearer")
 
 
-def test_who_has_no_key_learns_of_health_and_no_names(house: Served) -> None:
+def test_without_a_key_health_is_visible_but_no_names(house: Served) -> None:
     for path in ("/healthz", "/readyz", "/metrics", "/api/openapi.json", "/", "/api", "/nothing"):
         answer = house.http().get(path)
         assert answer.status_code in (200, 404), path
@@ -115,14 +115,14 @@ def test_after_a_rotation_both_secrets_are_good_until_the_overlap_is_over(house:
     new = house.admin("POST", "keys/rotated/rotate", {"overlap": "1s"}).json()["secret"]
     assert new != old and house.call("list_tools", key=old).ok
     assert house.call("alpha__add", {"a": 1, "b": 1}, new).ok
-    assert house.call("alpha__add", {"a": 1, "b": 1}, new).error["code"] == "budget_exceeded"  # it is the same key
+    assert house.call("alpha__add", {"a": 1, "b": 1}, new).error["code"] == "budget_exceeded"  # still the same key
     wait_until(lambda: house.call("list_tools", key=old).response.status_code == 401, 5)
     assert house.call("list_tools", key=new).ok
     newest = house.admin("POST", "keys/rotated/rotate", {"overlap": "0"}).json()["secret"]
     assert house.call("list_tools", key=new).response.status_code == 401 and house.call("list_tools", key=newest).ok
 
 
-def test_a_session_of_one_key_is_none_for_another(house: Served) -> None:
+def test_a_session_of_one_key_does_not_exist_for_another(house: Served) -> None:
     start = {"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": {"protocolVersion": "2025-11-25"}}
     id = house.clients[0].post("/mcp", json=start, headers=bearer(HELD["all"])).headers["mcp-session-id"]
     theirs = {**bearer(HELD["some"]), "mcp-session-id": id}
@@ -141,7 +141,7 @@ def test_a_session_of_one_key_is_none_for_another(house: Served) -> None:
         assert house.http().post(endpoint, json=call_of("list_tools"), headers=bearer(HELD["all"])).status_code == 202
 
 
-def test_variables_and_handles_of_one_key_are_out_of_reach_for_another(house: Served) -> None:
+def test_one_key_cannot_reach_the_variables_and_handles_of_another(house: Served) -> None:
     one, two = house.new_key(), house.new_key()
     assert house.run("mine = 'a secret of one'", one, "work").ok
     assert house.run("mine", one, "work").text == "a secret of one"
@@ -155,7 +155,7 @@ def test_variables_and_handles_of_one_key_are_out_of_reach_for_another(house: Se
     assert not stolen.ok and "does not exist" in stolen.text and "xxx" not in stolen.text
 
 
-def test_each_user_that_a_key_names_has_variables_of_his_own(house: Served) -> None:
+def test_each_user_that_a_key_names_has_their_own_variables(house: Served) -> None:
     key = house.new_key()
     assert house.run("mine = 'of ada'", key, "work", **{"x-mcpgate-user": "ada"}).ok
     assert house.run("mine", key, "work", **{"x-mcpgate-user": "ada"}).text == "of ada"
@@ -164,7 +164,7 @@ def test_each_user_that_a_key_names_has_variables_of_his_own(house: Served) -> N
 
 
 def test_a_user_cannot_be_named_so_that_another_keys_variables_are_reached(house: Served) -> None:
-    """An owner made of two names must not be two other names' owner too."""
+    """An owner composed of two names must not equal one composed of two other names."""
     victim, thief = house.new_key(id="crew ada"), house.new_key(id="crew")
     assert house.run("mine = 'of the key called crew ada'", victim, "work").ok
     assert "NameError" in house.run("mine", thief, "work", **{"x-mcpgate-user": "ada"}).text
@@ -179,7 +179,7 @@ def test_a_key_of_one_user_cannot_act_for_another(house: Served) -> None:
 
 @pytest.fixture(scope="module")
 def open_house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    """A gateway on loopback with keys declared and none required."""
+    """A gateway on loopback with declared keys, none required."""
     folder = tmp_path_factory.mktemp("open")
     keys = {
         **TRUSTED,
@@ -194,7 +194,7 @@ def open_house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
         yield served
 
 
-def test_on_loopback_who_has_no_key_may_do_everything_whatever_its_client_must_send(open_house: Served) -> None:
+def test_on_loopback_a_client_without_a_key_may_do_everything_whatever_it_sends(open_house: Served) -> None:
     for headers in ({}, bearer("sk-not-needed"), {"x-api-key": "dummy"}):
         answer = open_house.call("execute_code", {"code": "raw.add(a=1, b=2)['sum']"}, None, headers)
         assert answer.text == "3", headers
@@ -205,13 +205,13 @@ def test_on_loopback_who_has_no_key_may_do_everything_whatever_its_client_must_s
 def test_on_loopback_a_key_still_has_its_own_rights_and_a_wrong_one_none(open_house: Served) -> None:
     wrong = open_house.call("list_tools", key="mg-wrong").response
     assert wrong.status_code == 401 and wrong.json()["error"]["code"] == "invalid_key"
-    few = "own-words-for-a-key"  # declared keys need not look like ours
+    few = "own-words-for-a-key"  # declared keys need not have our format
     assert open_house.call("raw__echo", {"text": "x"}, few).ok
     assert open_house.call("raw__add", {"a": 1, "b": 2}, few).error["code"] == "not_allowed"
     assert open_house.admin("GET", "keys", key=few).status_code == 403
 
 
-def test_resources_and_prompts_of_a_server_are_for_who_may_call_all_of_it(open_house: Served) -> None:
+def test_resources_and_prompts_of_a_server_require_a_grant_of_all_its_tools(open_house: Served) -> None:
     for key, granted in (("mg-all-of-remote", True), ("mg-a-part-of-remote", False), ("own-words-for-a-key", False)):
         page = open_house.call("read_docs", {"topic": "remote"}, key)
         note = open_house.call("read_docs", {"topic": "remote note://one"}, key)
@@ -221,15 +221,15 @@ def test_resources_and_prompts_of_a_server_are_for_who_may_call_all_of_it(open_h
         assert ("Say hello." in greeting.text, greeting.ok) == (granted, granted), greeting.text
 
 
-def test_an_edit_that_begins_to_require_keys_is_not_passed_over_in_silence(open_house: Served) -> None:
-    """The last of the tests on this gateway, for it is open no more afterwards."""
+def test_an_edit_that_starts_to_require_keys_is_not_silently_ignored(open_house: Served) -> None:
+    """The last test on this gateway, which is no longer open afterwards."""
     governance = {"keys": {**TRUSTED, "few": {"secret": "own-words-for-a-key"}}, "require_key": True}
     open_house.edit(governance=governance)
     refused = open_house.call("list_tools", key=None).response.status_code == 401
     assert refused or open_house.said("governance.require_key"), "keys are required now, and nothing happened"
 
 
-def test_another_address_is_not_served_without_keys_and_the_remedy_is_told(tmp_path: Path) -> None:
+def test_a_non_loopback_address_is_not_served_without_keys_and_the_remedy_is_named(tmp_path: Path) -> None:
     config = write_config(tmp_path, {})
     env = environment(tmp_path)
     done = mcpgate("serve", "--host", "0.0.0.0", "--port", "0", "-c", str(config), env=env)
@@ -239,7 +239,7 @@ def test_another_address_is_not_served_without_keys_and_the_remedy_is_told(tmp_p
     assert done.returncode == 2 and "require_key: false" in done.stderr and "Traceback" not in done.stderr
 
 
-def test_another_address_is_served_once_there_is_a_key_and_only_with_it(tmp_path: Path) -> None:
+def test_a_non_loopback_address_is_served_once_there_is_a_key_and_only_with_it(tmp_path: Path) -> None:
     config = write_config(tmp_path, {"raw": raw()})
     made = mcpgate("keys", "create", "first", "--tools", "*", "--format", "json", "-c", str(config),
                    env=environment(tmp_path))  # fmt: skip

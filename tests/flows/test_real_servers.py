@@ -71,7 +71,7 @@ CALLS = {
     "git-cyanheads": ("git_cyanheads.git_status(path='{work}/repo')['currentBranch']", "main"),
     "treesitter": ("str(treesitter.register_project_tool(path='{work}/repo', name='repo'))", "repo"),
 }
-"""For each server a program that calls it for real, and what its answer holds."""
+"""For each server, a program that really calls it, and text that its answer contains."""
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""Gateways that are stopped, killed, started again and reconfigured: no money is lost, and none is spent twice."""
+"""Gateways that are stopped, killed, restarted and reconfigured: no usage is lost or counted twice."""
 
 import json
 import signal

@@ -27,7 +27,7 @@ def _usage(*arguments: str) -> str:
     return done.stdout
 
 
-async def test_usage_tells_what_was_done_and_saved_after_the_gateway_is_gone(
+async def test_usage_shows_what_was_done_and_saved_after_the_gateway_has_ended(
     config_file: Callable[..., Path], tmp_path: Path
 ) -> None:
     config = str(config_file({"raw": raw()}))
@@ -49,7 +49,7 @@ async def test_usage_tells_what_was_done_and_saved_after_the_gateway_is_gone(
     assert json.loads(_usage("-c", config, "--format", "json", "--since", "2999-01-01"))[0]["requests"] == 0
 
 
-def test_usage_refuses_a_date_that_is_none(config_file: Callable[..., Path]) -> None:
+def test_usage_rejects_an_invalid_date(config_file: Callable[..., Path]) -> None:
     command = [sys.executable, "-m", "mcpgate", "usage", "--since", "yesterday", "-c", str(config_file({"raw": raw()}))]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert done.returncode == 1 and "it takes a date like 2026-11-01, a time like" in done.stderr

@@ -1,5 +1,5 @@
-"""Where a key's secret is looked for: everywhere. It may be in the answer that made it, and in the environment and
-the file it was declared in; nowhere else."""
+"""Searches everywhere for a key's secret. It may be in the answer that created it, and in the environment and the
+file that declared it; nowhere else."""
 
 import asyncio
 import json
@@ -40,7 +40,7 @@ PASSWORD = "pW-of-the-database-77"
 
 @dataclass
 class Search:
-    """Texts of any kind, each with where it is from, and what must not be in them."""
+    """Texts of any kind, each with its origin, and what they must not contain."""
 
     secrets: list[str]
     found: list[str] = field(default_factory=list)
@@ -50,7 +50,7 @@ class Search:
         data = text.encode() if isinstance(text, str) else text
         self.searched += 1
         for secret in self.secrets:
-            # In pieces too: a cut or an encoding of one must not hide it.
+            # In parts too: cutting or encoding a secret must not hide it.
             if any(part in data for part in (secret.encode(), secret[3:-3].encode(), secret.encode("utf-16-le"))):
                 self.found.append(f"{secret[:9]}… in {where}")
 
@@ -64,14 +64,14 @@ class Search:
         family = [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]
         for process in family:
             self.look_into(f"cmdline of {process.pid}", Path(f"/proc/{process.pid}/cmdline").read_bytes())
-        for process in family[1:]:  # what we start gets nothing of ours
+        for process in family[1:]:  # child processes get none of our secrets
             if "mcpgate" not in Path(f"/proc/{process.pid}/cmdline").read_text():
                 self.look_into(f"environment of {process.pid}", Path(f"/proc/{process.pid}/environ").read_bytes())
         return len(family)
 
 
 def exercised(served: Served, search: Search, config: Path, env: dict[str, str]) -> None:
-    """Use a gateway in every way there is, and look into all that it says."""
+    """Use a gateway in every possible way, and search all its output."""
     secrets = search.secrets
 
     def asked(method: str, path: str, body: Any = None, key: str | None = DECLARED, **headers: str) -> httpx2.Response:
@@ -161,7 +161,7 @@ def test_no_secret_is_in_logs_answers_metrics_processes_or_the_file(tmp_path: Pa
     with serving(folder, config, env={"ADMIN_KEY": DECLARED}) as served:
         exercised(served, search, config, env)
         assert search.look_into_processes(served.process.pid) >= 2
-        assert search.look_into_files(folder) >= 2  # with the log and the write-ahead log
+        assert search.look_into_files(folder) >= 2  # including the log and the write-ahead log
         assert any(path.name.endswith("-wal") for path in folder.rglob("*"))
     search.look_into_files(folder)
     assert served.log.read_text().count("\n") > 1
@@ -242,7 +242,7 @@ def test_a_configuration_that_is_refused_is_not_quoted_with_its_secrets(text: st
 
 
 def _all_of(error: BaseException | None) -> Iterator[str]:
-    """What of an error may come into a log: itself, and only what a traceback would show before it."""
+    """The parts of an error that may reach a log: the error, and only what a traceback would show before it."""
     if error is not None:
         yield f"{error!s} {error!r}"
         if error.__cause__ is not None or not error.__suppress_context__:
@@ -299,7 +299,7 @@ def test_what_the_admin_api_refuses_it_does_not_repeat_by_value(body: dict[str, 
         parse(KeySpec, body)
     values = json.dumps(list(body.values()))
     assert S in values
-    if "limits" not in body:  # a name that is not known is said, a value is not
+    if "limits" not in body:  # an unknown name is repeated, a value is not
         assert S not in "".join(_all_of(refused.value))
 
 

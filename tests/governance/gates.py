@@ -1,5 +1,5 @@
-"""Gates as tests want them: on any store, with prices of tools in a word; and a loop whose time only passes when
-everybody waits, for tests of waiting."""
+"""Gates for tests: on any store, with prices of tools given briefly; and an event loop whose time passes only when
+everything waits, for tests of waiting."""
 
 import asyncio
 import math
@@ -28,7 +28,7 @@ CENT = 10**7
 
 
 class Clock:
-    """Epoch seconds, as far as a gate is told."""
+    """Epoch seconds, as the gate sees them."""
 
     def __init__(self, now: float = NOW) -> None:
         self.now = now
@@ -82,13 +82,13 @@ async def call(
     calls: int = 1,
     inside: Admitted | None = None,
 ) -> None:
-    """A call that is made and comes to `calls`, from inside another request where one is named."""
+    """Make a call with a usage of `calls`, inside another request if one is given."""
     async with gate.admit(RequestContext(caller, parent=inside), request or tool()) as admission:
         admission.spent(Usage(calls=calls))
 
 
 async def refusal_of(gate: Gate, request: Request | None = None, caller: Caller = LOCAL) -> McpgateError:
-    """What a call is refused with; it must be."""
+    """The error that refuses a call, which must be refused."""
     try:
         async with gate.admit(RequestContext(caller), request or tool()):
             pass
@@ -98,7 +98,7 @@ async def refusal_of(gate: Gate, request: Request | None = None, caller: Caller 
 
 
 async def standing(counters: Counters, short: str, oldest: int = 0) -> tuple[int, int]:
-    """What is spent and held; `short` is `rule|measure|subject`, whatever stands in between."""
+    """What is spent and held; `short` is `rule|measure|subject`, ignoring parts in between."""
     found = await counters.read([(name, oldest) for name in await names_of(counters, short)])
     return sum(one.spent for one in found), sum(one.held for one in found)
 
@@ -109,8 +109,8 @@ async def names_of(counters: Counters, short: str) -> list[str]:
 
 
 async def race(gate: Gate, wanted: Callable[[], Request], callers: int, decided: Callable[[], Any]) -> int:
-    """Callers at one barrier; who is admitted stays until everybody is decided upon, and `decided` says that all may
-    go. Returns how many were admitted."""
+    """Callers at one barrier; admitted ones stay until all are decided, when `decided` is set. Returns how many were
+    admitted."""
     barrier, leave = asyncio.Barrier(callers), asyncio.Event()
     left = callers
     admitted = 0
@@ -143,7 +143,7 @@ async def race(gate: Gate, wanted: Callable[[], Request], callers: int, decided:
 
 
 class _Selector(selectors.DefaultSelector):  # type: ignore[misc,valid-type]
-    """Does not wait: time goes on at once."""
+    """Does not wait: time advances at once."""
 
     skipped = 0.0
 

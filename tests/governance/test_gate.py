@@ -507,7 +507,7 @@ class Slow(MemoryStore):
         return await super().list_records(*place, **more)
 
 
-async def test_what_was_declared_while_running_governs_while_a_new_configuration_is_taken_over() -> None:
+async def test_what_was_declared_at_run_time_applies_while_a_new_configuration_is_loaded() -> None:
     stores = Slow()
     await stores.change(Change("budget", "nothing", {"id": "nothing", "limit_usd": "0"}, "local", "create", NOW))
     async with gate_on(stores) as gate:
@@ -603,7 +603,7 @@ class Flaky(MemoryStore):
         return await super().find_key(digest)
 
 
-def test_while_the_store_is_away_nothing_is_admitted_and_nothing_counted_and_it_recovers_by_itself() -> None:
+def test_while_the_store_is_unavailable_nothing_is_admitted_or_counted_and_it_recovers_by_itself() -> None:
     async def work(clock: Callable[[], float]) -> None:
         stores, metrics = Flaky(), Metrics()
         await create_key(stores, "vk_1", "mg-secret-1")
@@ -626,7 +626,7 @@ def test_while_the_store_is_away_nothing_is_admitted_and_nothing_counted_and_it_
     in_virtual_time(work)
 
 
-def test_where_it_is_allowed_calls_go_on_while_the_store_is_away_and_are_counted_once_when_it_is_back() -> None:
+def test_if_allowed_calls_continue_while_the_store_is_unavailable_and_are_counted_once_when_it_is_back() -> None:
     async def work(clock: Callable[[], float]) -> None:
         stores, metrics = Flaky(), Metrics()
         await create_key(stores, "vk_1", "mg-secret-1")
@@ -648,7 +648,7 @@ def test_where_it_is_allowed_calls_go_on_while_the_store_is_away_and_are_counted
     in_virtual_time(work)
 
 
-def test_what_was_done_when_the_store_went_away_is_told_and_written_once_when_it_is_back() -> None:
+def test_what_was_done_when_the_store_became_unavailable_is_reported_and_written_once_when_it_is_back() -> None:
     async def work(clock: Callable[[], float]) -> None:
         stores = Flaky()
         async with gate_on(stores, clock, **DOLLAR) as gate:
@@ -717,7 +717,7 @@ def test_a_release_that_did_not_reach_the_store_is_made_when_it_is_there_again()
     in_virtual_time(work)
 
 
-async def test_who_is_governed_by_nothing_is_not_refused_when_the_store_is_away() -> None:
+async def test_a_caller_without_rules_is_not_refused_when_the_store_is_unavailable() -> None:
     stores = Flaky()
     async with gate_on(stores) as gate:
         stores.away = True
@@ -728,7 +728,7 @@ async def test_who_is_governed_by_nothing_is_not_refused_when_the_store_is_away(
         stores.away = False
 
 
-async def test_sqlite_that_is_locked_is_away_for_all_who_ask_within_one_wait_and_comes_back_by_itself(
+async def test_sqlite_that_is_locked_is_unavailable_for_all_within_one_wait_and_recovers_by_itself(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(writer, "_BUSY_S", 0.2)
@@ -756,7 +756,7 @@ async def test_sqlite_that_is_locked_is_away_for_all_who_ask_within_one_wait_and
     await stores.close()
 
 
-async def test_sqlite_whose_folder_is_no_folder_is_away(tmp_path: Path) -> None:
+async def test_sqlite_whose_folder_is_not_a_folder_is_unavailable(tmp_path: Path) -> None:
     file = tmp_path / "folder" / "stores.sqlite3"
     stores = SqliteStore(file)
     (tmp_path / "folder").rename(tmp_path / "moved")

@@ -146,7 +146,7 @@ async def test_an_override_lets_through_what_the_rule_behind_it_would_refuse_and
         (limits(execution_seconds=1)[0], True),
     ],
 )
-def test_a_call_from_inside_an_execution_is_no_request_unless_a_rule_speaks_of_tools(rule: Any, nested: bool) -> None:
+def test_a_call_from_inside_an_execution_is_not_a_request_unless_a_rule_names_tools(rule: Any, nested: bool) -> None:
     assert bool(matching([rule], ADA, tool("read", parent_id="rq_1"))) is nested
     assert matching([rule], ADA, tool("read")) != ()
 
@@ -252,7 +252,7 @@ def test_grants_of_servers_and_providers_are_grants_of_all_they_have() -> None:
         ({"tools": ["*"], "meta_tools": ["list_tools"]}, False),
     ],
 )
-def test_the_meta_tools_are_for_whoever_may_call_a_tool_unless_it_is_said_otherwise(config: Any, allowed: bool) -> None:
+def test_the_meta_tools_are_granted_with_any_tool_unless_configured_otherwise(config: Any, allowed: bool) -> None:
     assert make_grants(GrantsConfig.model_validate(config)).allow_meta_tool("execute_code") is allowed
 
 
@@ -402,7 +402,7 @@ async def test_a_key_is_known_by_its_secret_until_it_is_rotated_expired_disabled
 
 
 @pytest.mark.anyio
-async def test_where_no_key_is_needed_what_clients_send_anyway_is_no_matter_but_a_key_of_ours_is_checked() -> None:
+async def test_where_no_key_is_needed_other_credentials_are_ignored_but_a_key_of_ours_is_checked() -> None:
     stores = MemoryStore()
     await create_key(stores, "vk_1", "mg-secret-1")
     async with gate_on(stores) as gate:

@@ -32,18 +32,18 @@ from tests.conftest import IN_CI
 POSTGRES = os.environ.get("MCPGATE_TEST_POSTGRES", "postgresql://127.0.0.1:5432/test")
 REDIS = os.environ.get("MCPGATE_TEST_REDIS", "redis://127.0.0.1:6379/11")
 SHARED = ("sqlite", "postgres", "redis+sqlite", "redis+postgres")
-"""What several processes can use at once."""
+"""The stores that several processes can use at once."""
 STORES = ("memory", *SHARED)
 NOW = float(time.time() // 3600 * 3600)
-"""A whole hour. Redis forgets by its own clock, so a test's clock stands near it."""
+"""A full hour. Redis expires by its own clock, so a test's clock is close to it."""
 PROCESSES = multiprocessing.get_context("forkserver")
-"""Starts processes that have everything imported already."""
+"""Starts processes with everything already imported."""
 PROCESSES.set_forkserver_preload(["tests.governance.worker"])
 
 
 @dataclasses.dataclass(frozen=True)
 class Place:
-    """Where stores are kept."""
+    """Where stores are created."""
 
     kind: str
     path: str
@@ -86,7 +86,7 @@ class Place:
             await db.close()
 
     async def forget(self) -> None:
-        """What Redis has, as if it had lost it."""
+        """Delete Redis's data, as if it were lost."""
         if self.kind.startswith("redis"):
             from redis import asyncio as redis
 
@@ -98,7 +98,7 @@ class Place:
 
 
 def _trouble(url: str, module: str, port: int) -> str | None:
-    """Why a server cannot be tested with."""
+    """Why a server cannot be used in tests."""
     if importlib.util.find_spec(module) is None:
         return f"the package {module} is not installed"
     parts = urlsplit(url)
@@ -110,7 +110,7 @@ def _trouble(url: str, module: str, port: int) -> str | None:
 
 
 def needs_server(kind: str) -> None:
-    """Skips on a user's machine where there is no server for a store; in CI there must be one."""
+    """Skips on a user's machine without a server for a store; in CI there must be one."""
     troubles = []
     if kind.endswith("postgres"):
         troubles.append(_trouble(POSTGRES, "asyncpg", 5432))
@@ -174,7 +174,7 @@ def entry(id: str, at: float = NOW, cost: int | None = 1, **others: Any) -> Entr
 
 
 def settlement(id: str, *claims: Claim, spent: Sequence[int] = (), content: Content | None = None, **facts: Any) -> Any:
-    """The end of a request that came to `spent`, one amount a claim; by default what was held."""
+    """The settlement of a request that spent `spent`, one amount per claim; by default what was held."""
     amounts = tuple(spent) or tuple(c.amount for c in claims)
     cost = next((n for c, n in zip(claims, amounts, strict=True) if c.measure == "cost"), 0)
     return Settlement(entry(id, **{"cost": cost, **facts}), claims, amounts, content, (id,) if claims else ())

@@ -93,7 +93,7 @@ async def test_of_callers_at_once_exactly_those_are_admitted_that_there_is_room_
     assert await standing(stores, "y") == (0, 30)
 
 
-async def test_a_name_that_a_database_does_not_take_is_no_trouble_for_others_who_ask_at_once(
+async def test_a_name_that_a_database_rejects_does_not_affect_concurrent_requests(
     stores: GovernanceStores,
 ) -> None:
     wanted = [reservation(f"r{n}", claim("odd\0" if n == 5 else "even", 1, None)) for n in range(10)]
@@ -116,7 +116,7 @@ async def test_reservations_that_name_their_counters_in_any_order_do_not_block_e
     assert [await standing(stores, name) for name in names] == [(40, 0)] * 6
 
 
-async def test_nothing_stays_held_for_a_caller_that_went_away_while_asking_and_was_released(
+async def test_nothing_stays_held_for_a_caller_that_was_cancelled_and_released(
     stores: GovernanceStores,
 ) -> None:
     for n in range(20):
@@ -229,8 +229,8 @@ async def test_a_lease_that_is_renewed_keeps_what_is_held(stores: GovernanceStor
     assert await standing(stores) == (0, 0)
 
 
-async def test_who_has_no_lease_holds_nothing_for_long(stores: GovernanceStores) -> None:
-    """E.g. a process that was frozen for so long that its lease ran out, and goes on."""
+async def test_without_a_lease_nothing_is_held_for_long(stores: GovernanceStores) -> None:
+    """For example, a process that was frozen until its lease expired, and then continues."""
     await stores.counters.reserve(reservation("r1", claim(amount=6), owner="nobody"))
     assert await stores.counters.expire(NOW) == 1
     assert await standing(stores) == (0, 0)
@@ -245,7 +245,7 @@ async def test_money_settled_after_its_reservation_expired_counts_all_the_same(s
     assert "r1" in await stores.store.find_settled(["r1"])
 
 
-async def test_what_was_settled_is_not_let_go_of_a_second_time_when_its_owner_dies(stores: GovernanceStores) -> None:
+async def test_what_was_settled_is_not_released_again_when_its_owner_dies(stores: GovernanceStores) -> None:
     held = claim(amount=6)
     await stores.counters.reserve(reservation("r1", held))
     await stores.counters.reserve(reservation("r2", claim(amount=3)))
@@ -257,7 +257,7 @@ async def test_what_was_settled_is_not_let_go_of_a_second_time_when_its_owner_di
 async def test_cells_that_count_no_longer_are_forgotten_but_those_that_are_held_are_not(
     stores: GovernanceStores,
 ) -> None:
-    """Seen through names: an empty counter has none."""
+    """Observed through names: an empty counter has none."""
     await stores.counters.renew("me", NOW + 1e7)
     ended = {"ends_at": NOW + 100.0, "limit": None}
     spent, held = claim("p|cost|spent", 5, **ended), claim("p|cost|held", 5, **ended)
@@ -268,7 +268,7 @@ async def test_cells_that_count_no_longer_are_forgotten_but_those_that_are_held_
     assert await standing(stores, "p|cost|spent") == (5, 0)
     await stores.counters.expire(NOW + 100)
     assert await standing(stores, "p|cost|held") == (0, 5)
-    if stores.counters is stores.store:  # Redis forgets by its own clock
+    if stores.counters is stores.store:  # Redis expires by its own clock
         assert await stores.counters.names("p|", 10) == ["p|cost|held"]
     await stores.counters.settle([settlement("r2", held, spent=[4])])
     assert await standing(stores, "p|cost|held") == (4, 0)
@@ -306,7 +306,7 @@ async def test_after_a_reset_nothing_is_spent_and_what_is_held_stays_held(stores
     assert await standing(stores) == (4, 0)
 
 
-async def test_counters_are_read_in_the_order_asked_and_unknown_ones_stand_at_nothing(stores: GovernanceStores) -> None:
+async def test_counters_are_read_in_the_requested_order_and_unknown_ones_are_zero(stores: GovernanceStores) -> None:
     await stores.counters.settle([settlement("r1", claim("a", 1)), settlement("r2", claim("b", 2))])
     found = await stores.counters.read([("b", 0), ("nobody", 0), ("a", 0), ("b", 0)])
     assert [one.spent for one in found] == [2, 0, 1, 2]
@@ -533,7 +533,7 @@ async def test_a_report_groups_by_every_dimension_and_bucket(stores: GovernanceS
         assert set(row.values()) == {0}, "without groups there is always one row"
 
 
-async def test_sums_are_those_of_the_entries_and_what_has_no_price_is_no_free_call(stores: GovernanceStores) -> None:
+async def test_roll_ups_equal_the_entries_and_an_unpriced_call_is_not_a_free_one(stores: GovernanceStores) -> None:
     await stores.counters.settle(
         [
             Settlement(entry("r1", cost=None, kind="tool", parent_id="r2")),
@@ -588,7 +588,7 @@ async def test_rolling_up_takes_every_entry_once_and_pruning_only_those_that_are
         [settlement(f"r{n}", at=NOW - 5 * HOUR + n, content=Content("a", "b")) for n in range(5)]
     )
     assert await stores.store.prune(NOW) == 0
-    # Elsewhere on the server a transaction may be open, and then some wait for the next time.
+    # A transaction may be open elsewhere on the server; then some entries wait for the next roll-up.
     added = await stores.store.roll_up()
     assert added <= 5
     while added < 5:
@@ -653,7 +653,7 @@ async def test_a_report_is_the_same_however_many_of_its_entries_are_rolled_up(
     if isinstance(stores.store, MemoryStore):
         return
     number = next(_examples)
-    base = 1e9 // 86_400 * 86_400 + number * 30 * 86_400  # days of its own, for all examples share the store
+    base = 1e9 // 86_400 * 86_400 + number * 30 * 86_400  # separate days, because all examples share the store
     plain = MemoryStore()
     query = Query(base + min(edges), base + max(edges), tuple(by), where)
     for part, offsets in enumerate((first, second, third)):

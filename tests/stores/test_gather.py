@@ -1,4 +1,4 @@
-"""Many who ask at once share one question, and none of them is forgotten."""
+"""Concurrent requests share one query, and none is forgotten."""
 
 import asyncio
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ pytestmark = pytest.mark.anyio
 
 
 class Asked:
-    """A store that doubles numbers; it answers when it is let."""
+    """A store that doubles numbers; it answers when allowed to."""
 
     def __init__(self) -> None:
         self.batches: list[list[int]] = []
@@ -49,7 +49,7 @@ async def test_the_fault_of_one_is_not_that_of_the_others() -> None:
 
 
 @pytest.mark.parametrize("trouble", [99, 77, 55], ids=["away", "cancelled", "an answer too few"])
-async def test_whatever_happens_everybody_hears_of_it_and_the_next_are_answered(trouble: int) -> None:
+async def test_whatever_happens_every_caller_gets_an_outcome_and_later_ones_are_answered(trouble: int) -> None:
     gather = Gather(Asked())
     tasks = [asyncio.ensure_future(gather(n)) for n in (1, trouble, 3)]
     _, pending = await asyncio.wait(tasks, timeout=2)
@@ -64,7 +64,7 @@ async def test_whatever_happens_everybody_hears_of_it_and_the_next_are_answered(
         assert await gather(4) == 8
 
 
-async def test_who_stops_waiting_has_been_asked_for_all_the_same_before_it_goes_on() -> None:
+async def test_a_cancelled_request_is_still_sent_before_its_caller_continues() -> None:
     asked = Asked()
     asked.answers.clear()
     gather = Gather(asked)

@@ -28,7 +28,7 @@ TALLIES = [
 
 
 def shape(db: sqlite3.Connection) -> set[tuple[str, str]]:
-    """Tables and indexes, as they were declared."""
+    """Tables and indexes, as declared."""
     return set(db.execute("SELECT name, COALESCE(sql, '') FROM sqlite_master WHERE name NOT LIKE 'sqlite_%'"))
 
 
@@ -50,7 +50,7 @@ async def schema_of_version(place: Place, version: int) -> Any:
 
 
 async def use(stores: Any) -> None:
-    """Every table is there."""
+    """Check that every table exists."""
     held = claim()
     await stores.renew("me", 9e9)
     await stores.reserve(reservation("r1", held))
@@ -86,7 +86,7 @@ def test_what_was_learned_is_there_after_a_migration(tmp_path: Path, version: in
     store.close()
 
 
-async def test_sums_by_the_day_of_version_2_are_in_the_reports(tmp_path: Path) -> None:
+async def test_daily_sums_of_version_2_are_in_the_reports(tmp_path: Path) -> None:
     db = file_of_version(tmp_path / "old.sqlite3", 2)
     db.executemany("INSERT INTO tallies VALUES (?, ?, ?)", TALLIES)
     db.commit()
@@ -268,7 +268,7 @@ async def test_a_postgres_schema_of_a_newer_version_is_refused(tmp_path: Path) -
         with pytest.raises(StoreUnavailable, match="newer mcpgate"):
             async with place.open():
                 pass
-        gc.collect()  # a connection that was left open would be noticed here
+        gc.collect()  # a connection left open would be detected here
     finally:
         await place.remove()
 

@@ -30,13 +30,13 @@ def test_what_looks_like_a_secret_is_masked(text: str) -> None:
 
 
 @pytest.mark.parametrize("text", ["12 tokens in 3 requests", "files: connected", "the secret is out", "token: x"])
-def test_what_is_no_secret_is_left_alone(text: str) -> None:
+def test_what_is_not_a_secret_is_left_alone(text: str) -> None:
     assert mask(text) == text
 
 
 @contextmanager
 def logger() -> Iterator[logging.Logger]:
-    """Set up as a gateway does it."""
+    """Logging set up as in a gateway."""
     root = logging.getLogger()
     before, level, own = root.handlers[:], root.level, logging.getLogger("mcpgate").level
     try:

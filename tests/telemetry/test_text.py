@@ -19,7 +19,7 @@ from mcpgate.telemetry.text import one_line, visible
         ("\ud83d", r"\ud83d"),
     ],
 )
-def test_what_moves_a_cursor_or_turns_the_writing_is_shown_as_an_escape(text: str, shown: str) -> None:
+def test_what_moves_the_cursor_or_changes_the_text_direction_is_escaped(text: str, shown: str) -> None:
     assert visible(text) == shown
 
 

@@ -1,4 +1,4 @@
-"""The seventeen pitfalls that were met with the SDK, each against a real server process.
+"""The seventeen pitfalls found with the SDK, each tested with a real server process.
 
 1 quadratic reads                here              10 environment of children      here
 2 1 MiB an SSE event             test_remote.py    11 noise on stdout              here
@@ -46,7 +46,7 @@ async def test_1_a_50_mb_result_never_blocks_the_loop() -> None:
         running = False
         await beat
         assert len(result["content"][0]["text"]) == 50 * 1024 * 1024
-        # The SDK's reader is blocked for 17 s by 48 MB; the bound here only has to tell linear from quadratic.
+        # 48 MB block the SDK's reader for 17 s; the bound here only has to distinguish linear from quadratic.
         assert longest < 2.0
 
 
@@ -62,7 +62,7 @@ async def test_3_a_bad_schema_in_one_tool_never_hides_the_others() -> None:
         assert "bad_type called with" in answer.text and not answer.is_error
 
 
-async def test_4_a_catalogue_is_paged_to_its_end_and_listed_once(tmp_path: Path) -> None:
+async def test_4_a_catalog_is_paged_to_its_end_and_listed_once(tmp_path: Path) -> None:
     log = tmp_path / "methods"
     async with gateway({"raw": raw("--tools", "200", "--page", "7", "--log", str(log))}) as opened:
         assert "tool_199" in {tool.name for tool in opened.catalog.tools}
@@ -127,7 +127,7 @@ async def test_8_a_command_that_exits_at_start_is_named_with_its_reason() -> Non
         assert "bad (0 tools): unavailable" in listing and "good (21 tools)" in listing
 
 
-async def test_9_an_upstream_that_never_answers_times_out_and_is_told(tmp_path: Path) -> None:
+async def test_9_an_upstream_that_never_answers_times_out_and_is_notified(tmp_path: Path) -> None:
     async with gateway({"raw": raw(timeout_s=0.5)}) as opened:
         with pytest.raises(UpstreamTimeout, match=r"no answer within 0.5 s"):
             await opened.pool.get("raw").call("hang", {})
@@ -141,7 +141,7 @@ async def test_9_stubborn_children_are_closed_in_parallel() -> None:
     async with gateway({f"s{i}": raw("--stubborn") for i in range(4)}) as opened:
         ready = time.monotonic() - began
         assert all(view.state == "ready" for view in opened.pool.views())
-    # One takes two graces of 2 s; one after the other would take 16.
+    # One takes two grace periods of 2 s; one after the other would take 16 s.
     assert time.monotonic() - began - ready < 9
 
 
@@ -214,7 +214,7 @@ async def test_13_no_answer_is_ever_taken_from_a_cache() -> None:
         assert counts == ["1", "2", "3"]
 
 
-async def test_16_tools_of_the_same_name_on_several_servers_stay_apart() -> None:
+async def test_16_tools_of_the_same_name_on_several_servers_stay_separate() -> None:
     async with gateway({"one": raw(), "two": raw()}) as opened:
         code = "one.echo(text='a'); one.echo(text='b'); two.echo(text='c')\n[one.count(), two.count()]"
         assert (await opened.metatools.execute_code(RequestContext(LOCAL), code)).text == '["3","2"]'

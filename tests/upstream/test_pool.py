@@ -64,7 +64,7 @@ async def test_calls_cut_a_backoff_short_but_do_not_start_a_broken_server_withou
         assert result["content"][0]["text"] == "back"
 
 
-async def test_a_death_by_any_signal_is_told_and_mended(tmp_path: Path) -> None:
+async def test_a_death_by_any_signal_is_reported_and_repaired(tmp_path: Path) -> None:
     pids = tmp_path / "pids"
     async with gateway({"raw": raw("--pid-file", str(pids))}) as opened:
         call = asyncio.create_task(opened.pool.get("raw").call("hang", {}))
@@ -115,7 +115,7 @@ async def test_cancelling_a_call_cancels_it_upstream() -> None:
                 await asyncio.sleep(0.01)
 
 
-async def test_progress_starts_the_timeout_anew_and_is_passed_on() -> None:
+async def test_progress_restarts_the_timeout_and_is_passed_on() -> None:
     heard: list[Any] = []
     async with gateway({"raw": raw()}) as opened:
         result = await opened.pool.get("raw").call("steps", {"number": 4}, on_progress=heard.append)

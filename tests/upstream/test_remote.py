@@ -56,7 +56,7 @@ async def test_calls_progress_and_large_results_work(arguments: tuple[str, ...])
         (view,) = opened.pool.views()
         assert view.state == "ready", view.reason
         assert (await opened.metatools.execute_code(RequestContext(LOCAL), "far.add(a=40, b=2)")).text == "42"
-        # The SDK's own limit of 1 MiB an event would fail this over an event stream.
+        # The SDK's own limit of 1 MiB per event would fail this over an event stream.
         assert (await opened.metatools.execute_code(RequestContext(LOCAL), "len(far.big(mib=3))")).text == str(
             3 * 1024 * 1024
         )
@@ -81,7 +81,7 @@ async def test_a_missing_key_is_named_with_its_http_status() -> None:
         assert "401" in opened.pool.views()[0].reason
 
 
-async def test_a_server_that_is_away_is_named_and_used_once_it_is_there() -> None:
+async def test_a_server_that_is_unavailable_is_named_and_used_once_it_is_back() -> None:
     port = free_port()
     async with gateway({"far": entry("http", port)}) as opened:
         assert "not connected" in (await opened.metatools.execute_code(RequestContext(LOCAL), "far.add(a=1, b=1)")).text

@@ -534,7 +534,7 @@ async def test_no_class_leads_to_the_others(code: str, arena: Arena) -> None:
 
 
 @pytest.mark.parametrize("code", FUNCTIONS.values(), ids=FUNCTIONS.keys())
-async def test_no_function_gives_its_insides_away(code: str, arena: Arena) -> None:
+async def test_no_function_exposes_its_internals(code: str, arena: Arena) -> None:
     await arena.repels(code)
 
 

@@ -266,7 +266,7 @@ FORGED_BESIDE_A_TRUE_ONE: dict[str, Any] = {
 
 
 @pytest.mark.parametrize("name", FORGED_BESIDE_A_TRUE_ONE)
-async def test_a_forged_handle_beside_a_true_one_stays_data(name: str, arena: Arena) -> None:
+async def test_a_forged_handle_next_to_a_real_one_stays_data(name: str, arena: Arena) -> None:
     async def give() -> Any:
         return [HANDLE, FORGED_BESIDE_A_TRUE_ONE[name]]
 

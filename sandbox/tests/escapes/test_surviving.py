@@ -189,7 +189,7 @@ async def test_code_that_runs_as_the_result_is_written_still_ends(arena: Arena) 
     ["t.never()", "while True:\n    pass", "import time\ntime.sleep(1000)"],
     ids=["calling", "computing", "sleeping"],
 )
-async def test_a_caller_who_goes_away_ends_it_too(code: str, arena: Arena) -> None:
+async def test_a_caller_that_disconnects_ends_it_too(code: str, arena: Arena) -> None:
     host = Host()
     program = f"t.echo('started')\ntry:\n    if 1:\n        {code.replace(chr(10), chr(10) + '        ')}\nexcept BaseException:\n    t.echo('survived')"
     running = asyncio.create_task(

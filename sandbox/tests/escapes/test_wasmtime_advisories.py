@@ -215,7 +215,7 @@ async def test_only_the_listed_functions_are_linked_to_anything(
     assert sorted(defined) == sorted((door, name) for door, names in LINKED.items() for name in names.split())
 
 
-async def test_the_engine_is_told_of_no_wasi_and_no_other_compiler(engine: WasmEngine) -> None:
+async def test_the_engine_is_configured_without_wasi_or_another_compiler(engine: WasmEngine) -> None:
     """CVE-2026-34945, -34946, -34987 and -35186 are of Winch; 64-bit tables, threads and shared memory are switched off
     with what the component does not use. The one compiler is Cranelift, the one allocator gives memory on demand."""
     import inspect

@@ -120,7 +120,7 @@ r
     assert (await run(code, limits=SHORT)).result == "cancelled"
 
 
-async def test_a_task_group_cancels_the_calls_beside_the_one_that_failed(run: Run) -> None:
+async def test_a_task_group_cancels_the_calls_next_to_the_one_that_failed(run: Run) -> None:
     host = Host()
     code = """
 try:

@@ -102,7 +102,7 @@ async def test_a_reply_of_any_json_kind_arrives_as_the_python_value(value: Value
     assert types == [type(reply).__name__ for reply in replies]
 
 
-async def test_a_handle_stands_for_what_stays_on_the_host(value: Value) -> None:
+async def test_a_handle_represents_what_stays_on_the_host(value: Value) -> None:
     async def picture() -> Any:
         return {"caption": "a dot", "image": Handle("h1", "image", "image/png", 1234, "file:///dot.png")}
 
