@@ -9,7 +9,7 @@ import pytest
 
 from mcpgate.config.environment import child_environment
 from mcpgate.config.files import find_config, load_config, parse_config
-from mcpgate.config.settings import Config
+from mcpgate.config.settings import Config, needs_key
 from mcpgate.config.upstreams import UpstreamConfig
 from mcpgate.errors import ConfigError
 
@@ -68,7 +68,7 @@ def test_a_section_that_is_not_supported_yet_is_rejected_not_ignored(section: st
         ),
         ("mcpServers: {a: {}}", "mcpServers.a: needs either `command`"),
         ("mcpServers: {a: {command: x, url: 'http://x'}}", "mcpServers.a: needs either `command`"),
-        ("mcpServers: {a: {url: 'ftp://x'}}", "mcpServers.a: url begins with 'ftp://'; it must begin with http://"),
+        ("mcpServers: {a: {url: 'ftp://x'}}", "mcpServers.a: url is 'ftp://x'; it must begin with http://"),
         ("mcpServers: {a: {url: 'http://x', type: stdio}}", "for a `url` it is 'http' or 'sse'"),
         ("mcpServers: {a: {command: x, type: sse}}", "for a `command` it is 'stdio'"),
         ("mcpServers: {a: {command: x, type: pigeon}}", "mcpServers.a.type: Input should be 'stdio', 'http' or 'sse'"),
@@ -245,3 +245,17 @@ def test_keys_that_only_concern_a_client_may_stay_in_a_pasted_entry() -> None:
 def test_a_disabled_server_needs_no_secrets() -> None:
     text = 'mcpServers: {x: {url: "https://x.example", disabled: true, headers: {A: "${NOT_SET}"}}}'
     assert parse_config(text, "f", {}).mcpServers["x"].disabled
+
+
+@pytest.mark.parametrize(
+    ("governance", "host", "needed"),
+    [
+        ("{}", "127.0.0.1", False),
+        ("{keys: {ci: {secret: mg-some-secret}}}", "127.0.0.1", True),
+        ("{keys: {ci: {secret: mg-some-secret}}, require_key: false}", "127.0.0.1", False),
+        ("{require_key: true}", "localhost", True),
+        ("{}", "0.0.0.0", True),
+    ],
+)
+def test_a_gateway_whose_file_declares_keys_asks_for_keys(governance: str, host: str, needed: bool) -> None:
+    assert needs_key(parse_config(f"governance: {governance}"), host) is needed

@@ -347,8 +347,8 @@ class KeyConfig(KeySpec):
 
 class GovernanceConfig(Model):
     require_key: bool | None = None
-    """Default: `false` on stdio and loopback, `true` on other addresses. Without a key, the client is the local caller
-    with all rights."""
+    """Default: over HTTP `true` if the file declares `keys` or other machines reach the address; `false` on stdio.
+    Without a key, the client is the local caller with all rights."""
     customers: dict[Id, CustomerConfig] = {}
     """Customers by id."""
     teams: dict[Id, TeamConfig] = {}

@@ -171,8 +171,10 @@ def is_loopback(host: str) -> bool:
 
 
 def needs_key(config: "Config", host: str) -> bool:
-    """Whether requests to an address must carry a key. Non-loopback addresses require one whatever an edit of the file
-    says, unless the network is trusted."""
-    if config.governance.require_key is True:
+    """Whether requests to an address must carry a key. A gateway whose file declares keys asks for them, unless
+    `require_key` is false: who could leave the key out would have more rights than with it. Addresses that other
+    machines reach ask for one whatever an edit of the running file says, unless the network is trusted."""
+    required = config.governance.require_key
+    if required or (required is None and config.governance.keys):
         return True
     return not (is_loopback(host) or config.server.trust_network)

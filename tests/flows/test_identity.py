@@ -189,7 +189,9 @@ def open_house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     }
     program = "import runpy, sys; runpy.run_path(sys.argv[1])['server'].run('stdio')"
     remote = {"command": sys.executable, "args": ["-c", program, str(RAW_SERVER.with_name("sdk_server.py"))]}
-    config = write_config(folder, {"raw": raw(expose="both"), "remote": remote}, governance={"keys": keys})
+    config = write_config(
+        folder, {"raw": raw(expose="both"), "remote": remote}, governance={"keys": keys, "require_key": False}
+    )
     with serving(folder, config) as served:
         yield served
 

@@ -1,0 +1,140 @@
+"""Bodies and answers: refused before they are read, counted while they are held."""
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from mcpgate.api.http.memory import Memory
+from mcpgate.api.http.port import PortLimits
+from tests.api.faces import faced, key
+from tests.api.http.ports import Client
+from tests.conftest import raw, until
+
+pytestmark = pytest.mark.anyio
+KEYS = {"require_key": True, "keys": {"bob": key("mg-bobsecret1"), "eve": key("mg-evesecret1")}}
+MIB = 1024 * 1024
+
+
+def head(length: int, key: str = "mg-bobsecret1", *more: str) -> bytes:
+    lines = [
+        "POST /mcp HTTP/1.1",
+        "Host: localhost",
+        f"Authorization: Bearer {key}",
+        f"Content-Length: {length}",
+        *more,
+    ]
+    return ("\r\n".join(lines) + "\r\n\r\n").encode()
+
+
+async def test_a_body_that_is_too_long_by_its_own_account_is_not_read(tmp_path: Path) -> None:
+    async with faced(tmp_path, server={"max_body_mib": 1}) as opened:
+        client = await opened.connect()
+        await client.send(head(2 * MIB, "x", "Expect: 100-continue"))
+        status, body = await client.response()
+        assert status == 401 or status == 413  # and no 100 before it
+        client = await opened.connect()
+        await client.send(
+            b"POST /mcp HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9999999\r\nExpect: 100-continue\r\n\r\n"
+        )
+        status, body = await client.response()
+        assert status == 413 and b"server.max_body_mib" in body
+
+
+async def test_a_chunked_body_without_end_is_refused_at_its_limit(tmp_path: Path) -> None:
+    async with faced(tmp_path, server={"max_body_mib": 1}) as opened:
+        client = await opened.connect()
+        await client.send(b"POST /mcp HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n")
+        answered = asyncio.create_task(client.response())
+        while not answered.done():
+            await client.send(b"1000\r\n" + b"x" * 4096 + b"\r\n")
+        assert (await answered)[0] == 413
+
+
+async def test_a_compressed_body_is_refused_with_415(tmp_path: Path) -> None:
+    async with faced(tmp_path) as opened:
+        assert (await opened.post(b"x", **{"content-encoding": "gzip"})).status_code == 415
+        assert (await opened.rpc("ping", **{"content-encoding": "identity"})).status_code == 200
+
+
+async def test_without_a_key_no_body_is_read(tmp_path: Path) -> None:
+    async with faced(tmp_path, governance=KEYS) as opened:
+        client = await opened.connect()
+        await client.send(head(10 * MIB, "mg-nobody1234", "Expect: 100-continue"))
+        assert (await client.response())[0] == 401
+
+
+async def test_bodies_that_are_being_read_are_bounded_for_each_key_and_in_all(tmp_path: Path) -> None:
+    server = {"max_body_mib": 1, "max_body_mib_in_all": 4}
+    async with faced(tmp_path, governance=KEYS, server=server) as opened:
+
+        async def begin(secret: str) -> Client:
+            client = await opened.connect()
+            await client.send(head(MIB, secret) + b" " * (MIB - 1))
+            return client
+
+        memory: Memory = opened.server._memory
+        held = await begin("mg-bobsecret1")
+        await until(lambda: memory.held("bob") == MIB - 1)
+        refused = await begin("mg-bobsecret1")
+        status, body = await refused.response()
+        assert status == 429 and b"server.max_body_mib_in_all" in body
+        other = await begin("mg-evesecret1")
+        await until(lambda: memory.held("eve") == MIB - 1)
+        for client in (held, other):
+            await client.send(b"1")
+            assert (await client.response())[0] == 400  # 1 is no message, but it has been read
+        await until(lambda: memory.in_all == 0)
+        assert (await opened.rpc("ping", key="mg-bobsecret1")).status_code == 200
+
+
+async def test_a_body_whose_sender_is_gone_is_forgotten(tmp_path: Path) -> None:
+    async with faced(tmp_path, limits=PortLimits(body_s=0.3)) as opened:
+        memory: Memory = opened.server._memory
+        gone, stopped = await opened.connect(), await opened.connect()
+        for client in (gone, stopped):
+            await client.send(
+                b"POST /mcp HTTP/1.1\r\nHost: localhost\r\nContent-Length: 900000\r\n\r\n" + b" " * 800_000
+            )
+        await until(lambda: memory.in_all == 1_600_000)
+        gone.writer.transport.abort()
+        assert (await stopped.rest()).startswith(b"HTTP/1.1 408")
+        await until(lambda: memory.in_all == 0)
+
+
+async def test_answers_that_nobody_reads_do_not_pile_up(tmp_path: Path) -> None:
+    servers = {"raw": raw(expose="direct")}
+    limits = PortLimits(write_s=0.5)
+    async with faced(tmp_path, servers, governance=KEYS, server={"max_body_mib_in_all": 16}, limits=limits) as opened:
+        memory: Memory = opened.server._memory
+        ask = b'{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"raw__big","arguments":{"mib":9}}}'
+        clients = []
+        for _ in range(4):
+            client = await opened.connect(receive_buffer=4096)
+            await client.send(head(len(ask)) + ask)
+            clients.append(client)
+        await until(lambda: memory.held("bob") > 2_000_000)
+        assert memory.held("bob") < 10_000_000  # one of the four, for one longer than a share may pass alone
+        await until(lambda: memory.in_all == 0)  # their connections have been closed
+
+
+def test_memory_lets_one_long_thing_through_where_nothing_else_is() -> None:
+    memory = Memory(100, 25)
+    assert memory.lacks("a", 60) is None
+    memory.take("a", 60)
+    assert memory.lacks("a", 1) == "each" and memory.lacks("b", 25) is None and memory.lacks("b", 50) == "total"
+    assert memory.lacks("a", 30, whole=True) is None
+    memory.give("a", 60)
+    assert memory.in_all == 0 and memory.held("a") == 0
+
+
+async def test_streams_need_http_1_1_and_requests_do_not(tmp_path: Path) -> None:
+    async with faced(tmp_path) as opened:
+        client = await opened.connect()
+        await client.send(b"GET /sse HTTP/1.0\r\nHost: localhost\r\n\r\n")
+        assert b"proxy_http_version" in await client.rest()
+        client = await opened.connect()
+        ask = b'{"jsonrpc":"2.0","id":1,"method":"ping"}'
+        fields = b"Host: localhost\r\nAccept: text/event-stream\r\nContent-Length: %d\r\n\r\n" % len(ask)
+        await client.send(b"POST /mcp HTTP/1.0\r\n" + fields + ask)
+        assert (await client.rest()).endswith(b'{"jsonrpc":"2.0","id":1,"result":{}}')
