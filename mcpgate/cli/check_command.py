@@ -1,4 +1,4 @@
-"""`mcpgate check`: finds what is wrong before an agent does. Exit code 1 if anything is."""
+"""`mcpgate check`: everything that can be wrong before an agent meets it. Exit code 1 if anything is."""
 
 import argparse
 import asyncio
@@ -13,6 +13,8 @@ from mcpgate.cli.gateway_session import add_config, add_format, run_with_gateway
 from mcpgate.gateway import Gateway
 from mcpgate.governance.callers import LOCAL
 from mcpgate.governance.context import RequestContext
+from mcpgate.telemetry.text import one_line
+from mcpgate.upstream.upstream import UpstreamView
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -21,7 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    report = run_with_gateway(arguments, _examine, with_engine=True)
+    report = run_with_gateway(arguments, _examine, with_engine=True, once=True)
     failed = any(not row["ok"] for row in (*report["servers"], *report["parts"]))
     if arguments.format == "json":
         console.show({"ok": not failed, **report})
@@ -31,31 +33,33 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 async def _examine(gateway: Gateway) -> dict[str, Any]:
-    servers = []
-    for view in gateway.pool.views():
-        fine = view.state in ("ready", "disabled")
-        faults = [f"{t['name']}: {fault}" for t in view.tools if (fault := schema_fault(t.get("inputSchema", {})))]
-        servers.append(
-            {
-                "server": view.name,
-                "ok": fine,
-                "state": view.state,
-                "protocol": view.facts.protocol if view.facts else None,
-                "tools": len(view.tools) if view.state == "ready" else 0,
-                "tokens": tokens.count(json.dumps(view.tools, separators=(",", ":"), ensure_ascii=False))
-                if fine
-                else 0,
-                "seconds": round(view.connect_s, 2) if view.connect_s is not None else None,
-                "error": view.warning if fine else view.detail or view.state,
-                "schema_faults": faults,
-            }
-        )
+    servers = [_row(view) for view in gateway.pool.views()]
     definitions = json.dumps(gateway.tool_list(LOCAL), separators=(",", ":"), ensure_ascii=False)
     return {
         "servers": servers,
+        "definition_tokens": sum(row["tokens"] for row in servers),
         "parts": [await _sandbox(gateway), await _store(gateway), await _books(gateway)],
         "meta_tool_tokens": tokens.count(definitions),
         "exact_tokens": tokens.is_exact(),
+    }
+
+
+def _row(view: UpstreamView) -> dict[str, Any]:
+    """What is known of one server, with all that it said made fit to be shown."""
+    ready = view.state == "ready"
+    tools = view.tools if ready else ()
+    faults = ((t["name"], schema_fault(t.get("inputSchema", {}))) for t in tools)
+    return {
+        "server": view.name,
+        "ok": ready or view.state == "disabled",
+        "state": view.state,
+        "protocol": one_line(view.facts.protocol) if ready and view.facts else None,
+        "tools": len(tools),
+        "tokens": tokens.count(json.dumps(tools, separators=(",", ":"), ensure_ascii=False)) if tools else 0,
+        "seconds": round(view.connect_s, 2) if ready and view.connect_s is not None else None,
+        "error": "" if ready or view.state == "disabled" else one_line(view.detail or view.reason or view.state, 500),
+        "warning": one_line(view.warning, 500) if ready else "",
+        "schema_faults": [f"{one_line(name)}: {one_line(fault)}" for name, fault in faults if fault],
     }
 
 
@@ -63,9 +67,9 @@ async def _sandbox(gateway: Gateway) -> dict[str, Any]:
     began = time.monotonic()
     try:
         answer = await gateway.metatools.execute_code(RequestContext(LOCAL), "sum(range(10))")
-        ok, error = answer.text == "45", "" if answer.text == "45" else answer.text
+        ok, error = answer.text == "45", "" if answer.text == "45" else one_line(answer.text, 500)
     except Exception as failure:
-        ok, error = False, str(failure)
+        ok, error = False, one_line(str(failure), 500)
     return {
         "part": f"sandbox ({gateway.engine.name})",
         "ok": ok,
@@ -82,7 +86,7 @@ async def _store(gateway: Gateway) -> dict[str, Any]:
 
 
 async def _books(gateway: Gateway) -> dict[str, Any]:
-    """The ledger, and the counters of budgets and rate limits, in it or apart from it."""
+    """The ledger, and the counters of budgets and rate limits in it or beside it."""
     began = time.monotonic()
     gate = gateway.gate
     error = await gate.probe()
@@ -102,23 +106,26 @@ def _print(report: dict[str, Any]) -> None:
             mark(s),
             s["server"],
             s["protocol"] or "",
-            s["tools"],
-            f"{s['tokens']:,}",
+            s["tools"] if s["state"] == "ready" else "",
+            f"{s['tokens']:,}" if s["state"] == "ready" else "",
             "" if s["seconds"] is None else s["seconds"],
-            s["error"],
+            s["error"] or s["warning"],
         ]
         for s in report["servers"]
     ]
     rows += [[mark(p), p["part"], "", "", "", p["seconds"], p["error"]] for p in report["parts"]]
     about = "tokens" if report["exact_tokens"] else "~tokens"
     print(console.table(["", "what", "protocol", "tools", about, "seconds", "error"], rows, frozenset({3, 4, 5})))
-    classic = sum(s["tokens"] for s in report["servers"])
+    served = [s for s in report["servers"] if s["state"] == "ready"]
+    tools = console.counted(sum(s["tools"] for s in served), "tool")
     print(
-        f"\nWithout mcpgate, every request of an agent carries {classic:,} tokens of definitions; "
-        f"with mcpgate, {report['meta_tool_tokens']:,}."
+        f"\n{tools} of {console.counted(len(served), 'server')}: every request of an agent would carry "
+        f"{report['definition_tokens']:,} tokens of\ndefinitions; through mcpgate {report['meta_tool_tokens']:,}."
     )
     for server in report["servers"]:
-        for fault in server["schema_faults"][:5]:
+        faults = server["schema_faults"]
+        more = [f"and {len(faults) - 5} more"] if len(faults) > 5 else []
+        for fault in (*faults[:5], *more):
             print(
                 console.styled(f"note: {server['server']}: broken schema, arguments are not checked: {fault}", "yellow")
             )

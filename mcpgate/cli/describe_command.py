@@ -18,7 +18,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     async def work(gateway: Gateway) -> int:
         if arguments.format == "text":
-            print(await gateway.metatools.describe_tools(RequestContext(LOCAL), arguments.names))
+            console.say(await gateway.metatools.describe_tools(RequestContext(LOCAL), arguments.names))
         else:
             console.show([gateway.catalog.get_tool(name).raw for name in arguments.names])
         return 0

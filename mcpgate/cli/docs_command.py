@@ -2,6 +2,7 @@
 
 import argparse
 
+from mcpgate.cli import console
 from mcpgate.cli.gateway_session import add_config, run_with_gateway
 from mcpgate.gateway import Gateway
 from mcpgate.governance.callers import LOCAL
@@ -15,7 +16,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     async def work(gateway: Gateway) -> int:
-        print(await gateway.metatools.read_docs(RequestContext(LOCAL), " ".join(arguments.topic)))
+        console.say(await gateway.metatools.read_docs(RequestContext(LOCAL), " ".join(arguments.topic)))
         return 0
 
     return run_with_gateway(arguments, work)

@@ -53,7 +53,9 @@ def run(arguments: argparse.Namespace) -> int:
                 }
             )
         else:
-            print(answer.text, file=sys.stderr if answer.is_error else sys.stdout)
+            stream = sys.stderr if answer.is_error else sys.stdout
+            # A file or a program gets what the code gave; a terminal nothing that it would obey.
+            console.say(answer.text, stream) if stream.isatty() else print(answer.text, file=stream)
             for file in files:
                 print(f"saved {file}", file=sys.stderr)
         return 1 if answer.is_error else 0

@@ -22,7 +22,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     async def work(gateway: Gateway) -> int:
         if arguments.format == "text":
-            print(
+            console.say(
                 await gateway.metatools.list_tools(
                     RequestContext(LOCAL), query or None, arguments.server, arguments.limit
                 )

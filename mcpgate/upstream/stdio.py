@@ -49,6 +49,8 @@ async def open_stdio(name: str, config: UpstreamConfig, inbox: Inbox, secrets: S
     environment = child_environment(config)
     command = shutil.which(config.command, path=environment.get("PATH"))
     if command is None:
+        if os.path.isfile(config.command):
+            raise UpstreamError(f"command {config.command!r} exists but is not executable; chmod +x makes it so")
         raise UpstreamError(f"command {config.command!r} was not found; is it installed, and on PATH?")
     cwd = os.path.expanduser(config.cwd) if config.cwd else None
     if cwd is not None and not os.path.isdir(cwd):

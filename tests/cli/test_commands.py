@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 import socket
 import subprocess
 import sys
@@ -15,6 +16,7 @@ import psutil
 import pytest
 import yaml
 
+from mcpgate.cli import console
 from tests.conftest import raw, serve_command
 
 Mcpgate = Callable[..., subprocess.CompletedProcess[str]]
@@ -51,6 +53,71 @@ def test_check_exits_1_and_says_why_when_a_server_fails(mcpgate: Mcpgate, config
     assert any("bad_type" in fault for fault in states["broken-schemas"]["schema_faults"])
 
 
+def test_check_tries_a_failing_server_once_while_it_waits_for_a_slow_one(
+    mcpgate: Mcpgate, config_file: Callable[..., Path], tmp_path: Path
+) -> None:
+    starts = tmp_path / "starts"
+    bad = {"command": "sh", "args": ["-c", f"echo started >> '{starts}'; exit 3"]}
+    servers = {"bad": bad, "slow": raw("--never-ready", connect_timeout_s=4)}
+    done = mcpgate("check", "-c", str(config_file(servers)))
+    assert done.returncode == 1 and "not ready within connect_timeout_s=4" in done.stdout
+    assert len(starts.read_text().split()) == 1
+
+
+def test_check_shows_nothing_that_a_terminal_would_obey_and_no_numbers_of_servers_that_are_off(
+    mcpgate: Mcpgate, config_file: Callable[..., Path]
+) -> None:
+    strange = json.dumps([{"name": "a\x1b[2Jb\x9b\u202e", "inputSchema": {"type": 7}}])
+    servers = {
+        "strange": raw("--also", strange),
+        "resting": raw(disabled=True),
+        "unset": raw(env={"A": "${NOT_SET_1}"}),
+    }
+    path = str(config_file(servers))
+    text = mcpgate("check", "-c", path).stdout
+    assert "NOT_SET_1 is not set" in text and r"a\x1b[2Jb" in text
+    assert not set(text) & {"\x1b", "\x9b", "\u202e"}
+    assert re.search(r"^off +resting$", text, re.MULTILINE)
+    written = mcpgate("check", "--format", "json", "-c", path).stdout
+    report = json.loads(written)
+    rows = {row["server"]: row for row in report["servers"]}
+    assert not set(written) & {"\x1b", "\x9b", "\u202e"}
+    assert (rows["resting"]["tokens"], rows["unset"]["tokens"]) == (0, 0)
+    assert report["definition_tokens"] == rows["strange"]["tokens"] > report["meta_tool_tokens"] > 0
+
+
+def test_check_says_that_a_command_is_not_executable(
+    mcpgate: Mcpgate, config_file: Callable[..., Path], tmp_path: Path
+) -> None:
+    (tmp_path / "server.py").write_text("#!/usr/bin/env python3\n")
+    done = mcpgate("check", "-c", str(config_file({"x": {"command": str(tmp_path / "server.py")}})))
+    assert done.returncode == 1 and "exists but is not executable" in done.stdout
+
+
+def test_pages_of_a_server_reach_the_terminal_without_its_escapes(
+    mcpgate: Mcpgate, config_file: Callable[..., Path]
+) -> None:
+    tool = {"name": "odd", "description": "clears\x1b[2J\x9b the screen", "inputSchema": {"type": "object"}}
+    path = str(config_file({"raw": raw("--also", json.dumps([tool]))}))
+    for arguments in (["tools", "clears"], ["describe", "raw.odd"], ["describe", "raw.odd", "--format", "json"],
+                      ["docs", "raw.odd"]):  # fmt: skip
+        shown = mcpgate(*arguments, "-c", path).stdout
+        assert "clears" in shown and not set(shown) & {"\x1b", "\x9b"}
+
+
+def test_the_moving_line_is_cut_to_the_terminal_and_tables_count_columns(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    monkeypatch.setattr("mcpgate.cli.console._columns", lambda: 20)
+    console.Status()("connecting: " + ", ".join(f"server-{i}" for i in range(9)))
+    line = capsys.readouterr().err.removeprefix("\r\x1b[K")
+    assert console.width(line) == 19 and line.endswith("…")
+    rows = [[console.styled("ok", "green"), "東京", 1], ["FAILED", "x", 1_000]]
+    widths = {console.width(row) for row in console.table(["", "name", "n"], rows, frozenset({2})).splitlines()}
+    assert len(widths) == 1
+
+
 def test_tools_describe_and_docs_show_what_a_model_would_see(mcpgate: Mcpgate, config: str) -> None:
     assert "raw.add(a: int, b: int)" in mcpgate("tools", "add", "numbers", "-c", config).stdout
     assert "21 tools" in mcpgate("tools", "-c", config).stdout
@@ -74,7 +141,7 @@ def test_run_executes_a_file_or_stdin_and_its_exit_code_says_how_it_went(
     outcome = json.loads(mcpgate("run", "-", "--format", "json", "-c", config, stdin="raw.add(a=1, b=1)").stdout)
     assert outcome["ok"] and outcome["result"] == {"sum": 2} and outcome["tool_calls"] == 1
     image = mcpgate("run", "-", "--save", str(tmp_path), "-c", config, stdin="raw.picture()")
-    assert image.returncode == 0 and (tmp_path / "mcpgate-1.png").read_bytes() == b"hello"
+    assert image.returncode == 0 and (tmp_path / "mcpgate-1.png").read_bytes().startswith(b"\x89PNG")
     assert mcpgate("run", str(tmp_path / "absent.py"), "-c", config).returncode == 2
 
 
