@@ -52,3 +52,8 @@ def _write_items(items: Any, ends: str, room: int, parts: list[str], depth: int)
             room = _write(item, room, parts, depth + 1)
     parts.append(ends[1])
     return room - 1
+
+
+def tool_count(number: int) -> str:
+    """`1 tool`, `12 tools`."""
+    return "1 tool" if number == 1 else f"{number} tools"

@@ -4,7 +4,7 @@ import platform
 from itertools import islice
 from typing import Any
 
-from mcpgate.catalog.brief import brief
+from mcpgate.catalog.brief import brief, tool_count
 from mcpgate.catalog.catalog import Catalog, Server
 from mcpgate.catalog.stubs import stub
 from mcpgate.catalog.tools import Tool
@@ -33,7 +33,7 @@ def server_page(
     if instructions:
         lines += ["", visible(instructions[:_MAX_INSTRUCTIONS].strip(), lines=True)]
     if server.tools:
-        lines += ["", f"## {len(server.tools)} tools", _names(server)]
+        lines += ["", f"## {tool_count(len(server.tools))}", _names(server)]
     if resources or templates:
         lines += ["", '## Resources (read one with read_docs("SERVER URI"))'.replace("SERVER", server.ident)]
         lines += [
@@ -66,7 +66,7 @@ def index_page(catalog: Catalog) -> str:
     """The list of topics."""
     lines = ["Topics: sandbox (what code can use), a server, or server.tool.", ""]
     for server in catalog.servers:
-        lines.append(f"{server.ident} ({len(server.tools)} tools){': ' + server.about if server.about else ''}")
+        lines.append(f"{server.ident} ({tool_count(len(server.tools))}){': ' + server.about if server.about else ''}")
     return "\n".join(lines)
 
 

@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
+from mcpgate.catalog.brief import tool_count
 from mcpgate.catalog.catalog import Catalog, Server
 from mcpgate.catalog.shapes import Shape
 from mcpgate.catalog.stubs import call_shape, summary
@@ -253,7 +254,7 @@ def _name_repeated(lines: Sequence[str]) -> list[str]:
 
 def _server_line(server: Server, about_room: int) -> str:
     about = _trouble(server, about_room) if server.trouble else _cut(server.about, about_room)
-    return f"{server.ident} ({len(server.tools)} tools)" + (f": {about}" if about else "")
+    return f"{server.ident} ({tool_count(len(server.tools))})" + (f": {about}" if about else "")
 
 
 def _trouble(server: Server, room: int) -> str:
