@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Mapping, MutableMapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import tomlkit
 
@@ -30,6 +30,9 @@ class Client:
     entry: Callable[[dict[str, Any]], dict[str, Any]] = lambda entry: entry
     """Our stdio entry in this client's form."""
     reload_hint: str = "restart it to take effect"
+    passes_on: Literal["all", "named", "some"] = "all"
+    """Which variables of its own environment a server gets: all, those that its entry names under `env_vars`, or a
+    choice of the client's own."""
 
     @property
     def own_file(self) -> Path:
@@ -58,7 +61,13 @@ def clients(environ: Mapping[str, str] = os.environ) -> dict[str, Client]:
 
     known = (
         Client("claude-code", "Claude Code", (home / ".claude.json", here / ".mcp.json"), "mcpServers", typed),
-        Client("claude-desktop", "Claude Desktop", (config / "Claude" / "claude_desktop_config.json",), "mcpServers"),
+        Client(
+            "claude-desktop",
+            "Claude Desktop",
+            (config / "Claude" / "claude_desktop_config.json",),
+            "mcpServers",
+            passes_on="some",
+        ),
         Client("cursor", "Cursor", (home / ".cursor" / "mcp.json", here / ".cursor" / "mcp.json"), "mcpServers"),
         Client(
             "vscode",
@@ -67,12 +76,19 @@ def clients(environ: Mapping[str, str] = os.environ) -> dict[str, Client]:
             "servers",
             typed,
         ),
-        Client("codex", "Codex", (codex / "config.toml", here / ".codex" / "config.toml"), "mcp_servers"),
+        Client(
+            "codex",
+            "Codex",
+            (codex / "config.toml", here / ".codex" / "config.toml"),
+            "mcp_servers",
+            passes_on="named",
+        ),
         Client(
             "gemini",
             "Gemini CLI",
             (home / ".gemini" / "settings.json", here / ".gemini" / "settings.json"),
             "mcpServers",
+            passes_on="some",
         ),
     )
     return {client.name: client for client in known}

@@ -2,11 +2,14 @@
 
 import argparse
 import json
+from pathlib import Path
+from typing import Any
 
 from mcpgate.cli import clients, console
 from mcpgate.cli.gateway_session import add_config
-from mcpgate.config.files import find_config, load_config
+from mcpgate.config.files import find_config, load_config, needed_variables
 from mcpgate.errors import ConfigError
+from mcpgate.telemetry.text import one_line
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -20,11 +23,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     client = clients.clients()[arguments.client]
     config = find_config(arguments.config)
-    load_config(config, tolerant=True)  # otherwise the agent would only report that the server did not start
+    servers = load_config(config, tolerant=True).mcpServers  # an agent would only say that the server did not start
+    variables = needed_variables(config)
     if arguments.project and len(client.files) < 2:
         raise ConfigError(f"{client.title} has no per-project configuration")
     path = client.files[1 if arguments.project else 0]
     entry = clients.our_entry(config)
+    if variables and client.passes_on == "named":
+        entry["env_vars"] = variables
+    for name, server in servers.items():
+        if server.unusable:
+            console.note(f"{name} is not usable now ({one_line(server.unusable)}); the other servers are not affected")
     if arguments.only_print:
         if path.suffix == ".toml":
             print(
@@ -33,16 +42,36 @@ def run(arguments: argparse.Namespace) -> int:
         else:
             print(f"// {path}\n{json.dumps({client.key: {arguments.name: client.entry(entry)}}, indent=2)}")
         return 0
+    kept = _environment_of(path, arguments.name)
+    if kept:
+        entry["env"] = kept
     backup = clients.write_with_backup(path, clients.with_entry(client, path, arguments.name, entry))
     print(
-        f"{client.title}: added {arguments.name} to {path}; {client.reload_hint}."
-        + (f"\nBackup of the previous file: {backup}" if backup else "")
+        f"{client.title}: {arguments.name} is in {path}; {client.reload_hint}."
+        + (f"\nThe file as it was: {backup}" if backup else "")
     )
+    if unknown := [name for name in variables if name not in kept]:
+        print(_what_to_set(client, arguments.name, unknown))
     others = [name for name in clients.read_servers(path) if name != arguments.name]
     if others:
         rest = console.styled(", ".join(others), "bold")
         print(
             f"It still has servers of its own, which cost tokens on every turn: {rest}. "
-            "Remove them there once mcpgate serves them."
+            "Once mcpgate serves them, remove them there."
         )
     return 0
+
+
+def _environment_of(path: Path, name: str) -> dict[str, Any]:
+    """The variables that somebody wrote into our entry, which stay when it is written anew."""
+    old = clients.read_servers(path).get(name, {}) if path.exists() else {}
+    kept = old.get("env")
+    return kept if isinstance(kept, dict) and clients.is_mcpgate(old) else {}
+
+
+def _what_to_set(client: clients.Client, entry: str, variables: list[str]) -> str:
+    names = ", ".join(variables)
+    if client.passes_on == "some":
+        return f"{client.title} does not pass all variables on to servers. Set these under `env` of {entry}: {names}"
+    listed = "; it passes them on, since they are listed under `env_vars`" if client.passes_on == "named" else ""
+    return f"Set these in the environment that {client.title} is started in: {names}{listed}"

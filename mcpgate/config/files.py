@@ -67,6 +67,24 @@ def load_config(path: Path, environ: Mapping[str, str] = os.environ, tolerant: b
     return parse_config(text, str(path), environ, tolerant)
 
 
+def needed_variables(path: Path) -> list[str]:
+    """The variables without a default that a file names, whether they are set or not; those of servers that are
+    switched off are not needed. Raises ConfigError."""
+    try:
+        data = _sections(path.read_text(encoding="utf-8"), str(path))
+        servers = data.get("mcpServers")
+        if isinstance(servers, dict):
+            on = [
+                entry for entry in servers.values() if not (isinstance(entry, dict) and entry.get("disabled") is True)
+            ]
+            data["mcpServers"] = on
+        return missing_variables(data, {})
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: cannot be read: {error}") from error
+    except RecursionError:
+        raise ConfigError(f"{path}: an alias stands inside what it names") from None
+
+
 def parse_config(
     text: str, source: str = "config", environ: Mapping[str, str] = os.environ, tolerant: bool = False
 ) -> Config:

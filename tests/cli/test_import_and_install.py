@@ -579,6 +579,47 @@ def test_a_configuration_that_would_not_start_is_not_registered(machine: Machine
     assert not machine.file("cursor").exists()
 
 
+_WITH_VARIABLES = """
+mcpServers:
+  a: {url: "https://a.test/mcp", headers: {Authorization: "Bearer ${A_TOKEN}", X: "${A_TOKEN}"}}
+  b: {command: npx, env: {B_KEY: "${env:B_KEY}", LEVEL: "${LEVEL:-info}"}}
+  resting: {command: npx, disabled: true, env: {C: "${C_KEY}"}}
+  typo: {comand: npx}
+"""
+
+
+def test_codex_is_told_to_pass_on_the_variables_that_the_configuration_needs(
+    machine: Machine, configured: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    configured.write_text(_WITH_VARIABLES)
+    monkeypatch.setenv("B_KEY", "is-set")
+    code, out, err = run("install", "codex")
+    assert code == 0 and "Set these in the environment that Codex is started in: A_TOKEN, B_KEY" in out
+    assert entry_in(machine.file("codex"), "codex")["env_vars"] == ["A_TOKEN", "B_KEY"]
+    assert "a is not usable now (A_TOKEN is not set)" in err and "typo is not usable now" in err
+    assert 'env_vars = ["A_TOKEN", "B_KEY"]' in run("install", "codex", "--print")[1]
+    configured.write_text("mcpServers: {files: {command: npx}}\n")
+    _, out, _ = run("install", "codex")
+    assert "env_vars" not in entry_in(machine.file("codex"), "codex") and "Set these" not in out
+
+
+@pytest.mark.parametrize(("client", "said"), [
+    ("claude-desktop", "does not pass all variables on to servers. Set these under `env` of mcpgate: A_TOKEN, B_KEY"),
+    ("claude-code", "Set these in the environment that Claude Code is started in: A_TOKEN, B_KEY\n"),
+])  # fmt: skip
+def test_the_variables_to_set_are_said_and_those_written_into_the_entry_stay(
+    client: str, said: str, machine: Machine, configured: Path, run: Run
+) -> None:
+    configured.write_text(_WITH_VARIABLES)
+    assert said in run("install", client)[1]
+    path = machine.file(client)
+    document = json.loads(path.read_text())
+    document["mcpServers"]["mcpgate"]["env"] = {"A_TOKEN": "x", "B_KEY": "y"}
+    path.write_text(json.dumps(document))
+    _, out, _ = run("install", client)
+    assert "Set these" not in out and entry_in(path, client)["env"] == {"A_TOKEN": "x", "B_KEY": "y"}
+
+
 def test_an_unknown_agent_exits_2_and_names_those_it_knows(machine: Machine, configured: Path, run: Run) -> None:
     code, _, err = run("install", "emacs")
     assert code == 2 and "claude-code" in err and "gemini" in err
