@@ -21,6 +21,7 @@ from mcpgate import tokens
 from mcpgate.cli import console
 from mcpgate.config.files import load_config
 from mcpgate.errors import ConfigError, McpgateError
+from mcpgate.proxy.views import STARTING
 
 SERVERS = ("mcp-server-time", "mcp-server-motherduck", "mcp-alchemy")
 TASK = (
@@ -161,6 +162,8 @@ async def _through_gateway(config: Path, status: console.Status) -> Conversation
                 _definitions([tool.model_dump(by_alias=True, exclude_none=True) for tool in listed.tools])
             )
             conversation.turns.append(("user", TASK))
+            status("waiting for the three servers (the first time, they read their packages from disk)")
+            await until_started(client, list(load_config(config).mcpServers))
             status("asking the gateway for tools, then running the code")
             for name, arguments in (("list_tools", {"query": QUERY}), ("execute_code", {"code": CODE})):
                 conversation.turns.append(("model", _call(name, arguments)))
@@ -174,6 +177,17 @@ async def _through_gateway(config: Path, status: console.Status) -> Conversation
         raise McpgateError(failure)
     conversation.turns.append(("model", "(answers)"))
     return conversation
+
+
+async def until_started(client: Any, servers: list[str], timeout_s: float = 120) -> None:
+    """Wait until none of these servers is still starting; what has failed by then says so when it is called."""
+    deadline = time.monotonic() + timeout_s
+    for server in servers:
+        while time.monotonic() < deadline:
+            page = await client.call_tool("read_docs", {"topic": server})
+            if not any(STARTING in getattr(block, "text", "") for block in page.content):
+                break
+            await asyncio.sleep(0.2)
 
 
 async def _classic(config: Path) -> Conversation:
