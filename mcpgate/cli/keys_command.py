@@ -3,17 +3,20 @@
 import argparse
 import asyncio
 import datetime
+import textwrap
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
 from mcpgate.app import open_stores
-from mcpgate.cli import console
+from mcpgate.cli import console, words
 from mcpgate.cli.gateway_session import add_config, config_or_default
 from mcpgate.config.governance import KeySpec
 from mcpgate.config.periods import Period
-from mcpgate.errors import InvalidRequest
+from mcpgate.errors import Conflict, InvalidRequest
 from mcpgate.governance.admin import Admin, parse, shown_key
+from mcpgate.governance.callers import VirtualKey
 from mcpgate.governance.policy import Policy
+from mcpgate.telemetry.text import visible
 
 T = TypeVar("T")
 _ACTOR = "command line"
@@ -70,6 +73,7 @@ def run(arguments: argparse.Namespace) -> int:
         match arguments.action:
             case "create":
                 spec = _spec(arguments)
+                await _refuse_duplicate(admin, spec.name)
                 key, secret = await admin.create_key(spec, _ACTOR)
                 _show_secret(arguments, key.id, secret)
                 if spec.grants == KeySpec().grants:
@@ -101,31 +105,76 @@ def _with_admin(config_path: str | None, work: Callable[[Admin], Awaitable[T]]) 
     return asyncio.run(main())
 
 
-async def _list(admin: Admin, form: str) -> None:
+async def all_keys(admin: Admin) -> list[VirtualKey]:
+    """Every key there is, of the configuration file and of the store."""
     keys = page = await admin.list_keys()
     while page and not page[-1].declared:
         page = await admin.list_keys(page[-1].id)
         keys += page
-    shown = [shown_key(key) for key in keys]
+    return keys
+
+
+async def _refuse_duplicate(admin: Admin, name: str) -> None:
+    """Raises Conflict if a key that is not revoked goes by this name: a name must be enough to rotate or revoke it."""
+    for key in await all_keys(admin) if name else ():
+        if name in (key.name, key.id) and key.revoked_at is None:
+            raise Conflict(
+                f"there is already a key {name!r}: {key.id}. Choose another name, or revoke that key first; "
+                f"`mcpgate keys rotate {key.id}` makes a new secret for it"
+            )
+
+
+async def _list(admin: Admin, form: str) -> None:
+    shown = []
+    for key in await all_keys(admin):
+        limits = await admin.standings("key", key.id) if key.revoked_at is None else []
+        shown.append({**shown_key(key), "limits": limits})
     if form == "json":
         console.show(shown)
-        return
-    headers = ("id", "name", "secret", "state", "customer", "team", "user", "tools", "expires")
-    rows = [
-        (
-            key["id"],
-            key["name"],
-            f"…{key['secret_ends_with']}" if key["secret_ends_with"] else "",
-            key["state"] + (" (file)" if key["declared"] else ""),
-            *(key[scope] or "" for scope in ("customer", "team", "user")),
-            " ".join(key["grants"]["tools"]) + (" +admin" if key["grants"]["admin"] else ""),
-            key["expires_at"] or "",
-        )
-        for key in shown
+    elif not shown:
+        print("there are no keys; `mcpgate keys create NAME --tools '*'` makes one")
+    else:
+        print("\n".join(line for key in shown for line in _lines(key)))
+
+
+def _lines(key: dict[str, Any]) -> list[str]:
+    """A key in a few lines: what it is called, whose it is and what it may do, what is left of its limits."""
+    secret = f"  …{key['secret_ends_with']}" if key["secret_ends_with"] else ""
+    title = f"{key['name'] or '(no name)'}  {key['id']}" if key["name"] != key["id"] else key["id"]
+    where = " (file)" if key["declared"] else ""
+    expires = f"  until {key['expires_at'][:10]}" if key["expires_at"] else ""
+    grants = key["grants"]
+    facts = [f"{scope} {key[scope]}" for scope in ("user", "team", "customer") if key[scope]]
+    facts += [f"{what} {' '.join(grants[what])}" for what in ("tools", "servers", "models") if grants[what]]
+    facts += ["admin"] if grants["admin"] else []
+    parts = [facts or ["no grants"], [_left(limit) for limit in key["limits"]]]
+    return [
+        f"{console.styled(visible(title), 'bold')}  {key['state']}{where}{secret}{expires}",
+        *(line for part in parts for line in _wrapped(part)),
     ]
-    print(
-        console.table(headers, rows) if rows else "there are no keys; `mcpgate keys create NAME --tools '*'` makes one"
-    )
+
+
+def _wrapped(parts: list[str]) -> list[str]:
+    """Parts in lines of 80 columns, broken between parts where that is possible."""
+    lines: list[str] = []
+    for part in map(visible, parts):
+        if lines and len(lines[-1]) + 3 + len(part) <= 80:
+            lines[-1] += f" · {part}"
+        else:
+            lines += textwrap.wrap(part, 80, initial_indent="    ", subsequent_indent="      ")
+    return lines
+
+
+def _left(limit: dict[str, Any]) -> str:
+    """`$10.00 a day, $7.50 left`."""
+    if limit["measure"] == "cost":
+        total, left = words.dollars(limit["limit"]), words.dollars(limit["left"])
+    elif limit["measure"] == "concurrency":
+        return f"{words.number(limit['limit'])} requests at once, {words.number(limit['left'])} free"
+    else:
+        total = f"{words.number(limit['limit'])} {limit['measure'].replace('_', ' ')}"
+        left = words.number(limit["left"])
+    return f"{total}{words.per(limit['window'])}, {left} left"
 
 
 def _show_secret(arguments: argparse.Namespace, id: str, secret: str) -> None:

@@ -15,13 +15,14 @@ from typing import Any
 import pytest
 
 from mcpgate.app import open_stores
+from mcpgate.cli import words
 from mcpgate.cli.main import main
 from mcpgate.config.files import load_config
-from mcpgate.config.governance import KeySpec
+from mcpgate.config.governance import GovernanceConfig, KeySpec
 from mcpgate.config.settings import Config
 from mcpgate.governance.admin import Admin
 from mcpgate.governance.policy import Policy
-from mcpgate.governance.records import Entry, Usage
+from mcpgate.governance.records import Entry, Saved, Usage
 from mcpgate.governance.store import Settlement
 from tests.flows.governed import environment, mcpgate, write_config
 
@@ -81,8 +82,15 @@ def test_a_key_is_created_listed_rotated_and_revoked(processes: Run) -> None:
     id, secret = re.fullmatch(r"id {6}(vk_\w+)\nsecret {2}(mg-[\w-]{43})\n", made.stdout).groups()  # type: ignore[union-attr]
     assert "shown this once" in made.stderr and "--tools" not in made.stderr
     listed = run("keys", "list")
-    line = next(line for line in listed.stdout.splitlines() if id in line)
-    assert all(part in line for part in ("laptop", f"…{secret[-4:]}", "active", "search", "ada", "files.* docs.search"))
+    lines = listed.stdout.splitlines()
+    at = next(i for i, line in enumerate(lines) if id in line)
+    assert all(part in lines[at] for part in ("laptop", f"…{secret[-4:]}", "active", "until 2"))
+    assert lines[at + 1 : at + 4] == [
+        "    user ada · team search · tools files.* docs.search",
+        "    $10.00 a day, $10.00 left · $100.00 a month, $100.00 left",
+        "    100 requests a minute, 100 left · 4 requests at once, 4 free",
+    ]
+    assert max(map(len, lines)) <= 80
     assert secret not in listed.stdout and "(file)" in next(x for x in listed.stdout.splitlines() if "in-file" in x)
     rotated = as_json(run("keys", "rotate", "laptop", "--overlap", "2h", "--format", "json"))
     assert rotated["id"] == id and rotated["secret"] != secret
@@ -162,8 +170,18 @@ def test_rotating_with_an_invalid_overlap_is_refused_and_the_secret_stays_valid(
     assert key["secrets"] == 1
 
 
-def test_a_name_that_several_keys_have_is_not_enough(run: Run) -> None:
-    ids = [as_json(run("keys", "create", "twin", "--format", "json"))["id"] for _ in range(2)]
+def test_a_name_that_several_keys_have_is_not_enough(run: Run, config: Path) -> None:
+    ids = ["vk_1", "vk_2"]  # the command would not make them, but the admin API may
+
+    async def make() -> None:
+        stores = await open_stores(load_config(config))
+        for id in ids:
+            await Admin(stores.store, stores.counters, lambda: Policy(GovernanceConfig())).create_key(
+                KeySpec(name="twin"), "test", id
+            )
+        await stores.close()
+
+    asyncio.run(make())
     done = run("keys", "revoke", "twin")
     assert done.returncode == 1 and "2 keys have this name, give the id" in done.stderr
     assert run("keys", "revoke", ids[0]).returncode == 0
@@ -232,7 +250,43 @@ def test_usage_is_grouped_filtered_and_limited_in_time(run: Run, config: Path) -
     }
     table = run("usage", "--by", "user").stdout.splitlines()
     assert table[0].split()[:2] == ["user", "requests"] and table[1].split()[0] == "ada"
-    assert "nothing was used" in run("usage", "--by", "key", "--where", "user=eve").stdout
+    assert run("usage", "--where", "user=eve").stdout == "nothing was used in the last 30 days\n"
+    assert "in the last day until" in run("usage", "--by", "key", "--where", "user=eve", "--since", "1d",
+                                          "--until", "2099-01-01").stdout  # fmt: skip
+
+
+def test_a_second_key_of_one_name_is_refused_with_the_first_ones_id(run: Run) -> None:
+    first = as_json(run("keys", "create", "ci", "--format", "json"))["id"]
+    done = run("keys", "create", "ci")
+    assert done.returncode == 1 and f"there is already a key 'ci': {first}" in done.stderr and done.stdout == ""
+    assert run("keys", "create", "in-file").returncode == 1  # the id of a key of the file
+    assert len(as_json(run("keys", "list", "--format", "json"))) == 2
+
+
+def test_reports_take_and_show_the_names_of_keys(run: Run, config: Path) -> None:
+    id = as_json(run("keys", "create", "ci", "--format", "json"))["id"]
+    now = datetime.datetime.now(datetime.UTC)
+    saved = Saved(definition_tokens=2_000_000, result_tokens=345_678)
+    entries = [entry(1, now, key=id, saved=saved), entry(2, now, key="gone", user=None), entry(3, now, key="in-file")]
+    asyncio.run(fill(load_config(config), entries=entries))
+    (row,) = as_json(run("usage", "--by", "key,day", "--where", "key=ci", "--format", "json"))
+    assert (row["key"], row["key_name"], row["tool_calls"]) == (id, "ci", 1)
+    (row,) = csv.DictReader(io.StringIO(run("usage", "--by", "key", "--where", f"key={id}", "--format", "csv").stdout))
+    assert (row["key"], row["key_name"]) == (id, "ci")
+    table = run("usage", "--by", "key,user,day,metadata.env").stdout.splitlines()
+    assert any(line.startswith(f"ci ({id})") for line in table) and any(line.startswith("gone ") for line in table)
+    assert max(map(len, table)) <= 80
+    assert "files.read " in run("usage", "--by", "tool").stdout
+    total = run("usage").stdout
+    assert total.startswith("In the last 30 days:\n") and max(map(len, total.splitlines())) <= 80
+    assert re.search(r"tool calls +3\n", total) and re.search(r"cost +\$0.03\n", total)
+    assert re.search(r"tokens saved +2.3 million   2.0 million of definitions, 345,678 of results\n", total)
+    assert "nothing was used" in run("usage", "--where", "key=nobody").stdout
+
+
+@pytest.mark.parametrize(("usd", "shown"), [("0", "$0.00"), ("0.000123", "$0.00012"), ("1234.5", "$1,234.50")])
+def test_small_sums_of_money_stay_visible(usd: str, shown: str) -> None:
+    assert words.dollars(usd) == shown
 
 
 def test_a_file_of_an_earlier_version_is_migrated_with_its_counts(run: Run, tmp_path: Path) -> None:
