@@ -6,7 +6,7 @@ import re
 import shutil
 import sys
 import time
-from collections.abc import Callable, Mapping, MutableMapping
+from collections.abc import Callable, Iterable, Mapping, MutableMapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -14,6 +14,7 @@ from typing import Any, Literal
 import tomlkit
 
 from mcpgate.config import jsonc
+from mcpgate.config.environment import missing_variables
 from mcpgate.errors import ConfigError
 
 
@@ -42,7 +43,8 @@ class Client:
     @property
     def project_files(self) -> tuple[Path, ...]:
         """Of the current folder. Whoever made the folder wrote them, which may be somebody else."""
-        return tuple(path for path in self.files[1:] if path != self.own_file)
+        # In the home folder they are the user's own; its path may be written in two ways.
+        return tuple(path for path in self.files[1:] if path.resolve() != self.own_file.resolve())
 
 
 def clients(environ: Mapping[str, str] = os.environ) -> dict[str, Client]:
@@ -107,7 +109,37 @@ def read_servers(path: Path) -> dict[str, dict[str, Any]]:
     project = projects.get(str(Path.cwd())) if isinstance(projects, dict) else None
     if isinstance(project, dict) and isinstance(project.get("mcpServers"), dict):
         found.update(project["mcpServers"])  # Claude Code keeps per-project servers in the user's file
-    return {str(name): dict(entry) for name, entry in found.items() if isinstance(entry, dict)}
+    off = _switched_off(path, data, found)
+    servers = {str(name): dict(entry) for name, entry in found.items() if isinstance(entry, dict)}
+    return {name: {**entry, "disabled": True} if name in off else entry for name, entry in servers.items()}
+
+
+def _switched_off(path: Path, data: Mapping[str, Any], names: Iterable[str]) -> set[str]:
+    """The servers that other settings of the client than their own entries switch off."""
+    off: set[str] = set()
+    gemini = data.get("mcp")
+    if isinstance(gemini, dict):
+        off.update(_names(gemini, "excluded"))
+        if allowed := _names(gemini, "allowed"):
+            off.update(name for name in names if name not in allowed)
+    if path.name == ".mcp.json":  # Claude Code keeps the answer to "use this folder's servers?" elsewhere
+        folder, own = path.absolute().parent, clients()["claude-code"].own_file
+        for file in (own, own.parent / ".claude" / "settings.json", folder / ".claude" / "settings.json",
+                     folder / ".claude" / "settings.local.json"):  # fmt: skip
+            try:
+                settings = read_file(file) if file.is_file() else {}
+            except ConfigError:
+                continue
+            projects = settings.get("projects")
+            project = projects.get(str(folder)) if isinstance(projects, dict) else None
+            for part in (settings, project):
+                off.update(_names(part, "disabledMcpjsonServers"))
+    return off
+
+
+def _names(settings: Any, key: str) -> list[str]:
+    found = settings.get(key) if isinstance(settings, dict) else None
+    return [str(name) for name in found] if isinstance(found, list) else []
 
 
 def read_file(path: Path) -> dict[str, Any]:
@@ -132,6 +164,9 @@ _TRANSLATED = frozenset(
     {
         "enabled",
         "tool_timeout_sec",
+        "startup_timeout_sec",
+        "startup_timeout_ms",
+        "env_http_headers",
         "bearer_token_env_var",
         "includeTools",
         "enabled_tools",
@@ -141,10 +176,10 @@ _TRANSLATED = frozenset(
 )
 
 
-def to_ours(entry: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+def to_ours(entry: Mapping[str, Any], of_gemini: bool = False) -> tuple[dict[str, Any], list[str]]:
     """A client's entry as one of ours, and what could not be taken over."""
     ours: dict[str, Any] = {}
-    lost = sorted(entry.keys() - _TAKEN.keys() - _TRANSLATED)
+    lost = sorted(entry.keys() - _TAKEN.keys() - _TRANSLATED - ({"timeout"} if of_gemini else set()))
     notes = [f"without {', '.join(lost)}"] if lost else []
     for theirs, key in _TAKEN.items():
         value = entry.get(theirs)
@@ -161,10 +196,18 @@ def to_ours(entry: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
         del ours["type"]
     if entry.get("enabled") is False:
         ours["disabled"] = True
-    if isinstance(seconds := entry.get("tool_timeout_sec"), (int, float)):
-        ours["timeout_s"] = seconds
+    for theirs, key, per_second in (
+        ("tool_timeout_sec", "timeout_s", 1),
+        ("startup_timeout_sec", "connect_timeout_s", 1),
+        ("startup_timeout_ms", "connect_timeout_s", 1000),
+        ("timeout" if of_gemini else "", "timeout_s", 1000),
+    ):
+        if isinstance(span := entry.get(theirs), (int, float)):
+            ours[key] = int(span / per_second) if span % per_second == 0 else span / per_second
+    if isinstance(named := entry.get("env_http_headers"), dict):
+        ours["headers"] = {**ours.get("headers", {}), **{header: f"${{{name}}}" for header, name in named.items()}}
     if isinstance(variable := entry.get("bearer_token_env_var"), str):
-        ours.setdefault("headers", {})["Authorization"] = f"Bearer ${{{variable}}}"
+        ours["headers"] = {**ours.get("headers", {}), "Authorization": f"Bearer ${{{variable}}}"}
     allowed = entry.get("includeTools") or entry.get("enabled_tools")
     denied = entry.get("excludeTools") or entry.get("disabled_tools")
     tools = {k: list(v) for k, v in (("allow", allowed), ("deny", denied)) if isinstance(v, list)}
@@ -176,6 +219,8 @@ def to_ours(entry: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
             for name in re.findall(r"\$\{input:([^}]+)\}", value):
                 notes.append(f"the prompted input {name!r} became the environment variable {_variable(name)}")
             value = re.sub(r"\$\{input:([^}]+)\}", lambda m: f"${{{_variable(m.group(1))}}}", value)
+            if of_gemini:
+                value = re.sub(r"\$([A-Za-z_]\w*)", r"${\1}", value)
             value = re.sub(r"\$\{(?:workspaceFolder|workspaceRoot)\}", str(Path.cwd()), value)
             return re.sub(r"\$\{userHome\}", "${HOME}", value)
         if isinstance(value, dict):
@@ -187,6 +232,24 @@ def to_ours(entry: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
 
 def _variable(name: str) -> str:
     return re.sub(r"\W", "_", name).upper()
+
+
+def unset_variables(servers: Mapping[str, Any], environ: Mapping[str, str] = os.environ) -> list[str]:
+    """The variables that servers which are not switched off need, and that are not set here."""
+    on = {name: e for name, e in servers.items() if not (isinstance(e, dict) and e.get("disabled") is True)}
+    return missing_variables(on, environ)
+
+
+def other_projects(path: Path) -> list[str]:
+    """The other folders that Claude Code's file of the user has servers for."""
+    try:
+        projects = read_file(path).get("projects")
+    except ConfigError:
+        return []
+    found = projects.items() if isinstance(projects, dict) else ()
+    return [
+        str(f) for f, value in found if isinstance(value, dict) and value.get("mcpServers") and f != str(Path.cwd())
+    ]
 
 
 def is_mcpgate(entry: Mapping[str, Any]) -> bool:

@@ -50,16 +50,23 @@ def run(arguments: argparse.Namespace) -> int:
             report.append({**row, "server": "", "starts": "", "what": error.message})
             continue
         for name, entry in found.items():
-            what = _take(name, entry, merged)
+            what = _take(name, entry, merged, of_gemini=label == "gemini" or path.absolute().parent.name == ".gemini")
             report.append({**row, "server": name, "starts": _starts(entry), "what": what})
     document = {**existing, "mcpServers": merged}
     if output.suffix == ".json":
         text = json.dumps(document, indent=2, ensure_ascii=False) + "\n"
     else:
         text = yaml.safe_dump(document, sort_keys=False, allow_unicode=True, width=110)
+    unset = clients.unset_variables(merged)
     if left:
         console.note(_how_to_take(left))
+    for folders in filter(None, (clients.other_projects(path) for label, path in files if label == "claude-code")):
+        console.note(f"not taken over: servers that Claude Code has for {', '.join(folders)}; import them from there")
     if arguments.only_print:
+        for row in report:
+            console.note(f"{row['from']}: {row['server']}: {row['what']}" if row["server"] else row["what"])
+        if unset:
+            console.note(_to_set(unset))
         print(text, end="")
         return 0
     # A file that would say the same is left as it is, with its comments.
@@ -68,6 +75,7 @@ def run(arguments: argparse.Namespace) -> int:
         console.show(
             {
                 **{"written": str(output), "backup": str(backup) if backup else None, "servers": report},
+                "unset_variables": unset,
                 "not_taken": [str(path) for path in left],
             }
         )
@@ -77,9 +85,17 @@ def run(arguments: argparse.Namespace) -> int:
         for row in report:
             if row["file"] in of_project and row["server"]:
                 print(f"{_plain(row['server'])} is of {row['file']} and starts: {row['starts']}")
-        print(f"\n{len(merged)} servers in {output}" + (f" (before: {backup})" if backup else ""))
-        print("Next: mcpgate check, then mcpgate install CLIENT")
+        servers = console.counted(len(merged), "server")
+        print(f"\n{servers} in {output}" + (f" (before: {backup})" if backup else ""))
+        option = f" -c {shlex.quote(str(output))}" if arguments.output else ""
+        print(f"Next: mcpgate check{option}, then mcpgate install CLIENT{option}")
+        if unset:
+            print(_to_set(unset))
     return 0
+
+
+def _to_set(variables: list[str]) -> str:
+    return f"The servers need variables that are not set here. Set these: {', '.join(variables)}"
 
 
 def _of_project(sources: list[str]) -> list[Path]:
@@ -130,7 +146,7 @@ def _files(sources: list[str], with_project: bool) -> list[tuple[str, Path]]:
             chosen.append((source, Path(source).expanduser()))
         else:
             raise ConfigError(f"{source!r} is neither a file nor one of {', '.join(known)}")
-    return chosen
+    return list({path.resolve(): (label, path) for label, path in reversed(chosen)}.values())[::-1]
 
 
 def _existing(output: Path) -> dict[str, Any]:
@@ -147,11 +163,11 @@ def _existing(output: Path) -> dict[str, Any]:
     return data
 
 
-def _take(name: str, entry: dict[str, Any], merged: dict[str, Any]) -> str:
+def _take(name: str, entry: dict[str, Any], merged: dict[str, Any], of_gemini: bool) -> str:
     """Take one entry over; says what became of it."""
     if clients.is_mcpgate(entry):
         return "left out: it is mcpgate itself"
-    ours, notes = clients.to_ours(entry)
+    ours, notes = clients.to_ours(entry, of_gemini)
     try:
         Config.model_validate({"mcpServers": {name: ours}})
     except ValidationError as error:
@@ -159,6 +175,7 @@ def _take(name: str, entry: dict[str, Any], merged: dict[str, Any]) -> str:
         where = ".".join(str(part) for part in first["loc"][2:])
         reason = first["msg"].removeprefix("Value error, ")
         return f"left out: {where}: {reason}" if where else f"left out: {reason}"
+    taken = "taken over, disabled" if ours.get("disabled") else "taken over"
     if name in merged:
         if merged[name] == ours:
             return "already there"
@@ -168,6 +185,6 @@ def _take(name: str, entry: dict[str, Any], merged: dict[str, Any]) -> str:
                 return "already there"
             number += 1
         merged[f"{name}-{number}"] = ours
-        return "; ".join([f"taken over as {name}-{number}: another {name} is there already", *notes])
+        return "; ".join([f"{taken} as {name}-{number}: another {name} is there already", *notes])
     merged[name] = ours
-    return "; ".join(["taken over", *notes])
+    return "; ".join([taken, *notes])

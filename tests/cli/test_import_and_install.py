@@ -1,6 +1,7 @@
 """`mcpgate import` and `mcpgate install` on the real files of each agent, in the test's own home folder."""
 
 import json
+import re
 import stat
 import tomllib
 from collections.abc import Callable
@@ -11,7 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
-from mcpgate.cli import clients
+from mcpgate.cli import clients, console
 from mcpgate.cli.main import main
 from mcpgate.config import jsonc
 from mcpgate.config.files import load_config
@@ -190,6 +191,7 @@ def run(capsys: pytest.CaptureFixture[str]) -> Run:
                     "args": ["mcp-server-git"],
                     "env": {"LEVEL": "debug"},
                     "timeout_s": 90,
+                    "connect_timeout_s": 20,
                     "tools": {"allow": ["git_log", "git_status"]},
                 },
                 "remote": {
@@ -215,7 +217,7 @@ def test_an_agents_servers_are_imported_and_its_file_is_left_alone(
     path = machine.write(client, text)
     before = path.read_bytes()
     code, out, _ = run("import", client)
-    assert code == 0 and f"{len(expected)} servers in {machine.ours}" in out
+    assert code == 0 and f"{console.counted(len(expected), 'server')} in {machine.ours}" in out
     wanted = json.loads(json.dumps(expected).replace("HERE", str(machine.here)))
     assert machine.servers() == wanted
     assert path.read_bytes() == before
@@ -228,7 +230,7 @@ def test_what_could_not_be_imported_is_reported(machine: Machine, run: Run) -> N
     _, out, _ = run("import")
     assert "the prompted input 'api-key' became the environment variable API_KEY" in out
     assert "taken over; without envFile" in out
-    assert "taken over; without startup_timeout_sec" in out
+    assert re.search(r"remote +taken over, disabled\n", out)
 
 
 def test_all_agents_files_are_found_and_merged(machine: Machine, run: Run) -> None:
@@ -308,6 +310,94 @@ def test_importing_again_changes_nothing_and_makes_no_backup(machine: Machine, r
     assert machine.everything() == before
 
 
+def test_import_says_which_variables_to_set_and_where_to_go_on(
+    machine: Machine, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machine.write("claude-code", _CLAUDE_CODE)
+    machine.write("vscode", _VSCODE)
+    machine.write("codex", _CODEX)  # its server with a token is switched off
+    for name in ("DOCS_TOKEN", "API_KEY", "R_TOKEN"):
+        monkeypatch.delenv(name, raising=False)
+    _, out, err = run("import", "-o", "my servers.yaml")
+    assert "Next: mcpgate check -c 'my servers.yaml', then mcpgate install CLIENT -c 'my servers.yaml'\n" in out
+    assert out.endswith("Set these: DOCS_TOKEN, API_KEY\n")
+    assert "servers that Claude Code has for /elsewhere; import them from there" in err
+    monkeypatch.setenv("DOCS_TOKEN", "x")
+    _, out, err = run("import", "--print")
+    assert "Set these: API_KEY" in err and "Set these" not in out
+    assert "the prompted input 'api-key' became the environment variable API_KEY" in err
+    assert yaml.safe_load(out)["mcpServers"].keys() >= {"git", "docs", "search"}
+
+
+def test_geminis_own_settings_are_kept(machine: Machine, run: Run) -> None:
+    servers = {
+        "gh": {"httpUrl": "https://gh.test/mcp", "timeout": 30000, "headers": {"Authorization": "Bearer $GH_TOKEN"}},
+        "slow": {"command": "npx", "args": ["${ROOT}/x", "costs $5"], "timeout": 1500},
+        "other": {"command": "npx"},
+    }
+    path = machine.write("gemini", json.dumps({"mcpServers": servers, "mcp": {"excluded": ["other"]}}))
+    for source in ("gemini", str(path)):
+        _, out, _ = run("import", source, "-o", str(machine.home / f"{len(source)}.yaml"))
+        written = yaml.safe_load((machine.home / f"{len(source)}.yaml").read_text())["mcpServers"]
+        assert written["gh"]["headers"] == {"Authorization": "Bearer ${GH_TOKEN}"} and written["gh"]["timeout_s"] == 30
+        assert written["slow"]["args"] == ["${ROOT}/x", "costs $5"] and written["slow"]["timeout_s"] == 1.5
+        assert written["other"]["disabled"] is True and re.search(r"other +taken over, disabled\n", out)
+        assert "without timeout" not in out and "Set these: GH_TOKEN, ROOT" in out
+    machine.write("gemini", json.dumps({"mcpServers": servers, "mcp": {"allowed": ["gh"]}}))
+    assert {name for name, entry in clients.read_servers(path).items() if entry.get("disabled")} == {"slow", "other"}
+
+
+def test_codexs_headers_and_times_are_kept(machine: Machine, run: Run) -> None:
+    machine.write(
+        "codex",
+        """[mcp_servers.r]
+url = "https://r.test/mcp"
+bearer_token_env_var = "R_TOKEN"
+startup_timeout_sec = 20
+tool_timeout_sec = 90.5
+[mcp_servers.r.http_headers]
+X-Fixed = "1"
+[mcp_servers.r.env_http_headers]
+X-Key = "API_KEY"
+""",
+    )
+    _, out, _ = run("import", "codex")
+    assert machine.servers()["r"] == {
+        "url": "https://r.test/mcp",
+        "headers": {"X-Fixed": "1", "X-Key": "${API_KEY}", "Authorization": "Bearer ${R_TOKEN}"},
+        "timeout_s": 90.5,
+        "connect_timeout_s": 20,
+    }
+    assert "without" not in out and out.endswith("Set these: API_KEY, R_TOKEN\n")
+
+
+def test_servers_of_a_folder_that_claude_code_does_not_use_come_in_disabled(machine: Machine, run: Run) -> None:
+    servers = {name: {"command": "npx", "args": [name]} for name in ("a", "b", "c")}
+    machine.write("claude-code", json.dumps({"mcpServers": servers}), project=True)
+    machine.write("claude-code", '{"projects": {"HERE": {"disabledMcpjsonServers": ["a"]}}}')
+    settings = machine.here / ".claude" / "settings.local.json"
+    settings.parent.mkdir()
+    settings.write_text('{"disabledMcpjsonServers": ["b"]}')
+    run("import", "--project")
+    assert {name: entry.get("disabled", False) for name, entry in machine.servers().items()} == {
+        **{"a": True, "b": True, "c": False}
+    }
+
+
+def test_nothing_is_listed_twice_in_the_home_folder(
+    machine: Machine, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machine.write("cursor", _CURSOR)
+    machine.write("gemini", _GEMINI)
+    (machine.here / "link").symlink_to(machine.home)
+    for home in (machine.home, machine.here / "link"):
+        monkeypatch.setenv("HOME", str(home))
+        monkeypatch.chdir(machine.home)
+        for arguments in ([], ["--project"], ["cursor", "cursor", "gemini", str(machine.home / ".cursor/mcp.json")]):
+            _, out, err = run("import", *arguments, "-o", str(machine.here / f"{home.name}{len(arguments)}.yaml"))
+            assert out.count("linear") == 1 and "already there" not in out and "not taken over" not in err
+
+
 def test_what_our_file_already_says_stays_and_the_file_before_is_kept(machine: Machine, run: Run) -> None:
     machine.ours.parent.mkdir(parents=True)
     machine.ours.write_text("# mine\nserver: {port: 9000}\nmcpServers: {own: {command: own, timeout_s: 5}}\n")
@@ -379,7 +469,7 @@ def test_an_entry_that_makes_no_sense_is_left_out_with_its_reason_and_without_it
     machine.write("cursor", json.dumps({"mcpServers": broken}))
     code, out, _ = run("import", "cursor")
     assert code == 0 and "s3cret" not in out
-    assert "left out: needs either `command`" in out and "left out: url is 'ftp://x'" in out
+    assert "left out: needs either `command`" in out and "left out: url begins with 'ftp://'" in out
     assert "left out: args: Input should be a valid tuple" in out
     assert machine.servers() == {"good": {"command": "x"}}
 
