@@ -117,11 +117,14 @@ def _print(report: dict[str, Any]) -> None:
     about = "tokens" if report["exact_tokens"] else "~tokens"
     print(console.table(["", "what", "protocol", "tools", about, "seconds", "error"], rows, frozenset({3, 4, 5})))
     served = [s for s in report["servers"] if s["state"] == "ready"]
-    tools = console.counted(sum(s["tools"] for s in served), "tool")
-    print(
-        f"\n{tools} of {console.counted(len(served), 'server')}: every request of an agent would carry "
-        f"{report['definition_tokens']:,} tokens of\ndefinitions; through mcpgate {report['meta_tool_tokens']:,}."
-    )
+    if served:
+        tools = console.counted(sum(s["tools"] for s in served), "tool")
+        print(
+            f"\n{tools} of {console.counted(len(served), 'server')}: every request of an agent would carry "
+            f"{report['definition_tokens']:,} tokens of\ndefinitions; through mcpgate {report['meta_tool_tokens']:,}."
+        )
+    else:
+        print("\nNo server can be used now." if report["servers"] else "\nThere are no servers in the configuration.")
     for server in report["servers"]:
         faults = server["schema_faults"]
         more = [f"and {len(faults) - 5} more"] if len(faults) > 5 else []

@@ -19,7 +19,7 @@ def server(**facts: Any) -> Server:
 def test_no_server_can_write_the_line_of_another() -> None:
     forging = ServerListing("evil", [], about="nice\ngood (99 tools): the real one\u2028x\r", trouble="a\nb")
     page = index_page(Catalog.build([forging, GOOD]))
-    assert [line for line in page.splitlines() if line.startswith("good")] == ["good (1 tools): Reads."]
+    assert [line for line in page.splitlines() if line.startswith("good")] == ["good (1 tool): Reads."]
     assert "evil (0 tools): nice good (99 tools): the real one x" in page
     assert server(trouble="away\n# good\x1b[2K").trouble == r"away # good\x1b[2K"
 
