@@ -1,5 +1,5 @@
-"""What administrators do, for the command line and the admin API alike: keys, scopes, rules, resets. Every change
-has its line in the audit trail, and none ever holds a secret."""
+"""Administration, for both the command line and the admin API: keys, scopes, rules, resets. Every change
+is recorded in the audit trail, which never holds a secret."""
 
 import dataclasses
 import datetime
@@ -25,7 +25,7 @@ _TRIES = 20
 
 
 class Admin:
-    """Changes what is declared in the store. What stands in the configuration file is shown, and changed there."""
+    """Changes what is declared in the store. What the configuration file declares is shown here but changed there."""
 
     def __init__(
         self,
@@ -39,21 +39,21 @@ class Admin:
     # --- keys
 
     async def create_key(self, spec: KeySpec, actor: str, id: str | None = None) -> tuple[VirtualKey, str]:
-        """The key, and its secret: nobody sees it again. Raises Conflict."""
+        """The key and its secret, which is never shown again. Raises Conflict."""
         id = id or new_id("vk")
         if id in self._policy().keys:
-            raise Conflict(f"key {id!r} stands in the configuration file")
+            raise Conflict(f"key {id!r} is declared in the configuration file")
         secret, now = new_secret(), self._clock()
         digests = [(digest_of(secret), None)]
         value = to_record(spec, digests, secret[-4:], now)
-        key, _ = from_record(id, value)  # before it is written: what cannot be read again must not get there
+        key, _ = from_record(id, value)  # before it is written: what cannot be read back must not be stored
         scope_rules("key", id, spec)
         if not await self._store.change(Change("key", id, value, actor, "create", now, digests, only_new=True)):
-            raise Conflict(f"there is a key {id!r} already")
+            raise Conflict(f"key {id!r} already exists")
         return key, secret
 
     async def list_keys(self, after: str = "", limit: int = 1000) -> list[VirtualKey]:
-        """Those of the configuration file first, then by id."""
+        """Keys of the configuration file first, then by id."""
         declared = [key for key, _ in self._policy().keys.values()] if not after else []
         records = await self._store.list_records("key", after, limit)
         return [*declared, *(from_record(record.id, record.value)[0] for record in records)]
@@ -66,7 +66,7 @@ class Admin:
         return from_record(record.id, record.value)
 
     async def rotate_key(self, name: str, overlap: str, actor: str) -> tuple[VirtualKey, str]:
-        """A new secret; the old ones are good for `overlap` longer (a period, or 0). Raises NotFound, Conflict."""
+        """A new secret; the old ones stay valid for `overlap` (a period, or 0). Raises NotFound, Conflict."""
         now, secret = self._clock(), new_secret()
         until = now + _seconds(overlap, now)
 
@@ -80,7 +80,7 @@ class Admin:
         return await self._alter(name, "rotate", actor, rotated), secret
 
     async def change_key(self, name: str, changes: Mapping[str, Any], actor: str) -> tuple[VirtualKey, KeySpec]:
-        """Put these fields of `KeySpec` in the place of what they were. Raises InvalidRequest, NotFound, Conflict."""
+        """Replace these fields of `KeySpec`. Raises InvalidRequest, NotFound, Conflict."""
 
         def changed(key: VirtualKey, spec: KeySpec) -> dict[str, Any]:
             merged = parse(KeySpec, {**spec.model_dump(mode="json"), **changes})
@@ -90,7 +90,7 @@ class Admin:
         return await self.get_key(key.id)
 
     async def revoke_key(self, name: str, actor: str) -> VirtualKey:
-        """No worker takes it any more. The key stays known, for the ledger names it. Raises NotFound, Conflict."""
+        """Revoke it in every worker. The record stays, because the ledger names it. Raises NotFound, Conflict."""
         now = self._clock()
 
         def revoked(key: VirtualKey, spec: KeySpec) -> dict[str, Any]:
@@ -101,14 +101,14 @@ class Admin:
     async def _alter(
         self, name: str, action: str, actor: str, alter: Callable[[VirtualKey, KeySpec], dict[str, Any]]
     ) -> VirtualKey:
-        """Replace a key by what it becomes, and by nothing that somebody else made of it meanwhile: a key that was
-        just revoked must not come back."""
+        """Replace a key by its changed version, unless someone else has changed it meanwhile: a key that was just
+        revoked must not come back."""
         if name in self._policy().keys:
-            raise Conflict(f"key {name!r} stands in the configuration file and is changed there")
+            raise Conflict(f"key {name!r} is declared in the configuration file; change it there")
         for _ in range(_TRIES):
             record = await self._get_record(name)
             value = alter(*from_record(record.id, record.value))
-            key, spec = from_record(record.id, value)  # before it is written: what cannot be read must not get there
+            key, spec = from_record(record.id, value)  # before it is written: what cannot be read must not be stored
             scope_rules("key", key.id, spec)
             at, digests = self._clock(), key.digests
             change = Change("key", key.id, value, actor, action, at, digests, replaces=record.value)
@@ -125,7 +125,7 @@ class Admin:
         while page := await self._store.list_records("key", after):
             named += [record for record in page if record.value["spec"].get("name") == name]
             after = page[-1].id
-        if len(named) > 1:  # a revoked key's name is free again
+        if len(named) > 1:  # a revoked key's name may be reused
             named = [record for record in named if record.value["revoked_at"] is None] or named
         if len(named) != 1:
             several = f"; {len(named)} keys have this name, give the id" if named else ""
@@ -135,13 +135,13 @@ class Admin:
     # --- customers, teams, users, budgets, rate limits
 
     def list_declared(self, kind: str) -> dict[str, tuple[BaseModel, bool]]:
-        """Id → what is declared, and whether it is in the configuration file."""
+        """Id → the declaration, and whether it is in the configuration file."""
         return {id: (value, id in self._policy().in_file[kind]) for id, value in self._table(kind).items()}
 
     async def put(self, kind: str, id: str, value: Mapping[str, Any], actor: str) -> Any:
-        """Declare, or declare anew. Raises InvalidRequest, Conflict."""
+        """Create or replace a declaration. Raises InvalidRequest, Conflict."""
         if id in self._policy().in_file[kind]:
-            raise Conflict(f"{kind} {id!r} stands in the configuration file and is changed there")
+            raise Conflict(f"{kind} {id!r} is declared in the configuration file; change it there")
         given = {**value, "id": id} if kind in ("budget", "rate_limit") else dict(value)
         parsed = parse(RECORD_KINDS[kind], given)
         _rules_of(kind, id, parsed)
@@ -153,7 +153,7 @@ class Admin:
     async def delete(self, kind: str, id: str, actor: str) -> None:
         """Raises NotFound, Conflict."""
         if id in self._policy().in_file[kind]:
-            raise Conflict(f"{kind} {id!r} stands in the configuration file and is changed there")
+            raise Conflict(f"{kind} {id!r} is declared in the configuration file; change it there")
         if id not in self._table(kind):
             raise NotFound(f"there is no {kind} {id!r}")
         await self._store.change(Change(kind, id, None, actor, "delete", self._clock()))
@@ -161,11 +161,11 @@ class Admin:
     def _table(self, kind: str) -> Mapping[str, BaseModel]:
         return self._policy().tables[kind]
 
-    # --- what they stand at
+    # --- usage
 
     async def standings(self, kind: str, id: str) -> list[dict[str, Any]]:
-        """What a budget or rate limit stands at, for each subject that has anything. `kind` may be that of a scope,
-        for what it has of its own. Raises NotFound."""
+        """Current usage of a budget or rate limit, for each subject with any. `kind` may also be that of a scope, for
+        its own limits. Raises NotFound."""
         found = []
         for rule in await self._rules(kind, id):
             names = await self._counters.names(rule.counter(""), _MOST_SUBJECTS)
@@ -193,8 +193,8 @@ class Admin:
         return found
 
     async def reset(self, kind: str, id: str, subject: str | None, actor: str) -> None:
-        """Nothing is spent any more of a budget or rate limit: of one subject's, or of everybody's. What is held
-        stays held. Raises NotFound."""
+        """Reset what is spent of a budget or rate limit, for one subject or for all. Reservations stay. Raises
+        NotFound."""
         for rule in await self._rules(kind, id):
             names = await self._counters.names(rule.counter(""), 1_000_000)
             for name in names if subject is None else [rule.counter(subject)]:
@@ -228,7 +228,7 @@ def _rules_of(kind: str, id: str, declared: Any) -> Sequence[Rule]:
 
 
 def parse(model: type[BaseModel], value: Mapping[str, Any]) -> Any:
-    """Raises InvalidRequest that says what and where."""
+    """Raises InvalidRequest, which says what is wrong and where."""
     try:
         return model.model_validate(dict(value))
     except ValidationError as error:

@@ -1,8 +1,8 @@
 """One request from its admission to its settlement.
 
 `async with gate.admit(context, request) as admission:` reserves the estimate in every budget and rate limit that
-applies, in one atomic step, before the block is entered; when it is left, whatever way, what was really spent is
-settled and written to the ledger, and the rest is free again. Where a cache may answer, money is held only when it
+applies, in one atomic step, before the block is entered. When the block exits, in whatever way, the actual usage is
+settled and written to the ledger, and the rest is released. If a cache may answer, money is reserved only after it
 did not.
 """
 
@@ -30,12 +30,12 @@ log = logging.getLogger("mcpgate.governance")
 _MAX_REMEMBERED = 20_000
 _NO_USAGE, _NOTHING_SAVED = Usage(), Saved()
 _COST_HOLD = "/cost"
-"""What follows a request's id in the id of the reservation of its money, where that is held by itself."""
+"""Suffix of a request's id in the id of its money's reservation, if that is reserved separately."""
 
 
 @dataclass(slots=True)
 class Desk:
-    """What admissions of one process work with."""
+    """What the admissions of one process share."""
 
     declared: Declared
     identity: Identity
@@ -46,11 +46,11 @@ class Desk:
     open: "set[Admission]" = field(default_factory=set)
     """Admissions that are not settled yet."""
     warned: set[tuple[str, int]] = field(default_factory=set)
-    """Counters and cells whose soft limits the log has told of."""
+    """Counters and cells whose soft limits were logged."""
 
 
 class Admission(Admitted):
-    """One admitted request. Use it as an asynchronous context manager; say inside what was spent."""
+    """One admitted request. Use it as an asynchronous context manager; report inside what was spent."""
 
     __slots__ = (
         "_children",
@@ -73,34 +73,34 @@ class Admission(Admitted):
         super().__init__(request)
         self._desk, self._context, self._money_later = desk, context, money_later
         self._prices = desk.declared.prices
-        """Those that it began with, whatever an edit says meanwhile."""
+        """Those in force when it began, whatever an edit changes meanwhile."""
         self._holds: tuple[str, ...] = ()
-        """Ids of the reservations made for it."""
+        """Ids of its reservations."""
         self._children: list[Settlement] = []
-        """Of requests from inside it that only the record hangs on: written with its own."""
+        """Entries of nested requests that only the record depends on: written together with its own."""
         self.usage = _NO_USAGE
         self.saved = _NOTHING_SAVED
         self.cost: int | None = None
-        """Nano-dollars, where the answer says what it cost; else the price list does."""
+        """Nano-dollars, if the answer states its cost; else the price list applies."""
         self.outcome = "ok"
         self.cache = ""
         """How a cache answered it: exact, semantic, or nothing."""
         self.content: Content | None = None
         self.timings: dict[str, float] = {}
-        """Milliseconds by what took them: upstream, sandbox, tools, first_token …"""
+        """Milliseconds by stage: upstream, sandbox, tools, first_token …"""
         self.facts: dict[str, str] = {"request": context.id}
-        """What else the request log should know: request, client, session, attempts …"""
+        """Further facts for the request log: request, client, session, attempts …"""
 
     @property
     def caller(self) -> Caller:
         return self._context.caller
 
     def spent(self, usage: Usage) -> None:
-        """What has been used so far; said as soon as it is, for the block may be left at any moment."""
+        """Report the usage so far; call it at once, because the block may exit at any moment."""
         self.usage = usage
 
     async def hold_money(self) -> None:
-        """Reserve what was left out by `money_later`. Raises like entering."""
+        """Reserve what `money_later` left out. Raises like entering."""
         if self._money_later:
             self._money_later = False
             await self._reserve([share for share in self._shares() if share.claim.measure == "cost"], _COST_HOLD)
@@ -131,14 +131,14 @@ class Admission(Admitted):
         await self._settle(failed=error is not None)
 
     async def abandon(self) -> None:
-        """The process ends before the request does: settle what it is known to have spent."""
+        """The process ends before the request: settle its known usage."""
         self.outcome = "cancelled"
         await self._settle(failed=True)
 
     # --- in
 
     def _shares(self) -> Sequence[Share]:
-        """What every rule takes. Raises NotAllowed for what has no price where a budget wants one."""
+        """What every rule takes. Raises NotAllowed for a request without a price if a budget requires one."""
         declared, request, caller = self._desk.declared, self.request, self._context.caller
         if not declared.policy.limits(caller):
             return ()
@@ -181,8 +181,8 @@ class Admission(Admitted):
                 log.warning("%s", text)
 
     def _if_abandoned(self, claims: Sequence[Claim]) -> Entry | None:
-        """The entry that is written if this process is killed before it can settle: a request that anything was
-        reserved for but room counts as sent, and what was sent is spent."""
+        """The entry that is written if this process is killed before it can settle: a request for which more than
+        concurrency was reserved counts as sent, and what was sent is spent."""
         if not any(claim.amount and claim.measure != "concurrency" for claim in claims):
             return None
         usage = self.request.estimate
@@ -203,7 +203,7 @@ class Admission(Admitted):
 
     async def _settle(self, failed: bool) -> None:
         desk, context, request = self._desk, self._context, self.request
-        desk.open.discard(self)  # from here on requests from inside it are written by themselves
+        desk.open.discard(self)  # from here on, nested requests are written separately
         cost = self.cost
         if cost is None:
             cost = 0 if self.cache else self._prices.cost(request, self.usage)
@@ -225,7 +225,7 @@ class Admission(Admitted):
             and not claims
             and not cost
         ):
-            # Nothing hangs on it but the record, which is written with the execution's own.
+            # Only the record depends on it, which is written together with the execution's own.
             parent._children.append(settlement)
             return
         if not self._stake(claims, cost):
@@ -236,14 +236,14 @@ class Admission(Admitted):
         except StoreUnavailable:
             governed = claims or not context.caller.is_local
             if failed or not governed or desk.declared.config.when_store_is_away == "allow":
-                return  # what the block ended with, above all a cancellation, goes on
+                return  # the block's own exception propagates, above all a cancellation
             raise Unavailable(
                 "the call succeeded, but the ledger is unavailable. Its entry is queued and will be written when the "
                 "store recovers"
             ) from None
 
     def _stake(self, claims: Sequence[Claim], cost: int | None) -> bool:
-        """Whether its entry must be on disk before its answer: where money was spent or any limit applies."""
+        """Whether its entry must be on disk before its answer: if money was spent or any limit applies."""
         declared = self._desk.declared
         if claims or cost or self._children or declared.config.durability == "always":
             return True
@@ -279,7 +279,7 @@ class Admission(Admitted):
 def _soft_warnings(
     caller: Caller, shares: Sequence[Share], balances: Sequence[Balance]
 ) -> list[tuple[str, tuple[str, int]]]:
-    """What to say of budgets beyond their soft limits, and of which counter and cell it is said."""
+    """Warnings about budgets over their soft limits, each with its counter and cell."""
     found = []
     for share, balance in zip(shares, balances, strict=True):
         rule, used = share.match.rule, balance.spent + balance.held

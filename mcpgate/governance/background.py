@@ -1,4 +1,4 @@
-"""Work that goes on whoever stops waiting for it: settlements, releases, recounts."""
+"""Work that continues when its caller stops waiting: settlements, releases, recounts."""
 
 import asyncio
 from collections.abc import Coroutine
@@ -6,7 +6,7 @@ from typing import Any
 
 
 class Background:
-    """Tasks that nobody cancels; `drain` waits for all of them."""
+    """Tasks that are never cancelled; `drain` waits for all of them."""
 
     def __init__(self) -> None:
         self._tasks: set[asyncio.Task[Any]] = set()

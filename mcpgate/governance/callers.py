@@ -1,4 +1,4 @@
-"""Who is asking: callers, their grants, and the virtual keys that stand for them. Frozen values."""
+"""Callers, their grants, and the virtual keys that identify them. Frozen values."""
 
 import fnmatch
 import ipaddress
@@ -18,12 +18,12 @@ class Grants:
     tools: tuple[str, ...] = ()
     """Over `server.tool`, with the server's and the tool's own names or their identifiers in Python."""
     servers: tuple[str, ...] = ()
-    """Over servers: all tools of theirs."""
+    """Over servers: grants all their tools."""
     models: tuple[str, ...] = ()
     """Over model aliases and `provider/model`."""
     providers: tuple[str, ...] = ()
     meta_tools: tuple[str, ...] | None = None
-    """None: all of them for whoever may call any tool."""
+    """None: all of them if any tool is granted."""
     admin: bool = False
 
     def allow_tool(self, *spellings: tuple[str, str]) -> bool:
@@ -34,7 +34,7 @@ class Grants:
         )
 
     def allow_whole_server(self, *spellings: str) -> bool:
-        """Whether every tool of a server is granted, those to come too; its resources and prompts are then."""
+        """Whether every tool of a server is granted, including future ones; its resources and prompts then are too."""
         return any(
             _matches(server, self.servers)
             or any(_matches_tool(server, "*", glob) for glob in self.tools if _is_whole(glob))
@@ -45,12 +45,12 @@ class Grants:
         return bool(self.tools or self.servers) if self.meta_tools is None else _matches(name, self.meta_tools)
 
     def allow_model(self, provider: str | None, *names: str) -> bool:
-        """`names`: the alias that was asked for, or `provider/model`."""
+        """`names`: the requested alias, or `provider/model`."""
         return _matches(provider or "", self.providers) or any(_matches(name, self.models) for name in names)
 
     @property
     def everything(self) -> bool:
-        """Whether every tool is granted, so that nothing has to be left out of any list."""
+        """Whether every tool is granted, so that no list needs filtering."""
         return "*" in self.tools or "*.*" in self.tools or "*" in self.servers
 
 
@@ -58,7 +58,7 @@ ALL_GRANTS = Grants(tools=("*",), models=("*",), meta_tools=("*",), admin=True)
 
 
 def _matches_tool(server: str, tool: str, glob: str) -> bool:
-    """`files.*` is the server `files` and no other: not `files.private`, whose name may hold a dot too."""
+    """`files.*` matches only the server `files`: not `files.private`, since names may contain dots."""
     if "." not in glob:
         return fnmatch.fnmatchcase(f"{server}.{tool}", glob)
     dots = [place for place, character in enumerate(glob) if character == "."]
@@ -68,7 +68,7 @@ def _matches_tool(server: str, tool: str, glob: str) -> bool:
 
 
 def _is_whole(glob: str) -> bool:
-    """Whether a glob that fits any tool fits all: `files.*`, and not `files.[!d]*`."""
+    """Whether a glob matches all tools if it matches any: `files.*`, but not `files.[!d]*`."""
     return glob == "*" or glob.endswith(".*")
 
 
@@ -78,7 +78,7 @@ def _matches(name: str, globs: Sequence[str]) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Said:
-    """What a request says of itself: a claim, until its key allows it."""
+    """What a request claims about itself, before its key has allowed it."""
 
     user: str | None = None
     metadata: tuple[tuple[str, str], ...] = ()
@@ -89,7 +89,7 @@ NOTHING_SAID = Said()
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """An identified caller with its scopes. Handles and sessions belong to it, and nobody else can reach them."""
+    """An identified caller with its scopes. It owns its handles and sessions; no one else can reach them."""
 
     id: str = "local"
     """Of the virtual key, or `local`."""
@@ -100,48 +100,48 @@ class Caller:
     customer: str | None = None
     grants: Grants = ALL_GRANTS
     limits: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
-    """What its executions may use, where that differs from the settings: see `config/governance.LimitsConfig`."""
+    """What its executions may use, if different from the settings: see `config/governance.LimitsConfig`."""
     metadata: Mapping[str, str] = field(default_factory=lambda: EMPTY)
-    """What this request says of itself: `project_id`, `env`, …"""
+    """What this request says about itself: `project_id`, `env`, …"""
     rules: tuple[Rule, ...] = field(default=(), repr=False, compare=False)
-    """The limits that its key, user, team and customer have of their own."""
+    """The own limits of its key, user, team and customer."""
     digest: str | None = field(default=None, repr=False, compare=False)
-    """Of the secret that it came with, SHA-256 in hex."""
+    """SHA-256 of the secret it used, in hex."""
     address: str | None = field(default=None, repr=False, compare=False)
-    """Where it called from."""
+    """The address it called from."""
     said: Said = field(default=NOTHING_SAID, repr=False, compare=False)
-    """What `user` and `metadata` are made of, with what its key says."""
+    """The claims from which, with its key, `user` and `metadata` are derived."""
 
     @property
     def is_local(self) -> bool:
-        """Whether it came without a key, where none is needed."""
+        """Whether it came without a key, and none is required."""
         return self.id == "local"
 
     @property
     def owner(self) -> str:
-        """Who may read handles and sandbox sessions: the key, or each user that it names in its requests."""
-        return self.id if self.user is None else f"{self.id}\n{self.user}"  # which no id holds
+        """The owner of handles and sandbox sessions: the key, or each user that it names in its requests."""
+        return self.id if self.user is None else f"{self.id}\n{self.user}"  # no id contains a newline
 
     @property
     def account(self) -> str:
-        """Whom fair shares are counted by: the key, whatever its requests say of themselves; `local` without one."""
+        """The unit for fair shares: the key, whatever its requests claim; `local` without one."""
         return self.id
 
 
 LOCAL = Caller()
-"""The one caller of a gateway that asks for no keys (stdio, loopback): all rights."""
+"""The only caller of a gateway that requires no keys (stdio, loopback): all rights."""
 
 
 @dataclass(frozen=True, slots=True, repr=False)
 class VirtualKey:
-    """A credential we issued. The secret itself is nowhere: `digests` are what is left of it."""
+    """A credential that the gateway issued. The secret itself is not stored, only its `digests`."""
 
     id: str
     name: str = ""
     digests: tuple[tuple[str, float | None], ...] = ()
-    """(SHA-256 of a secret in hex, until when it is good in epoch seconds or None): two while a rotation overlaps."""
+    """(SHA-256 of a secret in hex, its end in epoch seconds or None): two while a rotation overlaps."""
     hint: str = ""
-    """The last four characters of a secret that we made, to tell keys apart."""
+    """The last four characters of a generated secret, to tell keys apart."""
     user: str | None = None
     team: str | None = None
     customer: str | None = None
@@ -154,18 +154,18 @@ class VirtualKey:
     allowed_ips: tuple[str, ...] = ()
     """Addresses and networks it may be used from; empty: any."""
     users: tuple[str, ...] | None = None
-    """Globs over users that its requests may name; None: declared ones, and of a key with a user only that."""
+    """Globs over users that its requests may name; None: declared users, or, for a key with a user, only that one."""
     metadata: Mapping[str, str | tuple[str, ...]] = field(default_factory=lambda: MappingProxyType({}))
-    """By name: what its requests always carry, or globs over what they may say."""
+    """By name: what its requests always carry, or globs over what they may claim."""
     created_at: float = 0.0
     declared: bool = False
-    """It stands in the configuration file and is changed there."""
+    """Whether it is declared in the configuration file, and changed only there."""
 
     def __repr__(self) -> str:
         return f"VirtualKey(id={self.id!r}, name={self.name!r}, secret='********')"
 
     def state(self, now: float) -> Literal["active", "revoked", "expired", "disabled"]:
-        """What stands in the way of using it, whatever its secret; `now` in epoch seconds."""
+        """Whether it can be used, independent of its secret; `now` in epoch seconds."""
         if self.revoked_at is not None:
             return "revoked"
         if self.expires_at is not None and now >= self.expires_at:
@@ -173,7 +173,7 @@ class VirtualKey:
         return "active" if self.enabled else "disabled"
 
     def admits_address(self, address: str | None) -> bool:
-        """Whether the key may be used from an address; one that is not known is refused where any are named."""
+        """Whether the key may be used from an address; an unknown address is refused if the key names any."""
         if not self.allowed_ips:
             return True
         try:

@@ -1,8 +1,8 @@
-"""What requests say of themselves, held against what their key may say: on whose behalf, for which project.
+"""Checks what requests claim about themselves against their key: on whose behalf, for which project.
 
-A key's `users` and `metadata` decide. Where they are silent, a user must be declared, and of a name that budgets or
-rate limits look at a key may bring up only so many values in a day, so that nobody gets a new budget for each name
-that he thinks up.
+A key's `users` and `metadata` decide. If they do not, a user must be declared, and for a name that budgets or
+rate limits look at, a key may use only so many different values per day, so that no one gets a new budget for each
+invented name.
 """
 
 import asyncio
@@ -22,7 +22,7 @@ _MOST_REMEMBERED = 20_000
 
 
 def claimed_user(key: VirtualKey, said: Said, declared: Container[str]) -> str | None:
-    """On whose behalf a request of a key is made. Raises NotAllowed."""
+    """The user on whose behalf a key's request is made. Raises NotAllowed."""
     user = said.user
     if user is None or user == key.user:
         return key.user
@@ -32,7 +32,7 @@ def claimed_user(key: VirtualKey, said: Said, declared: Container[str]) -> str |
         why = (
             f"it belongs to another user, {key.user!r}"
             if key.user is not None
-            else "this user is not declared, and the key has no `users` that allow others"
+            else "this user is not declared, and the key has no `users` list"
         )
     elif _allowed(user, key.users):
         return user
@@ -42,7 +42,7 @@ def claimed_user(key: VirtualKey, said: Said, declared: Container[str]) -> str |
 
 
 def claimed_metadata(key: VirtualKey, said: Said) -> Mapping[str, str]:
-    """What a request of a key carries: what it says, and what its key says for it. Raises NotAllowed."""
+    """The metadata of a key's request: what it claims, and what its key sets. Raises NotAllowed."""
     if not key.metadata:
         return MappingProxyType(dict(said.metadata)) if said.metadata else EMPTY
     found = dict(said.metadata)
@@ -58,7 +58,7 @@ def claimed_metadata(key: VirtualKey, said: Said) -> Mapping[str, str]:
 
 
 def _not_allowed(key: VirtualKey, name: str, value: str | None, why: str) -> NotAllowed:
-    text = f"key {key.id!r} may not say that metadata {name!r} is {value!r}: {why}"
+    text = f"key {key.id!r} may not set metadata {name!r} to {value!r}: {why}"
     return NotAllowed(text, key=key.id, name=name, value=value)
 
 
@@ -71,16 +71,16 @@ def _shown(globs: Sequence[str]) -> str:
 
 
 class NewValues:
-    """Counts the values that each key brings up for names that rules look at and its key is silent of: in the store, so
-    that a restart forgets none. Several processes that are asked for new values of one key at the same instant may
-    admit one more each. One for each process."""
+    """Counts each key's values for names that rules look at and the key itself does not restrict: in the store, so
+    that a restart forgets none. Several processes that get new values of one key at the same instant may admit one
+    more each. One per process."""
 
     def __init__(
         self, declared: Declared, counters: Counters, store: Store, clock: Callable[[], float] = time.time
     ) -> None:
         self._declared, self._counters, self._store, self._clock = declared, counters, store, clock
         self._known: dict[tuple[str, str], dict[str, float]] = {}
-        """(Key, name) → value → until when it is known."""
+        """(Key, name) → value → when it expires."""
         self._one_at_a_time = asyncio.Lock()
 
     async def admit(self, key: VirtualKey, said: Said) -> None:
@@ -103,13 +103,13 @@ class NewValues:
         now, most = self._clock(), self._declared.config.max_claimed_values
         prefix = f"claimed|values|{key}|{name}|"
         if self._counters is not self._store:
-            await self._store.expire(now)  # else the gate does so every second
+            await self._store.expire(now)  # otherwise the gate does so every second
         (seen,) = await self._store.read([(prefix + value, 0)])
         if not seen.spent:
             if len(await self._store.names(prefix, most)) >= most:
                 raise NotAllowed(
-                    f"key {key!r} has brought up {most} values of metadata {name!r} within a day, and a limit counts "
-                    f"by it: say in the key's `metadata` which it may use, e.g. metadata: {{{name}: ['p-*']}}",
+                    f"key {key!r} has used {most} values of metadata {name!r} within a day, and a limit counts "
+                    f"by it: list in the key's `metadata` which it may use, e.g. metadata: {{{name}: ['p-*']}}",
                     key=key,
                     name=name,
                     value=value,
@@ -118,5 +118,5 @@ class NewValues:
         if len(self._known) > _MOST_REMEMBERED:
             self._known.clear()
         known = {one: until for one, until in self._known.get((key, name), {}).items() if until > now}
-        # Known for less than a day: whether the store still knows it is asked from time to time.
+        # Known for less than a day; checked now and then whether the store still knows it.
         self._known[key, name] = known | {value: now + _DAY_S / 24}

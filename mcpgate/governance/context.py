@@ -1,5 +1,5 @@
-"""One request of one caller on its way through the gateway: who asks, how to reach who asks while it is under way, and
-what has been admitted for it. It decides nothing: see admission.py."""
+"""One request of one caller on its way through the gateway: the caller, its client while it is in progress, and
+what was admitted for it. It decides nothing: see admission.py."""
 
 import random
 import secrets
@@ -16,15 +16,15 @@ _random = random.Random(secrets.randbits(256))
 
 
 class Client(Protocol):
-    """The way back to who asked, open while the request is under way."""
+    """The channel back to the client, open while the request is in progress."""
 
     def progress(self, params: Mapping[str, Any]) -> None:
-        """Pass on progress: the parameters of MCP's `notifications/progress`, whatever token they carry."""
+        """Pass on progress: the parameters of MCP's `notifications/progress`, with any token."""
         ...
 
 
 class _Silent:
-    """A client that nothing can be told before its answer."""
+    """A client that cannot receive anything before its answer."""
 
     def progress(self, params: Mapping[str, Any]) -> None:
         pass
@@ -34,7 +34,7 @@ SILENT: Client = _Silent()
 
 
 class Admitted:
-    """What is known of one admitted request, for whoever answers it."""
+    """What is known about one admitted request, for its answer."""
 
     __slots__ = ("balances", "request", "shares", "total", "warnings")
 
@@ -43,25 +43,25 @@ class Admitted:
         self.shares: tuple[Share, ...] = ()
         """What every rule that applies takes from it."""
         self.balances: tuple[Balance, ...] = ()
-        """What the counter of each share stood at when it was reserved, this request included."""
+        """The balance of each share's counter when it was reserved, including this request."""
         self.total = 0
-        """Nano-dollars, when it is over: with what was called from inside."""
+        """Nano-dollars, once it is over, including nested calls."""
         self.warnings: tuple[str, ...] = ()
-        """Of budgets beyond their soft limits."""
+        """About budgets over their soft limits."""
 
 
 @dataclass(slots=True)
 class Trail:
-    """What a request has learned on its way, for whoever answers it."""
+    """What a request collects on its way, for its answer."""
 
     admitted: list[Admitted] = field(default_factory=list)
-    """In order; requests from inside another are counted in that one's `total`."""
+    """In order; nested requests are counted in the outer one's `total`."""
     refusal: McpgateError | None = None
-    """Why it was refused, where the answer itself is no error."""
+    """Why it was refused, if the answer itself is not an error."""
 
     @property
     def warnings(self) -> list[str]:
-        """Of budgets beyond their soft limits, each once."""
+        """About budgets over their soft limits, each once."""
         return list(dict.fromkeys(text for one in self.admitted for text in one.warnings))
 
 
@@ -71,17 +71,17 @@ def _new_id() -> str:
 
 @dataclass(slots=True)
 class RequestContext:
-    """Made by the face that took the request, handed to everything that works on it."""
+    """Created by the face that received the request, passed to everything that works on it."""
 
     caller: Caller
-    """As identified when the request came; of calls from running code, as it is now."""
+    """As identified when the request arrived; for calls from running code, as of now."""
     client: Client = SILENT
     id: str = field(default_factory=_new_id)
     """16 hexadecimal digits, the `x-request-id` of the answer."""
     trace: str | None = None
     """The `traceparent` that the request carried (W3C Trace Context)."""
     parent: Admitted | None = None
-    """The execution or chat that requests of this context belong to."""
+    """The execution or chat to which requests of this context belong."""
     trail: Trail = field(default_factory=Trail)
 
     def inside(self, parent: Admitted, client: Client | None = None) -> "RequestContext":

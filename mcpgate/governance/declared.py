@@ -1,4 +1,4 @@
-"""What is declared in the configuration file and in the store, kept fresh; and whether the store answers."""
+"""The declarations of the configuration file and the store, kept up to date; and whether the store is available."""
 
 import asyncio
 import logging
@@ -19,7 +19,7 @@ log = logging.getLogger("mcpgate.governance")
 
 
 class Declared:
-    """The policy in force. One for each process."""
+    """The active policy. One per process."""
 
     def __init__(
         self,
@@ -33,26 +33,26 @@ class Declared:
         self.config, self.prices = config, prices
         self.policy = Policy(config)
         self.unavailable: str | None = None
-        """Why the store does not answer; None while it does."""
+        """Why the store is unavailable; None while it is available."""
         self._counters, self._store, self._metrics, self._clock = counters, store, metrics, clock
         self._reloading = asyncio.Lock()
 
     async def configure(self, config: GovernanceConfig, prices: Prices) -> None:
-        """Take over an edited configuration."""
+        """Apply an edited configuration."""
         self.config, self.prices = config, prices
-        # With the known declarations of the store, so that there is no moment without them.
+        # Keeps the known declarations of the store, so that they apply without a gap.
         self.policy = Policy(config, self.policy.records, self.policy.version)
         with suppress(StoreUnavailable):
             await self.reload()
 
     async def look(self) -> None:
-        """Take over what was declared elsewhere meanwhile. Raises StoreUnavailable."""
+        """Apply what was declared elsewhere meanwhile. Raises StoreUnavailable."""
         _, version = await self._store.find_key("")
         if version != self.policy.version:
             await self.reload(version)
 
     async def reload(self, wanted: int | None = None) -> None:
-        """Read the store's declarations; once for all who want the same version of them. Raises StoreUnavailable."""
+        """Read the store's declarations; once for all callers that want the same version. Raises StoreUnavailable."""
         async with self._reloading:
             if wanted is not None and wanted == self.policy.version:
                 return
@@ -65,12 +65,12 @@ class Declared:
                     after = page[-1].id
             try:
                 self.policy = Policy(self.config, records, version)
-            except ConfigError as error:  # a limit that cannot be read must not be one that does not hold
+            except ConfigError as error:  # an unreadable limit must not be silently dropped
                 raise StoreUnavailable(error.message) from error
             await self.start_values(self.policy.starting_rules())
 
     async def start_values(self, rules: Iterable[Rule]) -> None:
-        """Count what budgets begin with as spent, once. Raises StoreUnavailable."""
+        """Count the starting amounts of budgets as spent, once. Raises StoreUnavailable."""
         now = self._clock()
         for rule in rules:
             if rule.start:
@@ -78,14 +78,14 @@ class Declared:
                 await self._counters.adjust(claim, once=f"start {claim.counter}")
 
     def lost(self, error: StoreUnavailable) -> None:
-        """The store did not answer."""
+        """Record that the store did not answer."""
         self._metrics.store_failed()
         if self.unavailable is None:
             log.error("the store is unavailable: %s", error)
         self.unavailable = str(error) or "it does not answer"
 
     def found(self) -> None:
-        """The store answered."""
+        """Record that the store answered."""
         if self.unavailable is not None:
             log.warning("the store is available again")
         self.unavailable = None

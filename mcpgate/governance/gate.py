@@ -1,7 +1,7 @@
-"""The one door: who is asking, whether they may, and what it may cost.
+"""The single entry point of governance: identifies callers and admits requests.
 
-Holds its parts together and looks after them; the work is theirs: declared (the policy in force), identity (callers),
-holds (reservations), journal (the ledger's writer), admission (one request).
+It connects and maintains its parts, which do the work: declared (the active policy), identity (callers), holds
+(reservations), journal (the ledger's writer), admission (one request).
 """
 
 import asyncio
@@ -28,13 +28,13 @@ from mcpgate.telemetry.metrics import Metrics
 
 log = logging.getLogger("mcpgate.governance")
 _LOOK_EVERY_S = 1.0
-"""How often the gate looks whether records were changed elsewhere, owners have died, and entries wait."""
+"""How often the gate checks for records changed elsewhere, dead owners and waiting entries."""
 _LAST_CALLS_S = 5.0
-"""How long the end waits for what was admitted to be settled."""
+"""How long shutdown waits for admitted requests to be settled."""
 
 
 class Gate:
-    """Identifies callers and admits requests. One for each process."""
+    """Identifies callers and admits requests. One per process."""
 
     def __init__(
         self,
@@ -59,7 +59,7 @@ class Gate:
 
     @property
     def policy(self) -> Policy:
-        """What is declared at this moment."""
+        """The current declarations."""
         return self._declared.policy
 
     @property
@@ -68,18 +68,18 @@ class Gate:
 
     @property
     def owner(self) -> str:
-        """The name that this process reserves under."""
+        """The name under which this process reserves."""
         return self._holds.owner
 
-    # --- its own life
+    # --- lifecycle
 
     async def start(self) -> None:
-        """Read what is declared, and keep the lease from now on. Raises Unavailable where it cannot be read: without
-        knowing the limits that were declared in the store nothing may be admitted."""
+        """Read the declarations, and keep the lease from now on. Raises Unavailable if they cannot be read: without
+        knowing the limits declared in the store, nothing may be admitted."""
         try:
             await self._declared.reload()
         except StoreUnavailable as error:
-            raise Unavailable(f"what is declared in the store cannot be read: {error}") from error
+            raise Unavailable(f"the declarations in the store cannot be read: {error}") from error
         try:
             await self._holds.lease()
         except StoreUnavailable as error:
@@ -90,10 +90,10 @@ class Gate:
         ]
 
     async def aclose(self) -> None:
-        """Write everything that was spent; returns when it is written, or cannot be."""
+        """Write everything that was spent; returns when that is done or has failed."""
         give_up = time.monotonic() + _LAST_CALLS_S
         while self._desk.open and time.monotonic() < give_up:
-            await asyncio.sleep(0.01)  # what was admitted ends with its upstream, and is settled then
+            await asyncio.sleep(0.01)  # admitted requests end with their upstream, and are settled then
         for admission in tuple(self._desk.open):
             await admission.abandon()
         for task in self._tasks:
@@ -104,22 +104,22 @@ class Gate:
             await self._holds.end()
 
     async def reload(self, config: GovernanceConfig, prices: Prices) -> None:
-        """Take over an edited configuration. Requests under way end under the rules they began with."""
+        """Apply an edited configuration. Requests in progress end under the rules they began with."""
         await self._declared.configure(config, prices)
 
     async def refresh(self) -> None:
-        """Take over what was just declared."""
+        """Apply what was just declared."""
         try:
             await self._declared.look()
         except StoreUnavailable as error:
             self._declared.lost(error)
 
     async def flush(self) -> None:
-        """Write every entry that is waiting for a moment, so that a report has it."""
+        """Write every waiting entry, so that a report includes it."""
         await self._journal.flush()
 
     async def probe(self) -> str:
-        """Hold something, let go of it, and ask the ledger for a report: what went wrong, or nothing."""
+        """Reserve, release and request a ledger report: the error, or an empty text."""
         now = self._clock()
         claim = Claim("probe", "requests", amount=1, limit=1_000_000, cell=int(now), oldest=int(now), ends_at=now + 1)
         reservation = Reservation(new_id("probe"), self._holds.owner, (claim,))
@@ -132,7 +132,7 @@ class Gate:
         return ""
 
     async def _keep_lease(self) -> None:
-        """Runs in a task of its own so that nothing slow delays renewal."""
+        """Runs in its own task so that nothing slow delays renewal."""
         while True:
             await asyncio.sleep(min(_LOOK_EVERY_S, self.config.lease_s / 4))
             try:
@@ -151,24 +151,24 @@ class Gate:
             except StoreUnavailable as error:
                 self._declared.lost(error)
             except Exception:
-                log.exception("the gate could not look after its store")
+                log.exception("maintenance of the store failed")
 
-    # --- the door
+    # --- admission
 
     async def current(self, caller: Caller) -> Caller:
-        """What an identified caller is by now, at most a second old. Raises NotAllowed when its key is no longer
-        good."""
+        """The current state of an identified caller, at most a second old. Raises NotAllowed if its key is no longer
+        valid."""
         return await self._identity.current(caller)
 
     def admit(self, context: RequestContext, request: Request, money_later: bool = False) -> Admission:
         """An asynchronous context manager. Entering it raises BudgetExceeded, RateLimited, NotAllowed, Unavailable;
-        leaving it settles. With `money_later` only what limits speed is reserved, for a cache may answer; see
+        leaving it settles. With `money_later` only rate limits are reserved, because a cache may answer; see
         `Admission.hold_money`."""
         return Admission(self._desk, context, request, money_later)
 
     async def headroom(self, context: RequestContext, request: Request) -> Mapping[str, int]:
-        """Measure → what still fits every limit that applies to a request, in the units of `Claim.amount`. Measures
-        without a limit are absent. Raises StoreUnavailable."""
+        """Measure → the amount that still fits every limit that applies to a request, in the units of `Claim.amount`.
+        Measures without a limit are absent. Raises StoreUnavailable."""
         policy, now = self._declared.policy, self._clock()
         matches = policy.matches(context.caller, request)
         spans = [(match.rule.counter(match.subject), match.rule.window.span(now).oldest) for match in matches]
@@ -180,5 +180,5 @@ class Gate:
         return left
 
     def listen(self, listener: Listener) -> None:
-        """Tell a function of every entry of the ledger as its request ends; it must be quick and must not raise."""
+        """Call a function with every ledger entry as its request ends; it must be fast and must not raise."""
         self._journal.listen(listener)

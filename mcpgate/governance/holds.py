@@ -1,5 +1,5 @@
-"""Money and room that are held for requests under way: reserved in one atomic step, waited for first come first served
-where others only hold it, kept by a lease, and counted again from the ledger where the counters are lost."""
+"""Budget and concurrency reserved for requests in progress: reserved in one atomic step; waited for, first come first
+served, while others only hold it; kept by a lease; and recounted from the ledger if the counters are lost."""
 
 import asyncio
 import logging
@@ -20,11 +20,11 @@ from mcpgate.governance.store import Counters, CountersLost, Store, StoreUnavail
 
 log = logging.getLogger("mcpgate.governance")
 _POLL_S = 0.05
-"""How often a waiting request asks again for what another process may have released."""
+"""How often a waiting request retries, since another process may have released something."""
 
 
 class Holds:
-    """What this process has reserved. One for each process."""
+    """What this process has reserved. One per process."""
 
     def __init__(
         self,
@@ -36,7 +36,7 @@ class Holds:
         clock: Callable[[], float] = time.time,
     ) -> None:
         self.owner = new_id("gw")
-        """The name that this process reserves under."""
+        """The name under which this process reserves."""
         self._declared, self._identity, self._counters, self._store = declared, identity, counters, store
         self._background, self._clock = background, clock
         self._lines: dict[str, _Line] = {}
@@ -47,13 +47,13 @@ class Holds:
     # --- the lease
 
     async def lease(self) -> None:
-        """Keep what this process holds for another `lease_s`. Raises StoreUnavailable."""
+        """Keep this process's reservations for another `lease_s`. Raises StoreUnavailable."""
         until = self._clock() + self._declared.config.lease_s
         await self._counters.renew(self.owner, until)
         self._leased_until = until
 
     async def tidy(self) -> None:
-        """Release what could not be released, and what processes hold that are gone. Raises StoreUnavailable."""
+        """Release what could not be released earlier, and what dead processes hold. Raises StoreUnavailable."""
         await self._release_again()
         if self._clock() >= self._leased_until:
             await self.lease()  # this machine slept: renew before others' leases are judged
@@ -67,8 +67,8 @@ class Holds:
             self.wake(reservation.claims)
 
     async def end(self) -> None:
-        """Give up the lease: what is still held ends at once, which counts as spent what can be; so what never began
-        is released before. Raises StoreUnavailable."""
+        """Give up the lease: what is still held ends at once and counts as spent where possible, so requests that never
+        began are released first. Raises StoreUnavailable."""
         await self._release_again()
         if self._leased_until:
             await self._counters.renew(self.owner, 0.0)
@@ -77,22 +77,22 @@ class Holds:
     # --- reserving
 
     async def reserve(self, caller: Caller, shares: Sequence[Share], reservation: Reservation) -> tuple[Balance, ...]:
-        """Hold every share, or none; what only others hold is waited for up to `hold_wait_s`. Raises BudgetExceeded,
+        """Reserve every share, or none; waits up to `hold_wait_s` for what others only hold. Raises BudgetExceeded,
         RateLimited, StoreUnavailable."""
         try:
             if self._clock() >= self._leased_until:
-                await self.lease()  # the first time, or this process was stopped for a while
+                await self.lease()  # the first time, or after this process was suspended
             return await self._reserve(caller, shares, reservation)
         except StoreUnavailable:
-            self._unreleased.append(reservation)  # it may have been made all the same
+            self._unreleased.append(reservation)  # it may have been made nevertheless
             raise
         except asyncio.CancelledError:
-            # Whether it was reserved is not known: the answer was on its way.
+            # Whether it was reserved is unknown: the answer was on its way.
             self._background.start(self.release(reservation))
             raise
 
     async def release(self, reservation: Reservation) -> None:
-        """Let go of a reservation, at once or as soon as the store answers."""
+        """Release a reservation, at once or as soon as the store is available."""
         try:
             await self._counters.release(reservation)
         except StoreUnavailable as error:
@@ -101,7 +101,7 @@ class Holds:
         self.wake(reservation.claims)
 
     def wake(self, claims: Sequence[Claim]) -> None:
-        """Something of these counters is free again."""
+        """Notify waiters that these counters have free capacity."""
         if self._lines:
             for claim in claims:
                 if (line := self._lines.get(claim.counter)) is not None:
@@ -118,7 +118,7 @@ class Holds:
             if not held or self._declared.config.hold_wait_s == 0:
                 raise refused
             counter = shares[answer.misfits[0][0]].claim.counter
-        # First come, first served: of those who wait for the same counter only the first one asks again.
+        # First come, first served: of those waiting for the same counter, only the first retries.
         line = self._lines.get(counter)
         if line is None:
             line = self._lines[counter] = _Line()
@@ -137,7 +137,7 @@ class Holds:
                         async with asyncio.timeout(_POLL_S):
                             await line.changed.wait()
         except TimeoutError:
-            # The answer to a last question may be lost on the way: what it took is given back.
+            # The answer to the last attempt may be lost: what it took is given back.
             await self.release(reservation)
             if refused is not None:
                 raise refused from None
@@ -151,27 +151,27 @@ class Holds:
                 self._lines.pop(counter, None)
 
     async def ask(self, reservation: Reservation) -> tuple[Balance, ...] | Refusal:
-        """Reserve, without waiting for others. Raises StoreUnavailable."""
+        """Reserve without waiting for others. Raises StoreUnavailable."""
         try:
             return await self._counters.reserve(reservation)
         except CountersLost:
             return await self._reserve_after_recount(reservation)
 
-    # --- counting again
+    # --- recounting
 
     async def _reserve_after_recount(self, reservation: Reservation) -> tuple[Balance, ...] | Refusal:
         if self._recounting is None or self._recounting.done():
             try:
-                return await self._counters.reserve(reservation)  # somebody else may have been here before
+                return await self._counters.reserve(reservation)  # another request may have recounted already
             except CountersLost:
                 self._recounting = self._background.start(self._recount())
-        # Once for all who come meanwhile, and not in the task of one who may give up.
+        # Once for all that arrive meanwhile, and not in the task of a request that may be cancelled.
         await asyncio.shield(self._recounting)
         return await self._counters.reserve(reservation)
 
     async def _recount(self) -> None:
-        """Count again from the ledger what the rules of today would have counted."""
-        log.warning("the counters are lost; they are counted again from the ledger")
+        """Recount from the ledger what the current rules would have counted."""
+        log.warning("the counters are lost; recounting from the ledger")
         policy = self._declared.policy
         callers: dict[str, Caller] = {}
         amounts: dict[tuple[str, int], tuple[Claim, int]] = {}
@@ -204,7 +204,7 @@ class Holds:
 
 
 class _Line:
-    """Those who wait for one counter."""
+    """The requests that wait for one counter."""
 
     def __init__(self) -> None:
         self.turn = asyncio.Lock()

@@ -1,4 +1,4 @@
-"""Who is asking: from a secret to a caller, and from a caller to what it is by now."""
+"""Identity: from a secret to a caller, and from a caller to its current state."""
 
 import datetime
 import json
@@ -18,11 +18,11 @@ from mcpgate.governance.store import Counters, Store, StoreUnavailable
 
 _MAX_REMEMBERED = 20_000
 _CURRENT_S = 1.0
-"""How long what a caller is counts as known: running code loses a revoked right after at most so long."""
+"""How long a caller's state is cached: running code loses a revoked right after at most this time."""
 
 
 class Identity:
-    """Identifies callers. One for each process."""
+    """Identifies callers. One per process."""
 
     def __init__(
         self, declared: Declared, counters: Counters, store: Store, clock: Callable[[], float] = time.time
@@ -43,7 +43,7 @@ class Identity:
     ) -> Caller:
         """The caller behind a secret. Raises MissingKey, InvalidKey, NotAllowed, InvalidRequest, Unavailable."""
         if not key_required and secret is not None and not self._is_ours(secret):
-            secret = None  # what clients send because they must send something
+            secret = None  # a placeholder that clients send because they must send something
         if secret is None:
             if key_required:
                 raise MissingKey("a virtual key is needed: send Authorization: Bearer mg-… or x-api-key: mg-…")
@@ -62,9 +62,8 @@ class Identity:
         return caller
 
     async def current(self, caller: Caller) -> Caller:
-        """What a caller that was identified earlier is by now: with the grants, limits and rules of this moment (at
-        most a second old). Raises NotAllowed when its key is no longer good, or no longer allows what its request said
-        of itself."""
+        """The current state of a caller that was identified earlier: with today's grants, limits and rules (at most a
+        second old). Raises NotAllowed if its key is no longer valid, or no longer allows what its request claimed."""
         if caller.is_local:
             return caller
         now, policy = self._clock(), self._declared.policy
@@ -75,7 +74,7 @@ class Identity:
                 found = await self._look_again(caller)
             except StoreUnavailable as error:
                 self._declared.lost(error)
-                return caller  # what follows asks the store too, and decides
+                return caller  # later steps use the store too, and decide
             if len(self._current) > _MAX_REMEMBERED:
                 self._current.clear()
             self._current[place] = (now + _CURRENT_S, self._declared.policy, found)
@@ -84,7 +83,7 @@ class Identity:
         return found
 
     async def caller_by_id(self, id: str) -> Caller:
-        """The caller of a key, whatever its state; of an unknown one, a caller without scopes. Raises
+        """The caller of a key in any state; for an unknown key, a caller without scopes. Raises
         StoreUnavailable."""
         found = await self._key_by_id(id)
         return Caller(id) if found is None else self._declared.policy.caller_of(*found)
@@ -121,7 +120,7 @@ class Identity:
         return key, replace(caller, digest=digest, address=address)
 
     def _on_behalf(self, key: VirtualKey, caller: Caller, said: Said) -> Caller:
-        """A caller with what its request says of itself, as far as its key allows. Raises NotAllowed."""
+        """A caller with what its request claims, if its key allows it. Raises NotAllowed."""
         policy = self._declared.policy
         user, metadata = claimed_user(key, said, policy.users), claimed_metadata(key, said)
         if user is not None and user != caller.user:
@@ -129,7 +128,7 @@ class Identity:
         return replace(caller, metadata=metadata, said=said)
 
     def _local(self, user: str | None, metadata: Mapping[str, str] | None) -> Caller:
-        """Who comes without a key, where none is needed, is believed."""
+        """A caller without a key, where none is required: its claims are trusted."""
         caller = replace(LOCAL, metadata=metadata) if metadata else LOCAL
         return self._declared.policy.with_user(caller, user) if user else caller
 

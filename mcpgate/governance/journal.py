@@ -1,5 +1,5 @@
-"""Writes the ends of requests to the ledger, now or a moment later, again when the store was unavailable; and tells
-listeners of every entry. What an entry says is decided in admission.py."""
+"""Writes settlements to the ledger, at once or a moment later, and again if the store was unavailable; and notifies
+listeners of every entry. admission.py decides what an entry says."""
 
 import asyncio
 import logging
@@ -14,7 +14,7 @@ from mcpgate.governance.store import Counters, Settlement, StoreUnavailable
 
 log = logging.getLogger("mcpgate.governance")
 _SOON_S = 0.1
-"""How long an entry waits that nobody waits for: a process that is killed loses at most so much of them."""
+"""How long an entry may wait if no answer waits for it: a killed process loses at most this much."""
 _MAX_UNWRITTEN = 100_000
 _WRITTEN_AT_ONCE = 500
 
@@ -22,7 +22,7 @@ Listener = Callable[[Entry], None]
 
 
 class Journal:
-    """One for each process."""
+    """One per process."""
 
     def __init__(self, declared: Declared, holds: Holds, counters: Counters, background: Background) -> None:
         self._declared, self._holds, self._counters, self._background = declared, holds, counters, background
@@ -32,7 +32,7 @@ class Journal:
         self._unwritten: list[Settlement] = []
 
     def listen(self, listener: Listener) -> None:
-        """Tell a function of every entry, as soon as its request is over; it must be quick and must not raise."""
+        """Call a function with every entry as soon as its request is over; it must be fast and must not raise."""
         self._listeners.append(listener)
 
     def tell(self, entry: Entry) -> None:
@@ -40,15 +40,15 @@ class Journal:
             listener(entry)
 
     async def settle(self, settlements: Sequence[Settlement]) -> None:
-        """Write entries durably, and turn what was held for them into what was spent. What cannot be written is kept
-        and written later. Done whoever stops waiting. Raises StoreUnavailable when nothing was written yet."""
+        """Write entries durably, and settle their reservations. What cannot be written is queued and written later.
+        Completes even if the caller stops waiting. Raises StoreUnavailable if nothing was written yet."""
         task = self._background.start(self._settle(settlements))
         cancelled: asyncio.CancelledError | None = None
         while not task.done():
             try:
                 await asyncio.shield(task)
             except asyncio.CancelledError as error:
-                cancelled = error  # what was spent is written all the same
+                cancelled = error  # what was spent is still written
             except StoreUnavailable:
                 break
         if cancelled is not None:
@@ -56,7 +56,7 @@ class Journal:
         task.result()
 
     def settle_soon(self, settlement: Settlement) -> None:
-        """Write an entry within a moment, together with others. For requests that no limit waits for."""
+        """Write an entry shortly, together with others. For requests that no limit depends on."""
         self._soon.append(settlement)
         if len(self._soon) >= _WRITTEN_AT_ONCE:
             self._write_soon()
@@ -64,7 +64,7 @@ class Journal:
             self._due = asyncio.get_running_loop().call_later(_SOON_S, self._write_soon)
 
     async def flush(self) -> None:
-        """Returns when everything settled so far is written, or is kept because it cannot be."""
+        """Returns when everything settled so far is written, or queued because it cannot be."""
         self._write_soon()
         await self._background.drain()
 
@@ -72,11 +72,11 @@ class Journal:
         """Write what could not be written. Raises StoreUnavailable."""
         while some := self._unwritten[:_WRITTEN_AT_ONCE]:
             await self._write(some)
-            # Only now: whoever cancels this finds them where they were, and settling twice counts once.
+            # Removed only now: if this is cancelled, they are still queued, and settling twice counts once.
             del self._unwritten[: len(some)]
 
     async def aclose(self) -> None:
-        """Write everything; says in the log what could not be."""
+        """Write everything; logs what could not be written."""
         await self.flush()
         with suppress(StoreUnavailable):
             await self.write_again()
@@ -110,7 +110,7 @@ class Journal:
                 self._holds.wake(settlement.claims)
 
     async def _write(self, settlements: Sequence[Settlement]) -> None:
-        """All at once; if the store rejects one of them, each by itself, and without that one. Raises
+        """All at once; if the store rejects one of them, one by one, without that one. Raises
         StoreUnavailable."""
         try:
             await self._counters.settle(settlements)

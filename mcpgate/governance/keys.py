@@ -1,7 +1,7 @@
-"""Virtual keys: secrets made, digested and looked up; records turned into keys and callers.
+"""Virtual keys: generates, digests and checks secrets; turns records into keys.
 
-A secret has 256 random bits, so a plain SHA-256 is enough to keep (a slow hash protects what people think up), and
-looking it up by its digest tells an observer of the time it takes nothing about any secret.
+A secret has 256 random bits, so storing a plain SHA-256 is enough (slow hashes protect what people make up), and
+the time of a look-up by digest reveals nothing about any secret.
 """
 
 import hashlib
@@ -27,7 +27,7 @@ def digest_of(secret: str) -> str:
 
 
 def is_good(key: VirtualKey, digest: str, now: float) -> bool:
-    """Whether a digest is one of a key's that have not run out."""
+    """Whether a digest is one of a key's unexpired ones."""
     good = False
     for known, until in key.digests:
         # Every digest is compared in full, found or not.

@@ -1,5 +1,5 @@
-"""What reports can ask of the ledger: its dimensions, its sums, and how both are read off an entry. Pure; the adding
-up is done by the store."""
+"""What reports can request from the ledger: its dimensions, its sums, and how both derive from an entry. Pure; the
+store does the adding up."""
 
 import csv
 import datetime
@@ -14,20 +14,20 @@ from mcpgate.governance.records import Entry, to_usd
 from mcpgate.governance.store import Query
 
 DIMENSIONS = (*("kind", "key", "user", "team", "customer", "server", "tool", "provider", "model", "outcome", "cache"),)
-"""What entries can be grouped and chosen by, besides `metadata.NAME`."""
+"""What entries can be grouped and filtered by, in addition to `metadata.NAME`."""
 BUCKETS = ("hour", "day", "month")
-"""Of UTC."""
+"""In UTC."""
 SUMS = (
     *("entries", "requests", "executions", "tool_calls", "failed", "unpriced", "cost", "input_tokens"),
     *("output_tokens", "cache_read_tokens", "cache_write_tokens", "seconds", "latency_ms"),
     *("definition_tokens_saved", "result_tokens_saved"),
 )
-"""What is added up. `entries` are lines of the ledger, `requests` those that were not made from inside an execution;
-`cost` is in nano-dollars, of those that have a price; `unpriced` counts the others. `seconds` are of running code."""
+"""What is added up. `entries` counts ledger entries, `requests` those not made from inside an execution; `cost` is in
+nano-dollars, for those with a price; `unpriced` counts the others. `seconds` are of running code."""
 _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")
-"""What a formula begins with; the last four are the wide forms, which some spreadsheets take too."""
+"""The first characters of formulas; the last four are the wide forms, which some spreadsheets accept too."""
 FRACTIONS = ("seconds", "latency_ms")
-"""Those of `SUMS` that are no whole numbers."""
+"""Those of `SUMS` that are not whole numbers."""
 
 
 def facts_of(entry: Entry) -> dict[str, str | None]:
@@ -61,14 +61,14 @@ def sums_of(entry: Entry) -> dict[str, float]:
 
 
 def make_query(by: Sequence[str], where: Mapping[str, str], since: str, until: str | None, now: float) -> Query:
-    """A question as people ask it. Raises InvalidRequest that says what there is."""
+    """A query as people write it. Raises InvalidRequest, which lists what exists."""
     for name in by:
         if name not in (*DIMENSIONS, *BUCKETS) and not METADATA.fullmatch(name):
             known = ", ".join((*BUCKETS, *DIMENSIONS))
             raise InvalidRequest(f"cannot group by {name!r}; there are {known} and metadata.NAME")
     for name in where:
         if name not in DIMENSIONS and not METADATA.fullmatch(name):
-            raise InvalidRequest(f"cannot choose by {name!r}; there are {', '.join(DIMENSIONS)} and metadata.NAME")
+            raise InvalidRequest(f"cannot filter by {name!r}; there are {', '.join(DIMENSIONS)} and metadata.NAME")
     if len(set(by)) < len(by):
         raise InvalidRequest("duplicate dimension")
     return Query(_moment(since, now), now + 1 if until is None else _moment(until, now), tuple(by), dict(where))
@@ -80,14 +80,14 @@ def parse_where(pairs: Iterable[str]) -> dict[str, str]:
     for pair in pairs:
         name, separator, value = pair.partition("=")
         if not separator:
-            raise InvalidRequest(f"where is {pair[:80]!r}; it takes NAME=VALUE, e.g. team=search")
+            raise InvalidRequest(f"{pair[:80]!r} is not a valid filter; expected NAME=VALUE, e.g. team=search")
         where[name.strip()] = value
     return where
 
 
 def render_csv(by: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> str:
-    """Rows as `shown_row` makes them, below a header that is there without rows too. What others named is text: where
-    a spreadsheet would take it for a formula, a `'` stands in front. Sums stay numbers."""
+    """Rows from `shown_row`, with a header even without rows. Names from others are text: if a spreadsheet would read
+    one as a formula, it gets a `'` in front. Sums stay numbers."""
     text = io.StringIO()
     writer = csv.DictWriter(text, list(shown_row(dict.fromkeys((*by, *SUMS), 0))))
     writer.writeheader()
@@ -100,7 +100,7 @@ def _no_formula(cell: Any) -> Any:
 
 
 def shown_row(row: Mapping[str, Any]) -> dict[str, Any]:
-    """A row of a report for people and programs: dollars instead of nano-dollars, whole numbers where they are."""
+    """A row of a report for people and programs: dollars instead of nano-dollars, integers where possible."""
     shown: dict[str, Any] = {}
     for name, value in row.items():
         if name == "cost":
@@ -124,5 +124,5 @@ def _moment(text: str, now: float) -> float:
         found = datetime.datetime.fromisoformat(text)
     except ValueError:
         takes = "a date like 2026-11-01, a time like 2026-11-01T12:00Z, or a period like 7d or 1M"
-        raise InvalidRequest(f"{text!r} is no point in time; it takes {takes}") from None
+        raise InvalidRequest(f"{text!r} is not a valid time; expected {takes}") from None
     return (found if found.tzinfo else found.replace(tzinfo=datetime.UTC)).timestamp()

@@ -1,5 +1,5 @@
-"""Everything that is declared, as one immutable value that is swapped whole: scopes, rules, and the keys of the
-configuration file. Says who a key's caller is and which rules a request falls under; it counts nothing."""
+"""All declarations as one immutable value that is swapped whole: scopes, rules, and the keys of the configuration
+file. Determines a key's caller and which rules apply to a request; counts nothing."""
 
 import logging
 from collections.abc import Iterable, Iterator, Mapping
@@ -34,14 +34,14 @@ RECORD_KINDS: dict[str, type[BaseModel]] = {
     "budget": BudgetRuleConfig,
     "rate_limit": RateLimitRuleConfig,
 }
-"""What can be declared while running, besides keys."""
+"""What can be declared at run time, in addition to keys."""
 _ESTIMATED_EXACTLY = ("tool", "resource", "execution", "meta")
 _MOST_REMEMBERED = 20_000
 
 
 class Policy:
-    """The configuration's declarations, and the records beside them. Raises ConfigError for a record that cannot be
-    read."""
+    """The declarations of the configuration and of the store's records. Raises ConfigError for a record that cannot
+    be read."""
 
     def __init__(self, config: GovernanceConfig, records: Iterable[Record] = (), version: int = 0) -> None:
         self.version, self.records = version, tuple(records)
@@ -55,12 +55,12 @@ class Policy:
             "budget": budgets,
             "rate_limit": rate_limits,
         }
-        """Everything declared but keys: kind → id → its model."""
+        """All declarations except keys: kind → id → model."""
         self.in_file = {kind: frozenset(table) for kind, table in self.tables.items()}
         for record in self.records:
             table = self.tables[record.kind]
             if record.id in table:
-                log.warning("%s %r stands in the configuration file, which goes before", record.kind, record.id)
+                log.warning("%s %r is also in the configuration file, which takes precedence", record.kind, record.id)
                 continue
             try:
                 table[record.id] = RECORD_KINDS[record.kind].model_validate(dict(record.value))
@@ -84,13 +84,13 @@ class Policy:
             self._by_digest[digest] = id
         self._warn_of_labels(config)
         self.metadata_names = mentioned_metadata(self.rules)
-        """Names of the metadata that any rule looks at."""
+        """Names of metadata that any rule looks at."""
         self._metadata = sorted(self.metadata_names)
         self._scope_rules: dict[tuple[str, str], tuple[Rule, ...]] = {}
         self._matches: dict[tuple[object, ...], tuple[Match, ...]] = {}
 
     def starting_rules(self) -> Iterator[Rule]:
-        """The budgets that begin with something spent: all but those of the store's keys."""
+        """The budgets with a starting amount, except those of the store's keys."""
         scopes = [(kind, id, scope) for kind in ("customer", "team", "user") for id, scope in self.tables[kind].items()]
         own = (*scopes, *(("key", id, spec) for id, (_, spec) in self.keys.items()))
         yield from (rule for rule in self.rules if rule.start)
@@ -99,7 +99,7 @@ class Policy:
                 yield from (rule for rule in self._own_rules(kind, id, scope) if rule.start)
 
     def _own_rules(self, kind: str, id: str, scope: ScopeConfig) -> tuple[Rule, ...]:
-        """The ceilings of a scope's own, made when first asked for: many keys share them."""
+        """A scope's own limits, created on first use: many keys share them."""
         found = self._scope_rules.get((kind, id))
         if found is None:
             found = self._scope_rules[kind, id] = scope_rules(kind, id, scope)
@@ -110,7 +110,7 @@ class Policy:
         return None if id is None else self.keys[id]
 
     def caller_of(self, key: VirtualKey, spec: KeySpec) -> Caller:
-        """The caller that a key stands for, with its scopes filled in from below: user → team → customer."""
+        """The caller of a key, with its scopes filled in from below: user → team → customer."""
         user = self.users.get(key.user) if key.user else None
         team_id = key.team or (user.team if user else None)
         team = self.teams.get(team_id) if team_id else None
@@ -123,8 +123,8 @@ class Policy:
         return Caller(key.id, key.name, key.user, team_id, customer_id, key.grants, key.limits, rules=tuple(rules))
 
     def with_user(self, caller: Caller, user_id: str) -> Caller:
-        """A caller on behalf of a user that its request names. The key's team and customer stay, and the own limits of
-        the key's user, if it has one."""
+        """The caller on behalf of a user that its request names. The key's team and customer stay, and so do the own
+        limits of the key's user, if it has one."""
         user = self.users.get(user_id)
         own = () if user is None else self._own_rules("user", user_id, user)
         return replace(caller, user=user_id, rules=(*caller.rules, *own))
@@ -132,9 +132,9 @@ class Policy:
     def shares(
         self, caller: Caller, request: Request, cost: int | None, with_unpriced: bool = False
     ) -> tuple[Share, ...]:
-        """What every rule takes from a request, at the estimate; `cost` in nano-dollars. Where the estimate is known
-        to be the most, what would take nothing is left out: a free call needs no trip to the store; nor, unless
-        `with_unpriced`, does one without a price."""
+        """What every rule takes from a request, by its estimate; `cost` in nano-dollars. If the estimate is an upper
+        bound, shares of zero are left out: a free call needs no store access, nor does an unpriced one unless
+        `with_unpriced`."""
         shares = []
         for match in self.matches(caller, request):
             amount = measured(match.rule.measure, cost, request.estimate)
@@ -149,8 +149,8 @@ class Policy:
         return bool(self.rules or caller.rules)
 
     def matches(self, caller: Caller, request: Request) -> tuple[Match, ...]:
-        """The rules that a request falls under. Rules look at little of a request, and what they look at comes again
-        and again, so that most answers are remembered."""
+        """The rules that apply to a request. Rules look at only a few of its properties, which repeat, so most results
+        are cached."""
         if not self.limits(caller):
             return ()
         seen = (
@@ -176,7 +176,7 @@ class Policy:
         return found
 
     def _warn_of_labels(self, config: GovernanceConfig) -> None:
-        """A name that is declared nowhere is a label for reports and rules; it may also be a typing error."""
+        """An undeclared name is a label for reports and rules; it may also be a typo."""
         known: Mapping[str, Mapping[str, object]] = {
             "user": self.users,
             "team": self.teams,

@@ -1,4 +1,4 @@
-"""What usage costs. A price that is not known is None, never zero: zero would look like a free call."""
+"""The cost of usage. An unknown price is None, never zero: zero would look like a free call."""
 
 import fnmatch
 from collections.abc import Mapping
@@ -10,10 +10,10 @@ _MOST_REMEMBERED = 20_000
 
 
 class Prices:
-    """Prices of one configuration."""
+    """The prices of one configuration."""
 
     def __init__(self, tools: Mapping[str, Mapping[str, Decimal]], execution_usd_per_s: Decimal | None) -> None:
-        """`tools`: server → glob over its tools' own names → US dollars for one call; the first that matches."""
+        """`tools`: server → glob over its tools' own names → US dollars per call; the first match counts."""
         self._tools = {
             server: {glob: to_nano(usd) for glob, usd in prices.items()} for server, prices in tools.items() if prices
         }
@@ -21,18 +21,18 @@ class Prices:
         self._second = None if execution_usd_per_s is None else to_nano(execution_usd_per_s)
 
     def cost(self, request: Request, usage: Usage) -> int | None:
-        """Nano-dollars; None where nothing is known."""
+        """Nano-dollars; None if no price is known."""
         match request.kind:
             case "tool" | "resource":
                 price = self._of_tool(request.server or "", request.tool or "")
                 return None if price is None else price * usage.calls
             case "execution":
-                # Running code on one's own machine costs nothing unless somebody says what.
+                # Running code on one's own machine is free unless a price is configured.
                 return 0 if self._second is None else round(self._second * usage.seconds)
             case "meta":
                 return 0
             case "chat" | "embedding" if request.provider is None:
-                return 0  # its attempts cost, each by itself
+                return 0  # its attempts have costs of their own
         return None
 
     def _of_tool(self, server: str, tool: str) -> int | None:

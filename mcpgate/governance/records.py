@@ -1,6 +1,6 @@
-"""What is asked for, what it may cost and what it came to: frozen values that every flow passes on.
+"""Requests, estimates, reservations and ledger entries: frozen values that every flow passes on.
 
-Money is `Decimal` US dollars in these values and whole nano-dollars where it is counted (`to_nano`, `to_usd`).
+Money is `Decimal` US dollars in these values and whole nano-dollars in counters (`to_nano`, `to_usd`).
 """
 
 import datetime
@@ -19,7 +19,7 @@ _ONE_NANO = Decimal(1).scaleb(-9)
 
 
 def shown_moment(at: float) -> str | None:
-    """Epoch seconds as ISO 8601 in UTC; None for what never comes."""
+    """Epoch seconds as ISO 8601 in UTC; None for infinity."""
     if not math.isfinite(at):
         return None
     return datetime.datetime.fromtimestamp(at, datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
@@ -31,7 +31,7 @@ NO_TIMES: Mapping[str, float] = MappingProxyType({})
 
 
 def to_nano(usd: Decimal) -> int:
-    """Dollars as whole nano-dollars; what is finer is rounded half to even."""
+    """Dollars as whole nano-dollars, rounded half to even."""
     return int((usd.quantize(_ONE_NANO, ROUND_HALF_EVEN)).scaleb(9))
 
 
@@ -46,7 +46,7 @@ Kind = Literal["tool", "resource", "execution", "meta", "chat", "embedding"]
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Counted things. Of a request before it is made, an estimate at the upper end."""
+    """Counted usage. Before a request is made, a high estimate."""
 
     calls: int = 0
     """Of a tool."""
@@ -58,46 +58,46 @@ class Usage:
     seconds: float = 0.0
     """Of running code."""
     more: Mapping[str, int] = field(default_factory=lambda: NO_COUNTS)
-    """What few requests have, by name: reasoning_tokens, audio_input_tokens, image_tokens …"""
+    """Rare kinds of usage, by name: reasoning_tokens, audio_input_tokens, image_tokens …"""
 
 
 @dataclass(frozen=True, slots=True)
 class Saved:
-    """Tokens that a request did not cost, estimated: see codemode/savings.py. Small answers can cost more than they
-    save, which makes these negative."""
+    """Tokens that a request saved, estimated: see codemode/savings.py. Negative if a small answer cost more than it
+    saved."""
 
     definition_tokens: int = 0
-    """Of tool definitions that the model was not sent."""
+    """For tool definitions that were not sent to the model."""
     result_tokens: int = 0
-    """Of tool results that it did not read."""
+    """For tool results that it did not read."""
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One thing that a caller wants done, with the dimensions that rules look at."""
+    """One request of a caller, with the dimensions that rules look at."""
 
     kind: Kind
     server: str | None = None
     tool: str | None = None
-    """A tool's own name, without the server; of kind `meta` the meta-tool's."""
+    """A tool's own name, without the server; for kind `meta`, the meta-tool's."""
     provider: str | None = None
-    """Of an attempt, with `model`; a chat as a whole has none."""
+    """For an attempt, together with `model`; a chat as a whole has none."""
     model: str | None = None
-    """Of an attempt the provider's own name; of a chat as a whole the alias that the client asked for."""
+    """For an attempt, the provider's own name; for a chat as a whole, the alias that the client requested."""
     alias: str | None = None
-    """Of an attempt: what the client asked for. Rules on models look at it too."""
+    """For an attempt: the alias that the client requested. Rules on models look at it too."""
     estimate: Usage = field(default_factory=Usage)
     id: str = field(default_factory=lambda: new_id("rq"))
     parent_id: str | None = None
-    """The execution or chat that this belongs to: such a request is counted, but not as one more request of the
-    caller, unless a rule speaks of servers, tools, providers or models."""
+    """The execution or chat that this belongs to. Such a request is counted, but not as a further request of the
+    caller, unless a rule names servers, tools, providers or models."""
     at: float = field(default_factory=time.time)
-    """Epoch seconds. Everything it costs is counted at this moment."""
+    """Epoch seconds. Its whole cost is counted at this moment."""
 
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """One request's part in one counter: what it takes from what is left in which window."""
+    """One request's share of one counter: what it takes, and in which window."""
 
     counter: str
     """The counter's name: rule, measure and subject."""
@@ -106,23 +106,23 @@ class Claim:
     amount: int
     """At most: nano-dollars, tokens, requests or milliseconds."""
     limit: int | None
-    """None: only counted, nothing is refused for it."""
+    """None: only counted, never a reason to refuse."""
     cell: int
-    """Which part of time it is counted in: see windows.py."""
+    """The part of time in which it is counted: see windows.py."""
     oldest: int
     """The first cell that still counts."""
     ends_at: float
-    """When `cell` counts no longer, epoch seconds; infinity if never."""
+    """When `cell` stops counting, epoch seconds; infinity if never."""
 
 
 @dataclass(frozen=True, slots=True)
 class Balance:
-    """What is spent and held of one counter, over the cells that count."""
+    """What is spent and held in one counter, over the cells that count."""
 
     spent: int = 0
     held: int = 0
     first: int | None = None
-    """The oldest cell with anything in it."""
+    """The oldest cell that is not empty."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,18 +130,18 @@ class Reservation:
     """Amounts held for one request in every counter it touches."""
 
     id: str
-    """The request's; where it holds in two steps, that of the second ends in `/cost`."""
+    """The request's id; if it reserves in two steps, the second ends in `/cost`."""
     owner: str
     """The process that must settle or release it, and whose lease keeps it."""
     claims: tuple[Claim, ...]
     abandoned: "Entry | None" = None
-    """Where anything is held that can be spent: the entry that is written if the owner ends before it settles, with
-    everything that its request holds spent as it was held. A request that was sent has been paid for, whoever is left
-    to say so."""
+    """If anything is held that can be spent: the entry that is written if the owner ends before it settles, with
+    everything that its request holds counted as spent. A request that was sent has been paid for, even if its process
+    is gone."""
 
     @property
     def request(self) -> str:
-        """The id of the request that it is for, and of the entry that ends it."""
+        """The id of its request, and of the entry that ends it."""
         return self.id.partition("/")[0]
 
     @property
@@ -154,12 +154,12 @@ class Refusal:
     """Why a reservation was not made."""
 
     misfits: tuple[tuple[int, Balance], ...]
-    """Every claim that did not fit, by its place, with the balance of its counter."""
+    """Every claim that did not fit, by its index, with the balance of its counter."""
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One line of the ledger. Never changed, never taken back."""
+    """One ledger entry. Never changed or removed by later events."""
 
     id: str
     parent_id: str | None
@@ -177,7 +177,7 @@ class Entry:
     outcome: str
     """`ok`, or the code of the error."""
     cost: int | None
-    """Nano-dollars; None when it has no known price: zero would look like a free call."""
+    """Nano-dollars; None without a known price: zero would look like a free call."""
     usage: Usage
     latency_ms: float
     cache: str = ""
@@ -185,9 +185,9 @@ class Entry:
     metadata: Mapping[str, str] = field(default_factory=lambda: EMPTY)
     saved: Saved = field(default_factory=Saved)
     timings: Mapping[str, float] = field(default_factory=lambda: NO_TIMES)
-    """Milliseconds by what took them: upstream, sandbox, tools, first_token …"""
+    """Milliseconds by stage: upstream, sandbox, tools, first_token …"""
     facts: Mapping[str, str] = field(default_factory=lambda: EMPTY)
-    """What else the request log shows: request (the `x-request-id`), client, session, attempts …"""
+    """Further facts in the request log: request (the `x-request-id`), client, session, attempts …"""
 
 
 _random = random.Random(secrets.randbits(256))
@@ -197,5 +197,5 @@ os.register_at_fork(after_in_child=lambda: _random.seed(secrets.randbits(256)))
 
 
 def new_id(prefix: str) -> str:
-    """Not a secret: a system call for each would cost every request more than the rest of its admission."""
+    """Not a secret, so without system calls: one per request would cost more than the rest of its admission."""
     return f"{prefix}_{_random.getrandbits(80):020x}"

@@ -1,5 +1,5 @@
-"""Why a reservation was not made, as the error that a caller gets: which ceiling, whose, how much is left, when to come
-again. Pure; refusing is the gate's work."""
+"""The error that a caller gets if a reservation is refused: which limit, whose, how much is left, when to retry. Pure;
+the gate does the refusing."""
 
 import math
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ from mcpgate.governance.rule import Share, shown_amount
 
 
 def scope_of(caller: Caller, share: Share) -> str:
-    """Whose ceiling it is, in words: `user ada`, `key vk_1`, `project_id p7`, `everybody`."""
+    """Whose limit it is, in words: `user ada`, `key vk_1`, `project_id p7`, `everybody together`."""
     rule = share.match.rule
     if rule.per != "shared":
         return f"{rule.per.removeprefix('metadata.')} {share.match.subject}"
@@ -33,17 +33,17 @@ class _Misfit:
 
 
 def refusal_for(caller: Caller, shares: Sequence[Share], refusal: Refusal, now: float) -> tuple[McpgateError, bool]:
-    """The error that a refusal is, and whether waiting a moment may help: nothing is spent but all is held. Pure."""
+    """The error for a refusal, and whether waiting briefly may help: what is missing is only held, not spent. Pure."""
     misfits = []
     for place, balance in refusal.misfits:
         share = shares[place]
         claim, rule = share.claim, share.match.rule
-        # A request that is under way counts as one however it ends.
+        # A request in progress counts as one, however it ends.
         taken = balance.spent + (balance.held if claim.measure == "requests" else 0)
         spent = taken + claim.amount > (claim.limit or 0)
         first = claim.cell if balance.first is None else balance.first
         misfits.append(_Misfit(share, balance, spent, rule.window.frees_at(first)))
-    # What helps longest is what to say: a budget before a rate limit, what is spent before what is held.
+    # Reports the limit that blocks longest: a budget before a rate limit, spent amounts before held ones.
     worst = max(misfits, key=lambda m: (m.spent, m.share.claim.measure == "cost", m.resets_at))
     held = not worst.spent and all(m.share.claim.measure != "concurrency" for m in misfits)
     return _error_of(caller, worst, now), held
@@ -69,7 +69,7 @@ def _error_of(caller: Caller, misfit: _Misfit, now: float) -> McpgateError:
                 f"budget {rule.id!r} of {scope} ({rule.limit_text}) is used up: {needs}{when}", **facts
             )
         return RateLimited(
-            f"budget {rule.id!r} of {scope} ({rule.limit_text}) is held by calls under way: {needs}; try again",
+            f"budget {rule.id!r} of {scope} ({rule.limit_text}) is reserved by calls in progress: {needs}; try again",
             **facts,
             retry_after_s=0.5,
         )

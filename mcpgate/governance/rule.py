@@ -1,5 +1,5 @@
-"""One budget or rate limit: whom it looks at, what it counts, over which window, and what it takes from a request.
-Pure; holding what it takes is the work of `Counters`, and making rules of settings that of rules.py.
+"""One budget or rate limit: whom it applies to, what it counts, over which window, and what it takes from a request.
+Pure; `Counters` reserve what it takes, and rules.py makes rules from settings.
 """
 
 from collections.abc import Sequence
@@ -11,14 +11,14 @@ from mcpgate.governance.windows import Window
 
 Measure = Literal["cost", "requests", "tokens", "input_tokens", "output_tokens", "execution_seconds", "concurrency"]
 PER_REQUEST = ("requests", "concurrency")
-"""What a request from inside another does not add to, unless the rule speaks of servers, tools, providers or models."""
+"""Measures that nested requests do not add to, unless the rule names servers, tools, providers or models."""
 INNER = ("server", "tool", "provider", "model")
-"""Dimensions that requests from inside others have."""
+"""Dimensions of nested requests."""
 MILLISECONDS = 1000
 
 
 def measured(measure: str, cost: int | None, usage: Usage) -> int:
-    """What a request came to: nano-dollars, milliseconds, or a number. What has no known price counts as nothing."""
+    """What a request used: nano-dollars, milliseconds, or a number. Unpriced requests count as zero."""
     match measure:
         case "cost":
             return cost or 0
@@ -33,13 +33,13 @@ def measured(measure: str, cost: int | None, usage: Usage) -> int:
         case "execution_seconds":
             return round(usage.seconds * MILLISECONDS)
         case "concurrency":
-            return 0  # only ever held
+            return 0  # held, never spent
     raise ValueError(measure)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Rule:
-    """One ceiling on one measure."""
+    """One limit on one measure."""
 
     id: str
     measure: Measure
@@ -58,11 +58,11 @@ class Rule:
 
     @property
     def counts_nested(self) -> bool:
-        """Whether requests from inside an execution or a chat count too."""
+        """Whether requests nested in an execution or a chat count too."""
         return self.measure not in PER_REQUEST or any(name in INNER for name, _ in self.when)
 
     def counter(self, subject: str) -> str:
-        # With the window, for amounts counted in cells of another length mean something else.
+        # Includes the window, because amounts in cells of another length mean something else.
         return f"{self.id}|{self.measure}|{self.window.key}|{subject}"
 
     def claim(self, subject: str, at: float, amount: int, governs: bool = True) -> Claim:
@@ -89,7 +89,7 @@ def shown_amount(measure: str, amount: int) -> str:
 
 
 def fitted(claims: Sequence[Claim], balances: Sequence[Balance]) -> tuple[Balance, ...] | Refusal:
-    """Whether claims fit the balances of their counters: all of them, or none. Returns the balances with them."""
+    """Whether claims fit the balances of their counters: all, or none. Returns the balances including them."""
     pairs = tuple(zip(claims, balances, strict=True))
     misfits = tuple(
         (place, balance)
@@ -106,13 +106,13 @@ def fitted(claims: Sequence[Claim], balances: Sequence[Balance]) -> tuple[Balanc
 
 @dataclass(frozen=True, slots=True)
 class Match:
-    """A rule that a request falls under."""
+    """A rule that applies to a request."""
 
     rule: Rule
     subject: str
-    """Whose share it is; empty where all share."""
+    """Whose share it is; empty if all share it."""
     governs: bool
-    """False where another rule of its group comes first: it only counts."""
+    """False if another rule of its group comes first: then it only counts."""
 
 
 @dataclass(frozen=True, slots=True)

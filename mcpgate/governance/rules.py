@@ -1,4 +1,4 @@
-"""Rules made of settings, and which of them a request falls under. Pure."""
+"""Makes rules from settings, and finds those that apply to a request. Pure."""
 
 import fnmatch
 from collections.abc import Iterable, Mapping, Sequence
@@ -21,12 +21,12 @@ from mcpgate.governance.windows import Forever, make_window
 
 
 def scope_rules(kind: str, name: str, config: ScopeConfig) -> tuple[Rule, ...]:
-    """The ceilings that a customer, team, user or key has of its own."""
+    """The own limits of a customer, team, user or key."""
     id = f"{kind}:{name}"
     rules = [_budget(budget, id) for budget in config.budget]
     for limit in config.rate_limits:
         rules += _rate_limits(limit, id)
-    # Two ceilings on the same thing are one: the lower.
+    # Of two limits on the same thing, only the lower matters.
     lowest: dict[str, Rule] = {}
     for rule in rules:
         known = lowest.get(rule.counter(""))
@@ -40,7 +40,7 @@ def budget_rule(config: BudgetRuleConfig) -> Rule:
 
 
 def rate_limit_rules(config: RateLimitRuleConfig) -> tuple[Rule, ...]:
-    """One for each measure."""
+    """One rule per measure."""
     return _rate_limits(config, config.id, _when(config.when), config.per, config.group)
 
 
@@ -80,7 +80,7 @@ def _rate_limits(
 
 
 def matching(rules: Iterable[Rule], caller: Caller, request: Request) -> tuple[Match, ...]:
-    """Every rule that a request of a caller falls under."""
+    """Every rule that applies to a caller's request."""
     found = []
     decided: set[str] = set()
     for rule in rules:
@@ -101,13 +101,13 @@ def matching(rules: Iterable[Rule], caller: Caller, request: Request) -> tuple[M
 
 def _counted_as_chat(rule: Rule, caller: Caller, attempt: Request) -> bool:
     """Whether a rule has counted the chat that an attempt belongs to. The chat names the alias, its attempts name
-    provider and model: a limit on `model: fast` means what clients send, one on a provider what it is sent."""
+    provider and model: a limit on `model: fast` means what clients send, one on a provider what it receives."""
     chat = replace(attempt, provider=None, model=attempt.alias, alias=None, parent_id=None)
     return all(_matches(name, patterns, caller, chat) for name, patterns in rule.when)
 
 
 def mentioned_metadata(rules: Iterable[Rule]) -> frozenset[str]:
-    """Names of the metadata that any rule looks at."""
+    """Names of metadata that any rule looks at."""
     names = [name for rule in rules for name, _ in rule.when] + [rule.per for rule in rules]
     return frozenset(name.removeprefix("metadata.") for name in names if name.startswith("metadata."))
 
@@ -152,6 +152,6 @@ def _values(name: str, caller: Caller, request: Request) -> Sequence[str | None]
 def _matches(name: str, patterns: tuple[str, ...], caller: Caller, request: Request) -> bool:
     values = _values(name, caller, request)
     if name == "tool" and request.server is None:
-        # A meta-tool is meant by its name only: `*` is every tool of the servers, and not the execution round them.
+        # A meta-tool matches only by its exact name: `*` is every tool of the servers, not the execution around them.
         return request.tool in patterns
     return any(value and fnmatch.fnmatchcase(value, pattern) for pattern in patterns for value in values)

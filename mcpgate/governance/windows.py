@@ -1,10 +1,10 @@
-"""Which part of time an amount is counted in. Pure.
+"""The part of time in which an amount is counted. Pure.
 
 Time is cut into cells, and a window is a run of cells that ends now. A calendar window is one cell, replaced by the
-next; a rolling one is sixty cells (of months and longer: as many as it has days) and the one under way, so that
-what was spent counts for at least its period and at most a sixtieth (a day) longer: never too much, and with a
-bounded number of cells however many calls there are. Libraries of rate limits were looked at (`limits` 5.8,
-`pyrate-limiter`): none can hold an amount in several windows in one atomic step and settle it later.
+next. A rolling window is sixty cells (for months and longer, as many as it has days) plus the current one, so that
+what was spent counts for at least its period and at most a sixtieth (a day) longer: limits are never exceeded, and
+the number of cells is bounded however many calls there are. Rate-limit libraries were considered (`limits` 5.8,
+`pyrate-limiter`): none can reserve an amount in several windows in one atomic step and settle it later.
 """
 
 import datetime
@@ -23,31 +23,31 @@ _LONGEST_D = {"M": 31, "Q": 92, "Y": 366}
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """Where an amount is counted at one moment."""
+    """The cells in which an amount is counted at one moment."""
 
     cell: int
     oldest: int
     """The first cell that still counts."""
     ends_at: float
-    """When `cell` itself counts no longer, epoch seconds; infinity if never."""
+    """When `cell` itself stops counting, epoch seconds; infinity if never."""
 
 
 class Window:
-    """How the cells of one rule follow each other. `at` is epoch seconds."""
+    """The sequence of cells of one rule. `at` is epoch seconds."""
 
     key: str = ""
-    """Names what the cells are: the same for windows that are cut alike."""
+    """Names the kind of cells: the same for windows that are cut alike."""
 
     def span(self, at: float) -> Span:
         raise NotImplementedError
 
     def frees_at(self, cell: int) -> float:
-        """When a cell counts no longer, epoch seconds; infinity if never."""
+        """When a cell stops counting, epoch seconds; infinity if never."""
         raise NotImplementedError
 
 
 class Forever(Window):
-    """Budgets without a period, and what is only held, never spent."""
+    """For budgets without a period, and for what is only held, never spent."""
 
     def span(self, at: float) -> Span:
         return Span(0, 0, math.inf)
@@ -60,7 +60,7 @@ class Forever(Window):
 
 
 class Aligned(Window):
-    """Windows of the calendar in a time zone; a cell is named by its first second."""
+    """Calendar windows in a time zone; a cell is named by its first second."""
 
     def __init__(self, period: Period, zone: ZoneInfo) -> None:
         self.period, self.zone = period, zone
@@ -68,7 +68,7 @@ class Aligned(Window):
         self._last = (math.inf, math.inf)
 
     def span(self, at: float) -> Span:
-        start, end = self._last  # one tuple, for several threads may ask
+        start, end = self._last  # one tuple, because several threads may ask
         if not start <= at < end:
             start, end = self._last = self._edges(at)
         return Span(int(start), int(start), end)
@@ -85,7 +85,7 @@ class Aligned(Window):
 
 
 class Rolling(Window):
-    """The last so many seconds, hours or days."""
+    """The last seconds, hours or days."""
 
     def __init__(self, period: Period) -> None:
         self.period, self.key = period, str(period)
@@ -104,7 +104,7 @@ class Rolling(Window):
 
 
 class RollingMonths(Window):
-    """The last so many months, quarters or years, in days of UTC: a month is as long as the calendar says."""
+    """The last months, quarters or years, in UTC days: a month is as long as the calendar says."""
 
     def __init__(self, period: Period) -> None:
         self.period, self.key = period, str(period)

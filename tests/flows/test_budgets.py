@@ -84,7 +84,7 @@ def test_budget_that_others_hold_is_waited_for_briefly_and_then_429_says_when_to
         refused = house.call("alpha__echo", {"text": "x"}, key)
         assert refused.error["code"] == "rate_limited" and refused.error["reserved_usd"] == 0.5
         assert int(refused.headers["retry-after"]) >= 1 and int(refused.headers["retry-after-ms"]) > 0
-        assert "x-should-retry" not in refused.headers and "held by calls under way" in refused.text
+        assert "x-should-retry" not in refused.headers and "reserved by calls in progress" in refused.text
 
 
 def test_a_client_that_hangs_up_in_the_middle_of_a_call_has_paid_for_it(house: Served) -> None:

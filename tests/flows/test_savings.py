@@ -52,7 +52,7 @@ async def test_usage_shows_what_was_done_and_saved_after_the_gateway_has_ended(
 def test_usage_rejects_an_invalid_date(config_file: Callable[..., Path]) -> None:
     command = [sys.executable, "-m", "mcpgate", "usage", "--since", "yesterday", "-c", str(config_file({"raw": raw()}))]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)
-    assert done.returncode == 1 and "it takes a date like 2026-11-01, a time like" in done.stderr
+    assert done.returncode == 1 and "expected a date like 2026-11-01, a time like" in done.stderr
 
 
 async def test_definitions_saved_are_those_of_the_upstreams_less_our_own() -> None:

@@ -202,7 +202,7 @@ def test_money_that_stays_held_is_refused_after_the_wait_with_when_to_come_again
                 assert 1.5 <= clock() - began < 1.6
                 assert isinstance(error, RateLimited) and error.http_status == 429
                 assert error.data["retry_after_s"] > 0 and error.data["reserved_usd"] == 1.0
-                assert "held by calls under way" in error.message
+                assert "reserved by calls in progress" in error.message
 
     in_virtual_time(work)
 

@@ -283,7 +283,7 @@ async def test_what_a_living_worker_holds_stays_held_beyond_the_length_of_its_le
         one.tell("hold")
         assert await one.said() == "holding"
         async with gate_on(stores, **budget) as gate:
-            with pytest.raises(Exception, match="held by calls under way"):
+            with pytest.raises(Exception, match="reserved by calls in progress"):
                 await call(gate, tool("dear"))
         assert await standing(stores.counters, "all|cost|") == (0, 100 * CENT)
 
