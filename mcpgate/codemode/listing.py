@@ -40,9 +40,9 @@ _DETAILS = (
     _Detail(400, 90, 100),
 )
 """Of the tools of a whole server, from little to much. What calls are written from comes first."""
-_DETAILS_OF_ONE = (_Detail(400, 90, 100), _Detail(160, 60, 50), _Detail(60, 0, 0))
+_DETAILS_OF_ONE = (_Detail(400, 90, 60), _Detail(160, 60, 40), _Detail(60, 0, 0))
 """Of one tool among others."""
-_SHORT_DETAIL = _Detail(24, 0, 0)
+_SHORT_DETAIL = _Detail(40, 0, 0)
 _FULL, _SHORT = 3, 4
 """Of a search that finds more than its answer holds: tools with their whole shape, and after them with a short one, in
 an answer of 300 tokens. The rest come by name."""
@@ -52,6 +52,8 @@ _MARGIN = 8
 """Tokens that an estimate may be short of."""
 _CHARACTERS_A_TOKEN = 3.7
 """Of names, at most: they hold words of no language, which an estimate takes for English."""
+_TRIES = 10
+"""Numbers of whole shapes that are tried for one answer, about."""
 _MAX_NAMED = 200
 """Tools that a list of names is made from."""
 _LONGEST_NAME = 100
@@ -148,19 +150,20 @@ class Listing:
         lines, costs = self._lines(found, servers, room, [_DETAILS_OF_ONE] * most, server)
         if len(lines) == len(found):
             return lines
-        wanted = found[:limit][: len(lines) + _MAX_NAMED]
-        names = ""
-        for at in range(len(lines), full, -1):
-            # As many shapes as leave room for the names of all others.
-            names, named = _names(wanted[at:], room - sum(costs[:at]), server)
-            if at + named == len(found[:limit]):
-                lines = lines[:at]
+        wanted = found[:limit]
+        least = min(full, len(lines))
+        step = max(1, (len(lines) - least) // _TRIES)
+        for at in (*range(len(lines), least, -step), least):
+            # As many whole shapes as leave room for short ones and for the names of all others.
+            left = room - sum(costs[:at])
+            after, used = self._lines(
+                wanted[at : min(at + short, most)], servers, left, [(_SHORT_DETAIL,)] * short, server, 0
+            )
+            rest = wanted[at + len(after) :]
+            names, named = _names(rest[:_MAX_NAMED], left - sum(used), server)
+            if named == len(rest):
                 break
-        else:
-            details = [*[_DETAILS_OF_ONE] * full, *[(_SHORT_DETAIL,)] * short][:most]
-            lines, costs = self._lines(wanted, servers, room, details, server)
-            names, _ = _names(wanted[len(lines) :], room - sum(costs), server)
-        return [*lines, _NAMES + names if names else f"({_TAIL})"]
+        return [*lines[:at], *after, _NAMES + names if names else f"({_TAIL})"]
 
     def _lines(
         self,
@@ -169,10 +172,12 @@ class Listing:
         room: int,
         details: Sequence[Sequence[_Detail]],
         server: Server | None,
+        least: int = 1,
     ) -> tuple[list[str], list[int]]:
-        """Lines that fit, at least one, and their tokens. `details`: how each may be written, the best first."""
+        """Lines that fit, at least `least`, and their tokens. `details`: how each may be written, the best first."""
         lines: list[str] = []
         costs: list[int] = []
+        used = 0
         for tool, choice in zip(tools, details, strict=False):
             for detail in choice:
                 line = self._line(tool, detail, servers[tool.server_ident].shared_sentences, server)
@@ -180,10 +185,11 @@ class Listing:
                 # One tool of many parameters must not take the room of all the others.
                 if cost <= max(60, room // 4):
                     break
-            if sum(costs) + cost > room and lines:
+            if used + cost > room and len(lines) >= least:
                 break
             lines.append(line if cost <= room else results.shorten_text(line, room))
             costs.append(cost)
+            used += cost
         return lines, costs
 
     def _line(self, tool: Tool, detail: _Detail, shared: Collection[str], server: Server | None) -> str:

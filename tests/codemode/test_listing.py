@@ -1,3 +1,4 @@
+from functools import partial
 from typing import Any
 
 import pytest
@@ -8,6 +9,7 @@ from mcpgate.catalog.catalog import Catalog, ServerListing
 from mcpgate.codemode.listing import Listing
 from mcpgate.config.settings import CodeModeConfig
 from mcpgate.tokens import count
+from tests.catalog.work import work_of
 
 
 def catalog(servers: dict[str, list[dict[str, Any]]]) -> Catalog:
@@ -33,7 +35,7 @@ def test_a_search_shows_the_best_by_shape_the_next_by_a_short_one_and_the_rest_b
     *lines, names = answer(MANY, "keep a note").splitlines()
     assert len(lines) == 7
     assert lines[0] == "desk.note_0(title: str = ..., body: str = ...) — Keeps one note in drawer 0."
-    assert lines[3] == "desk.note_3(title?, body?)"
+    assert lines[3].startswith("desk.note_3(") and "—" not in lines[3]
     assert names.startswith("by name (describe_tools shows shapes, limit=… more): desk: note_7, note_8, ")
 
 
@@ -67,6 +69,14 @@ def test_a_limit_shows_so_many_tools_and_no_more() -> None:
     assert len(few) == 3 and few[-1] == "(limit=… or a narrower query shows more)"
     more = answer(MANY, "keep a note", limit=20).splitlines()
     assert len(more) == 21 and more[-2].startswith("desk.note_19(title: str")
+
+
+def test_a_limit_of_a_thousand_takes_work_in_proportion() -> None:
+    prefix = "a_note_with_a_very_long_name_that_is_kept_in_one_of_many_drawers"
+    many = catalog({f"desk{at}": noting(250, prefix) for at in range(8)})
+    assert "\nby name" in answer(many, "keep a note", limit=1000)
+    ten, thousand = (work_of(partial(answer, many, "keep a note", limit=limit)) for limit in (100, 1000))
+    assert thousand < 15 * ten
 
 
 def test_the_same_question_has_the_same_answer() -> None:
