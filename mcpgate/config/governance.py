@@ -1,5 +1,5 @@
-"""The `governance` section: who may do what, and what it may cost. The same models check what the admin API and
-`mcpgate keys` are given, so that a key means the same wherever it was made."""
+"""The `governance` section: permissions and limits. The same models validate the input of the admin API and
+`mcpgate keys`, so that a key means the same wherever it was created."""
 
 import datetime
 import ipaddress
@@ -23,17 +23,17 @@ from mcpgate.config.periods import Period
 
 SCOPES = ("customer", "team", "user", "key")
 DIMENSIONS = (*SCOPES, "provider", "model", "server", "tool")
-"""What a rule can look at, besides `metadata.NAME`."""
+"""What a rule can look at, in addition to `metadata.NAME`."""
 
 METADATA = re.compile(r"metadata\.[A-Za-z0-9_.-]{1,64}")
 _LONGEST_D = {"s": 1 / 86_400, "m": 1 / 1440, "h": 1 / 24, "d": 1, "w": 7, "M": 31, "Q": 92, "Y": 366}
-"""Days in a unit of a period, at most."""
+"""Most days in a unit of a period."""
 
 
 def _period(text: str) -> str:
     period = Period.parse(text)
     if period.count * _LONGEST_D[period.unit] > 100 * 366:
-        raise ValueError(f"{text!r} is longer than a hundred years; leave the period out for once and for all")
+        raise ValueError(f"{text!r} is longer than a hundred years; without a period, the limit never resets")
     return str(period)
 
 
@@ -41,7 +41,7 @@ def _zone(name: str) -> str:
     try:
         ZoneInfo(name)
     except (KeyError, ValueError, OSError) as error:
-        raise ValueError(f"{name!r} is no time zone; use a name like Europe/Berlin") from error
+        raise ValueError(f"{name!r} is not a valid time zone; expected a name like Europe/Berlin") from error
     return name
 
 
@@ -52,37 +52,37 @@ def _network(text: str) -> str:
 
 def _dimension(name: str) -> str:
     if name not in DIMENSIONS and not METADATA.fullmatch(name):
-        raise ValueError(f"{name!r} is nothing a rule can look at; it takes {', '.join(DIMENSIONS)} or metadata.NAME")
+        raise ValueError(f"{name!r} is not a valid dimension; expected {', '.join(DIMENSIONS)} or metadata.NAME")
     return name
 
 
 def _rule_id(id: str) -> str:
     if id.partition(":")[0] in SCOPES and ":" in id:
-        raise ValueError(f"id {id!r} is what the own ceilings of a {id.partition(':')[0]} are called; choose another")
+        raise ValueError(f"ids starting with '{id.partition(':')[0]}:' are reserved; choose another than {id!r}")
     return id
 
 
 def _key_id(id: str) -> str:
     if id == "local":
-        raise ValueError("a key cannot be called 'local', which is who comes without a key")
+        raise ValueError("the key id 'local' is reserved for the caller without a key")
     return id
 
 
 def _subject(name: str) -> str:
     if name not in (*SCOPES, "shared") and not METADATA.fullmatch(name):
-        raise ValueError(f"per is {name!r}; it takes {', '.join(SCOPES)}, metadata.NAME or shared")
+        raise ValueError(f"{name!r} is not a valid `per`; expected {', '.join(SCOPES)}, metadata.NAME or shared")
     return name
 
 
 def _limits(given: dict[str, float]) -> dict[str, float]:
-    """Only names and values that `sandbox` takes; whole numbers where it wants them."""
+    """Only names and values that `sandbox` accepts; integers where it requires them."""
     try:
         checked = LimitsConfig.model_validate(given)
     except ValidationError as error:
         fault = error.errors()[0]
         if fault["type"] == "extra_forbidden":
             raise ValueError(
-                f"{fault['loc'][0]} is no limit; there are {', '.join(LimitsConfig.model_fields)}"
+                f"{fault['loc'][0]} is not a valid limit; expected {', '.join(LimitsConfig.model_fields)}"
             ) from None
         raise ValueError(f"{fault['loc'][0]}: {fault['msg']}") from None
     return {name: getattr(checked, name) for name in given}
@@ -112,7 +112,7 @@ PeriodText = Annotated[str, AfterValidator(_period)]
 ZoneText = Annotated[str, AfterValidator(_zone)]
 PositiveSeconds = Annotated[float, Field(gt=0, le=86_400)]
 Usd = Annotated[Decimal, Field(ge=0, le=9_000_000, decimal_places=9, allow_inf_nan=False)]
-"""US dollars, to the nano-dollar. Nine million of them are what a counter can hold exactly on every store."""
+"""US dollars, to the nano-dollar. Nine million is the most that a counter can hold exactly on every store."""
 Pattern = Annotated[str, Field(min_length=1, max_length=512)]
 Patterns = Annotated[
     tuple[Pattern, ...], BeforeValidator(_one_or_many, json_schema_input_type=Pattern | tuple[Pattern, ...])
@@ -122,13 +122,13 @@ KeyId = Annotated[Id, AfterValidator(_key_id)]
 
 
 def _as_text(value: Any) -> Any:
-    """A number or truth value as a header would say it."""
+    """A number or boolean as text, as in a header."""
     return json.dumps(value) if isinstance(value, (bool, int, float)) else value
 
 
 def _printable(value: str) -> str:
     if any(ord(c) < 32 or 0xD800 <= ord(c) < 0xE000 for c in value):
-        raise ValueError("holds control characters")
+        raise ValueError("contains control characters")
     return value
 
 
@@ -136,7 +136,7 @@ MetadataValue = Annotated[str, Field(max_length=512), BeforeValidator(_as_text),
 MetadataName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,64}$")]
 Moment = Annotated[datetime.datetime, BeforeValidator(_moment), AfterValidator(_ordinary)]
 Count = Annotated[int, Field(ge=0, le=2**53)]
-"""What a counter can hold exactly on every store."""
+"""The most that a counter can hold exactly on every store."""
 Amount = Annotated[float, Field(ge=0, le=1e12, allow_inf_nan=False)]
 
 
@@ -189,7 +189,7 @@ class BudgetConfig(Model):
     @model_validator(mode="after")
     def _softer(self) -> "BudgetConfig":
         if self.soft_limit_usd is not None and self.soft_limit_usd >= self.limit_usd:
-            raise ValueError("soft_limit_usd must be less than limit_usd, or nobody would ever be warned")
+            raise ValueError("soft_limit_usd must be less than limit_usd, or it would never warn")
         return self
 
 
@@ -243,7 +243,7 @@ class BudgetRuleConfig(_RuleConfig, BudgetConfig):
     @model_validator(mode="after")
     def _one_start(self) -> "BudgetRuleConfig":
         if self.start_usd and self.per != "shared":
-            raise ValueError("start_usd goes with per: shared, for nobody knows yet whom else it would be for")
+            raise ValueError("start_usd needs per: shared, because the other subjects are not known yet")
         return self
 
 
@@ -341,7 +341,7 @@ class KeyConfig(KeySpec):
     def _sendable(self) -> "KeyConfig":
         secret = self.secret.get_secret_value()
         if not secret.isascii() or any(c.isspace() for c in secret):
-            raise ValueError("secret must be ASCII without spaces, for it is sent in a header")
+            raise ValueError("secret must be ASCII without spaces, because it is sent in a header")
         return self
 
 
@@ -356,7 +356,7 @@ class GovernanceConfig(Model):
     users: dict[Id, UserConfig] = {}
     """Users by id."""
     keys: dict[KeyId, KeyConfig] = {}
-    """Virtual keys by id. `mcpgate keys create` and the admin API make more at run time."""
+    """Virtual keys by id. `mcpgate keys create` and the admin API add more at run time."""
     budgets: tuple[BudgetRuleConfig, ...] = ()
     """Budget rules. Every matching rule must pass."""
     rate_limits: tuple[RateLimitRuleConfig, ...] = ()

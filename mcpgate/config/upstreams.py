@@ -9,7 +9,7 @@ from mcpgate.config.base import Model
 from mcpgate.config.governance import PositiveSeconds, Usd
 
 _CLIENTS_ONLY = frozenset(("autoApprove", "alwaysAllow", "trust", "gallery"))
-"""Keys of pasted entries that say how a client treats its user; they mean nothing here."""
+"""Keys of pasted entries that concern only the client; they are ignored."""
 
 
 class ToolFilter(Model):
@@ -53,7 +53,7 @@ class UpstreamConfig(Model):
     max_concurrency: int = Field(default=16, ge=1, le=10_000)
     """Calls in flight at once. Further calls wait."""
     max_message_mib: int = Field(default=64, ge=1, le=1024)
-    """The longest message of the server. A longer one is refused without being read into memory whole. Also the limit
+    """The largest message of the server. A larger one is rejected without reading all of it into memory. Also the limit
     of everything that it lists, all pages together."""
     max_tools: int = Field(default=5000, ge=1, le=1_000_000)
     """Only the first tools of a longer list are used."""
@@ -67,14 +67,14 @@ class UpstreamConfig(Model):
 
     @classmethod
     def broken(cls, reason: str) -> "UpstreamConfig":
-        """In the place of an entry that cannot be used: its trouble is that server's alone."""
+        """Stands in for an unusable entry: its error affects only that server."""
         made = cls.model_construct()
         made._unusable = reason
         return made
 
     @property
     def unusable(self) -> str:
-        """Why the entry cannot be used, and how to mend it; empty if it can."""
+        """Why the entry is unusable, and how to fix it; empty if it is usable."""
         return self._unusable
 
     @model_validator(mode="before")
@@ -103,9 +103,9 @@ class UpstreamConfig(Model):
                 shown = re.sub(r"[?#].*|(?<=//)[^/]*@", "", self.url, flags=re.DOTALL)
                 raise ValueError(f"url is {shown!r}; it must begin with http:// or https://")
             if self.type == "stdio":
-                raise ValueError("type is 'stdio', which goes with `command`; for a `url` it is 'http' or 'sse'")
+                raise ValueError("type 'stdio' needs `command`; for a `url`, use 'http' or 'sse'")
         elif self.type in ("http", "sse"):
-            raise ValueError(f"type is {self.type!r}, which goes with `url`; for a `command` it is 'stdio'")
+            raise ValueError(f"type {self.type!r} needs `url`; for a `command`, use 'stdio'")
         return self
 
     @field_validator("args", mode="before")

@@ -153,7 +153,7 @@ def test_no_operation_is_open_without_an_administrators_key(office: Served) -> N
         ("POST", "keys", {"id": "local"}, ["id", "'local'"]),
         ("POST", "keys", {"id": "a|b"}, ["id"]),
         ("POST", "keys", {"name": "x" * 129}, ["name", "128"]),
-        ("POST", "keys", {"limits": {"memory": 5}}, ["limits", "memory is no limit"]),
+        ("POST", "keys", {"limits": {"memory": 5}}, ["limits", "memory is not a valid limit"]),
         ("POST", "keys", {"limits": {"max_parallel_calls": 0}}, ["limits", "max_parallel_calls"]),
         ("POST", "keys", {"limits": {"memory_mib": 1}}, ["limits", "memory_mib"]),
         ("POST", "keys", {"limits": {"max_tool_calls": 0.5}}, ["limits", "max_tool_calls"]),
