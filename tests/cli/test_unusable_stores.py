@@ -78,7 +78,7 @@ def test_no_command_goes_on_without_a_file_that_is_there(command: list[str], sto
     garbled_head(store_file)
     done = ended(tmp_path, write_config(tmp_path, {}), *command)
     assert done.returncode == 1, done.stdout
-    assert "the store cannot be used" in done.stderr and str(store_file) in done.stderr
+    assert "the store is unusable" in done.stderr and str(store_file) in done.stderr
     assert "Traceback" not in done.stderr
 
 
@@ -89,7 +89,7 @@ def test_a_gateway_does_not_start_over_a_damaged_file(
     damage(store_file)
     done = ended(tmp_path, write_config(tmp_path, {}), "serve")
     assert done.returncode == 1
-    assert "the store cannot be used" in done.stderr or "cannot be read" in done.stderr
+    assert "the store is unusable" in done.stderr or "cannot be read" in done.stderr
     assert "Traceback" not in done.stderr
 
 
@@ -104,7 +104,7 @@ async def test_memory_will_do_only_for_a_gateway_and_only_where_no_store_was_ask
     await stores.close()
     explicit = {"storage": {"url": f"sqlite:///{tmp_path}/data/mcpgate.sqlite3"}}
     for settings, may_forget in (({}, False), (explicit, True), ({"governance": {"require_key": True}}, True)):
-        with pytest.raises(Unavailable, match="the store cannot be used"):
+        with pytest.raises(Unavailable, match="the store is unusable"):
             await open_stores(Config.model_validate(settings), may_forget=may_forget)
 
 
@@ -126,4 +126,4 @@ def test_a_gateway_without_any_file_says_that_it_will_forget(tmp_path: Path) -> 
         pytest.skip("a file is no folder there either, and says so otherwise")
     (tmp_path / "data").write_text("no folder can be made here")
     done = mcpgate("check", "-c", str(write_config(tmp_path, {})), env=environment(tmp_path))
-    assert done.returncode in (0, 1) and "the store cannot be used" not in done.stderr
+    assert done.returncode in (0, 1) and "the store is unusable" not in done.stderr
