@@ -16,7 +16,7 @@ from mcpgate.config.upstreams import UpstreamConfig
 
 class CodeModeConfig(Model):
     list_limit: int = Field(default=12, ge=1, le=200)
-    """The most tools in one search answer."""
+    """Tools that a search answer shows with their parameters, at most; further ones come by name."""
     list_tokens: int = Field(default=300, ge=100, le=20_000)
     """The most tokens of one `list_tools` answer."""
     max_result_tokens: int = Field(default=2000, ge=100, le=1_000_000)
