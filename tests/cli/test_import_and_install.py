@@ -469,7 +469,7 @@ def test_an_entry_that_makes_no_sense_is_left_out_with_its_reason_and_without_it
     machine.write("cursor", json.dumps({"mcpServers": broken}))
     code, out, _ = run("import", "cursor")
     assert code == 0 and "s3cret" not in out
-    assert "left out: needs either `command`" in out and "left out: url begins with 'ftp://'" in out
+    assert "left out: needs either `command`" in out and "left out: url is 'ftp://x'" in out
     assert "left out: args: Input should be a valid tuple" in out
     assert machine.servers() == {"good": {"command": "x"}}
 

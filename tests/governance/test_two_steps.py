@@ -249,7 +249,7 @@ async def test_listeners_hear_at_once_though_the_ledger_is_written_a_moment_late
     stores, heard = MemoryStore(), asyncio.Event()
     async with gate_on(stores) as gate:
         gate.listen(lambda entry: heard.set())
-        await call(gate)
+        await call(gate, tool("free"))
         assert heard.is_set() and await entries(stores) == {}
         await gate.flush()
         assert len(await entries(stores)) == 1
