@@ -169,8 +169,9 @@ def _ending(stall_s: float, end_after_s: float | None, end: Callable[[], None]) 
         end()
 
     # Not the loop's signal handlers: those wait for the loop, and these are called wherever Python is.
-    numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
-    heard = [number for number in numbers if signal.getsignal(number) is not signal.SIG_IGN]  # as nohup wants
+    heard = [signal.SIGTERM, signal.SIGINT]  # SIGINT too where a shell, for a command in the background, ignores it
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as nohup wants
+        heard.append(signal.SIGHUP)
     before = {number: signal.signal(number, handle) for number in heard}
     watchdog.start()
     try:
