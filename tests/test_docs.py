@@ -30,10 +30,10 @@ EXAMPLE = (ROOT / "servers.example.yaml").read_text(encoding="utf-8")
 DOCUMENTS = {
     str(path.relative_to(ROOT)): path.read_text(encoding="utf-8")
     for path in (
-        *(ROOT / name for name in ("README.md", "examples/README.md", "benchmarks/README.md")),
+        *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md")),
+        *(ROOT / name for name in ("examples/README.md", "benchmarks/README.md")),
         *sorted((ROOT / "docs").rglob("*.md")),
     )
-    if "decisions" not in path.parts
 }
 each_document = pytest.mark.parametrize("document", DOCUMENTS)
 
@@ -132,6 +132,13 @@ def test_every_command_line_in_a_document_is_one_that_mcpgate_takes() -> None:
 def test_every_command_that_a_text_names_exists(document: str) -> None:
     for command in re.findall(r"`mcpgate ([a-z]\w*)", DOCUMENTS[document]):
         assert command in main.COMMANDS, command
+
+
+def test_every_short_name_that_contributing_uses_is_one_of_the_makefile() -> None:
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
+    named = set(re.findall(r"(?:`|^)make ([a-z-]+)", DOCUMENTS["CONTRIBUTING.md"], re.MULTILINE))
+    assert len(named) >= 5
+    assert named - targets == set()
 
 
 def test_every_yaml_snippet_is_a_valid_configuration() -> None:
