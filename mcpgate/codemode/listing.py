@@ -264,7 +264,7 @@ def _server_line(server: Server, about_room: int) -> str:
 
 
 def _trouble(server: Server, room: int) -> str:
-    text = server.trouble if server.trouble == STARTING else f"not usable now: {server.trouble}"
+    text = server.trouble if server.trouble == STARTING else f"unavailable: {server.trouble}"
     return _cut(text, room)
 
 

@@ -150,9 +150,9 @@ def test_wrong_usage_and_configuration_exit_2_with_the_remedy(mcpgate: Mcpgate, 
     absent = mcpgate("check", "-c", str(tmp_path / "absent.yaml"))
     assert absent.returncode == 2 and "mcpgate import" in absent.stderr
     bad = tmp_path / "bad.yaml"
-    bad.write_text("mcpServers: {x: {comand: ls}}")
+    bad.write_text("mcpServer: {x: {command: ls}}")
     done = mcpgate("check", "-c", str(bad))
-    assert done.returncode == 2 and "did you mean `command`?" in done.stderr and "Traceback" not in done.stderr
+    assert done.returncode == 2 and "did you mean `mcpServers`?" in done.stderr and "Traceback" not in done.stderr
 
 
 @pytest.mark.parametrize("options", [[], ["--isolation", "process"], ["--engine", "restricted"]])

@@ -308,7 +308,7 @@ async def test_help_shows_how_a_tool_is_called_and_ends_nothing() -> None:
 @pytest.mark.parametrize(
     ("code", "hint"),
     [
-        ("import rw", "only the standard library is here"),
+        ("import rw", "only the standard library is available"),
         ("raw__ech()", "did you mean"),
         ("raw__echo(text='x')", "did you mean raw.echo(…)"),
         ("call_tool('x')", "the servers are raw"),
