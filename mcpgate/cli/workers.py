@@ -35,7 +35,15 @@ def supervise(workers: int, path: Path, host: str, port: int, grace_s: float = _
         return subprocess.Popen(command, stdin=subprocess.PIPE, process_group=0), time.monotonic()
 
     children: list[tuple[subprocess.Popen[bytes], float]] = []
+    told: set[int] = set()
     stopping, early_deaths = False, 0
+
+    def tell_to_end() -> None:
+        # Each once: a second signal has a worker drop what is under way.
+        for child, _ in children:
+            if child.pid not in told:
+                told.add(child.pid)
+                child.send_signal(signal.SIGTERM)
 
     def stop(number: int, _frame: object) -> None:
         nonlocal stopping
@@ -44,8 +52,7 @@ def supervise(workers: int, path: Path, host: str, port: int, grace_s: float = _
                 child.kill()
             os._exit(128 + number)
         stopping = True
-        for child, _ in children:
-            child.send_signal(signal.SIGTERM)
+        tell_to_end()
 
     signal.signal(signal.SIGTERM, stop)
     signal.signal(signal.SIGINT, stop)
@@ -64,9 +71,7 @@ def supervise(workers: int, path: Path, host: str, port: int, grace_s: float = _
                 raise ConfigError(f"the workers end as soon as they start (exit code {child.returncode}); see the log")
             log.error("worker %d ended with code %s; starting another", child.pid, child.returncode)
             children[index] = start()
-    # One that was started while the signal came has not heard of it.
-    for child, _ in children:
-        child.send_signal(signal.SIGTERM)
+    tell_to_end()  # one that was started while the signal came has not heard of it
     _wait(children, grace_s)
     return 0
 

@@ -143,7 +143,8 @@ async def test_a_first_execution_takes_no_more_random_bytes_than_a_seed_needs(
         assert (await run("1 + 1", on=engine)).result == 2
     finally:
         await engine.aclose()
-    assert taken == [16]
+    # One reading for each instance: the engine that the tests share may be warming its own meanwhile.
+    assert set(taken) == {16}
 
 
 async def test_only_the_named_servers_are_there(value: Value) -> None:
