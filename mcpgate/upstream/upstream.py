@@ -55,6 +55,11 @@ class UpstreamView:
     connect_s: float | None = None
 
 
+def backoff_s(first_s: float, failures: int, longest_s: float) -> float:
+    """The pause before the next try, in seconds: doubled with each failure, of which there may be any number."""
+    return min(longest_s, first_s * 2.0 ** min(failures, 64))
+
+
 class Upstream:
     """One MCP server, kept connected by its own task."""
 
@@ -212,7 +217,7 @@ class Upstream:
                 self._failed_attempts += 1
                 self._failed_at = time.monotonic()
             failures = 1 if time.monotonic() - began > _LONGEST_BACKOFF_S else failures + 1
-            delay = min(_LONGEST_BACKOFF_S, _FIRST_BACKOFF_S * 2 ** (failures - 1)) * random.uniform(0.8, 1.2)
+            delay = backoff_s(_FIRST_BACKOFF_S, failures - 1, _LONGEST_BACKOFF_S) * random.uniform(0.8, 1.2)
             log.warning("%s: %s; next try in %.1f s", self.name, detail, delay)
             self._connection = None
             self._set("failed", reason=reason, detail=detail)
@@ -348,7 +353,7 @@ class Upstream:
                 log.warning("%s: its changed tools could not be listed: %s", self.name, self._told(error)[1])
                 self._relist.set()
                 failures += 1
-                pause_s = min(_RELIST_EVERY_S * 2**failures, _LONGEST_RELIST_PAUSE_S)
+                pause_s = backoff_s(_RELIST_EVERY_S, failures, _LONGEST_RELIST_PAUSE_S)
             else:
                 failures = 0
                 if tools != self.view.tools or warning != self.view.warning:

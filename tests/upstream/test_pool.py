@@ -18,6 +18,7 @@ from mcpgate.errors import UpstreamError
 from mcpgate.governance.callers import LOCAL
 from mcpgate.governance.context import RequestContext
 from mcpgate.lifecycle import reload
+from mcpgate.upstream.upstream import backoff_s
 from tests.conftest import gateway, make_config, raw, serve_command, until
 
 pytestmark = pytest.mark.anyio
@@ -62,6 +63,11 @@ async def test_calls_cut_a_backoff_short_but_do_not_start_a_broken_server_withou
                     break
                 await asyncio.sleep(0.05)
         assert result["content"][0]["text"] == "back"
+
+
+def test_a_server_that_has_failed_for_a_week_is_still_tried() -> None:
+    assert backoff_s(0.5, 3, 60) == 4
+    assert backoff_s(0.5, 100_000, 60) == 60
 
 
 async def test_a_death_by_any_signal_is_reported_and_repaired(tmp_path: Path) -> None:
