@@ -24,9 +24,12 @@ _MIB = 1024 * 1024
 _FLUSH_EVERY_S = 5.0
 _ROLL_UP_EVERY_S = 60.0
 _FIXED = (
-    *("server.host", "server.port", "server.max_body_mib", "storage.url", "storage.counters", "sandbox.engine"),
+    *("server.host", "server.port", "server.base_path", "server.max_body_mib", "server.max_body_mib_in_all"),
+    *("server.max_connections", "server.max_connections_per_address", "server.keep_alive_s", "server.watchdog_s"),
+    *("storage.url", "storage.counters", "sandbox.engine"),
     *("sandbox.warm", "sandbox.recycle", "sandbox.isolation", "sandbox.allow_unlocked", "sandbox.max_executions"),
     *("sandbox.max_sessions", "sandbox.max_session_mib", "sandbox.max_sessions_in_all", "sandbox.session_idle_s"),
+    "governance.report_metadata",
 )
 """Settings that cannot change while the gateway runs."""
 
