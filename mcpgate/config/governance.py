@@ -19,20 +19,18 @@ from pydantic import (
 )
 
 from mcpgate.config.base import Model
-from mcpgate.config.periods import Period
+from mcpgate.config.periods import LONGEST_D, Period
 
 SCOPES = ("customer", "team", "user", "key")
 DIMENSIONS = (*SCOPES, "provider", "model", "server", "tool")
 """What a rule can look at, in addition to `metadata.NAME`."""
 
 METADATA = re.compile(r"metadata\.[A-Za-z0-9_.-]{1,64}")
-_LONGEST_D = {"s": 1 / 86_400, "m": 1 / 1440, "h": 1 / 24, "d": 1, "w": 7, "M": 31, "Q": 92, "Y": 366}
-"""Most days in a unit of a period."""
 
 
 def _period(text: str) -> str:
     period = Period.parse(text)
-    if period.count * _LONGEST_D[period.unit] > 100 * 366:
+    if period.count * LONGEST_D[period.unit] > 100 * 366:
         raise ValueError(f"{text!r} is longer than a hundred years; without a period, the limit never resets")
     return str(period)
 

@@ -6,9 +6,11 @@ import re
 from dataclasses import dataclass
 from zoneinfo import ZoneInfo
 
-_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 7 * 86_400}
+SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 7 * 86_400}
 _MONTHS = {"M": 1, "Q": 3, "Y": 12}
-_DAY_S = 86_400
+DAY_S = 86_400
+LONGEST_D = {"s": 1 / 86_400, "m": 1 / 1440, "h": 1 / 24, "d": 1, "w": 7, "M": 31, "Q": 92, "Y": 366}
+"""Most days in a unit of a period."""
 _SMALLEST_CHANGE_S = 1800
 """The smallest change of a clock: usually an hour, half an hour on Lord Howe Island."""
 _UTC = datetime.UTC
@@ -37,8 +39,8 @@ class Period:
     def before(self, moment: datetime.datetime) -> datetime.datetime:
         """The moment one period earlier. Months keep the day if it exists, else use the last day of the month.
         Raises OverflowError before the year 1."""
-        if self.unit in _SECONDS:
-            return moment - datetime.timedelta(seconds=self.count * _SECONDS[self.unit])
+        if self.unit in SECONDS:
+            return moment - datetime.timedelta(seconds=self.count * SECONDS[self.unit])
         year, month = divmod(moment.year * 12 + moment.month - 1 - self.count * _MONTHS[self.unit], 12)
         if year < 1:
             raise OverflowError(f"{self} before {moment:%Y-%m-%d} is before the year 1")
@@ -54,20 +56,20 @@ class Period:
             size = self.count * _MONTHS[self.unit]
             index = (local.year * 12 + local.month - 1) // size
             return _month(index * size, zone), _month((index + 1) * size, zone)
-        seconds = self.count * _SECONDS[self.unit]
-        if seconds % _DAY_S == 0:
-            days = seconds // _DAY_S
+        seconds = self.count * SECONDS[self.unit]
+        if seconds % DAY_S == 0:
+            days = seconds // DAY_S
             index = (local.toordinal() - 1) // days  # the first day of the year 1 was a Monday
             return _midnight(1 + index * days, zone), _midnight(1 + (index + 1) * days, zone)
-        if _DAY_S % seconds or _SMALLEST_CHANGE_S % seconds == 0:
+        if DAY_S % seconds or _SMALLEST_CHANGE_S % seconds == 0:
             # Either independent of the day, or so short that no clock change falls inside.
-            offset = datetime.timedelta(0) if _DAY_S % seconds else local.utcoffset() or datetime.timedelta(0)
+            offset = datetime.timedelta(0) if DAY_S % seconds else local.utcoffset() or datetime.timedelta(0)
             index = int((moment - _EPOCH + offset).total_seconds() // seconds)
             start = _EPOCH + datetime.timedelta(seconds=index * seconds) - offset
             return start, start + datetime.timedelta(seconds=seconds)
         # By the wall clock: on days of 23 or 25 hours, one window is shorter or longer.
         today = local.toordinal()
-        edges = [_midnight(today, zone, at) for at in range(0, _DAY_S, seconds)] + [_midnight(today + 1, zone)]
+        edges = [_midnight(today, zone, at) for at in range(0, DAY_S, seconds)] + [_midnight(today + 1, zone)]
         start = max(edge for edge in edges if edge <= moment)
         return start, min(edge for edge in edges if edge > moment)
 

@@ -12,13 +12,10 @@ import math
 from dataclasses import dataclass
 from zoneinfo import ZoneInfo
 
-from mcpgate.config.periods import Period
+from mcpgate.config.periods import DAY_S, LONGEST_D, SECONDS, Period
 
 CELLS = 60
 _UTC = datetime.UTC
-_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 7 * 86_400}
-_DAY_S = 86_400
-_LONGEST_D = {"M": 31, "Q": 92, "Y": 366}
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +86,7 @@ class Rolling(Window):
 
     def __init__(self, period: Period) -> None:
         self.period, self.key = period, str(period)
-        self._whole_s = period.count * _SECONDS[period.unit]
+        self._whole_s = period.count * SECONDS[period.unit]
         self._cell_s = self._whole_s / CELLS
 
     def span(self, at: float) -> Span:
@@ -111,21 +108,21 @@ class RollingMonths(Window):
         self._last: Span | None = None
 
     def span(self, at: float) -> Span:
-        cell = math.floor(at / _DAY_S)
+        cell = math.floor(at / DAY_S)
         if self._last is None or self._last.cell != cell:
             self._last = Span(cell, self._oldest(cell), self.frees_at(cell))
         return self._last
 
     def frees_at(self, cell: int) -> float:
         # The first day whose span begins after the cell; months differ by a few days at most.
-        day = cell + 1 + self.period.count * _LONGEST_D[self.period.unit]
+        day = cell + 1 + math.ceil(self.period.count * LONGEST_D[self.period.unit])
         while self._oldest(day - 1) > cell:
             day -= 1
-        return day * _DAY_S
+        return day * DAY_S
 
     def _oldest(self, day: int) -> int:
-        before = self.period.before(datetime.datetime.fromtimestamp(day * _DAY_S, _UTC))
-        return math.floor(before.timestamp() / _DAY_S)
+        before = self.period.before(datetime.datetime.fromtimestamp(day * DAY_S, _UTC))
+        return math.floor(before.timestamp() / DAY_S)
 
     def __str__(self) -> str:
         return str(self.period)
@@ -137,4 +134,4 @@ def make_window(period: str | None, aligned: bool, zone: str = "UTC") -> Window:
     parsed = Period.parse(period)
     if aligned:
         return Aligned(parsed, ZoneInfo(zone))
-    return Rolling(parsed) if parsed.unit in _SECONDS else RollingMonths(parsed)
+    return Rolling(parsed) if parsed.unit in SECONDS else RollingMonths(parsed)

@@ -29,6 +29,7 @@ class Views:
         self._pool, self._learned = pool, learned
         self.catalog = Catalog()
         """The tools that code can call."""
+        self._direct = Catalog()
         self.direct: dict[str, Tool] = {}
         """Directly exposed tools, by their exposed names."""
         self._views: dict[Grants, Catalog] = {}
@@ -45,9 +46,10 @@ class Views:
                 self._learned.remember_tools(view.name, view.tools)
         self.catalog = Catalog.build([_listing(v) for v in views if v.config.expose in ("code", "both")], self.catalog)
         self._views.clear()
-        self.direct = direct_names(
-            Catalog.build([_listing(v) for v in views if v.config.expose in ("direct", "both")]).tools
+        self._direct = Catalog.build(
+            [_listing(v) for v in views if v.config.expose in ("direct", "both")], self._direct
         )
+        self.direct = direct_names(self._direct.tools)
 
     def catalog_of(self, caller: Caller) -> Catalog:
         """The tools that a caller's code can reach: only what is granted."""

@@ -1,5 +1,5 @@
 """All upstreams of a configuration: each has a task of its own that connects, lists, follows changes and
-reconnects. What the tools look like is the catalog's affair; who may call them is the bridge's.
+reconnects. What the tools look like is the catalog's affair; who may call them is proxy/views'.
 """
 
 import asyncio

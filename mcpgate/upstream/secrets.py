@@ -4,7 +4,7 @@ the side of hiding; what looks like a secret without being configured is masked 
 import base64
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from typing import Any
 from urllib.parse import SplitResult, parse_qsl, quote, quote_plus, unquote, urlsplit
 
@@ -167,8 +167,3 @@ def _argument_values(arguments: Iterable[str]) -> Iterator[str]:
         yield from _parts(argument)
         if len(value := argument.partition("=")[2]) >= _SHORTEST and not _PLACE.fullmatch(value):
             yield from _parts(value)
-
-
-def masked_fields(data: Mapping[str, Any], secrets: Secrets) -> dict[str, Any]:
-    """The data of an error, masked."""
-    return {key: secrets.mask_data(value) for key, value in data.items()}

@@ -288,10 +288,7 @@ class Child:
         ended_by, peak_mib = self._nursery.autopsy(self._pid)
         if ended_by and peak_mib >= _NEARLY_ALL * memory_mib:
             # CPython does not always survive running out of memory.
-            gave_up = (
-                f"the interpreter gave up, most likely out of memory (limit {memory_mib} MiB); what it held is lost"
-            )
-            return LimitReached("memory_mib", gave_up)
+            return LimitReached.of_memory(memory_mib)
         return Crashed(f"signal {ended_by}") if ended_by else error
 
     def _serve(self, call: Call, kind: bytes, payload: memoryview) -> None:

@@ -30,6 +30,7 @@ MAX_WASM_STACK = 32 * 1024 * 1024
 """Bytes; deep enough that recursion in C code (repr, json, pickle) ends as RecursionError, not as a trap."""
 THREAD_STACK = 2 * MAX_WASM_STACK
 """Bytes of native stack for a thread that runs a guest: the Wasm stack lives on it."""
+LOCK = "WebAssembly: only the functions of guest/world.wit, two clocks and random bytes are linked"
 _SETTINGS = f"epoch,stack={MAX_WASM_STACK}"
 
 

@@ -46,6 +46,14 @@ class LimitReached(SandboxError):
     """Name of the field of `Limits`: 'cpu_s', 'timeout_s', 'memory_mib', …"""
     message: str
 
+    @classmethod
+    def of_memory(cls, memory_mib: int) -> "LimitReached":
+        """For an interpreter that did not survive what was most likely a lack of memory."""
+        return cls(
+            "memory_mib",
+            f"the interpreter gave up, most likely out of memory (limit {memory_mib} MiB); what it held is lost",
+        )
+
     def __str__(self) -> str:
         return self.message
 

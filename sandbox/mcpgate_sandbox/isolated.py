@@ -19,5 +19,4 @@ class IsolatedWasmEngine(ChildEngine):
 
 class _WasmNursery(Nursery):
     def locks(self) -> list[str]:
-        wasm = "WebAssembly: only the functions of guest/world.wit, two clocks and random bytes are linked"
-        return [wasm, *super().locks()]
+        return [component.LOCK, *super().locks()]

@@ -20,7 +20,9 @@ import os
 import threading
 import weakref
 from collections.abc import Callable
-from typing import Generic, NamedTuple, Protocol, TypeVar
+from typing import Generic, NamedTuple, TypeVar
+
+from mcpgate_sandbox.sessions import Closable
 
 log = logging.getLogger("mcpgate_sandbox.recycle")
 _PAGE = 4096
@@ -43,10 +45,6 @@ added."""
 
 class NotRenewable(Exception):
     """This instance, or this machine, is not one that can be renewed."""
-
-
-class Closable(Protocol):
-    def close(self) -> None: ...
 
 
 I = TypeVar("I", bound=Closable)  # noqa: E741  an instance

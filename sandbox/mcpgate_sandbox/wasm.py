@@ -117,7 +117,7 @@ class Runtime:
     def locks(self) -> list[str]:
         use = "renewed in place after a clean end: its memory is put back" if self.recycler else "used once"
         return [
-            "WebAssembly: only the functions of guest/world.wit, two clocks and random bytes are linked",
+            artefact.LOCK,
             f"each guest is {use}",
         ]
 
@@ -292,8 +292,7 @@ def explain(trap: Exception, memory_mib: int) -> SandboxError:
         )
     if reached or "unreachable" in text:
         # The interpreter's last words go to stderr, mostly because memory ran out.
-        gave_up = f"the interpreter gave up, most likely out of memory (limit {memory_mib} MiB); what it held is lost"
-        return LimitReached("memory_mib", gave_up)
+        return LimitReached.of_memory(memory_mib)
     return Crashed(text.splitlines()[-1].strip() if text else "a trap")
 
 
@@ -333,11 +332,16 @@ def _host_function(body: Callable[[Any, Any], None]) -> Any:
             body(arguments, results)
             return 0
         except BaseException as error:
-            if (instance := _here.instance) is not None and instance.failure is None:
-                instance.failure = error
-            return _new_error(str(error))
+            return _trap(error)
 
     return callback
+
+
+def _trap(error: BaseException) -> int:
+    """Ends the guest that runs in this thread. Its first failure is the one that counts."""
+    if (instance := _here.instance) is not None and instance.failure is None:
+        instance.failure = error
+    return _new_error(str(error))
 
 
 def _new_error(text: str) -> int:
@@ -440,9 +444,7 @@ def _on_tick(_context: Any, _data: Any, delta: Any, kind: Any) -> int:
         kind[0] = 0  # continue
         return 0
     except BaseException as error:
-        if (instance := _here.instance) is not None and instance.failure is None:
-            instance.failure = error
-        return _new_error(str(error))
+        return _trap(error)
 
 
 _no_finalizer = ctypes.CFUNCTYPE(None, ctypes.c_void_p)()

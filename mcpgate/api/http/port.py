@@ -110,10 +110,6 @@ class Port:
         self._server = _Server(config)
         self._said: dict[str, float] = {}
 
-    @property
-    def stopping(self) -> bool:
-        return self._server.should_exit
-
     def stop(self) -> None:
         """Take no more connections, finish what is under way, return from `serve`. From any thread or signal
         handler."""

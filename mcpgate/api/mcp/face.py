@@ -37,6 +37,7 @@ from mcpgate.errors import McpgateError, RateLimited
 from mcpgate.gateway import Gateway
 from mcpgate.governance.context import Trail
 from mcpgate.upstream.connection import RpcError
+from mcpgate.upstream.untrusted import OURS
 
 _SERVER_INFO = {"name": "mcpgate", "title": "mcpgate", "version": __version__}
 _INSTRUCTIONS = (
@@ -50,8 +51,6 @@ _FREE_BURST, _FREE_PER_S = 64 * 1024 * 1024, 16 * 1024 * 1024
 """Bytes that answers to everything else may have, for each key."""
 _MAX_LISTENERS_EACH = 256
 """Of `subscriptions/listen`, for each key."""
-_OURS = "mcpgate/"
-"""Names in `_meta` that only the gateway itself may use."""
 log = logging.getLogger("mcpgate.mcp")
 
 
@@ -195,7 +194,7 @@ def _refused(trail: Trail, error: McpgateError) -> dict[str, Any]:
     """An error as a tool's result: a model reads results, not protocol errors, and SDK clients take another HTTP status
     for a broken transport."""
     trail.refusal = error
-    meta = {_OURS + "error": {"code": error.code, **error.data}}
+    meta = {OURS + "error": {"code": error.code, **error.data}}
     return {"content": [{"type": "text", "text": error.message}], "isError": True, "_meta": meta}
 
 
@@ -203,7 +202,7 @@ def _with_warnings(result: dict[str, Any], trail: Trail) -> dict[str, Any]:
     if not (warnings := trail.warnings):
         return result
     meta = result.get("_meta")
-    return {**result, "_meta": {**(meta if isinstance(meta, dict) else {}), _OURS + "warnings": warnings}}
+    return {**result, "_meta": {**(meta if isinstance(meta, dict) else {}), OURS + "warnings": warnings}}
 
 
 class _DirectProgress:

@@ -31,15 +31,17 @@ from mcpgate.api.mcp.protocol import (
     UNSUPPORTED_VERSION,
     Message,
     RpcFault,
+    decode,
     protocol_of,
     refusal,
     unsupported,
 )
-from mcpgate.api.mcp.session import Requests
+from mcpgate.api.mcp.session import MAX_BATCH, Requests
 from mcpgate.api.mcp.sessions import OpenSession, Sessions
 from mcpgate.errors import InvalidRequest, McpgateError, NotAllowed, NotFound, TooLarge, Unavailable
 from mcpgate.governance.callers import Caller
 from mcpgate.governance.context import RequestContext, Trail
+from mcpgate.upstream.untrusted import OURS
 
 _STATUS = {
     PARSE_ERROR: 400,
@@ -53,7 +55,6 @@ _STATUS = {
 _PING_S = 15.0
 _RIGHTS_S = 1.0
 """How often a standing stream asks whether its caller may still listen."""
-_MAX_BATCH = 1000
 _BATCH_BYTES = 16 * 1024 * 1024
 """Of the answers to one batch; those beyond are errors."""
 _SHUTDOWN_S = 4.0
@@ -86,9 +87,8 @@ class StreamableHttp:
         context = await self._access.context(http)
         body = await http.body()
         try:
-            message = jsontext.loads(body)
-        except ValueError as error:
-            fault = RpcFault(PARSE_ERROR, f"Parse error: {error}")
+            message = decode(body)
+        except RpcFault as fault:
             await http.respond(400, jsontext.dumps(fault.to_wire(None)))
             return
         version = http.headers.get("mcp-protocol-version")
@@ -160,8 +160,8 @@ class StreamableHttp:
         requests: Requests,
         messages: list[Any],
     ) -> None:
-        if not messages or len(messages) > _MAX_BATCH:
-            fault = RpcFault(INVALID_REQUEST, f"a batch holds 1 to {_MAX_BATCH} messages, not {len(messages)}")
+        if not messages or len(messages) > MAX_BATCH:
+            fault = RpcFault(INVALID_REQUEST, f"a batch holds 1 to {MAX_BATCH} messages, not {len(messages)}")
             await _respond(http, fault.to_wire(None), 400)
             return
         answers = _Answers()
@@ -395,7 +395,7 @@ class _Answer:
             return data
         meta = result.get("_meta")
         kept = meta if isinstance(meta, dict) else {}
-        return jsontext.dumps({**answer, "result": {**result, "_meta": {**kept, "mcpgate/headers": late}}})
+        return jsontext.dumps({**answer, "result": {**result, "_meta": {**kept, OURS + "headers": late}}})
 
 
 async def _respond(

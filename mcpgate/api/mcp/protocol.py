@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from mcpgate import jsontext
 from mcpgate.errors import McpgateError
 from mcpgate.governance.context import RequestContext
 
@@ -58,6 +59,14 @@ class RpcRequest:
     def progress_token(self) -> Any:
         meta = self.params.get("_meta")
         return meta.get("progressToken") if isinstance(meta, dict) else None
+
+
+def decode(data: bytes) -> Any:
+    """What a client sent, of any shape; parse_request checks that. Raises RpcFault."""
+    try:
+        return jsontext.loads(data)
+    except ValueError as error:
+        raise RpcFault(PARSE_ERROR, f"Parse error: {error}") from None
 
 
 def parse_request(message: Any, context: RequestContext, notify: Notify) -> RpcRequest:

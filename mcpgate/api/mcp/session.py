@@ -20,7 +20,7 @@ from mcpgate.errors import McpgateError, RateLimited
 from mcpgate.governance.callers import LOCAL, Caller
 from mcpgate.governance.context import RequestContext
 
-_MAX_BATCH = 1000
+MAX_BATCH = 1000
 _MAX_UNDER_WAY = 2000
 _LONG = ("tools/call", "subscriptions/listen")
 _AT_A_TIME = 8
@@ -128,7 +128,7 @@ class Session(Requests):
         if isinstance(message, list):
             if not message:
                 self.send(RpcFault(INVALID_REQUEST, "an empty batch").to_wire(None))
-            for one in message[:_MAX_BATCH]:
+            for one in message[:MAX_BATCH]:
                 if not isinstance(one, list):
                     self.receive(one)
         elif isinstance(message, dict) and "method" not in message and ("result" in message or "error" in message):

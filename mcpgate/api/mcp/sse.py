@@ -7,7 +7,7 @@ from mcpgate.api.http.access import Access
 from mcpgate.api.http.exchange import Closing, Exchange
 from mcpgate.api.http.routing import Handler
 from mcpgate.api.mcp.http import stream
-from mcpgate.api.mcp.protocol import PARSE_ERROR, RpcFault
+from mcpgate.api.mcp.protocol import RpcFault, decode
 from mcpgate.api.mcp.sessions import Sessions
 from mcpgate.errors import McpgateError, NotFound
 
@@ -46,9 +46,8 @@ class Sse:
         opened.session.caller = caller
         body = await http.body()
         try:
-            message = jsontext.loads(body)
-        except ValueError as error:
-            fault = RpcFault(PARSE_ERROR, f"Parse error: {error}")
+            message = decode(body)
+        except RpcFault as fault:
             await http.respond(400, jsontext.dumps(fault.to_wire(None)))
             return
         opened.session.receive(message)

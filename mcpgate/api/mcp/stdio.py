@@ -9,10 +9,9 @@ import threading
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from mcpgate import jsontext
 from mcpgate.api.mcp.face import McpFace
 from mcpgate.api.mcp.outbox import wire
-from mcpgate.api.mcp.protocol import INVALID_REQUEST, PARSE_ERROR, RpcFault
+from mcpgate.api.mcp.protocol import INVALID_REQUEST, RpcFault, decode
 from mcpgate.api.mcp.session import Session
 from mcpgate.gateway import Gateway
 from mcpgate.governance.callers import Caller
@@ -90,9 +89,9 @@ class _Lines:
         if not line:
             return
         try:
-            message = jsontext.loads(line)
-        except ValueError as error:
-            self._session.send(RpcFault(PARSE_ERROR, f"Parse error: {error}").to_wire(None))
+            message = decode(line)
+        except RpcFault as fault:
+            self._session.send(fault.to_wire(None))
             return
         self._session.receive(message)
 
