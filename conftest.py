@@ -17,9 +17,11 @@ SLOW_PATHS = [
         "tests/upstream",
         "tests/cli/test_commands.py",
         "tests/governance/test_gate_races.py",
+        "tests/test_examples.py",
         "sandbox/tests/escapes",
         "sandbox/tests/programs",
         "sandbox/tests/test_children.py",
+        "sandbox/tests/test_recycling.py",
     )
 ]
 SLOW_FIXTURES = {"wasm", "restricted", "any_engine", "race", "processes"}

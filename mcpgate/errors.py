@@ -3,6 +3,7 @@
 McpgateError
  ├── ConfigError        (invalid_request, 400)  the configuration cannot be used
  ├── InvalidRequest     (invalid_request, 400)  malformed message or argument
+ ├── NotSupported       (not_supported, 400)    the client of this request cannot do what is needed for it
  ├── MissingKey         (missing_key, 401)      a virtual key is required and none was sent
  ├── InvalidKey         (invalid_key, 401)      unknown, revoked, expired or rotated out
  ├── BudgetExceeded     (budget_exceeded, 402)  the estimated cost does not fit into a budget
@@ -37,6 +38,10 @@ class ConfigError(McpgateError):
 
 class InvalidRequest(McpgateError):
     code, http_status = "invalid_request", 400
+
+
+class NotSupported(McpgateError):
+    code, http_status = "not_supported", 400
 
 
 class MissingKey(McpgateError):

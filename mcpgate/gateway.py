@@ -4,32 +4,37 @@ wire formats. lifecycle.py starts, reloads and stops it."""
 import asyncio
 import contextlib
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from mcpgate import jsontext
-from mcpgate.catalog.catalog import Catalog
+from mcpgate.catalog.catalog import Catalog, nearest
 from mcpgate.catalog.learned import Memory
 from mcpgate.catalog.tools import Tool
 from mcpgate.codemode.answers import Answers
 from mcpgate.codemode.bridge import Bridge
-from mcpgate.codemode.definitions import Definitions
+from mcpgate.codemode.definitions import META_TOOL_NAMES, Definitions
 from mcpgate.codemode.handles import HandleStore
 from mcpgate.codemode.metatools import MetaTools
 from mcpgate.codemode.pages import Pages
 from mcpgate.codemode.runner import Runner
 from mcpgate.codemode.savings import Savings
 from mcpgate.config.settings import Config, Settings
+from mcpgate.errors import NotAllowed, NotFound
 from mcpgate.governance.callers import LOCAL, Caller
 from mcpgate.governance.gate import Gate
 from mcpgate.proxy.calls import Calls
 from mcpgate.proxy.direct import shown
+from mcpgate.proxy.requests import Requests
 from mcpgate.proxy.resources import Resources
+from mcpgate.proxy.subscriptions import Subscriptions
 from mcpgate.proxy.views import Views
 from mcpgate.telemetry.metrics import Metrics
 from mcpgate.upstream.pool import UpstreamPool
 from mcpgate_sandbox.engine import Engine
 
 _MIB = 1024 * 1024
+Listener = Callable[[str, str], None]
 
 
 class Gateway:
@@ -45,23 +50,26 @@ class Gateway:
             config.sandbox.session_idle_s,
             config.code_mode.max_handle_mib_in_all * _MIB,
         )
-        self.views = Views(self.pool, learned)
-        self.calls = Calls(self.pool, gate)
+        self.views = Views(settings, self.pool, learned, META_TOOL_NAMES)
+        requests = Requests(self.pool, gate)
+        self.calls = Calls(requests, gate)
+        self.resources = Resources(self.views, self.pool, requests, gate)
+        self.subscriptions = Subscriptions(self.pool)
         self.definitions = Definitions(settings, self.views)
         self.savings = Savings(self.views, self.tool_list)
         bridge = Bridge(self.views, self.calls, learned, self.handles)
         answers = Answers(settings, self.handles)
         runner = Runner(settings, engine, bridge, self.views, self.pool, answers, gate, self.savings)
-        resources = Resources(self.pool, gate)
-        pages = Pages(settings, self.views, self.pool, resources, learned, engine, runner)
+        pages = Pages(settings, self.views, self.pool, self.resources, learned, engine, runner)
         self.metatools = MetaTools(settings, self.views, learned, pages, runner, gate, self.savings)
-        self._listeners: list[Callable[[], None]] = []
+        self._listeners: list[Listener] = []
         self._shown = b""
         self._rebuild_due = False
         self.go: Callable[[], None] = self.pool.go
         """Starts connecting the upstreams: a new process answers its first request before it shares its cores with
         the children it starts. Does nothing after the first call."""
         self.pool.on_change(self._rebuild_soon)
+        self.pool.on_event(self._on_event)
 
     @property
     def config(self) -> Config:
@@ -76,16 +84,30 @@ class Gateway:
     @property
     def direct(self) -> dict[str, Tool]:
         """Every directly exposed tool, by its exposed name."""
-        return self.views.direct
+        return self.views.surface(None).direct
 
-    def tool_list(self, caller: Caller) -> list[dict[str, Any]]:
-        """What `tools/list` shows: the meta-tools, then direct tools."""
+    def tool_list(self, caller: Caller, modern: bool = False) -> list[dict[str, Any]]:
+        """What `tools/list` shows: the meta-tools, then direct tools. `modern`: to a client whose revision takes output
+        schemas of any type."""
         direct = self.views.direct_of(caller)
-        return [*self.definitions.of(caller), *(shown(name, tool) for name, tool in direct.items())]
+        return [*self.definitions.of(caller), *(shown(name, tool, modern) for name, tool in direct.items())]
 
-    def on_tools_changed(self, listener: Callable[[], None]) -> Callable[[], None]:
-        """Call `listener` on the event loop whenever the gateway's own tools/list changes. Returns the function that
-        unsubscribes it."""
+    def entering(self, caller: Caller, bundle: str | None) -> Caller:
+        """A caller at the address of a bundle, or of the whole gateway (None). Raises NotFound, NotAllowed."""
+        bound = caller.bundle
+        if bundle is None or bundle == bound:
+            return caller
+        if bound is not None:
+            raise NotAllowed(f"this key reaches only the bundle {bound!r}", key=caller.id)
+        if bundle not in self.config.bundles:
+            near = nearest(bundle, self.config.bundles)
+            hint = f"; did you mean {' or '.join(near)}?" if near else ""
+            raise NotFound(f"there is no bundle {bundle[:100]!r}{hint}", nearest=near)
+        return replace(caller, bundle=bundle)
+
+    def on_list_changed(self, listener: Listener) -> Callable[[], None]:
+        """Call `listener` on the event loop whenever a list of the gateway changes: with 'tools', or with 'resources'
+        or 'prompts' and the server whose they are. Returns the function that unsubscribes it."""
         self._listeners.append(listener)
 
         def unsubscribe() -> None:
@@ -99,12 +121,20 @@ class Gateway:
         self._rebuild_due = False
         self.views.rebuild()
         self.savings.forget()
-        shown_now = jsontext.dumps(self.tool_list(LOCAL))
+        bundles = [None, *self.config.bundles]
+        shown_now = jsontext.dumps([self.tool_list(replace(LOCAL, bundle=bundle)) for bundle in bundles])
         if shown_now != self._shown:
             first, self._shown = not self._shown, shown_now
             if not first:
-                for listener in list(self._listeners):
-                    listener()
+                self._tell("tools", "")
+
+    def _on_event(self, server: str, kind: str, what: str) -> None:
+        if kind == "list":
+            self._tell(what, server)
+
+    def _tell(self, what: str, server: str) -> None:
+        for listener in list(self._listeners):
+            listener(what, server)
 
     def _rebuild_soon(self) -> None:
         if not self._rebuild_due:

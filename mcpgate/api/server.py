@@ -76,7 +76,7 @@ class Server:
         table = self._sessions = Sessions(face, self._access.still_admitted) if sessions else None
         self._faces: Sequence[Face] = (
             StreamableHttp(face, self._access, table, self.closing),
-            Sse(self._access, table, self.closing),
+            Sse(face, self._access, table, self.closing),
             AdminFace(gateway.gate, self._access),
             Health(gateway, self._access),
         )

@@ -39,6 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     way.add_argument("--stdio", action="store_true", help="one MCP client on stdin and stdout")
     way.add_argument("--host", help="address to listen on (default: server.host, 127.0.0.1)")
     parser.add_argument("--port", type=int, help="port to listen on (default: server.port, 8080)")
+    parser.add_argument("--bundle", metavar="NAME", help="with --stdio: serve only this bundle of the configuration")
     parser.add_argument("--workers", type=int, default=1, help="processes that share the port (default: 1)")
     parser.add_argument("--worker", type=int, metavar="SUPERVISOR", help=argparse.SUPPRESS)
     add_config(parser)
@@ -51,7 +52,9 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.stdio:
         if arguments.port is not None or arguments.workers != 1:
             raise ConfigError("--port and --workers go with HTTP, not with --stdio")
-        return asyncio.run(_serve_stdio(config, path))
+        return asyncio.run(_serve_stdio(config, path, arguments.bundle))
+    if arguments.bundle is not None:
+        raise ConfigError(f"--bundle goes with --stdio; over HTTP the bundle is served at /mcp/{arguments.bundle}")
     host = arguments.host or config.server.host
     port = config.server.port if arguments.port is None else arguments.port
     check_reachable(config, host)
@@ -92,7 +95,7 @@ async def _any_key(config: Config) -> bool:
         await stores.close()
 
 
-async def _serve_stdio(config: Config, path: Path) -> int:
+async def _serve_stdio(config: Config, path: Path, bundle: str | None) -> int:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     secret, metadata = key_of_environment(), metadata_of({"x-mcpgate-metadata": metadata_of_environment()})
@@ -109,7 +112,8 @@ async def _serve_stdio(config: Config, path: Path) -> int:
 
             async def identify() -> Caller:
                 required = gateway.config.governance.require_key is True  # as it stands in the file by now
-                return await gateway.gate.identify(secret, key_required=required, metadata=metadata)
+                caller = await gateway.gate.identify(secret, key_required=required, metadata=metadata)
+                return gateway.entering(caller, bundle)
 
             await identify()  # a wrong key is said at once, not with the first request
             await stdio.serve(gateway, stop, identify)

@@ -25,6 +25,8 @@ class Definitions:
     def of(self, caller: Caller) -> list[dict[str, Any]]:
         """The meta-tools that a caller may use, as `tools/list` shows them. Byte-stable while the caller's view of the
         catalog stays the same."""
+        if not self._views.surface(caller.bundle).meta_tools:
+            return []
         index = self._index(caller)
         defined = [
             _definition(

@@ -126,5 +126,6 @@ class MetaTools:
             return text
 
     def _check_granted(self, context: RequestContext, name: str) -> None:
-        if not context.caller.grants.allow_meta_tool(name):
+        caller = context.caller
+        if not (caller.grants.allow_meta_tool(name) and self._views.surface(caller.bundle).meta_tools):
             raise NotAllowed(f"{name} is not granted to this key", key=context.caller.id)

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import re
 from typing import Any
 
 from mcpgate.catalog import docs
@@ -13,7 +14,7 @@ from mcpgate.config.settings import Settings
 from mcpgate.errors import McpgateError, NotFound, Unavailable, UnknownTool
 from mcpgate.governance.callers import Caller
 from mcpgate.governance.context import RequestContext
-from mcpgate.proxy.resources import Resources
+from mcpgate.proxy.resources import Resources, What
 from mcpgate.proxy.views import Views
 from mcpgate.upstream.pool import UpstreamPool
 from mcpgate_sandbox.engine import Engine
@@ -72,20 +73,17 @@ class Pages:
     async def _server_page(self, server: Server, with_resources: bool) -> str:
         upstream = self._pool.get(server.name)
         facts = upstream.view.facts
-        found: dict[str, list[dict[str, Any]]] = {"resources": [], "resourceTemplates": [], "prompts": []}
+        found: dict[What, list[dict[str, Any]]] = {"resources": [], "resourceTemplates": [], "prompts": []}
         if facts is not None and not server.trouble and with_resources:
             for what in found:
-                capability = "prompts" if what == "prompts" else "resources"
-                if capability in facts.capabilities:
-                    with contextlib.suppress(McpgateError):
-                        found[what] = (await upstream.list_all(what))[:100]
+                with contextlib.suppress(McpgateError):
+                    found[what] = [*(await self._resources.listed(server, what))[:100]]
         instructions = facts.instructions if facts else ""
         return docs.server_page(server, instructions, found["resources"], found["resourceTemplates"], found["prompts"])
 
     async def _resource_or_prompt(self, context: RequestContext, server: Server, name: str) -> str:
-        place = (server.name, server.ident)
-        if "://" in name:
-            result = await self._resources.request(context, *place, "resources/read", {"uri": name})
+        if re.match(r"[A-Za-z][A-Za-z0-9+.-]*:", name):
+            result = await self._resources.request(context, server, "resources/read", {"uri": name})
             contents = result.get("contents")
             parts = [c for c in contents if isinstance(c, dict)] if isinstance(contents, list) else []
             return "\n".join(
@@ -94,7 +92,7 @@ class Pages:
                 else f"<{c.get('mimeType', 'blob')}, {len(str(c.get('blob', '')))} base64 characters>"
                 for c in parts
             )
-        result = await self._resources.request(context, *place, "prompts/get", {"name": name, "arguments": {}})
+        result = await self._resources.request(context, server, "prompts/get", {"name": name, "arguments": {}})
         messages = result.get("messages")
         lines = []
         for message in messages if isinstance(messages, list) else []:

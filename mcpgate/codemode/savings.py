@@ -27,7 +27,7 @@ class Savings:
     def __init__(self, views: Views, tool_list: Callable[[Caller], list[dict[str, Any]]]) -> None:
         """`tool_list`: the gateway's own `tools/list` for a caller."""
         self._views, self._tool_list = views, tool_list
-        self._measured: dict[Grants, tuple[int, int]] = {}
+        self._measured: dict[tuple[str | None, Grants], tuple[int, int]] = {}
         self.for_models = True
         """False for people on the command line: they save no tokens."""
 
@@ -35,12 +35,13 @@ class Savings:
         """What a call of a meta-tool saved its caller; `outcome` if it ran code."""
         if not self.for_models:
             return Saved()
-        chars = self._measured.get(caller.grants)
+        place = (caller.bundle, caller.grants)
+        chars = self._measured.get(place)
         if chars is None:
             if len(self._measured) > _MAX_REMEMBERED:
                 self._measured.clear()
             theirs = sum(len(jsontext.dumps(tool.raw)) for tool in self._views.catalog_of(caller).tools)
-            chars = self._measured[caller.grants] = (theirs, len(jsontext.dumps(self._tool_list(caller))))
+            chars = self._measured[place] = (theirs, len(jsontext.dumps(self._tool_list(caller))))
         return saved(*chars, answer, outcome)
 
     def forget(self) -> None:

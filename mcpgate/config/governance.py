@@ -15,6 +15,7 @@ from pydantic import (
     Field,
     SecretStr,
     ValidationError,
+    field_validator,
     model_validator,
 )
 
@@ -296,9 +297,14 @@ class GrantsConfig(Model):
     providers: Patterns = ()
     """Globs over providers. Not used in this version."""
     meta_tools: Patterns | None = None
-    """Globs over the four meta-tools. Default: all four for a key with any tool."""
+    """Globs over the four meta-tools, or `false` for none. Default: all four for a key with any tool."""
     admin: bool = False
     """May use the admin API."""
+
+    @field_validator("meta_tools", mode="before")
+    @classmethod
+    def _all_or_none(cls, value: Any) -> Any:
+        return (("*",) if value else ()) if isinstance(value, bool) else value
 
 
 class KeySpec(ScopeConfig):
@@ -314,6 +320,8 @@ class KeySpec(ScopeConfig):
     """Its customer. Default: the team's."""
     grants: GrantsConfig = GrantsConfig()
     """What it may call."""
+    bundle: str | None = None
+    """The bundle that it reaches, and nothing else. Default: everything that is granted."""
     limits: Annotated[dict[str, float], AfterValidator(_limits)] = {}
     """Limits of its executions, by the names of the settings in `sandbox`."""
     expires_at: Moment | None = None

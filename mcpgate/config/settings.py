@@ -11,7 +11,7 @@ from pydantic import Field, field_validator
 
 from mcpgate.config.base import Model
 from mcpgate.config.governance import GovernanceConfig, LimitsConfig, PositiveSeconds
-from mcpgate.config.upstreams import UpstreamConfig
+from mcpgate.config.upstreams import BundleConfig, UpstreamConfig
 
 
 class CodeModeConfig(Model):
@@ -136,6 +136,7 @@ class Config(Model):
     """The whole configuration file."""
 
     mcpServers: dict[str, UpstreamConfig] = {}
+    bundles: dict[str, BundleConfig] = {}
     code_mode: CodeModeConfig = CodeModeConfig()
     sandbox: SandboxConfig = SandboxConfig()
     governance: GovernanceConfig = GovernanceConfig()
@@ -150,6 +151,16 @@ class Config(Model):
             if not name.strip() or len(name) > 128 or any(ord(c) < 32 for c in name):
                 raise ValueError(f"server name {name!r} must be 1–128 printable characters")
         return servers
+
+    @field_validator("bundles")
+    @classmethod
+    def _paths(cls, bundles: dict[str, BundleConfig]) -> dict[str, BundleConfig]:
+        for name in bundles:
+            if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", name):
+                raise ValueError(
+                    f"bundle name {name!r} must be 1–64 letters, digits, '.', '_' or '-': it is part of a URL"
+                )
+        return bundles
 
 
 class Settings:

@@ -12,6 +12,9 @@ _CLIENTS_ONLY = frozenset(("autoApprove", "alwaysAllow", "trust", "gallery"))
 """Keys of pasted entries that concern only the client; they are ignored."""
 
 
+Expose = Literal["code", "direct", "both", "hidden"]
+
+
 class ToolFilter(Model):
     """Globs over the server's own tool names, e.g. `read_*`. A tool that is not allowed, or that is denied, does not
     exist."""
@@ -41,9 +44,12 @@ class UpstreamConfig(Model):
     """Default: `stdio` for a `command`. For a `url`: `http`, then `sse` if the server has only that."""
     disabled: bool = False
     """Do not connect to it."""
-    expose: Literal["code", "direct", "both", "hidden"] = "code"
-    """`code`: the tools are called from `execute_code`. `direct`: they are listed as ordinary tools, named
-    `server__tool`. `both`: both. `hidden`: neither."""
+    expose: Expose = "code"
+    """`code`: the tools are called from `execute_code`. `direct`: the server's tools, resources and prompts are listed
+    as the gateway's own. `both`: both. `hidden`: neither."""
+    prefix: str | None = Field(default=None, max_length=64, pattern=r"^[A-Za-z0-9_.-]*$")
+    """Put before the names of directly exposed tools. Default: the server's name and `__`. Empty: the tools keep their
+    own names."""
     tools: ToolFilter = ToolFilter()
     """Which of its tools exist for the gateway."""
     timeout_s: PositiveSeconds = 60.0
@@ -123,3 +129,16 @@ class UpstreamConfig(Model):
                 k: str(v) if isinstance(v, (int, float)) and not isinstance(v, bool) else v for k, v in value.items()
             }
         return value
+
+
+class BundleConfig(Model):
+    """A named part of the gateway, served at `/mcp/NAME`."""
+
+    servers: tuple[str, ...] = ("*",)
+    """Names of servers, or globs over them. Their resources and prompts belong to the bundle too."""
+    tools: ToolFilter = ToolFilter()
+    """Which tools belong to it: globs over `tool` or `server.tool`."""
+    expose: Expose | None = None
+    """How all its servers are exposed. Default: as each server's own `expose` says."""
+    meta_tools: bool = True
+    """`false`: without the four meta-tools, as a plain proxy of its servers."""

@@ -101,6 +101,8 @@ class Caller:
     grants: Grants = ALL_GRANTS
     limits: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
     """What its executions may use, if different from the settings: see `config/governance.LimitsConfig`."""
+    bundle: str | None = None
+    """The part of the gateway that it reaches: a name from the configuration's `bundles`; None: all of it."""
     metadata: Mapping[str, str] = field(default_factory=lambda: EMPTY)
     """What this request says about itself: `project_id`, `env`, …"""
     rules: tuple[Rule, ...] = field(default=(), repr=False, compare=False)
@@ -146,6 +148,8 @@ class VirtualKey:
     team: str | None = None
     customer: str | None = None
     grants: Grants = field(default_factory=Grants)
+    bundle: str | None = None
+    """The only bundle that it reaches."""
     limits: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
     expires_at: float | None = None
     """Epoch seconds."""

@@ -30,7 +30,7 @@ class Identity:
         self._declared, self._store, self._clock = declared, store, clock
         self._new_values = NewValues(declared, counters, store, clock)
         self._known: dict[str, tuple[Policy, Mapping[str, Any], VirtualKey, Caller]] = {}
-        self._current: dict[tuple[str, str | None, str | None, Said], tuple[float, Policy, Caller | McpgateError]] = {}
+        self._current: dict[tuple[object, ...], tuple[float, Policy, Caller | McpgateError]] = {}
 
     async def identify(
         self,
@@ -67,7 +67,7 @@ class Identity:
         if caller.is_local:
             return caller
         now, policy = self._clock(), self._declared.policy
-        place = (caller.id, caller.digest, caller.address, caller.said)
+        place = (caller.id, caller.digest, caller.address, caller.said, caller.bundle)
         until, seen, found = self._current.get(place, (0.0, policy, caller))
         if now >= until or seen is not policy:
             try:
@@ -103,7 +103,9 @@ class Identity:
             fresh = self._on_behalf(key, fresh, caller.said)
         except NotAllowed as error:
             return error
-        return replace(fresh, digest=caller.digest, address=caller.address)
+        if fresh.bundle not in (None, caller.bundle):
+            return NotAllowed(f"this key now reaches only the bundle {fresh.bundle!r}", key=caller.id)
+        return replace(fresh, digest=caller.digest, address=caller.address, bundle=caller.bundle)
 
     async def _admitted(self, digest: str, address: str | None) -> tuple[VirtualKey, Caller]:
         key, caller = await self._find(digest)

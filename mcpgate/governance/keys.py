@@ -64,6 +64,7 @@ def make_key(
         team=spec.team,
         customer=spec.customer,
         grants=make_grants(spec.grants),
+        bundle=spec.bundle,
         limits=MappingProxyType(dict(spec.limits)),
         expires_at=None if spec.expires_at is None else spec.expires_at.timestamp(),
         enabled=spec.enabled,

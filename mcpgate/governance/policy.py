@@ -120,7 +120,11 @@ class Policy:
         for kind, id, scope in (("user", key.user, user), ("team", team_id, team), ("customer", customer_id, customer)):
             if scope is not None and id is not None:
                 rules += self._own_rules(kind, id, scope)
-        return Caller(key.id, key.name, key.user, team_id, customer_id, key.grants, key.limits, rules=tuple(rules))
+        return Caller(
+            *(key.id, key.name, key.user, team_id, customer_id, key.grants, key.limits),
+            bundle=key.bundle,
+            rules=tuple(rules),
+        )
 
     def with_user(self, caller: Caller, user_id: str) -> Caller:
         """The caller on behalf of a user that its request names. The key's team and customer stay, and so do the own

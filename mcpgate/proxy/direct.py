@@ -1,29 +1,60 @@
 """Tools exposed directly, as regular tools of the gateway: their names and their form. Pure."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from typing import Any
 
 from mcpgate.catalog.tools import Tool
 
+_LONGEST = 64
+"""Characters of a name that every client accepts, of letters, digits, `_` and `-`."""
 
-def direct_names(tools: Sequence[Tool]) -> dict[str, Tool]:
-    """server__tool → tool. Clients accept up to 64 letters, digits, `_` and `-`; names that then clash are numbered."""
+
+def direct_names(
+    tools: Sequence[Tool], prefix_of: Callable[[str], str | None], taken: Collection[str] = ()
+) -> dict[str, Tool]:
+    """Exposed name → tool. `prefix_of`: a server's configured prefix; without one, a name is `server__tool`, made such
+    that every client accepts it. With one, nothing but the prefix is added. Names that clash, or are `taken`, are
+    numbered."""
     named: dict[str, Tool] = {}
     numbers: dict[str, int] = {}
-    for tool in sorted(tools, key=lambda tool: (tool.server, tool.name)):
-        base = name = re.sub(r"[^A-Za-z0-9_-]", "_", f"{tool.server}__{tool.name}"[:200])[:64]
-        while name in named:
+    for name, tool in _wanted(tools, prefix_of):
+        base = name
+        while name in named or name in taken:
             # Counts on from the last clash: thousands of names may become the same.
             numbers[base] = numbers.get(base, 1) + 1
-            name = f"{base[:56]}_{numbers[base]}"
+            name = f"{base[: _LONGEST - 8]}_{numbers[base]}"
         named[name] = tool
     return named
 
 
-def shown(name: str, tool: Tool) -> dict[str, Any]:
+def clashes(
+    tools: Sequence[Tool], prefix_of: Callable[[str], str | None], taken: Collection[str] = ()
+) -> Iterator[str]:
+    """What direct_names has to number, in words: which name, and whose it is."""
+    seen = {name: "mcpgate's own" for name in taken}
+    for name, tool in _wanted(tools, prefix_of):
+        whose = f"{tool.name!r} of server {tool.server!r}"
+        if name in seen:
+            yield f"the direct tool name {name!r} is both {seen[name]} and {whose}; set `prefix` for one server"
+        else:
+            seen[name] = whose
+
+
+def _wanted(tools: Iterable[Tool], prefix_of: Callable[[str], str | None]) -> Iterator[tuple[str, Tool]]:
+    prefixes = {server: prefix_of(server) for server in {tool.server for tool in tools}}
+    for tool in sorted(tools, key=lambda tool: (prefixes[tool.server] is None, tool.server, tool.name)):
+        prefix = prefixes[tool.server]
+        if prefix is None:
+            yield re.sub(r"[^A-Za-z0-9_-]", "_", f"{tool.server}__{tool.name}"[:200])[:_LONGEST], tool
+        else:
+            yield prefix + tool.name, tool
+
+
+def shown(name: str, tool: Tool, modern: bool = False) -> dict[str, Any]:
     """A direct tool as `tools/list` shows it: as the upstream sent it, except for its name and for faults that
-    would make an SDK client reject the whole list."""
+    would make an SDK client reject the whole list. `modern`: for a client whose revision takes output schemas of any
+    type."""
     wire = {**tool.raw, "name": name}
     schema = wire.get("inputSchema")
     if not isinstance(schema, dict):
@@ -31,7 +62,7 @@ def shown(name: str, tool: Tool) -> dict[str, Any]:
     elif schema.get("type") != "object":
         wire["inputSchema"] = {**schema, "type": "object"}
     output = wire.get("outputSchema")
-    if "outputSchema" in wire and not (isinstance(output, dict) and output.get("type") == "object"):
+    if "outputSchema" in wire and not (isinstance(output, dict) and (modern or output.get("type") == "object")):
         del wire["outputSchema"]
     for key, kind in (("annotations", dict), ("_meta", dict), ("icons", list), ("title", str), ("execution", dict)):
         if key in wire and not isinstance(wire[key], kind):

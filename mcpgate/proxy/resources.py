@@ -1,41 +1,217 @@
-"""Reads upstreams' resources and prompts on behalf of a caller: granted and admitted like calls."""
+"""Resources and prompts of upstreams. Those of servers that are exposed directly are listed as the gateway's own: under
+their own URIs and names, unless two servers have the same."""
 
-from collections.abc import Mapping
-from functools import partial
-from typing import Any
+import asyncio
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
 
-from mcpgate.errors import NotAllowed
+from mcpgate.catalog.catalog import Server, nearest
+from mcpgate.errors import McpgateError, NotAllowed, NotFound
 from mcpgate.governance.context import RequestContext
 from mcpgate.governance.gate import Gate
-from mcpgate.governance.records import Request, Usage
+from mcpgate.proxy.requests import Requests
+from mcpgate.proxy.views import Views
+from mcpgate.upstream.connection import RpcError
 from mcpgate.upstream.pool import UpstreamPool
 
-_ONE_CALL = Usage(calls=1)
+What = Literal["resources", "resourceTemplates", "prompts"]
+_KEYS: Mapping[What, str] = {"resources": "uri", "resourceTemplates": "uriTemplate", "prompts": "name"}
+_MARK = "#server="
+"""Ends a URI that another server has too, followed by the server's name in Python."""
+_NOT_FOUND = frozenset((-32002, -32602, -32601))
+"""What servers say of a URI that they do not know."""
+log = logging.getLogger("mcpgate.proxy")
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A resource or prompt: whose it is, and what that server calls it."""
+
+    server: Server
+    own: str
 
 
 class Resources:
-    """Reads resources and prompts. One for the whole gateway."""
+    """Lists, reads and gets. One for the whole gateway."""
 
-    def __init__(self, pool: UpstreamPool, gate: Gate) -> None:
-        self._pool, self._gate = pool, gate
+    def __init__(self, views: Views, pool: UpstreamPool, requests: Requests, gate: Gate) -> None:
+        self._views, self._pool, self._requests, self._gate = views, pool, requests, gate
+        self._known: dict[tuple[str, What], Sequence[dict[str, Any]]] = {}
+        """The latest lists, by the servers' names."""
+
+    # --- Of one server, by its name
 
     async def request(
-        self, context: RequestContext, server: str, ident: str, method: str, params: Mapping[str, Any]
+        self, context: RequestContext, server: Server, method: str, params: Mapping[str, Any]
     ) -> dict[str, Any]:
-        """The result of `resources/read` or `prompts/get` as the server sent it. `ident`: the server's name in Python.
-        Counted and priced as a call of a tool with the method's name. Raises NotAllowed, the gate's refusals,
-        UpstreamError."""
+        """The result of a request about resources or prompts as the server sent it. Counted and priced as a call of a
+        tool with the method's name. Raises NotAllowed, the gate's refusals, UpstreamError, RpcError."""
         if context.parent is not None:
             context.caller = await self._gate.current(context.caller)
-        if not context.caller.grants.allow_whole_server(server, ident):
-            raise NotAllowed(f"resources and prompts of {ident} need a grant of all its tools", key=context.caller.id)
-        upstream = self._pool.get(server)
-        parent_id = None if context.parent is None else context.parent.request.id
-        request = Request("resource", server=server, tool=method, estimate=_ONE_CALL, parent_id=parent_id)
-        async with self._gate.admit(context, request) as admission:
-            return await upstream.limited_request(
-                method,
-                dict(params),
-                on_sent=partial(admission.spent, _ONE_CALL),
-                on_progress=context.client.progress,
-            )
+        if not context.caller.grants.allow_whole_server(server.name, server.ident):
+            reason = f"resources and prompts of {server.ident} need a grant of all its tools"
+            raise NotAllowed(reason, key=context.caller.id)
+        return await self._requests.carry(context, "resource", server.name, method, method, params)
+
+    async def listed(self, server: Server, what: What) -> Sequence[dict[str, Any]]:
+        """Everything of a kind that one server has. Raises UpstreamError, RpcError."""
+        found = await self._pool.get(server.name).listed(what)
+        self._known[server.name, what] = found
+        return found
+
+    # --- Of all servers that a caller reaches directly
+
+    def offered(self, context: RequestContext) -> frozenset[str]:
+        """What the servers that the caller reaches directly are capable of, e.g. `resources.subscribe`."""
+        found: set[str] = set()
+        for server in self._views.direct_servers_of(context.caller):
+            facts = self._pool.get(server.name).view.facts
+            found |= facts.capabilities if facts is not None else frozenset()
+        return frozenset(found)
+
+    async def want_logs(self, context: RequestContext, level: str) -> None:
+        """Have the servers that the caller reaches directly send log messages from a level on."""
+        for server in self._views.direct_servers_of(context.caller):
+            if self._has(server, "logging"):
+                try:
+                    await self._pool.get(server.name).set_log_level(level)
+                except McpgateError as error:
+                    log.warning("%s: its log level was not set: %s", server.name, error.message)
+
+    async def all(self, context: RequestContext, what: What) -> list[dict[str, Any]]:
+        """Everything of a kind, under the names and URIs by which it can be asked for. A server that cannot be asked
+        is left out."""
+        servers = self._views.direct_servers_of(context.caller)
+        await asyncio.gather(*(self._try_to_list(server, what) for server in servers))
+        key, known = _KEYS[what], self._known
+        return [{**item, key: name} for name, (_, item) in _named(servers, what, known).items()]
+
+    async def read(self, context: RequestContext, params: Mapping[str, Any]) -> dict[str, Any]:
+        """`resources/read`. Raises NotFound, NotAllowed, the gate's refusals, UpstreamError, RpcError."""
+        uri = str(params["uri"])
+        places = await self.places_of(context, uri)
+        for last, place in zip((*(False for _ in places[1:]), True), places, strict=True):
+            try:
+                result = await self.request(context, place.server, "resources/read", {**params, "uri": place.own})
+            except RpcError as error:
+                if last or error.rpc_code not in _NOT_FOUND:
+                    raise
+                continue
+            return _readdressed(result, place.own, uri)
+        raise NotFound(f"there is no resource {uri[:500]!r}", uri=uri[:2000])
+
+    async def places_of(self, context: RequestContext, uri: str) -> list[Place]:
+        """Where a resource may be, the likeliest first: its server lists it, or has a template for it, or is any."""
+        servers = self._views.direct_servers_of(context.caller)
+        with_any = [server for server in servers if self._has(server, "resources")]
+        own, marked, ident = uri.rpartition(_MARK)
+        if marked and (found := next((server for server in with_any if server.ident == ident), None)) is not None:
+            return [Place(found, own)]
+        if len(with_any) > 1:
+            for what in ("resources", "resourceTemplates"):
+                missing = [server for server in with_any if (server.name, what) not in self._known]
+                await asyncio.gather(*(self._try_to_list(server, what) for server in missing))
+            listed = _named(with_any, "resources", self._known).get(uri)
+            if listed is not None:
+                return [Place(listed[0], uri)]
+            with_any.sort(key=lambda server: -self._fit(server, uri))
+        return [Place(server, uri) for server in with_any]
+
+    async def prompt(self, context: RequestContext, params: Mapping[str, Any]) -> dict[str, Any]:
+        """`prompts/get`. Raises NotFound, NotAllowed, the gate's refusals, UpstreamError, RpcError."""
+        place = await self.prompt_place(context, str(params["name"]))
+        return await self.request(context, place.server, "prompts/get", {**params, "name": place.own})
+
+    async def prompt_place(self, context: RequestContext, name: str) -> Place:
+        """Whose prompt it is. Raises NotFound."""
+        servers = [s for s in self._views.direct_servers_of(context.caller) if self._has(s, "prompts")]
+        if len(servers) == 1:
+            return Place(servers[0], name)
+        await asyncio.gather(
+            *(self._try_to_list(s, "prompts") for s in servers if (s.name, "prompts") not in self._known)
+        )
+        known = _named(servers, "prompts", self._known)
+        if name not in known:
+            near = nearest(name, known)
+            hint = f"; did you mean {' or '.join(near)}?" if near else ""
+            raise NotFound(f"there is no prompt {name[:200]!r}{hint}", nearest=near)
+        server, item = known[name]
+        return Place(server, str(item["name"]))
+
+    async def complete(self, context: RequestContext, params: Mapping[str, Any]) -> dict[str, Any]:
+        """`completion/complete`, for an argument of a prompt or of a template. Raises like `prompt`."""
+        ref = params.get("ref")
+        ref = dict(ref) if isinstance(ref, Mapping) else {}
+        if ref.get("type") == "ref/prompt":
+            place = await self.prompt_place(context, str(ref.get("name")))
+            ref["name"] = place.own
+        else:
+            place = await self._template_place(context, str(ref.get("uri")))
+            ref["uri"] = place.own
+        return await self.request(context, place.server, "completion/complete", {**params, "ref": ref})
+
+    async def _template_place(self, context: RequestContext, uri: str) -> Place:
+        await self.all(context, "resourceTemplates")
+        found = _named(self._views.direct_servers_of(context.caller), "resourceTemplates", self._known).get(uri)
+        if found is not None:
+            return Place(found[0], str(found[1]["uriTemplate"]))
+        places = await self.places_of(context, uri)
+        if not places:
+            raise NotFound(f"there is no resource template {uri[:500]!r}")
+        return places[0]
+
+    def _has(self, server: Server, capability: str) -> bool:
+        facts = self._pool.get(server.name).view.facts
+        return facts is not None and capability in facts.capabilities
+
+    async def _try_to_list(self, server: Server, what: What) -> None:
+        if self._has(server, "prompts" if what == "prompts" else "resources"):
+            try:
+                await self.listed(server, what)
+            except McpgateError as error:
+                log.warning("%s: its %s could not be listed: %s", server.name, what, error.message)
+
+    def _fit(self, server: Server, uri: str) -> int:
+        """How much of a URI the best of a server's templates determines, in characters; -1 if none matches."""
+        templates = (item.get("uriTemplate") for item in self._known.get((server.name, "resourceTemplates"), ()))
+        return max((_fit(template, uri) for template in templates if isinstance(template, str)), default=-1)
+
+
+def _named(
+    servers: Sequence[Server], what: What, known: Mapping[tuple[str, What], Sequence[dict[str, Any]]]
+) -> dict[str, tuple[Server, dict[str, Any]]]:
+    """Exposed name or URI → whose it is. Of several servers with the same one, the first of the configuration keeps
+    it."""
+    key = _KEYS[what]
+    named: dict[str, tuple[Server, dict[str, Any]]] = {}
+    for server in servers:
+        for item in known.get((server.name, what), ()):
+            own = item.get(key)
+            if not isinstance(own, str):
+                continue
+            name = own
+            if own in named:
+                name = f"{server.ident}__{own}" if what == "prompts" else f"{own}{_MARK}{server.ident}"
+            named.setdefault(name, (server, item))
+    return named
+
+
+def _fit(template: str, uri: str) -> int:
+    """By what stands before the first and after the last variable, which takes steps in proportion."""
+    head, variable, rest = template.partition("{")
+    if not variable:
+        return len(template) if template == uri else -1
+    tail = rest.rpartition("}")[2]
+    fits = len(uri) >= len(head) + len(tail) and uri.startswith(head) and uri.endswith(tail)
+    return len(head) + len(tail) if fits else -1
+
+
+def _readdressed(result: dict[str, Any], own: str, uri: str) -> dict[str, Any]:
+    """What was read, under the URI that was asked for."""
+    contents = result.get("contents")
+    if own == uri or not isinstance(contents, list):
+        return result
+    moved = [{**c, "uri": uri} if isinstance(c, dict) and c.get("uri") == own else c for c in contents]
+    return {**result, "contents": moved}

@@ -3,14 +3,16 @@ calls all ask here, so that what is visible and what is allowed are always the s
 
 import re
 import time
+from collections.abc import Collection
 
-from mcpgate.catalog.catalog import Catalog, ServerListing
+from mcpgate.catalog.catalog import Catalog, Server, ServerListing
 from mcpgate.catalog.learned import Memory
 from mcpgate.catalog.names import to_identifier
 from mcpgate.catalog.tools import Tool
+from mcpgate.config.settings import Settings
 from mcpgate.config.upstreams import UpstreamConfig
 from mcpgate.governance.callers import Caller, Grants
-from mcpgate.proxy.direct import direct_names
+from mcpgate.proxy.bundles import NOTHING, WHOLE, Surface, surface_of
 from mcpgate.upstream.pool import UpstreamPool
 from mcpgate.upstream.upstream import UpstreamView
 
@@ -25,46 +27,74 @@ STARTING = "still starting; calls wait for it"
 class Views:
     """The snapshot of every tool, and what each caller sees of it."""
 
-    def __init__(self, pool: UpstreamPool, learned: Memory) -> None:
-        self._pool, self._learned = pool, learned
-        self.catalog = Catalog()
-        """The tools that code can call."""
-        self._direct = Catalog()
-        self.direct: dict[str, Tool] = {}
-        """Directly exposed tools, by their exposed names."""
-        self._views: dict[Grants, Catalog] = {}
+    def __init__(self, settings: Settings, pool: UpstreamPool, learned: Memory, reserved: Collection[str] = ()) -> None:
+        """`reserved`: names that no direct tool may have beside the meta-tools."""
+        self._settings, self._pool, self._learned, self._reserved = settings, pool, learned, reserved
+        self._surfaces: dict[str | None, Surface] = {}
+        self._before: dict[str | None, Surface] = {}
+        self._limited: dict[tuple[str | None, Grants], Catalog] = {}
         self._grace_ends: float | None = None
         self._remembered: dict[str, object] = {}
         pool.remember_with(self._recall)
 
     def rebuild(self) -> None:
         """Take what the pool knows now."""
-        views = [view for view in self._pool.views() if view.state != "disabled"]
-        for view in views:
+        for view in self._pool.views():
             if view.state == "ready" and self._remembered.get(view.name) is not view.tools:
                 self._remembered[view.name] = view.tools
                 self._learned.remember_tools(view.name, view.tools)
-        self.catalog = Catalog.build([_listing(v) for v in views if v.config.expose in ("code", "both")], self.catalog)
-        self._views.clear()
-        self._direct = Catalog.build(
-            [_listing(v) for v in views if v.config.expose in ("direct", "both")], self._direct
-        )
-        self.direct = direct_names(self._direct.tools)
+        self._before |= self._surfaces
+        self._surfaces.clear()
+        self._limited.clear()
+
+    def surface(self, bundle: str | None) -> Surface:
+        """What is served at an address; nothing for a bundle that the configuration does not have."""
+        found = self._surfaces.get(bundle)
+        if found is None:
+            configured = WHOLE if bundle is None else self._settings.config.bundles.get(bundle)
+            if configured is None:
+                return NOTHING
+            views = [view for view in self._pool.views() if view.state != "disabled"]
+            before = self._before.pop(bundle, NOTHING)
+            found = self._surfaces[bundle] = surface_of(configured, views, _listing, self._reserved, before)
+        return found
+
+    @property
+    def catalog(self) -> Catalog:
+        """Every tool that code can call."""
+        return self.surface(None).catalog
 
     def catalog_of(self, caller: Caller) -> Catalog:
         """The tools that a caller's code can reach: only what is granted."""
+        whole = self.surface(caller.bundle).catalog
         if caller.grants.everything:
-            return self.catalog
-        view = self._views.get(caller.grants)
-        if view is None:
-            if len(self._views) > _MAX_VIEWS:
-                self._views.clear()
-            view = self._views[caller.grants] = self.catalog.limited_to(lambda tool: may_call(caller, tool))
-        return view
+            return whole
+        place = (caller.bundle, caller.grants)
+        limited = self._limited.get(place)
+        if limited is None:
+            if len(self._limited) > _MAX_VIEWS:
+                self._limited.clear()
+            limited = self._limited[place] = whole.limited_to(lambda tool: may_call(caller, tool))
+        return limited
 
     def direct_of(self, caller: Caller) -> dict[str, Tool]:
         """The directly exposed tools that a caller may call."""
-        return {name: tool for name, tool in self.direct.items() if may_call(caller, tool)}
+        return {name: tool for name, tool in self.surface(caller.bundle).direct.items() if may_call(caller, tool)}
+
+    def direct_servers_of(self, caller: Caller) -> list[Server]:
+        """The servers whose resources and prompts a caller sees as the gateway's own."""
+        whole = caller.grants.allow_whole_server
+        return [server for server in self.surface(caller.bundle).direct_servers if whole(server.name, server.ident)]
+
+    def direct_views_of(self, caller: Caller) -> list[UpstreamView]:
+        """The same as the pool knows them."""
+        return [self._pool.get(server.name).view for server in self.direct_servers_of(caller)]
+
+    async def acquaintance(self, caller: Caller) -> None:
+        """Wait briefly until the servers that a caller reaches directly have said what they are capable of."""
+        unknown = [view.name for view in self.direct_views_of(caller) if view.facts is None and not view.reason]
+        if unknown:
+            await self._pool.settled(unknown, _GRACE_S)
 
     async def grace(self, server: str | None = None) -> None:
         """Wait briefly for servers that start for the first time and have no tools yet: for the named server the full

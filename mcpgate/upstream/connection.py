@@ -5,17 +5,18 @@ It does not start, restart or share anything: see upstream.py.
 """
 
 import asyncio
-import base64
 import logging
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from mcpgate import __version__
-from mcpgate.errors import UpstreamError, UpstreamTimeout
+from mcpgate.errors import McpgateError, UpstreamError, UpstreamTimeout
+from mcpgate.upstream.backchannel import ASKABLE, CAPABILITIES, Client, lacking
 from mcpgate.upstream.framing import Broken, Message, Transport
-from mcpgate.upstream.progress import OnProgress, Progress
+from mcpgate.upstream.param_headers import encoded
+from mcpgate.upstream.progress import Progress
 from mcpgate.upstream.secrets import Secrets
 from mcpgate.upstream.untrusted import (
     MAX_INSTRUCTIONS,
@@ -41,7 +42,12 @@ _RENEW_AGAIN_S = 10.0
 """A server that refuses the same request in a new session too is not asked for another one before this."""
 _WARN_EVERY_S = 1.0
 _LONGEST_ID = 200
+MAX_URI = 4000
 _MOST_CAPABILITIES = 64
+_MOST_ASKED = 32
+"""Requests of a server that wait for a client's answer."""
+_UNHEARD_S = 0.3
+"""How long a server may leave `server/discover` unanswered before it is greeted with `initialize` as well."""
 log = logging.getLogger("mcpgate.upstream")
 
 _REFUSES_SESSIONS = frozenset((400, 401, 404, 410, 412, 422, 440))
@@ -67,13 +73,22 @@ class ServerFacts:
     version: str = ""
     instructions: str = ""
     capabilities: frozenset[str] = frozenset()
+    """What it offers, such as `resources`; with what is true of it, such as `resources.subscribe`."""
 
 
 class _Waiting:
-    __slots__ = ("future", "note", "progress", "standing")
+    __slots__ = ("asked", "client", "future", "note", "progress", "standing")
 
-    def __init__(self, future: "asyncio.Future[dict[str, Any]]", progress: Progress, standing: bool) -> None:
-        self.future, self.progress, self.standing = future, progress, standing
+    def __init__(
+        self,
+        future: "asyncio.Future[dict[str, Any]]",
+        progress: Progress,
+        client: Client | None,
+        standing: bool,
+    ) -> None:
+        self.future, self.progress, self.client, self.standing = future, progress, client, standing
+        self.asked: set[asyncio.Task[None]] = set()
+        """What the server has asked the client meanwhile."""
         self.note = ""
         """What the server said meanwhile without saying of which request."""
 
@@ -81,9 +96,23 @@ class _Waiting:
 class Connection:
     """Requests and answers. Created, used and closed on one event loop; calls may come from any task."""
 
-    def __init__(self, name: str, on_list_changed: Callable[[str], None], secrets: Secrets) -> None:
-        """`on_list_changed` hears 'tools', 'resources' or 'prompts'."""
+    def __init__(
+        self,
+        name: str,
+        on_list_changed: Callable[[str], None],
+        secrets: Secrets,
+        on_updated: Callable[[str], None] = lambda uri: None,
+        handshake_only: bool = False,
+    ) -> None:
+        """`on_list_changed` hears 'tools', 'resources' or 'prompts'; `on_updated` the URI of a resource that changed.
+        `handshake_only`: do not try the revisions without a handshake."""
         self._name, self._on_list_changed, self._secrets = name, on_list_changed, secrets
+        self._on_updated, self._handshake_only = on_updated, handshake_only
+        self._asked: dict[Any, asyncio.Task[None]] = {}
+        """What the server has asked, by its ids."""
+        self._subscribed: tuple[str, ...] = ()
+        self.probed = False
+        """Whether the server was asked for the newest revision."""
         self._waiting: dict[int, _Waiting] = {}
         self._next_id = 0
         self._modern = False
@@ -99,29 +128,40 @@ class Connection:
         """Done, with the reason, when the other side is gone."""
 
     @property
+    def is_modern(self) -> bool:
+        """Whether the server speaks a revision without a handshake."""
+        return self._modern
+
+    @property
     def is_busy(self) -> bool:
         """Whether somebody waits for an answer."""
         return any(not waiting.standing for waiting in self._waiting.values())
 
     # --- Inbox
 
-    def on_message(self, message: Message, status: int | None = None) -> bool:
+    def on_message(self, message: Message, status: int | None = None, beside: int | None = None) -> bool:
         without_our_names(message)
         method = message.get("method")
         if method is None:
             return self._on_answer(message, status)
+        params = message.get("params")
+        params = params if isinstance(params, dict) else {}
         if "id" in message:
-            self._reply(message["id"], method)
+            self._on_request(message["id"], method, params, beside)
         elif method == "notifications/progress":
-            self._on_progress(message.get("params"))
+            self._on_progress(params)
         elif isinstance(method, str) and method.endswith("/list_changed"):
             self._on_list_changed(method.split("/")[1])
+        elif method == "notifications/resources/updated":
+            self._on_updated(cut(params.get("uri"), MAX_URI))
         elif method == "notifications/subscriptions/acknowledged":
             self._on_listening()
-        elif method == "notifications/message" and log.isEnabledFor(logging.DEBUG):
-            params = message.get("params")
-            said = params.get("data") if isinstance(params, dict) else None
-            log.debug("%s says: %s", self._name, one_line(self._secrets.mask(cut(said)), 500))
+        elif method == "notifications/message":
+            self._on_log(params, beside)
+        elif method == "notifications/cancelled":
+            task = self._asked.get(_hashable(params.get("requestId")))
+            if task is not None:
+                task.cancel()
         return False
 
     def on_failure(self, request_id: int | None, error: UpstreamError) -> None:
@@ -183,8 +223,8 @@ class Connection:
         for waiting in self._waiting.values():
             waiting.note = text
 
-    def _on_progress(self, params: Any) -> None:
-        token = as_number(params.get("progressToken")) if isinstance(params, dict) else None
+    def _on_progress(self, params: dict[str, Any]) -> None:
+        token = as_number(params.get("progressToken"))
         waiting = self._waiting.get(token) if token is not None else None
         if waiting is not None:
             waiting.progress.heard(params)
@@ -194,17 +234,73 @@ class Connection:
         if waiting is not None and not waiting.future.done():
             waiting.future.set_exception(error)
 
-    def _reply(self, id: Any, method: Any) -> None:
-        # We declare no client capabilities, so a server may ask for nothing but a sign of life.
+    def _on_log(self, params: dict[str, Any], beside: int | None) -> None:
+        if log.isEnabledFor(logging.DEBUG):
+            log.debug("%s says: %s", self._name, one_line(self._secrets.mask(cut(params.get("data"))), 500))
+        if (waiting := self._meant(beside)) is not None and waiting.client is not None:
+            waiting.client.log(self._secrets.mask_data(params))
+
+    def _meant(self, beside: int | None) -> _Waiting | None:
+        """The request that a message without its id belongs to: the one whose response brought it. On a transport
+        with one stream it may be any of those under way; it is only known where they are all of one client."""
+        if beside is not None:
+            return self._waiting.get(beside)
+        candidates = [waiting for waiting in self._waiting.values() if waiting.client is not None]
+        same = len({waiting.client.origin for waiting in candidates if waiting.client is not None}) == 1
+        return candidates[-1] if same else None
+
+    # --- What the server asks
+
+    def _on_request(self, id: Any, method: Any, params: dict[str, Any], beside: int | None) -> None:
         if isinstance(id, bool) or not isinstance(id, (str, int, float)) or len(str(id)) > _LONGEST_ID:
             return
-        answer: Message = {"jsonrpc": "2.0", "id": id}
         if method == "ping":
-            answer["result"] = {}
+            self._offer({"jsonrpc": "2.0", "id": id, "result": {}})
+            return
+        waiting = self._meant(beside)
+        if method not in ASKABLE:
+            self._refuse(id, -32601, f"{cut(method, MAX_NAME)} is not supported by this client")
+        elif waiting is not None and waiting.client is not None:
+            if len(self._asked) >= _MOST_ASKED or id in self._asked:
+                self._refuse(id, -32603, f"{len(self._asked)} requests of this server wait for an answer already")
+                return
+            task = asyncio.create_task(self._ask_client(id, method, params, waiting, waiting.client))
+            self._asked[id] = task
+            waiting.asked.add(task)
+            task.add_done_callback(lambda _: self._asked.pop(id, None))
+            task.add_done_callback(waiting.asked.discard)
+        elif method == "roots/list":
+            # Asked at the start of a session that is nobody's yet. Servers take no roots for no restriction.
+            self._offer({"jsonrpc": "2.0", "id": id, "result": {"roots": []}})
         else:
-            answer["error"] = {"code": -32601, "message": f"{cut(method, MAX_NAME)} is not supported by this client"}
+            self._refuse(id, -32603, f"{method} belongs to no request, or to which client's cannot be told")
+
+    async def _ask_client(
+        self, id: Any, method: str, params: dict[str, Any], waiting: _Waiting, client: Client
+    ) -> None:
+        if missing := lacking(client.capabilities, method, params):
+            self._refuse(id, -32601, f"the client of this request does not support {missing}")
+            return
+        try:
+            with waiting.progress.paused():
+                result = await client.ask(method, params)
+            answer: Message = {"jsonrpc": "2.0", "id": id, "result": result}
+        except RpcError as error:
+            answer = {"jsonrpc": "2.0", "id": id, "error": {"code": error.rpc_code or -32603, "message": error.message}}
+        except McpgateError as error:
+            answer = {"jsonrpc": "2.0", "id": id, "error": {"code": -32603, "message": error.message}}
+        try:
+            if self.transport is not None:
+                await self.transport.send(answer)
+        except UpstreamError as error:
+            log.debug("%s: an answer was not taken: %s", self._name, error)
+
+    def _refuse(self, id: Any, code: int, reason: str) -> None:
+        self._offer({"jsonrpc": "2.0", "id": id, "error": {"code": code, "message": reason}})
+
+    def _offer(self, message: Message) -> None:
         if self.transport is not None:
-            self.transport.offer(answer)
+            self.transport.offer(message)
 
     # --- requests
 
@@ -214,22 +310,24 @@ class Connection:
         params: dict[str, Any] | None = None,
         *,
         timeout_s: float,
-        on_progress: OnProgress | None = None,
+        client: Client | None = None,
+        headers: Mapping[str, str] | None = None,
     ) -> dict[str, Any]:
-        """Send a request and wait for its result, as the server sent it. Progress starts the timeout anew; a
-        cancelled or timed-out request is cancelled at the server; one that a server refused because it has lost our
-        session is made once more in a new one. Raises RpcError, UpstreamError, UpstreamTimeout."""
+        """Send a request and wait for its result, as the server sent it. Progress starts the timeout anew, and it
+        stands still while `client` is asked something; a cancelled or timed-out request is cancelled at the server;
+        one that a server refused because it has lost our session is made once more in a new one. `headers`: further
+        ones for a server without a handshake. Raises RpcError, UpstreamError, UpstreamTimeout."""
         while self._renewal is not None:
             await asyncio.wait((self._renewal,))
         session = self.transport.session if self.transport is not None else None
         try:
-            return await self._ask(method, params, timeout_s, on_progress)
+            return await self._ask(method, params, timeout_s, client, headers)
         except UpstreamError as error:
             if session is None or not _may_mean_lost(error) or not await self._has_lost(session):
                 raise
         await self._renew(session, timeout_s)
         try:
-            return await self._ask(method, params, timeout_s, on_progress)
+            return await self._ask(method, params, timeout_s, client, headers)
         except UpstreamError as error:
             if _may_mean_lost(error):
                 self._renewed_in_vain = asyncio.get_running_loop().time()
@@ -240,9 +338,11 @@ class Connection:
         method: str,
         params: dict[str, Any] | None,
         timeout_s: float,
-        on_progress: OnProgress | None = None,
+        client: Client | None = None,
+        headers: Mapping[str, str] | None = None,
+        modern: bool | None = None,
     ) -> dict[str, Any]:
-        """One request, once."""
+        """One request, once. `modern`: in an envelope of its own; None: as the server speaks."""
         if self.closed.done():
             raise self.closed.result()
         transport = self.transport
@@ -251,18 +351,23 @@ class Connection:
         id = self._next_id
         params = dict(params or {})
         meta = dict(params.get("_meta") or {})
-        if on_progress is not None:
+        if client is not None:
             meta["progressToken"] = id
-        headers = self._envelope(method, params, meta) if self._modern else None
+        fields = (
+            {**self._envelope(method, params, meta, client), **(headers or {})}
+            if modern or (modern is None and self._modern)
+            else None
+        )
         if meta:
             params["_meta"] = meta
         future: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
-        progress = Progress(self._name, on_progress, timeout_s)
-        waiting = self._waiting[id] = _Waiting(future, progress, standing=method == "subscriptions/listen")
+        progress = Progress(self._name, None if client is None else client.progress, timeout_s)
+        waiting = _Waiting(future, progress, client, standing=method == "subscriptions/listen")
+        self._waiting[id] = waiting
         sent = False
         try:
             async with asyncio.timeout(timeout_s) as progress.timeout:
-                await transport.send({"jsonrpc": "2.0", "id": id, "method": method, "params": params}, headers)
+                await transport.send({"jsonrpc": "2.0", "id": id, "method": method, "params": params}, fields)
                 sent = True
                 return await future
         except TimeoutError:
@@ -275,21 +380,25 @@ class Connection:
         finally:
             self._waiting.pop(id, None)
             progress.stop()
+            for task in waiting.asked:
+                task.cancel()
             if future.done() and not future.cancelled():
                 future.exception()  # it may have failed after we stopped waiting; that is nobody's news
 
-    def _envelope(self, method: str, params: dict[str, Any], meta: dict[str, Any]) -> dict[str, str]:
+    def _envelope(
+        self, method: str, params: dict[str, Any], meta: dict[str, Any], client: Client | None
+    ) -> dict[str, str]:
         meta[_META + "protocolVersion"] = MODERN_VERSION
-        meta[_META + "clientCapabilities"] = {}
+        meta[_META + "clientCapabilities"] = {} if client is None else dict(client.capabilities)
         meta[_META + "clientInfo"] = _CLIENT
         headers = {"mcp-protocol-version": MODERN_VERSION, "mcp-method": method}
         name = params.get("uri") if method == "resources/read" else params.get("name")
         if isinstance(name, str) and method in ("tools/call", "prompts/get", "resources/read"):
-            headers["mcp-name"] = _header_value(name)
+            headers["mcp-name"] = encoded(name)
         return headers
 
     def _cancel(self, id: int, method: str, sent: bool, reason: str) -> None:
-        if self.transport is None:
+        if self.transport is None or self.closed.done():
             return
         self.transport.give_up(id)
         # The protocol wants no cancellation of `initialize`.
@@ -334,17 +443,49 @@ class Connection:
 
     # --- the protocol
 
-    async def handshake(self, timeout_s: float) -> ServerFacts:
-        """Agree on a protocol revision. `initialize` goes first: every server seen in the field answers it at
-        once, while servers that ignore unknown methods would let a modern probe wait for its timeout; a
-        modern-only server refuses it with an error, and is then asked the modern way."""
-        self._modern = False
+    async def handshake(self, timeout_s: float, old: bool = False) -> ServerFacts:
+        """Agree on a protocol revision: the newest first, which needs no handshake. A server that leaves the question
+        unanswered for a moment is greeted in the old way as well, and what it answers first counts. `old`: only in
+        the old way."""
         assert self.transport is not None
-        params = {"protocolVersion": HANDSHAKE_VERSION, "capabilities": {}, "clientInfo": _CLIENT}
+        if old or self._handshake_only:
+            return await self._initialize(timeout_s)
+        self.probed = True
+        probe = asyncio.create_task(self._discover(timeout_s))
+        greeting: asyncio.Task[ServerFacts] | None = None
+        try:
+            await asyncio.wait((probe,), timeout=_UNHEARD_S)
+            if not probe.done():
+                greeting = asyncio.create_task(self._initialize(timeout_s))
+                await asyncio.wait((probe, greeting), return_when=asyncio.FIRST_COMPLETED)
+                if not probe.done() and greeting.exception() is None:
+                    return greeting.result()
+            refused = await self._refused(probe)
+            if refused is None:
+                return probe.result()
+            if isinstance(refused, Broken):
+                raise refused
+            return await (greeting or self._initialize(timeout_s))
+        finally:
+            for task in (probe, greeting):
+                if task is not None and not task.done():
+                    task.cancel()
+
+    async def _refused(self, probe: "asyncio.Task[ServerFacts]") -> UpstreamError | None:
+        try:
+            await probe
+        except UpstreamError as error:
+            return error
+        return None
+
+    async def _initialize(self, timeout_s: float) -> ServerFacts:
+        assert self.transport is not None
+        params = {"protocolVersion": HANDSHAKE_VERSION, "capabilities": CAPABILITIES, "clientInfo": _CLIENT}
         try:
             result = await self._ask("initialize", params, timeout_s)
         except RpcError as refused:
-            return await self._discover(timeout_s, refused)
+            raise UpstreamError(f"the handshake was refused: {refused.message}", **refused.data) from refused
+        self._modern = False
         facts = _facts(result, _version(result.get("protocolVersion")), result.get("serverInfo"))
         await self.transport.send(
             {"jsonrpc": "2.0", "method": "notifications/initialized"}, {"mcp-protocol-version": facts.protocol}
@@ -356,25 +497,49 @@ class Connection:
             pass  # it will announce itself when it opens
         return facts
 
-    async def _discover(self, timeout_s: float, refused: RpcError) -> ServerFacts:
+    async def _discover(self, timeout_s: float) -> ServerFacts:
+        """Raises UpstreamError for a server that speaks no revision without a handshake."""
+        result = await self._ask("server/discover", None, timeout_s, modern=True)
+        supported = result.get("supportedVersions")
+        if not isinstance(supported, list) or MODERN_VERSION not in supported:
+            raise UpstreamError("it does not support this revision")
         self._modern = True
-        try:
-            result = await self._ask("server/discover", None, timeout_s)
-        except RpcError:
-            raise UpstreamError(f"the handshake was refused: {refused.message}", **refused.data) from refused
         meta = result.get("_meta")
         info = meta.get(_META + "serverInfo") if isinstance(meta, dict) else None
-        if self._listen is None or self._listen.done():
-            self._listen = asyncio.create_task(self._listen_for_changes())
-            try:
-                async with asyncio.timeout(_SETTLE_S):
-                    await self._listening.wait()
-            except TimeoutError:
-                self._missed_changes = True
+        await self._listen_anew()
         return _facts(result, MODERN_VERSION, info)
 
+    async def _listen_anew(self) -> None:
+        """Open the stream of changes with what is subscribed to now; waits a moment until it is heard."""
+        if self._listen is not None:
+            self._missed_changes = not self._listen.done()
+            self._listen.cancel()
+        self._listening.clear()
+        self._listen = asyncio.create_task(self._listen_for_changes())
+        try:
+            async with asyncio.timeout(_SETTLE_S):
+                await self._listening.wait()
+        except TimeoutError:
+            self._missed_changes = True
+
+    async def subscribe(self, uris: Sequence[str], timeout_s: float) -> None:
+        """Be told of changes of these resources, and of no others. Raises UpstreamError, RpcError."""
+        before, self._subscribed = self._subscribed, tuple(uris)
+        if self._modern:
+            if before != self._subscribed:
+                await self._listen_anew()
+            return
+        for uri in self._subscribed:
+            if uri not in before:
+                await self.request("resources/subscribe", {"uri": uri}, timeout_s=timeout_s)
+        for uri in before:
+            if uri not in self._subscribed:
+                await self.request("resources/unsubscribe", {"uri": uri}, timeout_s=timeout_s)
+
     async def _listen_for_changes(self) -> None:
-        kinds = {"toolsListChanged": True, "resourcesListChanged": True, "promptsListChanged": True}
+        kinds: dict[str, Any] = {"toolsListChanged": True, "resourcesListChanged": True, "promptsListChanged": True}
+        if self._subscribed:
+            kinds["resourceSubscriptions"] = list(self._subscribed)
         loop = asyncio.get_running_loop()
         pause_s = _LISTEN_AGAIN_S / 2
         while not self.closed.done():
@@ -398,7 +563,7 @@ class Connection:
             self._on_list_changed("tools")
 
     def stop(self) -> None:
-        for task in (self._listen, self._renewal):
+        for task in (self._listen, self._renewal, *self._asked.values()):
             if task is not None:
                 task.cancel()
         self.on_close(Broken("the gateway closed the connection"))
@@ -430,6 +595,10 @@ def as_number(id: Any) -> int | None:
     return int(id) if isinstance(id, str) and id.isascii() and id.isdigit() and len(id) < 18 else None
 
 
+def _hashable(id: Any) -> Any:
+    return id if isinstance(id, (str, int, float)) else None
+
+
 def _version(said: Any) -> str:
     return said if isinstance(said, str) and re.fullmatch(r"[A-Za-z0-9.-]{1,32}", said) else HANDSHAKE_VERSION
 
@@ -437,7 +606,10 @@ def _version(said: Any) -> str:
 def _facts(result: dict[str, Any], protocol: str, info: Any) -> ServerFacts:
     info = info if isinstance(info, dict) else {}
     capabilities = result.get("capabilities")
-    named = [name for name in capabilities if len(name) <= MAX_NAME] if isinstance(capabilities, dict) else []
+    named: list[str] = []
+    for name, value in capabilities.items() if isinstance(capabilities, dict) else ():
+        inner = [f"{name}.{key}" for key, set_ in value.items() if set_ is True] if isinstance(value, dict) else []
+        named += [one for one in (name, *inner) if len(one) <= MAX_NAME]
     return ServerFacts(
         protocol=protocol,
         name=one_line(info.get("name"), MAX_NAME),
@@ -446,9 +618,3 @@ def _facts(result: dict[str, Any], protocol: str, info: Any) -> ServerFacts:
         instructions=cut(result.get("instructions"), MAX_INSTRUCTIONS),
         capabilities=frozenset(named[:_MOST_CAPABILITIES]),
     )
-
-
-def _header_value(text: str) -> str:
-    if text.isascii() and text.isprintable() and text == text.strip() and not text.startswith("=?base64?"):
-        return text
-    return f"=?base64?{base64.b64encode(text.encode()).decode()}?="

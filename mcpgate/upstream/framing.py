@@ -26,9 +26,9 @@ class Broken(UpstreamError):
 class Inbox(Protocol):
     """Who gets what comes in."""
 
-    def on_message(self, message: Message, status: int | None = None) -> bool:
-        """`status`: the HTTP status of a refusal that came as a message. Whether it answered a request that somebody
-        waits for."""
+    def on_message(self, message: Message, status: int | None = None, beside: int | None = None) -> bool:
+        """`status`: the HTTP status of a refusal that came as a message. `beside`: the request on whose response
+        stream it came. Whether it answered a request that somebody waits for."""
         ...
 
     def on_failure(self, request_id: int | None, error: UpstreamError) -> None:
@@ -110,7 +110,7 @@ def deliver(data: bytes, inbox: Inbox, answers: int | None = None) -> bool:
         if isinstance(one, dict):
             if answers is not None and "method" not in one and ("result" in one or "error" in one):
                 one["id"] = answers
-            asked = inbox.on_message(one) or asked
+            asked = inbox.on_message(one, beside=answers) or asked
     return asked
 
 

@@ -19,6 +19,7 @@ class UpstreamPool:
         """`held`: connect only when `go` is called."""
         self._upstreams: dict[str, Upstream] = {}
         self._listeners: list[Callable[[], None]] = []
+        self._event_listeners: list[Callable[[str, str, str], None]] = []
         self._go = asyncio.Event()
         if not held:
             self._go.set()
@@ -27,6 +28,11 @@ class UpstreamPool:
     def on_change(self, listener: Callable[[], None]) -> None:
         """Called, on the event loop, whenever any upstream's view changes."""
         self._listeners.append(listener)
+
+    def on_event(self, listener: Callable[[str, str, str], None]) -> None:
+        """Called, on the event loop, with a server's name and what it announces: ('list', 'resources' or 'prompts') or
+        ('updated', URI)."""
+        self._event_listeners.append(listener)
 
     def remember_with(self, find: Callable[[str, UpstreamConfig], Sequence[dict[str, Any]]]) -> None:
         """Where to look up a server's last known tools, shown until it is connected."""
@@ -45,7 +51,7 @@ class UpstreamPool:
             del self._upstreams[upstream.name]
         for name, config in configs.items():
             if name not in self._upstreams:
-                upstream = Upstream(name, config, self._notify, self._remembered(name, config), self._go)
+                upstream = Upstream(name, config, self._notify, self._tell, self._remembered(name, config), self._go)
                 self._upstreams[name] = upstream
                 upstream.start()
         self._upstreams = {name: self._upstreams[name] for name in configs}
@@ -84,6 +90,10 @@ class UpstreamPool:
     def _notify(self) -> None:
         for listener in self._listeners:
             listener()
+
+    def _tell(self, name: str, kind: str, what: str) -> None:
+        for listener in self._event_listeners:
+            listener(name, kind, what)
 
     def __repr__(self) -> str:
         states: dict[str, list[str]] = {}

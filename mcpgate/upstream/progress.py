@@ -3,7 +3,8 @@ bear: a few at once, then only the latest every so often."""
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from mcpgate.upstream.untrusted import cut, fits
@@ -19,7 +20,7 @@ OnProgress = Callable[[Mapping[str, Any]], None]
 
 
 class Progress:
-    __slots__ = ("_last_at", "_latest", "_left", "_listener", "_name", "_timeout_s", "_timer", "timeout")
+    __slots__ = ("_last_at", "_latest", "_left", "_listener", "_name", "_pauses", "_timeout_s", "_timer", "timeout")
 
     def __init__(self, name: str, listener: OnProgress | None, timeout_s: float) -> None:
         self._name, self._listener, self._timeout_s = name, listener, timeout_s
@@ -27,6 +28,7 @@ class Progress:
         self._last_at = 0.0
         self._latest: Mapping[str, Any] | None = None
         self._timer: asyncio.TimerHandle | None = None
+        self._pauses = 0
         self.timeout: asyncio.Timeout | None = None
         """Of the request."""
 
@@ -34,7 +36,7 @@ class Progress:
         loop = asyncio.get_running_loop()
         now = loop.time()
         try:
-            if self.timeout is not None:
+            if self.timeout is not None and not self._pauses:
                 self.timeout.reschedule(now + self._timeout_s)
         except RuntimeError:
             return  # it is just expiring
@@ -49,6 +51,23 @@ class Progress:
         self._latest = params
         if self._timer is None:
             self._timer = loop.call_later(_EVERY_S, self._due)
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """While the server waits for the client's answer, its own time does not run."""
+        self._pauses += 1
+        self._reschedule(None)
+        try:
+            yield
+        finally:
+            self._pauses -= 1
+            if not self._pauses:
+                self._reschedule(asyncio.get_running_loop().time() + self._timeout_s)
+
+    def _reschedule(self, when: float | None) -> None:
+        if self.timeout is not None:
+            with suppress(RuntimeError):  # it is just expiring, or the request is over
+                self.timeout.reschedule(when)
 
     def flush(self) -> None:
         """Say the latest before the answer."""

@@ -79,13 +79,13 @@ class _StreamableHttp:
         return self._version == MODERN_VERSION
 
     async def send(self, message: Message, headers: Mapping[str, str] | None = None) -> None:
-        body, method, id = encode(message), message["method"], message.get("id")
+        body, method, id = encode(message), message.get("method"), message.get("id")
         if method == "initialize":
             self.session = self._version = None
             self._stop_standing()
         elif headers:
             self._version = headers.get("mcp-protocol-version", self._version)
-        if id is not None:
+        if id is not None and method is not None:
             task = asyncio.create_task(self._request(id, body, headers or {}, method == "initialize"))
             self._posts[id] = task
             task.add_done_callback(lambda _: self._posts.pop(id, None))

@@ -10,16 +10,18 @@ import logging
 import random
 import time
 from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, Literal
 
 from mcpgate import jsontext
 from mcpgate.config.upstreams import UpstreamConfig
 from mcpgate.errors import UpstreamError, UpstreamTimeout
 from mcpgate.upstream import listing
+from mcpgate.upstream.backchannel import Client
 from mcpgate.upstream.connection import Connection, RpcError, ServerFacts
 from mcpgate.upstream.framing import Broken
 from mcpgate.upstream.identities import RETRY_EVERY_S, Identities
-from mcpgate.upstream.progress import OnProgress
+from mcpgate.upstream.param_headers import Malformed, Path, header_paths, headers_of
 from mcpgate.upstream.secrets import Secrets
 from mcpgate.upstream.stdio import open_stdio
 from mcpgate.upstream.untrusted import MAX_NAME, cut, one_line
@@ -33,6 +35,8 @@ _RELIST_EVERY_S = 1.0
 _RELIST_SHARE = 10
 """…and spends no more than a tenth of the time on being listed."""
 _LONGEST_RELIST_PAUSE_S = 60.0
+_LEVELS = ("debug", "info", "notice", "warning", "error", "critical", "alert", "emergency")
+EMPTY: Mapping[str, Any] = MappingProxyType({})
 log = logging.getLogger("mcpgate.upstream")
 
 
@@ -60,6 +64,11 @@ def backoff_s(first_s: float, failures: int, longest_s: float) -> float:
     return min(longest_s, first_s * 2.0 ** min(failures, 64))
 
 
+class _EndedByProbe(Broken):
+    """The process ended when it was asked for the newest revision: some do when the first message is no
+    `initialize`."""
+
+
 class Upstream:
     """One MCP server, kept connected by its own task."""
 
@@ -68,26 +77,43 @@ class Upstream:
         name: str,
         config: UpstreamConfig,
         on_change: Callable[[], None],
+        on_event: Callable[[str, str, str], None],
         remembered: Sequence[dict[str, Any]] = (),
         go: asyncio.Event | None = None,
     ) -> None:
+        """`on_change`: called when the view has changed. `on_event`: with the name, and what else the server announces:
+        ('list', 'resources' or 'prompts') or ('updated', URI)."""
         self.name, self.config = name, config
         self._secrets = Secrets(config)
         state: State = "failed" if config.unusable else "disabled" if config.disabled else "connecting"
         remembered = self._allowed(remembered[: config.max_tools])
         self.view = UpstreamView(name, config, state, config.unusable, tools=remembered)
-        self._on_change = on_change
+        self._on_change, self._on_event = on_change, on_event
         self._go = go
         self._slots = asyncio.Semaphore(config.max_concurrency)
         self._connection: Connection | None = None
         self._identities = Identities(
-            lambda: Connection(name, lambda what: None, self._secrets), self._open, config.connect_timeout_s
+            lambda: Connection(name, lambda what: None, self._secrets, handshake_only=self._handshake_only),
+            self._open,
+            config.connect_timeout_s,
         )
+        self._live = Identities(
+            lambda: Connection(name, lambda what: None, self._secrets, handshake_only=True),
+            self._open,
+            config.connect_timeout_s,
+        )
+        """The connection for clients that are asked live, to a server that only asks so in the handshake era."""
         self._changed = asyncio.Event()
         self._wake = asyncio.Event()
         self._relist = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
-        self._sse_only = False
+        self._restoring: asyncio.Task[None] | None = None
+        self._sse_only = self._modern_only = False
+        self._handshake_only = False
+        self._header_paths: dict[str, Mapping[Path, str]] = {}
+        self._lists: dict[str, tuple[Connection, list[dict[str, Any]]]] = {}
+        self._subscribed: tuple[str, ...] = ()
+        self._log_level: str | None = None
         self._failed_attempts = 0
         self._failed_at = -RETRY_EVERY_S
 
@@ -102,44 +128,45 @@ class Upstream:
                 await self._task
             self._task = None
         await self._identities.aclose()
+        await self._live.aclose()
 
     async def call(
         self,
         tool: str,
         arguments: Mapping[str, Any],
         *,
-        on_progress: OnProgress | None = None,
-        meta: Any = None,
+        client: Client | None = None,
+        more: Mapping[str, Any] = EMPTY,
         on_sent: Callable[[], None] | None = None,
         identity: str | None = None,
     ) -> dict[str, Any]:
-        """`tools/call`, its result as the server sent it. Connects first if need be; `on_sent` is called when it is
-        about to be sent. `identity`: on whose connection; None: the shared one. Raises UpstreamError."""
-        params: dict[str, Any] = {"name": tool, "arguments": arguments}
-        if meta:
-            params["_meta"] = meta
-        return await self.limited_request(
-            "tools/call", params, on_sent=on_sent, on_progress=on_progress, identity=identity
-        )
+        """`tools/call`, its result as the server sent it. `more`: further parameters, such as `_meta`. See
+        `limited_request`."""
+        params = {**more, "name": tool, "arguments": arguments}
+        return await self.limited_request("tools/call", params, on_sent=on_sent, client=client, identity=identity)
 
     async def limited_request(
         self,
         method: str,
         params: dict[str, Any],
         *,
+        client: Client | None = None,
         on_sent: Callable[[], None] | None = None,
-        on_progress: OnProgress | None = None,
         identity: str | None = None,
     ) -> dict[str, Any]:
-        """A request that counts against `max_concurrency`; see `call`. Raises UpstreamError with this upstream's name
-        in it, RpcError."""
+        """A request that counts against `max_concurrency`. Connects first if need be; `on_sent` is called when it is
+        about to be sent; `client` hears what comes back meanwhile. `identity`: on whose connection; None: the shared
+        one. Raises UpstreamError with this upstream's name in it, RpcError."""
         async with self._slots:
             connection = await self._connection_of(identity)
+            if client is not None and client.is_live and connection.is_modern and identity is None:
+                connection = await self._live_connection(connection)
             if on_sent is not None:
                 on_sent()
+            headers = self._param_headers(params) if method == "tools/call" and connection.is_modern else None
             try:
                 return await connection.request(
-                    method, params, timeout_s=self.config.timeout_s, on_progress=on_progress
+                    method, params, timeout_s=self.config.timeout_s, client=client, headers=headers
                 )
             except RpcError:
                 raise
@@ -147,13 +174,65 @@ class Upstream:
                 kind = UpstreamTimeout if isinstance(error, UpstreamTimeout) else UpstreamError
                 raise kind(f"upstream {self.name!r}: {self._secrets.mask(error.message)}", **error.data) from error
 
-    async def list_all(self, what: str) -> list[dict[str, Any]]:
-        """Every item of `resources`, `resourceTemplates` or `prompts`, as far as they fit the limits."""
-        return (await self._list(await self._connection_of(None), what, self.config.timeout_s)).items
+    async def _live_connection(self, connection: Connection) -> Connection:
+        """A connection on which the server can ask a client in the middle of a call, if it is one that can: servers
+        of both eras do that only in the handshake era. A server process is not started twice for it."""
+        if self._modern_only or self.config.url is None:
+            return connection
+        try:
+            return await self._live.get("")
+        except UpstreamError as error:
+            log.info("%s: it asks nothing in the middle of a call: %s", self.name, self._told(error)[1])
+            self._modern_only = True
+            return connection
+
+    def _param_headers(self, params: Mapping[str, Any]) -> dict[str, str] | None:
+        """The headers that repeat arguments, for tools whose schemas want that."""
+        paths = self._header_paths.get(params["name"])
+        return headers_of(paths, params["arguments"]) if paths else None
+
+    async def listed(self, what: str) -> Sequence[dict[str, Any]]:
+        """Every item of `resources`, `resourceTemplates` or `prompts`, as far as they fit the limits; remembered until
+        the server says that they have changed, if it does that. Raises UpstreamError."""
+        capability = "prompts" if what == "prompts" else "resources"
+        connection = await self._connection_of(None)
+        facts = self.view.facts
+        if facts is None or capability not in facts.capabilities:
+            return ()
+        known = self._lists.get(what)
+        if known is not None and known[0] is connection:
+            return known[1]
+        try:
+            items = (await self._list(connection, what, self.config.timeout_s)).items
+        except RpcError as error:
+            if error.rpc_code != -32601:
+                raise
+            items = []  # templates are optional
+        if f"{capability}.listChanged" in facts.capabilities:
+            self._lists[what] = (connection, items)
+        return items
+
+    async def subscribe(self, uris: Sequence[str]) -> None:
+        """Be told of changes of these resources, and of no others; again after each reconnect. Raises UpstreamError."""
+        self._subscribed = tuple(uris)
+        await (await self._connection_of(None)).subscribe(self._subscribed, self.config.timeout_s)
+
+    async def set_log_level(self, level: str) -> None:
+        """Have a server of the handshake era send log messages from a level on, or from a lower one that somebody else
+        wants; again after each reconnect. Raises UpstreamError, RpcError."""
+        wanted = [*([self._log_level] if self._log_level else []), level]
+        lowest = min(wanted, key=_LEVELS.index)
+        if lowest != self._log_level:
+            self._log_level = lowest
+            await self._send_log_level(await self._connection_of(None))
+
+    async def _send_log_level(self, connection: Connection) -> None:
+        if not connection.is_modern:
+            await connection.request("logging/setLevel", {"level": self._log_level}, timeout_s=self.config.timeout_s)
 
     async def _connection_of(self, identity: str | None) -> Connection:
         if identity is None:
-            return self._live() or await self.connected()
+            return self._standing() or await self.connected()
         if self.config.disabled:
             raise UpstreamError(f"upstream {self.name!r} is disabled in the configuration")
         try:
@@ -181,7 +260,7 @@ class Upstream:
         self._wake.set()
         try:
             async with asyncio.timeout(self.config.connect_timeout_s):
-                while (connection := self._live()) is None:
+                while (connection := self._standing()) is None:
                     if self._failed_attempts > failed_before or self._task is None:
                         break
                     self._changed.clear()
@@ -193,7 +272,7 @@ class Upstream:
             raise UpstreamError(f"upstream {self.name!r} is not connected: {reason}")
         return connection
 
-    def _live(self) -> Connection | None:
+    def _standing(self) -> Connection | None:
         connection = self._connection
         return connection if connection is not None and not connection.closed.done() else None
 
@@ -227,19 +306,35 @@ class Upstream:
             self._set("connecting", reason=reason, detail=detail)
 
     async def _connect_and_serve(self, began: float) -> Broken:
+        try:
+            return await self._live_once(began)
+        except _EndedByProbe:
+            self._handshake_only = True
+            return await self._live_once(began)
+
+    async def _live_once(self, began: float) -> Broken:
         """One life of a connection, entered and left by this task alone. Returns, with the reason, when it is gone."""
-        connection = Connection(self.name, self._on_list_changed, self._secrets)
+        connection = Connection(self.name, self._on_list_changed, self._secrets, self._on_updated, self._handshake_only)
         budget = self.config.connect_timeout_s
         async with contextlib.AsyncExitStack() as stack:
             stack.callback(connection.stop)
             try:
                 async with asyncio.timeout(budget):
-                    facts = await self._open(connection, stack)
+                    try:
+                        facts = await self._open(connection, stack)
+                    except Broken as error:
+                        if connection.probed and self.config.command:
+                            raise _EndedByProbe(error.message, error.detail) from error
+                        raise
+                    self._handshake_only = not connection.is_modern
                     self._relist.clear()  # from here on a change may be one that the first listing does not show
                     tools, warning = await self._list_tools(connection)
             except TimeoutError:
                 raise UpstreamError(f"not ready within connect_timeout_s={budget:g}") from None
-            self._connection = connection
+            self._connection, self._modern_only = connection, False
+            self._lists.clear()
+            if self._subscribed or self._log_level:
+                self._restoring = asyncio.create_task(self._restore(connection))
             took = time.monotonic() - began
             self._set("ready", facts=facts, tools=tools, warning=warning, connect_s=took, reason="", detail="")
             log.info("%s: ready, %d tools, %s", self.name, len(tools), facts.protocol)
@@ -262,7 +357,7 @@ class Upstream:
 
         if config.type == "sse" or (config.type is None and self._sse_only):
             connection.transport = await stack.enter_async_context(open_sse(self.name, config, connection, secrets))
-            return await self._handshake(connection)
+            return await self._handshake(connection, old=True)
         inner = await stack.enter_async_context(contextlib.AsyncExitStack())
         connection.transport = await inner.enter_async_context(open_streamable(self.name, config, connection, secrets))
         try:
@@ -273,12 +368,12 @@ class Upstream:
         # The specification's own recipe for finding a server of the old transport.
         await inner.aclose()
         connection.transport = await stack.enter_async_context(open_sse(self.name, config, connection, secrets))
-        facts = await self._handshake(connection)
+        facts = await self._handshake(connection, old=True)
         self._sse_only = True
         return facts
 
-    async def _handshake(self, connection: Connection) -> ServerFacts:
-        handshake = asyncio.ensure_future(connection.handshake(self.config.connect_timeout_s))
+    async def _handshake(self, connection: Connection, old: bool = False) -> ServerFacts:
+        handshake = asyncio.ensure_future(connection.handshake(self.config.connect_timeout_s, old))
         try:
             await asyncio.wait((handshake, connection.closed), return_when=asyncio.FIRST_COMPLETED)
             if not handshake.done():
@@ -303,7 +398,30 @@ class Upstream:
             raise
         if listed.warning and listed.warning != self.view.warning:
             log.warning("%s: %s", self.name, listed.warning)
-        return self._allowed(listed.items), listed.warning
+        tools = self._allowed(listed.items)
+        return self._callable(tools) if connection.is_modern and self.config.url else tools, listed.warning
+
+    def _callable(self, tools: tuple[dict[str, Any], ...]) -> tuple[dict[str, Any], ...]:
+        """Tools whose arguments can be repeated in headers as they want."""
+        self._header_paths, chosen = {}, []
+        for tool in tools:
+            try:
+                if paths := header_paths(tool.get("inputSchema")):
+                    self._header_paths[tool["name"]] = paths
+                chosen.append(tool)
+            except Malformed as error:
+                log.warning("%s: the tool %r is left out: %s", self.name, cut(tool["name"], MAX_NAME), error)
+        return tuple(chosen)
+
+    async def _restore(self, connection: Connection) -> None:
+        """Ask a new session for what the last one was asked for."""
+        try:
+            if self._log_level:
+                await self._send_log_level(connection)
+            if self._subscribed:
+                await connection.subscribe(self._subscribed, self.config.timeout_s)
+        except UpstreamError as error:
+            log.warning("%s: the new session lacks subscriptions or a log level: %s", self.name, self._told(error)[1])
 
     def _allowed(self, listed: Sequence[dict[str, Any]]) -> tuple[dict[str, Any], ...]:
         chosen, seen, nameless = [], set(), 0
@@ -364,6 +482,14 @@ class Upstream:
     def _on_list_changed(self, what: str) -> None:
         if what == "tools":
             self._relist.set()
+            return
+        for list_ in ("resources", "resourceTemplates") if what == "resources" else (what,):
+            self._lists.pop(list_, None)
+        if what in ("resources", "prompts"):
+            self._on_event(self.name, "list", what)
+
+    def _on_updated(self, uri: str) -> None:
+        self._on_event(self.name, "updated", uri)
 
     def _set(self, state: State, **changes: Any) -> None:
         self.view = dataclasses.replace(self.view, state=state, **changes)

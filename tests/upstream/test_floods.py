@@ -17,6 +17,7 @@ from mcpgate.governance.context import RequestContext
 from mcpgate.upstream.connection import RpcError
 from mcpgate.upstream.framing import Pace
 from tests.conftest import gateway, raw, until
+from tests.listeners import Listener
 
 pytestmark = pytest.mark.anyio
 MIB = 1024 * 1024
@@ -56,9 +57,10 @@ async def test_calls_to_a_server_that_does_not_read_wait_with_their_arguments() 
 
 
 async def test_progress_that_comes_too_fast_is_cut_to_the_latest() -> None:
-    heard: list[Any] = []
+    listener = Listener()
+    heard = listener.heard
     async with gateway({"evil": hostile()}) as opened:
-        await opened.pool.get("evil").call("progress", {"number": 3000, "size": 10_000}, on_progress=heard.append)
+        await opened.pool.get("evil").call("progress", {"number": 3000, "size": 10_000}, client=listener)
     assert heard[0]["progress"] == 0 and heard[-1]["progress"] == 2999  # the last one comes before the answer
     assert [params["progress"] for params in heard] == sorted(params["progress"] for params in heard)
     assert len(heard) < 300

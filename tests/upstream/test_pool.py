@@ -9,7 +9,6 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import psutil
 import pytest
@@ -20,6 +19,7 @@ from mcpgate.governance.context import RequestContext
 from mcpgate.lifecycle import reload
 from mcpgate.upstream.upstream import backoff_s
 from tests.conftest import gateway, make_config, raw, serve_command, until
+from tests.listeners import Listener
 
 pytestmark = pytest.mark.anyio
 
@@ -122,9 +122,10 @@ async def test_cancelling_a_call_cancels_it_upstream() -> None:
 
 
 async def test_progress_restarts_the_timeout_and_is_passed_on() -> None:
-    heard: list[Any] = []
+    listener = Listener()
+    heard = listener.heard
     async with gateway({"raw": raw()}) as opened:
-        result = await opened.pool.get("raw").call("steps", {"number": 4}, on_progress=heard.append)
+        result = await opened.pool.get("raw").call("steps", {"number": 4}, client=listener)
         assert result["content"][0]["text"] == "4 steps, token given"
         assert [p["progress"] for p in heard] == [1, 2, 3, 4]
 

@@ -14,6 +14,7 @@ import pytest
 from mcpgate.governance.callers import LOCAL
 from mcpgate.governance.context import RequestContext
 from tests.conftest import gateway, until
+from tests.listeners import Listener
 
 pytestmark = pytest.mark.anyio
 
@@ -51,7 +52,8 @@ def entry(kind: str, port: int, **more: Any) -> dict[str, Any]:
 
 @pytest.mark.parametrize("arguments", [("http",), ("http", "json"), ("sse",)], ids=" ".join)
 async def test_calls_progress_and_large_results_work(arguments: tuple[str, ...]) -> None:
-    heard: list[Any] = []
+    listener = Listener()
+    heard = listener.heard
     async with remote(*arguments) as port, gateway({"far": entry(arguments[0], port)}) as opened:
         (view,) = opened.pool.views()
         assert view.state == "ready", view.reason
@@ -60,7 +62,7 @@ async def test_calls_progress_and_large_results_work(arguments: tuple[str, ...])
         assert (await opened.metatools.execute_code(RequestContext(LOCAL), "len(far.big(mib=3))")).text == str(
             3 * 1024 * 1024
         )
-        await opened.pool.get("far").call("steps", {"number": 3}, on_progress=heard.append)
+        await opened.pool.get("far").call("steps", {"number": 3}, client=listener)
         if "json" not in arguments:
             assert [params["progress"] for params in heard] == [1, 2, 3]
         gathered = await opened.metatools.execute_code(

@@ -16,6 +16,7 @@ from mcpgate.errors import UpstreamError
 from mcpgate.upstream.connection import RpcError
 from mcpgate.upstream.events import EventReader
 from tests.conftest import gateway, until
+from tests.listeners import Listener
 from tests.upstream.http_server import HttpServer, Reply, http_server
 
 pytestmark = pytest.mark.anyio
@@ -36,7 +37,8 @@ async def test_what_the_protocol_wants_of_every_request_is_sent() -> None:
         async with gateway({"far": server.entry(headers={"x-own": "yes"})}) as opened:
             assert text_of(await opened.pool.get("far").call("one", {})) == "one in session-1"
         await until(lambda: server.count("DELETE") == 1)
-        first, *others = (request for request in server.seen)
+        probe, first, *others = (request for request in server.seen)
+        assert probe.rpc == "server/discover" and probe.headers["mcp-protocol-version"] == "2026-07-28"
         assert first.rpc == "initialize" and first.session is None and "mcp-protocol-version" not in first.headers
         for request in others:
             assert request.session == "session-1" and request.headers["mcp-protocol-version"] == "2025-06-18"
@@ -288,10 +290,11 @@ async def test_a_broken_answer_is_taken_up_where_it_broke() -> None:
             return True
         return False
 
-    heard: list[Any] = []
+    listener = Listener()
+    heard = listener.heard
     async with http_server(answer) as server, gateway({"far": server.entry()}) as opened:
         for _ in range(2):
-            result = await opened.pool.get("far").call("two", {}, on_progress=heard.append)
+            result = await opened.pool.get("far").call("two", {}, client=listener)
             assert text_of(result) == "at last"
         assert [params["progress"] for params in heard] == [1, 1]
         assert sum(request.tool == "two" for request in server.seen) == 2  # never made twice

@@ -7,21 +7,31 @@ tested with. Transports: stdio.py, http.py, sse.py.
 """
 
 import asyncio
+import contextlib
 import logging
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from mcpgate import __version__, jsontext
 from mcpgate.api.mcp.arguments import checked
+from mcpgate.api.mcp.backchannel import BackChannel, Parking
+from mcpgate.api.mcp.pages import page_of
 from mcpgate.api.mcp.protocol import (
     HANDSHAKE_VERSIONS,
+    HEADER_MISMATCH,
     INTERNAL_ERROR,
     INVALID_PARAMS,
+    INVALID_REQUEST,
+    LOG_LEVELS,
     META,
     METHOD_NOT_FOUND,
     MODERN_VERSIONS,
+    NO_RESOURCE,
+    PARSE_ERROR,
+    UNSUPPORTED_VERSION,
     Answer,
     Message,
     RpcFault,
@@ -33,10 +43,12 @@ from mcpgate.catalog.catalog import nearest
 from mcpgate.catalog.tools import Tool
 from mcpgate.codemode import answers
 from mcpgate.codemode.definitions import META_TOOL_NAMES
-from mcpgate.errors import McpgateError, RateLimited
+from mcpgate.errors import McpgateError, NotFound, RateLimited
 from mcpgate.gateway import Gateway
-from mcpgate.governance.context import Trail
+from mcpgate.governance.callers import Caller
+from mcpgate.governance.context import RequestContext, Trail
 from mcpgate.upstream.connection import RpcError
+from mcpgate.upstream.param_headers import Malformed, Path, difference, header_paths
 from mcpgate.upstream.untrusted import OURS
 
 _SERVER_INFO = {"name": "mcpgate", "title": "mcpgate", "version": __version__}
@@ -44,9 +56,19 @@ _INSTRUCTIONS = (
     "Many MCP servers behind four tools. list_tools(query) finds tools with their call shapes; execute_code runs "
     "Python that calls them and shows only what it prints or returns. Do a whole task in one execution."
 )
-_CAPABILITIES = {"tools": {"listChanged": True}}
 _CACHE_MS = 60_000
-_GOVERNED = ("tools/call", "subscriptions/listen")
+_UPDATED = "notifications/resources/updated"
+_GOVERNED = (
+    *("tools/call", "subscriptions/listen", "resources/read", "prompts/get", "completion/complete"),
+    *("resources/subscribe", "resources/unsubscribe", "logging/setLevel"),
+)
+_OF_TRANSPORTS = frozenset((PARSE_ERROR, INVALID_REQUEST, METHOD_NOT_FOUND, HEADER_MISMATCH, UNSUPPORTED_VERSION))
+"""Codes that say something of the message itself: not what an upstream says of its own dealings with the gateway."""
+_ENVELOPE = frozenset((META + "protocolVersion", META + "clientInfo", META + "clientCapabilities", "progressToken"))
+"""What of a request's `_meta` concerns only the client and the gateway."""
+_MAX_URI = 4000
+_MAX_SUBSCRIPTIONS_EACH = 1000
+"""Resources that one session or subscription follows."""
 _FREE_BURST, _FREE_PER_S = 64 * 1024 * 1024, 16 * 1024 * 1024
 """Bytes that answers to everything else may have, for each key."""
 _MAX_LISTENERS_EACH = 256
@@ -61,6 +83,28 @@ class McpFace:
         self.gateway = gateway
         self._throttle = Throttle(_FREE_BURST, _FREE_PER_S)
         self._listeners: Counter[str] = Counter()
+        self._parking = Parking()
+        self._header_paths: WeakKeyDictionary[Tool, Mapping[Path, str]] = WeakKeyDictionary()
+
+    def shows(self, caller: Caller, server: str) -> bool:
+        """Whether a caller sees a server's resources and prompts as the gateway's own."""
+        return any(one.name == server for one in self.gateway.views.direct_servers_of(caller))
+
+    def header_fault(self, caller: Caller, params: Mapping[str, Any], headers: Mapping[str, str]) -> RpcFault | None:
+        """How the headers of a tool call contradict the arguments that they should repeat."""
+        name, arguments = params.get("name"), params.get("arguments")
+        tool = self.gateway.views.surface(caller.bundle).direct.get(name) if isinstance(name, str) else None
+        if tool is None:
+            return None
+        paths = self._header_paths.get(tool)
+        if paths is None:
+            try:
+                paths = header_paths(tool.raw.get("inputSchema"))
+            except Malformed:
+                paths = {}
+            self._header_paths[tool] = paths
+        wrong = difference(paths, arguments if isinstance(arguments, dict) else {}, headers) if paths else ""
+        return RpcFault(HEADER_MISMATCH, wrong) if wrong else None
 
     async def answer(self, request: RpcRequest) -> Message:
         """The answer to a request, as it goes over the wire. Never raises but for cancellation."""
@@ -72,6 +116,8 @@ class McpFace:
             result = await self._result(request)
         except RpcFault as fault:
             return fault.to_wire(request.id)
+        except RpcError as error:
+            return _passed_on(error, request).to_wire(request.id)
         except McpgateError as error:
             return refusal(error).to_wire(request.id)
         except Exception:
@@ -88,30 +134,132 @@ class McpFace:
         return Answer(answer, data)
 
     async def _result(self, request: RpcRequest) -> dict[str, Any]:
+        context, resources, params = request.context, self.gateway.resources, request.params
         match request.method:
-            case "initialize":
-                wanted = request.params.get("protocolVersion")
+            case "initialize" if not request.modern:
+                wanted = params.get("protocolVersion")
                 version = wanted if wanted in HANDSHAKE_VERSIONS else HANDSHAKE_VERSIONS[-1]
-                return {
-                    "protocolVersion": version,
-                    "capabilities": _CAPABILITIES,
-                    "serverInfo": _SERVER_INFO,
-                    "instructions": _INSTRUCTIONS,
-                }
+                return {"protocolVersion": version, "serverInfo": _SERVER_INFO, **await self._introduction(request)}
             case "server/discover":
-                facts = {"capabilities": _CAPABILITIES, "instructions": _INSTRUCTIONS}
+                facts = await self._introduction(request)
                 return {"supportedVersions": [*MODERN_VERSIONS], **facts, "ttlMs": _CACHE_MS, "cacheScope": "private"}
-            case "ping":
+            case "ping" if not request.modern:
                 return {}
             case "tools/list":
-                listed: dict[str, Any] = {"tools": self.gateway.tool_list(request.context.caller)}
+                tools = self.gateway.tool_list(context.caller, request.modern)
                 asyncio.get_running_loop().call_soon(self.gateway.go)
-                return {**listed, "ttlMs": 0, "cacheScope": "private"} if request.modern else listed
+                return _listed(request, "tools", tools)
+            case "resources/list":
+                return _listed(request, "resources", await resources.all(context, "resources"))
+            case "resources/templates/list":
+                return _listed(request, "resourceTemplates", await resources.all(context, "resourceTemplates"))
+            case "prompts/list":
+                return _listed(request, "prompts", await resources.all(context, "prompts"))
             case "tools/call":
                 return await self._call(request)
+            case "resources/read":
+                return await self._read(request)
+            case "prompts/get":
+                _text(params, "name")
+                return await self._passed(request, resources.prompt)
+            case "completion/complete":
+                return await self._passed(request, resources.complete)
+            case "resources/subscribe" if request.session is not None:
+                return await self._subscribe(request)
+            case "resources/unsubscribe" if request.session is not None:
+                if (remove := request.session.subscriptions.pop(_text(params, "uri"), None)) is not None:
+                    remove()
+                return {}
+            case "logging/setLevel" if request.session is not None:
+                level = params.get("level")
+                if level not in LOG_LEVELS:
+                    raise RpcFault(INVALID_PARAMS, f"level must be one of {', '.join(LOG_LEVELS)}")
+                request.session.log_level = level
+                await self.gateway.resources.want_logs(context, level)
+                return {}
             case "subscriptions/listen" if request.modern:
                 return await self._listen(request)
         raise RpcFault(METHOD_NOT_FOUND, f"Method not found: {request.method[:200]}")
+
+    async def _introduction(self, request: RpcRequest) -> dict[str, Any]:
+        """Capabilities and instructions: of the meta-tools, and of the servers that are exposed directly."""
+        caller, views = request.context.caller, self.gateway.views
+        if views.surface(caller.bundle).direct_servers:
+            self.gateway.go()
+            await views.acquaintance(caller)
+        offered = self.gateway.resources.offered(request.context)
+        capabilities: dict[str, Any] = {"tools": {"listChanged": True}}
+        if "resources" in offered:
+            subscribe = {"subscribe": True} if "resources.subscribe" in offered and self._can_announce(request) else {}
+            capabilities["resources"] = {**subscribe, "listChanged": True}
+        if "prompts" in offered:
+            capabilities["prompts"] = {"listChanged": True}
+        if "completions" in offered:
+            capabilities["completions"] = {}
+        if "logging" in offered:
+            capabilities["logging"] = {}
+        if views.surface(caller.bundle).meta_tools:
+            return {"capabilities": capabilities, "instructions": _INSTRUCTIONS}
+        theirs = [view.facts.instructions for view in views.direct_views_of(caller) if view.facts is not None]
+        instructions = "\n\n".join(text for text in theirs if text)
+        return {"capabilities": capabilities, **({"instructions": instructions} if instructions else {})}
+
+    def _can_announce(self, request: RpcRequest) -> bool:
+        return request.modern or request.session is not None
+
+    async def _read(self, request: RpcRequest) -> dict[str, Any]:
+        _text(request.params, "uri")
+        try:
+            result = await self._passed(request, self.gateway.resources.read)
+        except NotFound as error:
+            raise RpcFault(INVALID_PARAMS if request.modern else NO_RESOURCE, error.message, error.data) from error
+        if not request.modern or result.get("resultType") == "input_required":
+            return result
+        return {"ttlMs": 0, "cacheScope": "private", **result}
+
+    async def _passed(
+        self,
+        request: RpcRequest,
+        carry: Callable[[RequestContext, Mapping[str, Any]], Awaitable[dict[str, Any]]],
+    ) -> dict[str, Any]:
+        """The result of a request that goes through as it is."""
+
+        async def work(channel: BackChannel) -> dict[str, Any]:
+            return await carry(replace(request.context, client=channel), _their_params(request))
+
+        result = _with_warnings(await self._parking.carry(request, work, inner=False), request.context.trail)
+        if not request.modern:
+            result = {key: value for key, value in result.items() if key != "resultType"}
+        return result
+
+    async def _subscribe(self, request: RpcRequest) -> dict[str, Any]:
+        session, uri = request.session, _text(request.params, "uri")
+        assert session is not None
+        if uri in session.subscriptions:
+            return {}
+        if len(session.subscriptions) >= _MAX_SUBSCRIPTIONS_EACH:
+            limit = _MAX_SUBSCRIPTIONS_EACH
+            raise RateLimited(f"at most {limit} resources of one session are subscribed to", limit=limit)
+
+        def tell(changed: str) -> None:
+            session.announce({"jsonrpc": "2.0", "method": _UPDATED, "params": {"uri": changed}})
+
+        remove = await self._follow(request.context, uri, tell)
+        if remove is None:
+            raise RpcFault(NO_RESOURCE, f"Resource not found: {uri[:500]}", {"uri": uri})
+        session.subscriptions[uri] = remove
+        return {}
+
+    async def _follow(
+        self, context: RequestContext, uri: str, tell: Callable[[str], None]
+    ) -> Callable[[], None] | None:
+        """Follow changes of a resource. What ends that; None if no server has it. Raises UpstreamError, RpcError."""
+        places = await self.gateway.resources.places_of(context, uri)
+        if not places:
+            return None
+        own, server = places[0].own, places[0].server.name
+        add = self.gateway.subscriptions.add
+        return await add(server, own, lambda changed: tell(uri if changed == own else changed))
 
     async def _call(self, request: RpcRequest) -> dict[str, Any]:
         name = request.params.get("name")
@@ -120,17 +268,22 @@ class McpFace:
             arguments = {}
         if not isinstance(name, str) or not isinstance(arguments, dict):
             raise RpcFault(INVALID_PARAMS, "tools/call needs name (a string) and arguments (an object)")
-        if name in META_TOOL_NAMES:
+        caller, views = request.context.caller, self.gateway.views
+        surface = views.surface(caller.bundle)
+        if surface.meta_tools and name in META_TOOL_NAMES:
             return await self._call_meta_tool(request, name, arguments)
-        tool = self.gateway.direct.get(name)
+        tool = surface.direct.get(name)
         if tool is None:
-            near = nearest(name, [*META_TOOL_NAMES, *self.gateway.views.direct_of(request.context.caller)])
+            meta_tools = META_TOOL_NAMES if surface.meta_tools else ()
+            near = nearest(name, [*meta_tools, *views.direct_of(caller)])
             raise RpcFault(INVALID_PARAMS, f"Unknown tool: {name}", {"code": "unknown_tool", "nearest": near})
         return await self._call_direct(request, tool, arguments)
 
     async def _call_meta_tool(self, request: RpcRequest, name: str, arguments: dict[str, Any]) -> dict[str, Any]:
-        context = replace(request.context, client=_InnerProgress(request))
-        try:
+        trail = request.context.trail
+
+        async def work(channel: BackChannel) -> dict[str, Any]:
+            context = replace(request.context, client=channel)
             given = checked(name, arguments)
             tools = self.gateway.metatools
             if name == "execute_code":
@@ -138,56 +291,104 @@ class McpFace:
             else:
                 method: Callable[..., Awaitable[str]] = getattr(tools, name)
                 answer = answers.Answer.of_text(await method(context, **given))
+            return {"content": list(answer.content), "isError": answer.is_error}
+
+        try:
+            return _with_warnings(await self._parking.carry(request, work, inner=True), trail)
         except McpgateError as error:
-            return _refused(context.trail, error)
-        return _with_warnings({"content": list(answer.content), "isError": answer.is_error}, context.trail)
+            return _refused(trail, error)
 
     async def _call_direct(self, request: RpcRequest, tool: Tool, arguments: dict[str, Any]) -> dict[str, Any]:
         """Pass a call through: the result is the upstream's own, unknown fields and content types included."""
-        context = replace(request.context, client=_DirectProgress(request))
-        theirs = request.params.get("_meta")
-        kept = (
-            {k: v for k, v in theirs.items() if k != "progressToken" and not k.startswith(META)}
-            if isinstance(theirs, dict)
-            else None
-        )
+
+        async def carry(context: RequestContext, params: Mapping[str, Any]) -> dict[str, Any]:
+            more = {key: value for key, value in params.items() if key not in ("name", "arguments")}
+            result = await self.gateway.calls.carry(context, tool, arguments, more)
+            return result if result.get("resultType") == "input_required" else {"content": [], **result}
+
         try:
-            result = await self.gateway.calls.carry(context, tool, arguments, kept)
-        except RpcError as error:
-            raise RpcFault(error.rpc_code or INTERNAL_ERROR, error.message, error.rpc_data) from error
+            return await self._passed(request, carry)
+        except RpcError:
+            raise
         except McpgateError as error:
-            return _refused(context.trail, error)
-        result = _with_warnings({"content": [], **result}, context.trail)
-        if not request.modern:
-            result.pop("resultType", None)
-        return result
+            return _refused(request.context.trail, error)
 
     async def _listen(self, request: RpcRequest) -> dict[str, Any]:
         """`subscriptions/listen`: acknowledge, then tell of changes until the request is cancelled."""
         wanted = request.params.get("notifications")
-        tools = isinstance(wanted, dict) and wanted.get("toolsListChanged") is True
+        wanted = wanted if isinstance(wanted, dict) else {}
         meta = {META + "subscriptionId": request.id}
-        changed = asyncio.Event()
-        key = request.context.caller.id
+        context = request.context
+        key = context.caller.id
         if self._listeners[key] >= _MAX_LISTENERS_EACH:
             raise RateLimited(
                 f"at most {_MAX_LISTENERS_EACH} subscriptions are open at once", limit=_MAX_LISTENERS_EACH
             )
+        offered = self.gateway.resources.offered(context)
+        agreed = {
+            f"{what}ListChanged": True
+            for what in ("tools", "resources", "prompts")
+            if wanted.get(f"{what}ListChanged") is True and (what == "tools" or what in offered)
+        }
+
+        def changed(what: str, server: str) -> None:
+            if f"{what}ListChanged" in agreed and (what == "tools" or self.shows(context.caller, server)):
+                request.notify(f"notifications/{what}/list_changed", {"_meta": meta})
+
+        def updated(uri: str) -> None:
+            request.notify(_UPDATED, {"uri": uri, "_meta": meta})
+
         self._listeners[key] += 1
-        unsubscribe = self.gateway.on_tools_changed(changed.set)
+        ends = [self.gateway.on_list_changed(changed)]
         try:
-            agreed = {"toolsListChanged": True} if tools else {}
-            request.notify("notifications/subscriptions/acknowledged", {"notifications": agreed, "_meta": meta})
-            while True:
-                await changed.wait()
-                changed.clear()
-                if tools:
-                    request.notify("notifications/tools/list_changed", {"_meta": meta})
+            followed = []
+            uris = wanted.get("resourceSubscriptions")
+            for uri in uris[:_MAX_SUBSCRIPTIONS_EACH] if isinstance(uris, list) else ():
+                if isinstance(uri, str) and len(uri) <= _MAX_URI:
+                    with contextlib.suppress(McpgateError):  # what cannot be followed is not in the acknowledgement
+                        if (end := await self._follow(context, uri, updated)) is not None:
+                            ends.append(end)
+                            followed.append(uri)
+            acknowledged = {**agreed, **({"resourceSubscriptions": followed} if followed else {})}
+            request.notify("notifications/subscriptions/acknowledged", {"notifications": acknowledged, "_meta": meta})
+            await asyncio.get_running_loop().create_future()
+            raise AssertionError("a subscription only ends by being cancelled")
         finally:
-            unsubscribe()
+            for end in ends:
+                end()
             self._listeners[key] -= 1
             if not self._listeners[key]:
                 del self._listeners[key]
+
+
+def _text(params: Mapping[str, Any], key: str) -> str:
+    value = params.get(key)
+    if not isinstance(value, str) or len(value) > _MAX_URI:
+        raise RpcFault(INVALID_PARAMS, f"{key} must be a string of at most {_MAX_URI} characters")
+    return value
+
+
+def _listed(request: RpcRequest, what: str, items: list[dict[str, Any]]) -> dict[str, Any]:
+    page = page_of(what, items, request.params.get("cursor"))
+    return {**page, "ttlMs": 0, "cacheScope": "private"} if request.modern else page
+
+
+def _their_params(request: RpcRequest) -> dict[str, Any]:
+    """The parameters of a request as the upstream gets them."""
+    params = dict(request.params)
+    meta = params.pop("_meta", None)
+    kept = {key: value for key, value in meta.items() if key not in _ENVELOPE} if isinstance(meta, dict) else {}
+    if request.session is not None and request.log_level is not None:
+        kept[META + "logLevel"] = request.log_level
+    return {**params, "_meta": kept} if kept else params
+
+
+def _passed_on(error: RpcError, request: RpcRequest) -> RpcFault:
+    """An upstream's error as the client gets it."""
+    code = error.rpc_code or INTERNAL_ERROR
+    if code in _OF_TRANSPORTS and (request.modern or code != METHOD_NOT_FOUND):
+        return RpcFault(INTERNAL_ERROR, error.message, {"server_code": code, "server_data": error.rpc_data})
+    return RpcFault(code, error.message, error.rpc_data)
 
 
 def _refused(trail: Trail, error: McpgateError) -> dict[str, Any]:
@@ -203,30 +404,3 @@ def _with_warnings(result: dict[str, Any], trail: Trail) -> dict[str, Any]:
         return result
     meta = result.get("_meta")
     return {**result, "_meta": {**(meta if isinstance(meta, dict) else {}), OURS + "warnings": warnings}}
-
-
-class _DirectProgress:
-    """Passes progress of a direct call on, under the caller's own token."""
-
-    def __init__(self, request: RpcRequest) -> None:
-        self._request, self._token = request, request.progress_token
-
-    def progress(self, params: Mapping[str, Any]) -> None:
-        if self._token is not None:
-            self._request.notify("notifications/progress", {**params, "progressToken": self._token})
-
-
-class _InnerProgress:
-    """Passes progress of calls from inside an execution on; values only ever grow, as the protocol wants."""
-
-    def __init__(self, request: RpcRequest) -> None:
-        self._request, self._token, self._count = request, request.progress_token, 0
-
-    def progress(self, params: Mapping[str, Any]) -> None:
-        if self._token is None:
-            return
-        self._count += 1
-        forwarded = {"progressToken": self._token, "progress": self._count}
-        if isinstance(params.get("message"), str):
-            forwarded["message"] = params["message"]
-        self._request.notify("notifications/progress", forwarded)

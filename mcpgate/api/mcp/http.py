@@ -5,8 +5,6 @@ A request is answered with plain JSON unless something has to be told before the
 """
 
 import asyncio
-import base64
-import binascii
 import time
 from collections.abc import Mapping
 from dataclasses import replace
@@ -26,6 +24,7 @@ from mcpgate.api.mcp.protocol import (
     INVALID_REQUEST,
     META,
     METHOD_NOT_FOUND,
+    MISSING_CAPABILITY,
     MODERN_VERSIONS,
     PARSE_ERROR,
     UNSUPPORTED_VERSION,
@@ -36,11 +35,12 @@ from mcpgate.api.mcp.protocol import (
     refusal,
     unsupported,
 )
-from mcpgate.api.mcp.session import MAX_BATCH, Requests
+from mcpgate.api.mcp.session import MAX_BATCH, Requests, Session
 from mcpgate.api.mcp.sessions import OpenSession, Sessions
 from mcpgate.errors import InvalidRequest, McpgateError, NotAllowed, NotFound, TooLarge, Unavailable
 from mcpgate.governance.callers import Caller
 from mcpgate.governance.context import RequestContext, Trail
+from mcpgate.upstream.param_headers import decoded
 from mcpgate.upstream.untrusted import OURS
 
 _STATUS = {
@@ -48,6 +48,7 @@ _STATUS = {
     INVALID_REQUEST: 400,
     INVALID_PARAMS: 400,
     HEADER_MISMATCH: 400,
+    MISSING_CAPABILITY: 400,
     UNSUPPORTED_VERSION: 400,
     METHOD_NOT_FOUND: 404,
 }
@@ -63,28 +64,32 @@ _NAMED = {"tools/call": "name", "prompts/get": "name", "resources/read": "uri"}
 
 
 class StreamableHttp:
-    """The face at /mcp."""
+    """The face at /mcp, and at /mcp/NAME for each bundle."""
 
     def __init__(self, face: McpFace, access: Access, sessions: Sessions | None, closing: Closing) -> None:
         """`sessions`: None where several processes share the port, so that no request depends on an earlier one."""
         self._face, self._access, self._sessions, self._closing = face, access, sessions, closing
 
     def handler(self, path: str) -> Mapping[str, Handler] | None:
-        if path == "/mcp":
+        if path == "/mcp" or path.startswith("/mcp/"):
             return {"POST": self._post, "GET": self._listen, "DELETE": self._end_session}
         return None
 
     async def refuse(self, http: Exchange, error: McpgateError) -> None:
         await http.refuse(error)
 
+    async def _caller(self, http: Exchange) -> Caller:
+        return await caller_at(http, self._access, self._face, "/mcp")
+
     async def _end_session(self, http: Exchange) -> None:
-        id, caller = http.headers.get("mcp-session-id", ""), await self._access.identify(http)
+        id, caller = http.headers.get("mcp-session-id", ""), await self._caller(http)
         sessions = self._sessions
         known = sessions is not None and sessions.find(id, caller) is not None and sessions.drop(id)
         await http.respond(200 if known else 404)
 
     async def _post(self, http: Exchange) -> None:
         context = await self._access.context(http)
+        context.caller = self._face.gateway.entering(context.caller, bundle_of(http.path, "/mcp"))
         body = await http.body()
         try:
             message = decode(body)
@@ -107,7 +112,10 @@ class StreamableHttp:
         if "id" not in message:
             await http.respond(202)
             return
-        if wrong := _modern_fault(message, version, http):
+        wrong = _modern_fault(message, version, http)
+        if wrong is None and message["method"] == "tools/call":
+            wrong = self._face.header_fault(context.caller, message["params"], http.headers)
+        if wrong is not None:
             id = message["id"] if isinstance(message["id"], (str, int)) else None
             await _respond(http, wrong.to_wire(id), _STATUS.get(wrong.code, 400))
             return
@@ -167,7 +175,7 @@ class StreamableHttp:
         answers = _Answers()
         tasks = []
         for message in messages:
-            if isinstance(message, dict) and "id" not in message and "method" in message:
+            if isinstance(message, dict) and ("id" in message) != ("method" in message):
                 if opened is not None:
                     opened.session.receive(message)
             elif isinstance(message, dict) and message.get("method") == "subscriptions/listen":
@@ -193,7 +201,15 @@ class StreamableHttp:
         """One request and its answer."""
         outbox = Outbox()
         answer = _Answer(http, context.trail, headers or {}, modern)
-        task = requests.start(message, outbox.put, context)
+
+        def send(sent: Message) -> None:
+            # A client that takes no stream here may have one open for its session.
+            if "method" in sent and "id" in sent and not answer.may_stream and isinstance(requests, Session):
+                requests.announce(sent)
+            else:
+                outbox.put(sent)
+
+        task = requests.start(message, send, context, modern)
         grace_s = 0.0 if message.get("method") == "subscriptions/listen" else _SHUTDOWN_S
         gone = asyncio.ensure_future(http.disconnected())
         closing = asyncio.ensure_future(self._closing.wait(grace_s))
@@ -253,12 +269,22 @@ class StreamableHttp:
         if http.headers.get("mcp-protocol-version") in MODERN_VERSIONS:
             raise MethodNotAllowed("this revision has no GET stream; send subscriptions/listen", allow="POST")
         id = http.headers.get("mcp-session-id", "")
-        caller = await self._access.identify(http)
+        caller = await self._caller(http)
         opened = None if self._sessions is None else self._sessions.find(id, caller)
         if opened is None or self._sessions is None:
             message = "GET needs the mcp-session-id of a live session"
             raise NotFound(message) if id else InvalidRequest(message)
         await stream(http, self._access, self._sessions, opened, caller, self._closing)
+
+
+def bundle_of(path: str, root: str) -> str | None:
+    """The bundle that a path names; None at the root."""
+    return path.removeprefix(root).strip("/") or None
+
+
+async def caller_at(http: Exchange, access: Access, face: McpFace, root: str) -> Caller:
+    """Who is asking, at the address of a bundle or of the whole gateway."""
+    return face.gateway.entering(await access.identify(http), bundle_of(http.path, root))
 
 
 async def stream(
@@ -352,7 +378,7 @@ class _Answer:
     def __init__(self, http: Exchange, trail: Trail, headers: Mapping[str, str], modern: bool) -> None:
         self._http, self._trail, self._headers, self._modern = http, trail, headers, modern
         accept = http.headers.get("accept", "")
-        self._may_stream = http.may_stream and ("text/event-stream" in accept or "*/*" in accept)
+        self.may_stream = http.may_stream and ("text/event-stream" in accept or "*/*" in accept)
         self._streaming = False
 
     async def write(self, data: bytes, message: Message) -> bool:
@@ -382,7 +408,7 @@ class _Answer:
 
     async def _stream(self) -> bool:
         """Whether the response is a stream; makes it one where the client takes it."""
-        if self._may_stream and not self._streaming:
+        if self.may_stream and not self._streaming:
             self._streaming = True
             await self._http.start_stream(self._headers)
         return self._streaming
@@ -419,21 +445,17 @@ def _modern_fault(message: Message, version: str | None, http: Exchange) -> RpcF
         return RpcFault(INVALID_PARAMS, f"params._meta must carry {META}protocolVersion and {META}clientCapabilities")
     if version != named:
         return RpcFault(HEADER_MISMATCH, "the mcp-protocol-version header differs from the body's protocol version")
-    if http.headers.get("mcp-method") != message.get("method"):
+    if _trimmed(http, "mcp-method") != message.get("method"):
         return RpcFault(HEADER_MISMATCH, "the mcp-method header differs from the body's method")
     key = _NAMED.get(str(message.get("method")))
     value = message["params"].get(key) if key else None
-    if value is not None and _decoded(http.headers.get("mcp-name")) != value:
+    if value is not None and decoded(_trimmed(http, "mcp-name")) != value:
         return RpcFault(HEADER_MISMATCH, f"the mcp-name header differs from the body's {key}")
     if version not in MODERN_VERSIONS:
         return unsupported(version)
     return None
 
 
-def _decoded(value: str | None) -> str | None:
-    if value is not None and value.startswith("=?base64?") and value.endswith("?="):
-        try:
-            return base64.b64decode(value[9:-2], validate=True).decode()
-        except (binascii.Error, UnicodeDecodeError):
-            return None
-    return value
+def _trimmed(http: Exchange, name: str) -> str | None:
+    value = http.headers.get(name)
+    return None if value is None else value.strip()

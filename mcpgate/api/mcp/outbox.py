@@ -13,7 +13,7 @@ from mcpgate.api.mcp.protocol import Answer, Message
 OUTBOX_BYTES = 8 * 1024 * 1024
 _CALM_BYTES = 64 * 1024
 """Up to here every progress notification is kept."""
-_LIST_CHANGED = "notifications/tools/list_changed"
+_UPDATED = "notifications/resources/updated"
 
 
 class Outbox:
@@ -80,8 +80,10 @@ class Outbox:
     def _key(self, message: Message) -> Any:
         """What a waiting message is replaced by another of."""
         method = message.get("method")
-        if method == _LIST_CHANGED:
+        if isinstance(method, str) and method.endswith("/list_changed"):
             return method
+        if method == _UPDATED:
+            return (method, message["params"].get("uri"))
         if method == "notifications/progress" and self.size > _CALM_BYTES:
             token = message["params"].get("progressToken")
             if isinstance(token, (str, int, float)):

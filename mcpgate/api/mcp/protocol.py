@@ -1,8 +1,9 @@
 """JSON-RPC requests of both protocol eras: taken apart, checked, refused. Pure; face.py answers them."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any, Protocol
 
 from mcpgate import jsontext
 from mcpgate.errors import McpgateError
@@ -12,11 +13,15 @@ HANDSHAKE_VERSIONS = ("2024-11-05", "2025-03-26", "2025-06-18", "2025-11-25")
 MODERN_VERSIONS = ("2026-07-28",)
 META = "io.modelcontextprotocol/"
 PARSE_ERROR, INVALID_REQUEST, METHOD_NOT_FOUND, INVALID_PARAMS, INTERNAL_ERROR = -32700, -32600, -32601, -32602, -32603
-UNSUPPORTED_VERSION = -32022
-HEADER_MISMATCH = -32020
+HEADER_MISMATCH, MISSING_CAPABILITY, UNSUPPORTED_VERSION = -32020, -32021, -32022
+NO_RESOURCE = -32002
+"""Of the handshake era; later INVALID_PARAMS."""
+LOG_LEVELS = ("debug", "info", "notice", "warning", "error", "critical", "alert", "emergency")
 
 Message = dict[str, Any]
 Notify = Callable[[str, dict[str, Any]], None]
+Ask = Callable[[str, Mapping[str, Any]], Awaitable[dict[str, Any]]]
+_NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 
 class Answer(dict[str, Any]):
@@ -54,11 +59,33 @@ class RpcRequest:
     context: RequestContext
     notify: Notify
     """Send a notification that belongs to this request."""
+    capabilities: Mapping[str, Any] = field(default_factory=lambda: _NOTHING)
+    """What the client can be asked, as it says itself."""
+    log_level: str | None = None
+    """From which level on it wants log messages; None: it has not said."""
+    ask: Ask | None = None
+    """Have the client answer a request; None where it cannot be reached before the answer."""
+    session: "Session | None" = None
+    """The session that it belongs to."""
+    origin: object = None
+    """Equal for all requests of one client, and only for those."""
 
     @property
     def progress_token(self) -> Any:
         meta = self.params.get("_meta")
         return meta.get("progressToken") if isinstance(meta, dict) else None
+
+
+class Session(Protocol):
+    """What a client of the handshake era has open, as far as requests change it."""
+
+    log_level: str | None
+    subscriptions: dict[str, Callable[[], None]]
+    """URI → what ends the subscription."""
+
+    def announce(self, message: Message) -> None:
+        """Tell the client what belongs to no request."""
+        ...
 
 
 def decode(data: bytes) -> Any:
@@ -69,8 +96,11 @@ def decode(data: bytes) -> Any:
         raise RpcFault(PARSE_ERROR, f"Parse error: {error}") from None
 
 
-def parse_request(message: Any, context: RequestContext, notify: Notify) -> RpcRequest:
-    """A decoded message as a request. Raises RpcFault."""
+def parse_request(
+    message: Any, context: RequestContext, notify: Notify, session: "Session | None" = None, modern: bool = False
+) -> RpcRequest:
+    """A decoded message as a request. `modern`: its transport says that it is of a revision without a handshake. Raises
+    RpcFault."""
     if not isinstance(message, dict) or message.get("jsonrpc") != "2.0" or not isinstance(message.get("method"), str):
         raise RpcFault(INVALID_REQUEST, "not a JSON-RPC 2.0 request: it needs jsonrpc, method and id")
     id = message.get("id")
@@ -82,13 +112,19 @@ def parse_request(message: Any, context: RequestContext, notify: Notify) -> RpcR
     if not isinstance(params, dict):
         raise RpcFault(INVALID_PARAMS, "params must be an object")
     version = protocol_of(params)
-    if version is not None and message["method"] != "initialize":
+    if version is not None and (modern or message["method"] != "initialize"):
         if version not in MODERN_VERSIONS:
             raise unsupported(version)
-        if META + "clientCapabilities" not in params["_meta"]:
+        meta = params["_meta"]
+        if META + "clientCapabilities" not in meta:
             raise RpcFault(INVALID_PARAMS, f"params._meta is missing {META}clientCapabilities")
-        return RpcRequest(message["method"], params, id, True, context, notify)
-    return RpcRequest(message["method"], params, id, False, context, notify)
+        capabilities, level = meta[META + "clientCapabilities"], meta.get(META + "logLevel")
+        return RpcRequest(
+            *(message["method"], params, id, True, context, notify),
+            capabilities=capabilities if isinstance(capabilities, dict) else _NOTHING,
+            log_level=level if level in LOG_LEVELS else None,
+        )
+    return RpcRequest(message["method"], params, id, False, context, notify, session=session)
 
 
 def protocol_of(params: Any) -> Any:

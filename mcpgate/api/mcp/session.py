@@ -3,7 +3,8 @@
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
+from itertools import count
 from typing import Any
 
 from mcpgate.api.mcp.face import McpFace
@@ -19,12 +20,16 @@ from mcpgate.api.mcp.protocol import (
 from mcpgate.errors import McpgateError, RateLimited
 from mcpgate.governance.callers import LOCAL, Caller
 from mcpgate.governance.context import RequestContext
+from mcpgate.upstream.connection import RpcError
 
 MAX_BATCH = 1000
 _MAX_UNDER_WAY = 2000
-_LONG = ("tools/call", "subscriptions/listen")
+_SHORT = ("initialize", "ping", "server/discover", "tools/list")
+"""What is answered without asking anybody."""
+_MOST_QUESTIONS = 100
+"""That wait for the client's answers."""
 _AT_A_TIME = 8
-"""Of other requests, how many are answered before everybody else has a turn."""
+"""Of short requests, how many are answered before everybody else has a turn."""
 Send = Callable[[Message], None]
 Task = asyncio.Task[Message | None]
 
@@ -39,16 +44,17 @@ class Requests:
         """All of them, those too whose id another request has taken over."""
         self._turn = asyncio.Lock()
 
-    def start(self, message: Any, send: Send, context: RequestContext) -> Task | None:
+    def start(self, message: Any, send: Send, context: RequestContext, modern: bool = False) -> Task | None:
         """Serve one decoded request; its notifications, then its answer, go to `send`. The task ends when the answer
-        has been sent; None for what is no request, which is answered at once."""
+        has been sent; None for what is no request, which is answered at once. `modern`: the transport says that it is
+        of a revision without a handshake."""
 
         def notify(method: str, params: dict[str, Any]) -> None:
             with contextlib.suppress(ValueError):  # what an upstream sends may have no JSON form
                 send({"jsonrpc": "2.0", "method": method, "params": params})
 
         try:
-            request = parse_request(message, context, notify)
+            request = parse_request(message, context, notify, modern=modern)
         except RpcFault as fault:
             id = message.get("id") if isinstance(message, dict) else None
             send(fault.to_wire(id if isinstance(id, (str, int)) else None))
@@ -57,7 +63,8 @@ class Requests:
             limited = RateLimited(f"{_MAX_UNDER_WAY} requests are under way", limit=_MAX_UNDER_WAY, retry_after_s=1)
             send(refusal(limited).to_wire(request.id))
             return None
-        self._begin(request)
+        request.origin = self
+        self._begin(request, send)
         task = asyncio.create_task(self._serve(request, send))
         self.tasks[request.id] = task
         self._under_way.add(task)
@@ -73,11 +80,11 @@ class Requests:
         for task in list(self._under_way):
             task.cancel()
 
-    def _begin(self, request: RpcRequest) -> None:
+    def _begin(self, request: RpcRequest, send: Send) -> None:
         """For sessions."""
 
     async def _serve(self, request: RpcRequest, send: Send) -> Message | None:
-        if request.method in _LONG or len(self._under_way) <= _AT_A_TIME:
+        if request.method not in _SHORT or len(self._under_way) <= _AT_A_TIME:
             answer = await self._answer(request)
             _send(send, answer)
             return answer
@@ -122,6 +129,12 @@ class Session(Requests):
         self.send, self.caller = send, caller
         self._announce, self._identify = announce, identify
         self._unsubscribe: Callable[[], None] | None = None
+        self._capabilities: Mapping[str, Any] = {}
+        self._questions: dict[Any, asyncio.Future[dict[str, Any]]] = {}
+        self._numbers = count(1)
+        self.log_level: str | None = None
+        self.subscriptions: dict[str, Callable[[], None]] = {}
+        """URI → what ends the subscription."""
 
     def receive(self, message: Any) -> None:
         """Take one decoded message."""
@@ -132,18 +145,25 @@ class Session(Requests):
                 if not isinstance(one, list):
                     self.receive(one)
         elif isinstance(message, dict) and "method" not in message and ("result" in message or "error" in message):
-            pass  # an answer: we ask nothing, so it answers nothing
+            self._on_answer(message)
         elif isinstance(message, dict) and "id" not in message and isinstance(message.get("method"), str):
             self._on_notification(message)
         else:
             self.start(message, self.send, RequestContext(self.caller))
 
+    def announce(self, message: Message) -> None:
+        """Tell the client what belongs to no request."""
+        (self._announce or self.send)(message)
+
     def follow_changes(self) -> None:
-        """Tell this client, which does not subscribe, of every change of the tool list."""
+        """Tell this client, which need not ask for it, of every change of the lists that it sees."""
+
+        def changed(what: str, server: str) -> None:
+            if what == "tools" or self.face.shows(self.caller, server):
+                self.announce({"jsonrpc": "2.0", "method": f"notifications/{what}/list_changed"})
+
         if self._unsubscribe is None:
-            announce = self._announce or self.send
-            changed: Message = {"jsonrpc": "2.0", "method": "notifications/tools/list_changed"}
-            self._unsubscribe = self.face.gateway.on_tools_changed(lambda: announce(changed))
+            self._unsubscribe = self.face.gateway.on_list_changed(changed)
 
     async def finish(self, grace_s: float) -> None:
         """Let requests under way come to their end for a while, then close."""
@@ -156,16 +176,60 @@ class Session(Requests):
         if self._unsubscribe is not None:
             self._unsubscribe()
             self._unsubscribe = None
+        for remove in self.subscriptions.values():
+            remove()
+        self.subscriptions.clear()
         super().close()
 
-    def _begin(self, request: RpcRequest) -> None:
+    def _begin(self, request: RpcRequest, send: Send) -> None:
         if request.method == "initialize":
+            offered = request.params.get("capabilities")
+            self._capabilities = offered if isinstance(offered, dict) else {}
             self.follow_changes()
+        if not request.modern:
+            request.session, request.capabilities, request.log_level = self, self._capabilities, self.log_level
+            request.ask = lambda method, params: self._ask(send, method, params)
+
+    async def _ask(self, send: Send, method: str, params: Mapping[str, Any]) -> dict[str, Any]:
+        """Have the client answer a request, sent on the way that the answer to its own request takes."""
+        if len(self._questions) >= _MOST_QUESTIONS:
+            raise RateLimited("too many questions wait for this client's answers", limit=_MOST_QUESTIONS)
+        id = f"mcpgate-{next(self._numbers)}"
+        future = self._questions[id] = asyncio.get_running_loop().create_future()
+        try:
+            send({"jsonrpc": "2.0", "id": id, "method": method, "params": dict(params)})
+            result: dict[str, Any] = await future
+            return result
+        except asyncio.CancelledError:
+            cancelled = {"requestId": id, "reason": "it is no longer needed"}
+            send({"jsonrpc": "2.0", "method": "notifications/cancelled", "params": cancelled})
+            raise
+        finally:
+            del self._questions[id]
+
+    def _on_answer(self, message: Message) -> None:
+        id, error = message.get("id"), message.get("error")
+        future = self._questions.get(id) if isinstance(id, str) else None
+        if future is None or future.done():
+            return
+        if error is None:
+            result = message.get("result")
+            future.set_result(result if isinstance(result, dict) else {})
+            return
+        said = error if isinstance(error, dict) else {}
+        code, text = said.get("code"), said.get("message")
+        future.set_exception(
+            RpcError(
+                code if isinstance(code, int) else INTERNAL_ERROR,
+                text if isinstance(text, str) else "the client answered with an error",
+                said.get("data"),
+            )
+        )
 
     async def _answer(self, request: RpcRequest) -> Message:
         if self._identify is not None:
             try:
-                request.context.caller = await self._identify()
+                request.context.caller = self.caller = await self._identify()
             except McpgateError as error:
                 return refusal(error).to_wire(request.id)
         return await super()._answer(request)

@@ -76,10 +76,13 @@ class Sessions:
         self._sweep_later()
         return opened
 
-    def find(self, id: str, caller: Caller) -> OpenSession | None:
-        """A session of this caller's; another's is none, for its id is no secret that opens anything."""
+    def find(self, id: str, caller: Caller, anywhere: bool = False) -> OpenSession | None:
+        """A session of this caller's at this address, or `anywhere`; another's is none, for its id is no secret that
+        opens anything."""
         found = self._table.get(id)
         if found is None or found.session.caller.owner != caller.owner:
+            return None
+        if not anywhere and found.session.caller.bundle != caller.bundle:
             return None
         found.used = self._clock()
         self._table.move_to_end(id)

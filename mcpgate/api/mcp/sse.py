@@ -6,20 +6,21 @@ from mcpgate import jsontext
 from mcpgate.api.http.access import Access
 from mcpgate.api.http.exchange import Closing, Exchange
 from mcpgate.api.http.routing import Handler
-from mcpgate.api.mcp.http import stream
+from mcpgate.api.mcp.face import McpFace
+from mcpgate.api.mcp.http import caller_at, stream
 from mcpgate.api.mcp.protocol import RpcFault, decode
 from mcpgate.api.mcp.sessions import Sessions
 from mcpgate.errors import McpgateError, NotFound
 
 
 class Sse:
-    """The face at /sse and /messages."""
+    """The face at /sse, at /sse/NAME for each bundle, and at /messages."""
 
-    def __init__(self, access: Access, sessions: Sessions | None, closing: Closing) -> None:
-        self._access, self._sessions, self._closing = access, sessions, closing
+    def __init__(self, face: McpFace, access: Access, sessions: Sessions | None, closing: Closing) -> None:
+        self._face, self._access, self._sessions, self._closing = face, access, sessions, closing
 
     def handler(self, path: str) -> Mapping[str, Handler] | None:
-        if path == "/sse":
+        if path == "/sse" or path.startswith("/sse/"):
             return {"GET": self._open}
         return {"POST": self._receive} if path == "/messages" else None
 
@@ -29,7 +30,7 @@ class Sse:
     async def _open(self, http: Exchange) -> None:
         if self._sessions is None:
             raise NotFound("several workers share this port; the SSE transport needs --workers 1")
-        caller = await self._access.identify(http)
+        caller = await caller_at(http, self._access, self._face, "/sse")
         opened = self._sessions.new(caller)
         opened.session.send = opened.outbox.put
         try:
@@ -40,10 +41,10 @@ class Sse:
 
     async def _receive(self, http: Exchange) -> None:
         id, caller = http.query().get("session_id", ""), await self._access.identify(http)
-        opened = None if self._sessions is None else self._sessions.find(id, caller)
+        opened = None if self._sessions is None else self._sessions.find(id, caller, anywhere=True)
         if opened is None:
             raise NotFound("no such session; open GET /sse first")
-        opened.session.caller = caller
+        caller = opened.session.caller = self._face.gateway.entering(caller, opened.session.caller.bundle)
         body = await http.body()
         try:
             message = decode(body)

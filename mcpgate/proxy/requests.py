@@ -1,0 +1,79 @@
+"""One request to an upstream on behalf of a caller: admit it, send it, answer what the server needs to know meanwhile,
+settle. What the request is about is known to calls.py and resources.py."""
+
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
+from typing import Any
+
+from mcpgate import jsontext
+from mcpgate.errors import McpgateError, UpstreamError
+from mcpgate.governance.context import Client, RequestContext
+from mcpgate.governance.gate import Gate
+from mcpgate.governance.records import Kind, Request, Usage
+from mcpgate.governance.store import Content
+from mcpgate.upstream.backchannel import ask_all
+from mcpgate.upstream.connection import RpcError
+from mcpgate.upstream.pool import UpstreamPool
+
+_ONE_CALL = Usage(calls=1)
+_MOST_ROUNDS = 20
+"""How often one request may need further input."""
+
+
+class Requests:
+    """Makes requests. One for the whole gateway."""
+
+    def __init__(self, pool: UpstreamPool, gate: Gate) -> None:
+        self._pool, self._gate = pool, gate
+
+    async def carry(
+        self, context: RequestContext, kind: Kind, server: str, name: str, method: str, params: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        """The result as the server sent it; budget warnings are in the admission. `kind` and `name`: as what the ledger
+        knows it. Raises the gate's refusals, UpstreamError, RpcError."""
+        upstream = self._pool.get(server)
+        parent_id = None if context.parent is None else context.parent.request.id
+        request = Request(kind, server=server, tool=name, estimate=_ONE_CALL, parent_id=parent_id)
+        async with self._gate.admit(context, request) as admission:
+            # A call that was sent is spent, whatever its outcome; one that could not be sent is not.
+            on_sent = partial(admission.spent, _ONE_CALL)
+
+            async def send(more: Mapping[str, Any]) -> dict[str, Any]:
+                return await upstream.limited_request(
+                    method, {**params, **more}, client=context.client, on_sent=on_sent
+                )
+
+            began = time.monotonic()
+            try:
+                result = await _answered(context.client, send)
+            except RpcError:
+                admission.outcome = "tool_error"
+                raise
+            finally:
+                admission.timings["upstream"] = (time.monotonic() - began) * 1000
+            if result.get("isError") is True:
+                admission.outcome = "tool_error"
+            if self._gate.config.log_content:
+                sent = params.get("arguments", {})
+                admission.content = Content(*(jsontext.dumps(part).decode() for part in (sent, result)))
+            return result
+
+
+async def _answered(client: Client, send: Callable[[Mapping[str, Any]], Awaitable[dict[str, Any]]]) -> dict[str, Any]:
+    """The result once it needs no further input; or the first one, for a client that provides the input itself."""
+    result = await send({})
+    for _ in range(_MOST_ROUNDS):
+        if result.get("resultType") != "input_required" or client.takes_questions:
+            return result
+        asked = result.get("inputRequests")
+        more: dict[str, Any] = {}
+        if isinstance(asked, dict) and asked:
+            try:
+                more["inputResponses"] = await ask_all(client, asked)
+            except McpgateError as error:
+                raise UpstreamError(f"the server needs input that it did not get: {error.message}") from error
+        if "requestState" in result:
+            more["requestState"] = result["requestState"]
+        result = await send(more)
+    raise UpstreamError(f"the server needed input more than {_MOST_ROUNDS} times")
