@@ -378,6 +378,7 @@ class Connection:
             self._cancel(id, method, sent, "cancelled by the caller")
             raise
         finally:
+            transport.give_up(id)  # also where the answer came another way: its own response may never end
             self._waiting.pop(id, None)
             progress.stop()
             for task in waiting.asked:
@@ -400,7 +401,6 @@ class Connection:
     def _cancel(self, id: int, method: str, sent: bool, reason: str) -> None:
         if self.transport is None or self.closed.done():
             return
-        self.transport.give_up(id)
         # The protocol wants no cancellation of `initialize`.
         if sent and method != "initialize" and not self.transport.hangs_up:
             params = {"requestId": id, "reason": reason}

@@ -5,6 +5,10 @@ from dataclasses import dataclass
 
 _ENDS = 4096
 """Bytes kept of either end of an event that is too long: a JSON-RPC id stands there."""
+_LINE = 256
+"""What a line that leads to nothing counts in bytes, besides its own: it is the number of lines that takes time."""
+_FREE_FIELDS = 8
+"""Fields besides its data that an event may have before each further one counts like that."""
 _BOM = b"\xef\xbb\xbf"
 
 
@@ -33,13 +37,15 @@ class EventReader:
         self._data = bytearray()
         self._kind = "message"
         self._size = 0
+        self._fields = 0
+        """Of the event that is coming in, besides its data."""
         self._head = self._tail = b""
         self.last_id = ""
         """Where a broken stream can be taken up again; empty: nowhere."""
         self.retry_s: float | None = None
         """How long the server wants to be left alone before that."""
         self.skipped = 0
-        """Bytes that belong to no event, or to one that is too long anyway; whoever counts them sets it back."""
+        """Bytes that lead to nothing: of no event, or of one that is too long anyway. Whoever counts them resets it."""
 
     @property
     def pending(self) -> int:
@@ -74,35 +80,50 @@ class EventReader:
         self._tail = (self._tail + piece)[-_ENDS:]
 
     def _finish_line(self) -> Event | None:
+        if self._line_size == 0:
+            return self._finish_event()
         line, size = bytes(self._line), self._line_size
         self._line, self._line_size = bytearray(), 0
-        if size == 0:
-            return self._finish_event()
         if self._size > self._limit:
+            self.skipped += _LINE
             return None
-        if line.startswith(b":"):
-            self._size -= size  # a comment belongs to no event
-            self.skipped += size + 1
-            return None
-        self._size += 1  # lines cost memory too
         name, _, value = line.partition(b":")
         value = value.removeprefix(b" ")
         if name == b"data":
+            self._size += 1  # lines cost memory too
             self._data += value + b"\n"
-        elif name == b"event":
+        elif name in (b"event", b"id", b"retry"):
+            self._size += 1
+            self._fields += 1
+            if self._fields > _FREE_FIELDS:
+                self.skipped += _LINE
+            self._set(name, value)
+        else:
+            self._size -= size  # comments and unknown fields belong to no event
+            self.skipped += size + _LINE
+        return None
+
+    def _set(self, name: bytes, value: bytes) -> None:
+        if name == b"event":
             self._kind = value[:100].decode("utf-8", "replace")
         elif name == b"id" and b"\0" not in value and len(value) <= _ENDS:
             self.last_id = value.decode("utf-8", "replace")
         elif name == b"retry" and value.isdigit() and len(value) <= 9:
             self.retry_s = int(value) / 1000
-        return None
 
     def _finish_event(self) -> Event | None:
+        if self._size == 0:
+            self.skipped += _LINE
+            return None
         kind, data, size, head, tail = self._kind, self._data, self._size, self._head, self._tail
+        fields, self._fields = self._fields, 0
         self._kind, self._data, self._size, self._head, self._tail = "message", bytearray(), 0, b"", b""
         if size > self._limit:
             return Event(kind, head, size, too_long=True, tail=tail)
-        return Event(kind, bytes(data[:-1]), size) if data else None
+        if data:
+            return Event(kind, bytes(data[:-1]), size)
+        self.skipped += size + _LINE * (1 + min(fields, _FREE_FIELDS))
+        return None
 
 
 def _lines(chunk: bytes) -> Iterator[bytes]:

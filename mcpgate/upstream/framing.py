@@ -61,7 +61,7 @@ class Transport(Protocol):
         ...
 
     def give_up(self, request_id: int) -> None:
-        """Nobody waits for this answer any more."""
+        """Nobody waits for this answer any more: whatever of its exchange is still open is closed at once."""
         ...
 
     async def settled(self) -> None:

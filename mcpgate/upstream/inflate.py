@@ -4,7 +4,7 @@ piece, whatever goes in. Pure."""
 import zlib
 from collections.abc import Iterator
 
-_PIECE = 256 * 1024
+_PIECE = 64 * 1024
 _MAX_BARREN = 1024 * 1024
 """Bytes that may go in without anything coming out."""
 

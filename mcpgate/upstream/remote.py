@@ -17,26 +17,15 @@ import httpx2
 from mcpgate.config.upstreams import UpstreamConfig
 from mcpgate.errors import UpstreamError
 from mcpgate.upstream.connection import MODERN_VERSION
-from mcpgate.upstream.events import Event, EventReader
-from mcpgate.upstream.framing import (
-    Inbox,
-    Message,
-    Pace,
-    Transport,
-    deliver,
-    encode,
-    log,
-    report_unreadable,
-    too_long,
-)
+from mcpgate.upstream.events import EventReader
+from mcpgate.upstream.framing import Inbox, Message, Transport, deliver, encode, log
 from mcpgate.upstream.secrets import Secrets
+from mcpgate.upstream.streams import Intake, Offers
 from mcpgate.upstream.web import Web, decoded, kind_of, open_web
 
 _JSON, _EVENTS = "application/json", "text/event-stream"
 _TOLD_BY_STATUS = frozenset((401, 403, 413, 429, 503))
 """Refusals that are about the caller or the moment, whatever the body says: HTTP's word counts."""
-_MAX_OFFERS = 32
-"""Messages of no importance under way at once; further ones are dropped."""
 _GOODBYE_S = 2.0
 _RESUME_AFTER_S, _RESUME_AFTER_AT_LEAST_S, _RESUME_AFTER_AT_MOST_S = 1.0, 0.1, 30.0
 _MAX_EMPTY_RESUMES = 3
@@ -65,13 +54,15 @@ class _StreamableHttp:
     def __init__(self, name: str, web: Web, inbox: Inbox, patience_s: float) -> None:
         self._name, self._web, self._inbox, self._patience_s = name, web, inbox, patience_s
         self._version: str | None = None
-        self._posts: dict[int, asyncio.Task[None]] = {}
-        self._offers: set[asyncio.Task[None]] = set()
+        self._intake = Intake(inbox, web.limit)
+        self._offers = Offers(name, self._notify)
+        self._requests: set[asyncio.Task[None]] = set()
+        self._unanswered: dict[int, asyncio.Task[None]] = {}
+        """Requests by id, until their own response holds the answer."""
         self._standing: asyncio.Task[None] | None = None
         self._settled = asyncio.Event()
         self._late = False
         """Whether the standing stream was not open when somebody stopped waiting for it."""
-        self._pace = Pace()
         self.session: str | None = None
 
     @property
@@ -79,35 +70,29 @@ class _StreamableHttp:
         return self._version == MODERN_VERSION
 
     async def send(self, message: Message, headers: Mapping[str, str] | None = None) -> None:
-        body, method, id = encode(message), message.get("method"), message.get("id")
+        method, id = message.get("method"), message.get("id")
         if method == "initialize":
             self.session = self._version = None
             self._stop_standing()
         elif headers:
             self._version = headers.get("mcp-protocol-version", self._version)
         if id is not None and method is not None:
-            task = asyncio.create_task(self._request(id, body, headers or {}, method == "initialize"))
-            self._posts[id] = task
-            task.add_done_callback(lambda _: self._posts.pop(id, None))
+            request = self._request(id, encode(message), headers or {}, method == "initialize")
+            task = self._unanswered[id] = asyncio.create_task(request)
+            self._requests.add(task)
+            task.add_done_callback(self._requests.discard)
             return
-        try:
-            await self._notify(body)
-        except httpx2.HTTPError as error:
-            raise self._web.say(error) from error
+        await self._notify(message)
         if method == "notifications/initialized":
             self._stop_standing()
             self._settled.clear()
             self._standing = asyncio.create_task(self._stand())
 
     def offer(self, message: Message) -> None:
-        if len(self._offers) >= _MAX_OFFERS:
-            return
-        task = asyncio.create_task(self._try_to_notify(encode(message)))
-        self._offers.add(task)
-        task.add_done_callback(self._offers.discard)
+        self._offers.add(message)
 
     def give_up(self, request_id: int) -> None:
-        task = self._posts.get(request_id)
+        task = self._unanswered.pop(request_id, None)
         if task is not None:
             task.cancel()
 
@@ -117,10 +102,10 @@ class _StreamableHttp:
         self._late = False
 
     async def aclose(self) -> None:
-        tasks = [*self._posts.values(), *self._offers, *([self._standing] if self._standing else [])]
+        tasks = [*self._requests, *([self._standing] if self._standing else [])]
         for task in tasks:
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.gather(self._offers.aclose(), *tasks, return_exceptions=True)
         if self.session is not None:
             with contextlib.suppress(TimeoutError, httpx2.HTTPError, UpstreamError):
                 async with asyncio.timeout(_GOODBYE_S):
@@ -137,21 +122,17 @@ class _StreamableHttp:
 
     # --- one message
 
-    async def _notify(self, body: bytes) -> None:
-        headers = self._headers({"content-type": _JSON})
+    async def _notify(self, message: Message) -> None:
+        body, headers = encode(message), self._headers({"content-type": _JSON})
         try:
             async with asyncio.timeout(self._patience_s):
                 async with self._web.exchange("POST", self._web.url, headers, body) as response:
                     if response.status_code >= 300:
                         log.debug("%s: a notification was answered with HTTP %d", self._name, response.status_code)
         except TimeoutError:
-            raise UpstreamError("a notification was not taken in time") from None
-
-    async def _try_to_notify(self, body: bytes) -> None:
-        try:
-            await self._notify(body)
-        except (UpstreamError, httpx2.HTTPError) as error:
-            log.debug("%s: a message was not taken: %r", self._name, error)
+            raise UpstreamError("a notification was not accepted in time") from None
+        except httpx2.HTTPError as error:
+            raise self._web.say(error) from error
 
     async def _request(self, id: int, body: bytes, headers: Mapping[str, str], begins_session: bool) -> None:
         """One request to its end, on its own: whatever becomes of it touches no other."""
@@ -164,7 +145,7 @@ class _StreamableHttp:
                 if response.status_code >= 300:
                     await self._refused(id, response)
                 elif kind_of(response) == _EVENTS:
-                    broken = await self._read_answer(id, EventReader(self._web.limit), response)
+                    broken = await self._read_answer(id, self._intake.reader(), response)
                 else:
                     await self._whole(id, response)
             if broken is not None:
@@ -210,23 +191,15 @@ class _StreamableHttp:
 
     async def _read(self, reader: EventReader, response: httpx2.Response, id: int | None) -> bool:
         """Hand events on as they come; of the answer to request `id`, until it is there. Whether it is."""
-        async with contextlib.aclosing(decoded(response)) as chunks:
-            async for chunk in chunks:
-                wait_s = 0.0
-                for event in reader.feed(chunk):
-                    if self._take(event, id):
-                        if id is not None:
-                            await self._drain(chunks)
-                            return True
-                    else:
-                        wait_s = self._pace.spend(event.size)
-                if id is not None and reader.pending > self._web.limit:
-                    raise UpstreamError(too_long(reader.pending, self._web.limit))
-                if reader.skipped:
-                    wait_s = self._pace.spend(reader.skipped)
-                    reader.skipped = 0
-                if wait_s > 0:
-                    await asyncio.sleep(wait_s)
+        async with (
+            contextlib.aclosing(decoded(response)) as chunks,
+            contextlib.aclosing(self._intake.events(reader, chunks, id)) as events,
+        ):
+            async for event in events:
+                if await self._intake.take(event, id) and id is not None:
+                    self._unanswered.pop(id, None)
+                    await self._drain(chunks)
+                    return True
         return False
 
     async def _drain(self, chunks: AsyncIterator[bytes]) -> None:
@@ -239,14 +212,6 @@ class _StreamableHttp:
                     if left < 0:
                         return
 
-    def _take(self, event: Event, id: int | None) -> bool:
-        if event.kind != "message" or not event.data:
-            return False
-        if event.too_long:
-            report_unreadable(self._inbox, event.data, event.tail, too_long(event.size, self._web.limit), id)
-            return False
-        return deliver(event.data, self._inbox, id)
-
     async def _resume(self, id: int, broken: "_Torn") -> None:
         """Ask for the rest of an answer whose stream broke, where the server can give it."""
         reader, empty = broken.reader, 0
@@ -258,7 +223,7 @@ class _StreamableHttp:
                 raise broken.error
             wait_s = _RESUME_AFTER_S if retry_s is None else retry_s
             await asyncio.sleep(min(max(wait_s, _RESUME_AFTER_AT_LEAST_S), _RESUME_AFTER_AT_MOST_S))
-            reader = EventReader(self._web.limit)
+            reader = self._intake.reader()
             reader.last_id, reader.retry_s = last_id, retry_s
             fields = self._headers({"accept": _EVENTS, "last-event-id": last_id})
             try:
@@ -276,13 +241,13 @@ class _StreamableHttp:
     async def _stand(self) -> None:
         """The standing stream: open it, and open it again when it breaks. What the server would have announced while
         it was not open is asked for: the list may have changed."""
-        reader, was_open, failures = EventReader(self._web.limit), False, 0
+        reader, was_open, failures = self._intake.reader(), False, 0
         loop = asyncio.get_running_loop()
         try:
             while True:
                 began, last_id = loop.time(), reader.last_id
                 fields = self._headers({"accept": _EVENTS, **({"last-event-id": last_id} if last_id else {})})
-                reader = EventReader(self._web.limit)
+                reader = self._intake.reader()
                 reader.last_id = last_id
                 try:
                     async with self._web.exchange("GET", self._web.url, fields) as response:

@@ -28,8 +28,8 @@ _MAX_REFUSAL = 64 * 1024
 _REFUSAL_S = 5.0
 _KEEP_IDLE_S = 3.0
 """Many servers close what was idle for 5 s; a request that meets such a close is lost."""
-_BREATHE_EVERY = 100
-"""Pieces of a body."""
+_BREATHE_EVERY, _BREATHE_EVERY_BYTES = 100, 64 * 1024
+"""Pieces and bytes of a body after which others get the loop, however fast it comes."""
 _MAX_REDIRECTS = 3
 _MAX_COOKIE_CHARS = 32 * 1024
 _MAX_SAID = 300
@@ -160,13 +160,14 @@ async def decoded(response: httpx2.Response) -> AsyncGenerator[bytes, None]:
     try:
         inflate = Inflate(",".join(encodings)) if encodings else None
         async with contextlib.aclosing(response.aiter_raw()) as pieces:
-            count = 0
+            count = size = 0
             async for piece in pieces:
                 for part in inflate.feed(piece) if inflate is not None else (piece,):
                     yield part
-                count += 1
-                if count % _BREATHE_EVERY == 0:
-                    await asyncio.sleep(0)  # a body of single bytes must not keep the loop from others
+                    count, size = count + 1, size + len(part)
+                    if count >= _BREATHE_EVERY or size >= _BREATHE_EVERY_BYTES:
+                        count = size = 0
+                        await asyncio.sleep(0)
     except Undecodable as error:
         raise UpstreamError(str(error)) from error
 

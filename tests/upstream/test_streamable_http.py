@@ -12,7 +12,7 @@ from typing import Any
 import anyio
 import pytest
 
-from mcpgate.errors import UpstreamError
+from mcpgate.errors import UpstreamError, UpstreamTimeout
 from mcpgate.upstream.connection import RpcError
 from mcpgate.upstream.events import EventReader
 from tests.conftest import gateway, until
@@ -349,6 +349,83 @@ async def test_giving_a_call_up_closes_its_stream_and_tells_the_server() -> None
         asked = next(request.message["id"] for request in server.seen if request.tool == "slow")
         told = next(request.message for request in server.seen if request.rpc == "notifications/cancelled")
         assert told["params"]["requestId"] == asked
+
+
+@pytest.mark.parametrize("way", ["result", "error", "stray"])
+async def test_the_response_of_a_call_that_was_answered_another_way_is_closed_at_once(way: str) -> None:
+    """Otherwise a server that never ends its responses would use up the gateway's connections."""
+    standing: asyncio.Queue[Reply] = asyncio.Queue()
+    here, gone, go = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+    async def answer(server: HttpServer, reply: Reply) -> bool:
+        if reply.request.method == "GET":
+            await reply.start(kind="text/event-stream")
+            standing.put_nowait(reply)
+            await asyncio.Event().wait()
+        if reply.request.tool == "one":
+            await go.wait()
+            return False
+        if reply.request.tool != "slow":
+            return False
+        await reply.start(kind="text/event-stream")
+        here.set()
+        try:
+            while True:
+                await reply.chunk(b": still at it\n")
+                await asyncio.sleep(0.01)
+        except ConnectionError:
+            gone.set()
+            raise
+
+    async with http_server(answer) as server, gateway({"far": server.entry()}) as opened:
+        far = opened.pool.get("far")
+        with anyio.fail_after(5):
+            stream = await standing.get()
+            slow = asyncio.create_task(far.call("slow", {}))
+            await here.wait()
+            sibling = asyncio.create_task(far.call("one", {})) if way != "stray" else None
+            id = next(request.message["id"] for request in server.seen if request.tool == "slow")
+            error = {"error": {"code": -32000, "message": "no more"}}
+            said = {"result": {"result": {"ok": 1}}, "error": error, "stray": error}[way]
+            await stream.event({"jsonrpc": "2.0", "id": None if way == "stray" else id, **said})
+            if way == "result":
+                assert await slow == {"ok": 1}
+            else:
+                with pytest.raises(RpcError, match="no more"):
+                    await slow
+            await gone.wait()
+            go.set()
+            assert text_of(await (sibling or far.call("one", {}))) == "one in session-1"
+
+
+async def test_a_call_that_times_out_closes_its_stream_and_leaves_its_siblings() -> None:
+    gone, go = asyncio.Event(), asyncio.Event()
+
+    async def answer(server: HttpServer, reply: Reply) -> bool:
+        if reply.request.tool == "one":
+            await go.wait()
+        if reply.request.tool != "slow":
+            return False
+        await reply.start(kind="text/event-stream")
+        try:
+            while True:
+                await reply.chunk(b": still at it\n")
+                await asyncio.sleep(0.01)
+        except ConnectionError:
+            gone.set()
+            raise
+
+    async with http_server(answer) as server, gateway({"far": server.entry(timeout_s=0.5)}) as opened:
+        far = opened.pool.get("far")
+        slow = asyncio.create_task(far.call("slow", {}))
+        await until(lambda: any(request.tool == "slow" for request in server.seen))
+        with anyio.fail_after(5), pytest.raises(UpstreamTimeout):
+            await slow
+        sibling = asyncio.create_task(far.call("one", {}))
+        with anyio.fail_after(5):
+            await gone.wait()
+            go.set()
+            assert text_of(await sibling) == "one in session-1"
 
 
 class Modern:
@@ -710,3 +787,41 @@ async def test_streams_are_read_the_same_however_they_are_cut() -> None:
     )
     assert [event[2] for event in whole[:-2]] == [False, False, False, True, False]
     assert all(read(step) == whole for step in range(1, 30))
+
+
+@pytest.mark.parametrize("line", [b"\n", b":\n", b"retry: 1\n", b"x\n", b"id: 1\n\n", b"event: e\r\n\r\n"])
+def test_lines_that_lead_to_nothing_are_counted(line: bytes) -> None:
+    reader, count = EventReader(MIB), 10_000
+    for _ in range(count):
+        assert not list(reader.feed(line))
+    assert reader.skipped >= 256 * (count - 10)
+
+
+def test_the_lines_of_an_ordinary_event_are_not_counted() -> None:
+    reader = EventReader(MIB)
+    for _ in range(1000):
+        assert len(list(reader.feed(b"event: message\nid: 7\nretry: 5\ndata: {\ndata: }\n\n"))) == 1
+    assert reader.skipped == 0
+
+
+@pytest.mark.parametrize("kind", ["http", "sse"])
+async def test_a_stream_of_newlines_without_end_leaves_the_loop_to_others(kind: str) -> None:
+    flooding = asyncio.Event()
+
+    async def flood(server: HttpServer, reply: Reply) -> bool:
+        if reply.request.method != "GET":
+            return False
+        await reply.start(kind="text/event-stream")
+        if kind == "sse":
+            await reply.chunk(b"event: endpoint\ndata: /messages\n\n")
+        flooding.set()
+        while True:
+            await reply.chunk(b"\n" * 64 * 1024)
+
+    async with http_server(flood) as bad, http_server() as good:
+        servers = {"bad": bad.entry(type=kind), "good": good.entry()}
+        async with gateway(servers, settle=False) as opened:
+            with anyio.fail_after(20):
+                await flooding.wait()
+                for _ in range(50):
+                    await opened.pool.get("good").call("one", {})
