@@ -60,11 +60,9 @@ class App:
     learned: Closable
     """Where learned shapes are stored."""
 
-    async def start(
-        self, progress: Callable[[str], None] | None = None, hold_s: float = 0.0, with_engine: bool = True
-    ) -> None:
-        """Begin connecting and preparing the sandbox; returns at once. With `hold_s`, both wait for `gateway.go()`,
-        at most that long. Without `with_engine`, the sandbox is prepared when code first runs."""
+    async def start(self, progress: Callable[[str], None] | None = None, with_engine: bool = True) -> None:
+        """Get ready for `gateway.go()`, which begins connecting and preparing the sandbox and returns at once. Without
+        `with_engine`, the sandbox is prepared when code first runs."""
         gateway, gone = self.gateway, False
 
         def go() -> None:
@@ -79,7 +77,6 @@ class App:
         await gateway.gate.start()
         await gateway.pool.apply(without_clashes(gateway.config.mcpServers))
         gateway.rebuild()
-        asyncio.get_running_loop().call_later(hold_s, go) if hold_s else go()
 
     async def aclose(self) -> None:
         gateway = self.gateway
@@ -99,11 +96,16 @@ def prices_of(config: Config) -> Prices:
 async def running(
     app: App, progress: Callable[[str], None] | None = None, hold_s: float = 0.0, with_engine: bool = True
 ) -> AsyncIterator[Gateway]:
-    """A running gateway: everything it started has ended when the block exits."""
-    chores: list[asyncio.Task[None]] = []
+    """A running gateway: everything it started has ended when the block exits. With `hold_s`, connecting and preparing
+    the sandbox wait for `gateway.go()`, at most that long."""
+    chores: list[asyncio.Task[None] | asyncio.TimerHandle] = []
     try:
-        await app.start(progress, hold_s, with_engine)
-        chores = [asyncio.create_task(_flush_now_and_then(app)), asyncio.create_task(_keep_stores(app))]
+        await app.start(progress, with_engine)
+        if hold_s:
+            chores.append(asyncio.get_running_loop().call_later(hold_s, app.gateway.go))
+        else:
+            app.gateway.go()
+        chores += [asyncio.create_task(_flush_now_and_then(app)), asyncio.create_task(_keep_stores(app))]
         yield app.gateway
     finally:
         for chore in chores:

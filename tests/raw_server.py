@@ -226,13 +226,9 @@ def answer(id: object, method: str, params: dict) -> None:
         calls += 1
         name = params.get("name")
         if name == "refuse":
-            send(
-                {
-                    "jsonrpc": "2.0",
-                    "id": id,
-                    "error": {"code": -32050, "message": "I refuse", "data": {"why": "because"}},
-                }
-            )
+            code = (params.get("arguments") or {}).get("code", -32050)
+            error = {"code": code, "message": "I refuse", "data": {"why": "because"}}
+            send({"jsonrpc": "2.0", "id": id, "error": error})
             return
         result = call(id, str(name), params.get("arguments") or {}, meta.get("progressToken"))
         if name in ("garbled", "broken_json", "deep"):

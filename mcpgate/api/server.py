@@ -7,11 +7,11 @@ from typing import Any
 
 import orjson
 
+from mcpgate.addresses import Network
 from mcpgate.api.admin.routes import AdminFace
 from mcpgate.api.http.access import Access
 from mcpgate.api.http.exchange import Closing, Disconnected, Exchange, Receive, Scope, Send
 from mcpgate.api.http.memory import Memory
-from mcpgate.api.http.places import Network
 from mcpgate.api.http.routing import Face, Handler, MethodNotAllowed
 from mcpgate.api.mcp.face import McpFace
 from mcpgate.api.mcp.http import StreamableHttp

@@ -26,7 +26,10 @@ SCOPES = ("customer", "team", "user", "key")
 DIMENSIONS = (*SCOPES, "provider", "model", "server", "tool")
 """What a rule can look at, in addition to `metadata.NAME`."""
 
-METADATA = re.compile(r"metadata\.[A-Za-z0-9_.-]{1,64}")
+_METADATA_NAME = "[A-Za-z0-9_.-]{1,64}"
+METADATA_NAME, METADATA = re.compile(_METADATA_NAME), re.compile(rf"metadata\.{_METADATA_NAME}")
+"""A metadata name, and as a dimension."""
+LONGEST_METADATA_VALUE = 512
 
 
 def _period(text: str) -> str:
@@ -125,14 +128,17 @@ def _as_text(value: Any) -> Any:
     return json.dumps(value) if isinstance(value, (bool, int, float)) else value
 
 
-def _printable(value: str) -> str:
+def printable(value: str) -> str:
+    """A metadata value. Raises ValueError."""
     if any(ord(c) < 32 or 0xD800 <= ord(c) < 0xE000 for c in value):
         raise ValueError("contains control characters")
     return value
 
 
-MetadataValue = Annotated[str, Field(max_length=512), BeforeValidator(_as_text), AfterValidator(_printable)]
-MetadataName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,64}$")]
+MetadataValue = Annotated[
+    str, Field(max_length=LONGEST_METADATA_VALUE), BeforeValidator(_as_text), AfterValidator(printable)
+]
+MetadataName = Annotated[str, Field(pattern=f"^{_METADATA_NAME}$")]
 Moment = Annotated[datetime.datetime, BeforeValidator(_moment), AfterValidator(_ordinary)]
 Count = Annotated[int, Field(ge=0, le=2**53)]
 """The most that a counter can hold exactly on every store."""

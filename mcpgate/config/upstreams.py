@@ -54,6 +54,8 @@ class UpstreamConfig(Model):
     """Which of its tools exist for the gateway."""
     timeout_s: PositiveSeconds = 60.0
     """For one call. A progress notification restarts it."""
+    total_timeout_s: PositiveSeconds = 3600.0
+    """For one call in all, however much progress it reports. Never less than `timeout_s`."""
     connect_timeout_s: PositiveSeconds = 60.0
     """From starting the process to its list of tools. `npx` may have to download the server first."""
     max_concurrency: int = Field(default=16, ge=1, le=10_000)

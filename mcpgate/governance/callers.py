@@ -1,12 +1,12 @@
 """Callers, their grants, and the virtual keys that identify them. Frozen values."""
 
 import fnmatch
-import ipaddress
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Literal
 
+from mcpgate.addresses import is_in, parse_networks
 from mcpgate.governance.records import EMPTY
 from mcpgate.governance.rule import Rule
 
@@ -178,13 +178,4 @@ class VirtualKey:
 
     def admits_address(self, address: str | None) -> bool:
         """Whether the key may be used from an address; an unknown address is refused if the key names any."""
-        if not self.allowed_ips:
-            return True
-        try:
-            seen = ipaddress.ip_address(address or "")
-        except ValueError:
-            return False
-        if isinstance(seen, ipaddress.IPv6Address) and seen.ipv4_mapped is not None:
-            seen = seen.ipv4_mapped
-        networks = (ipaddress.ip_network(text, strict=False) for text in self.allowed_ips)
-        return any(seen.version == network.version and seen in network for network in networks)
+        return not self.allowed_ips or is_in(address, parse_networks(self.allowed_ips))

@@ -310,24 +310,26 @@ class Connection:
         params: dict[str, Any] | None = None,
         *,
         timeout_s: float,
+        total_s: float | None = None,
         client: Client | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> dict[str, Any]:
-        """Send a request and wait for its result, as the server sent it. Progress starts the timeout anew, and it
-        stands still while `client` is asked something; a cancelled or timed-out request is cancelled at the server;
-        one that a server refused because it has lost our session is made once more in a new one. `headers`: further
-        ones for a server without a handshake. Raises RpcError, UpstreamError, UpstreamTimeout."""
+        """Send a request and wait for its result, as the server sent it. Progress restarts the timeout until `total_s`
+        have passed (None: it does not); while `client` is asked something, no time passes. A cancelled or timed-out
+        request is cancelled at the server; one that a server refused because it has lost our session is made once more
+        in a new one. `headers`: further ones for a server without a handshake. Raises RpcError, UpstreamError,
+        UpstreamTimeout."""
         while self._renewal is not None:
             await asyncio.wait((self._renewal,))
         session = self.transport.session if self.transport is not None else None
         try:
-            return await self._ask(method, params, timeout_s, client, headers)
+            return await self._ask(method, params, timeout_s, total_s, client, headers)
         except UpstreamError as error:
             if session is None or not _may_mean_lost(error) or not await self._has_lost(session):
                 raise
         await self._renew(session, timeout_s)
         try:
-            return await self._ask(method, params, timeout_s, client, headers)
+            return await self._ask(method, params, timeout_s, total_s, client, headers)
         except UpstreamError as error:
             if _may_mean_lost(error):
                 self._renewed_in_vain = asyncio.get_running_loop().time()
@@ -338,11 +340,13 @@ class Connection:
         method: str,
         params: dict[str, Any] | None,
         timeout_s: float,
+        total_s: float | None = None,
         client: Client | None = None,
         headers: Mapping[str, str] | None = None,
         modern: bool | None = None,
     ) -> dict[str, Any]:
         """One request, once. `modern`: in an envelope of its own; None: as the server speaks."""
+        total_s = max(timeout_s, total_s or 0.0)
         if self.closed.done():
             raise self.closed.result()
         transport = self.transport
@@ -361,7 +365,7 @@ class Connection:
         if meta:
             params["_meta"] = meta
         future: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
-        progress = Progress(self._name, None if client is None else client.progress, timeout_s)
+        progress = Progress(self._name, None if client is None else client.progress, timeout_s, total_s)
         waiting = _Waiting(future, progress, client, standing=method == "subscriptions/listen")
         self._waiting[id] = waiting
         sent = False
@@ -373,7 +377,11 @@ class Connection:
         except TimeoutError:
             self._cancel(id, method, sent, "timed out")
             note = f"; meanwhile {waiting.note}" if waiting.note else ""
-            raise UpstreamTimeout(f"no answer within {timeout_s:g} s{note}") from None
+            if total_s > timeout_s and progress.is_out_of_time:
+                text = f"no answer within total_timeout_s={total_s:g}, only progress"
+            else:
+                text = f"no answer within {timeout_s:g} s"
+            raise UpstreamTimeout(f"{text}{note}") from None
         except asyncio.CancelledError:
             self._cancel(id, method, sent, "cancelled by the caller")
             raise

@@ -70,18 +70,12 @@ class UpstreamPool:
 
     async def settled(self, names: Sequence[str] | None = None, timeout_s: float = 60.0) -> None:
         """Wait until none of these upstreams (default: all) is connecting for the first time."""
-
-        async def wait(upstream: Upstream) -> None:
-            while upstream.view.state == "connecting" and not upstream.view.reason:
-                upstream._changed.clear()
-                await upstream._changed.wait()
-
         chosen = [up for name, up in self._upstreams.items() if names is None or name in names]
         if all(up.view.state != "connecting" for up in chosen):
             return
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(timeout_s):
-                await asyncio.gather(*(wait(upstream) for upstream in chosen))
+                await asyncio.gather(*(upstream.settled() for upstream in chosen))
 
     async def aclose(self) -> None:
         upstreams, self._upstreams = list(self._upstreams.values()), {}

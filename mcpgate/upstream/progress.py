@@ -1,5 +1,5 @@
-"""Progress of one request: it starts the timeout anew, and goes on to whoever asked, at a rate that a slow client can
-bear: a few at once, then only the latest every so often."""
+"""Progress of one request: it restarts the timeout, within the request's total, and is passed on to whoever asked, at a
+rate that a slow client can bear: a few at once, then only the latest every so often."""
 
 import asyncio
 import logging
@@ -20,15 +20,19 @@ OnProgress = Callable[[Mapping[str, Any]], None]
 
 
 class Progress:
-    __slots__ = ("_last_at", "_latest", "_left", "_listener", "_name", "_pauses", "_timeout_s", "_timer", "timeout")
+    __slots__ = (
+        *("_ends_at", "_last_at", "_latest", "_left", "_listener", "_name", "_paused_at", "_pauses"),
+        *("_timeout_s", "_timer", "timeout"),
+    )
 
-    def __init__(self, name: str, listener: OnProgress | None, timeout_s: float) -> None:
+    def __init__(self, name: str, listener: OnProgress | None, timeout_s: float, total_s: float) -> None:
         self._name, self._listener, self._timeout_s = name, listener, timeout_s
+        self._ends_at = asyncio.get_running_loop().time() + total_s
         self._left = float(_AT_ONCE)
         self._last_at = 0.0
         self._latest: Mapping[str, Any] | None = None
         self._timer: asyncio.TimerHandle | None = None
-        self._pauses = 0
+        self._pauses, self._paused_at = 0, 0.0
         self.timeout: asyncio.Timeout | None = None
         """Of the request."""
 
@@ -37,7 +41,7 @@ class Progress:
         now = loop.time()
         try:
             if self.timeout is not None and not self._pauses:
-                self.timeout.reschedule(now + self._timeout_s)
+                self.timeout.reschedule(min(now + self._timeout_s, self._ends_at))
         except RuntimeError:
             return  # it is just expiring
         if self._listener is None:
@@ -54,7 +58,10 @@ class Progress:
 
     @contextmanager
     def paused(self) -> Iterator[None]:
-        """While the server waits for the client's answer, its own time does not run."""
+        """While the server waits for the client's answer, its time does not run."""
+        now = asyncio.get_running_loop().time
+        if not self._pauses:
+            self._paused_at = now()
         self._pauses += 1
         self._reschedule(None)
         try:
@@ -62,12 +69,18 @@ class Progress:
         finally:
             self._pauses -= 1
             if not self._pauses:
-                self._reschedule(asyncio.get_running_loop().time() + self._timeout_s)
+                self._ends_at += now() - self._paused_at
+                self._reschedule(min(now() + self._timeout_s, self._ends_at))
 
     def _reschedule(self, when: float | None) -> None:
         if self.timeout is not None:
             with suppress(RuntimeError):  # it is just expiring, or the request is over
                 self.timeout.reschedule(when)
+
+    @property
+    def is_out_of_time(self) -> bool:
+        """Whether the total has passed, which no progress extends."""
+        return asyncio.get_running_loop().time() >= self._ends_at
 
     def flush(self) -> None:
         """Say the latest before the answer."""

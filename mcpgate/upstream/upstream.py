@@ -166,7 +166,12 @@ class Upstream:
             headers = self._param_headers(params) if method == "tools/call" and connection.is_modern else None
             try:
                 return await connection.request(
-                    method, params, timeout_s=self.config.timeout_s, client=client, headers=headers
+                    method,
+                    params,
+                    timeout_s=self.config.timeout_s,
+                    total_s=self.config.total_timeout_s,
+                    client=client,
+                    headers=headers,
                 )
             except RpcError:
                 raise
@@ -271,6 +276,12 @@ class Upstream:
             reason = self.view.reason or "it is still starting"
             raise UpstreamError(f"upstream {self.name!r} is not connected: {reason}")
         return connection
+
+    async def settled(self) -> None:
+        """Wait until it is no longer connecting for the first time."""
+        while self.view.state == "connecting" and not self.view.reason:
+            self._changed.clear()
+            await self._changed.wait()
 
     def _standing(self) -> Connection | None:
         connection = self._connection

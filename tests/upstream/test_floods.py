@@ -67,6 +67,17 @@ async def test_progress_that_comes_too_fast_is_cut_to_the_latest() -> None:
     assert all(len(json.dumps(params)) < 3000 and "mcpgate/x" not in str(params) for params in heard)
 
 
+async def test_progress_for_ever_does_not_extend_a_call_beyond_its_total() -> None:
+    entry = hostile({"timeout_s": 1.5, "total_timeout_s": 3}, tools=[{"name": "progress", "inputSchema": {}}])
+    async with gateway({"evil": entry}) as opened:
+        began = time.monotonic()
+        with anyio.fail_after(20), pytest.raises(UpstreamTimeout, match="total_timeout_s=3"):
+            await opened.pool.get("evil").call(
+                "progress", {"number": 10_000, "size": 1, "every_s": 0.05}, on_progress=lambda params: None
+            )
+        assert 2.9 < time.monotonic() - began < 10
+
+
 async def test_a_flood_is_read_no_faster_than_its_pace() -> None:
     now = 0.0
     pace = Pace(lambda: now)

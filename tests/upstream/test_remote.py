@@ -11,8 +11,10 @@ from typing import Any
 
 import pytest
 
+from mcpgate.errors import McpgateError
 from mcpgate.governance.callers import LOCAL
 from mcpgate.governance.context import RequestContext
+from mcpgate.governance.records import Entry
 from tests.conftest import gateway, until
 from tests.listeners import Listener
 
@@ -114,3 +116,18 @@ async def test_resources_and_prompts_of_a_server_can_be_read() -> None:
         assert "Far away." in page and "note://one" in page and "greet()" in page
         assert await opened.metatools.read_docs(RequestContext(LOCAL), "far note://one") == "the text of the note"
         assert "Say hello." in await opened.metatools.read_docs(RequestContext(LOCAL), "far greet")
+
+
+async def test_resources_are_recorded_like_calls() -> None:
+    entries: list[Entry] = []
+    async with remote("http") as port, gateway({"far": entry("http", port)}) as opened:
+        opened.gate.listen(entries.append)
+        await opened.metatools.read_docs(RequestContext(LOCAL), "far note://one")
+        with pytest.raises(McpgateError):
+            await opened.metatools.read_docs(RequestContext(LOCAL), "far note://none")
+    read = [one for one in entries if one.request.kind == "resource"]
+    assert [(one.request.tool, one.outcome) for one in read] == [
+        ("resources/read", "ok"),
+        ("resources/read", "tool_error"),
+    ]
+    assert all(one.timings["upstream"] > 0 for one in read)

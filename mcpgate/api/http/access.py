@@ -1,18 +1,17 @@
 """Who may reach the gateway over HTTP: hosts, origins, keys."""
 
-import ipaddress
-from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from urllib.parse import urlsplit
 
+from mcpgate.addresses import Network, is_in, parse_address, parse_networks
+from mcpgate.api.http.allowance import Allowance
 from mcpgate.api.http.exchange import Exchange
 from mcpgate.api.http.forwarded import client_of, scheme_of
 from mcpgate.api.http.headers import metadata_of, secret_of, user_of
-from mcpgate.api.http.places import Network, is_in
 from mcpgate.config.settings import Settings, is_loopback, needs_key
-from mcpgate.errors import InvalidRequest, McpgateError, NotAllowed, RateLimited
+from mcpgate.errors import InvalidRequest, McpgateError, NotAllowed
 from mcpgate.governance.callers import Caller
 from mcpgate.governance.context import RequestContext
 from mcpgate.governance.gate import Gate
@@ -35,9 +34,7 @@ class Access:
     def __init__(self, settings: Settings, gate: Gate, host: str) -> None:
         """`host`: the address listened on, which is a name that clients may use."""
         self._settings, self._gate, self._host = settings, gate, host
-        self._streams: Counter[str] = Counter()
-        self._given_proxies: tuple[str, ...] = ()
-        self._proxies: tuple[Network, ...] = ()
+        self._streams = Allowance("streams", _MAX_STREAMS_EACH)
 
     @property
     def needs_key(self) -> bool:
@@ -50,11 +47,7 @@ class Access:
 
     def trusted_proxies(self) -> Sequence[Network]:
         """The networks of server.trusted_proxies, as it stands by now."""
-        given = self._settings.config.server.trusted_proxies
-        if given is not self._given_proxies:
-            self._given_proxies = given
-            self._proxies = tuple(ipaddress.ip_network(text, strict=False) for text in given)
-        return self._proxies
+        return parse_networks(self._settings.config.server.trusted_proxies)
 
     def check(self, http: Exchange) -> None:
         """Only hosts and origins we know: a web page must not reach a gateway on its reader's machine by
@@ -90,7 +83,7 @@ class Access:
         allowed = {h.lower() for h in self._settings.config.server.allowed_hosts}
         if not (
             _is_local(name)
-            or (addresses and _is_address(name))
+            or (addresses and parse_address(name) is not None)
             or name == self._host.lower()
             or name in allowed
             or host.lower() in allowed
@@ -126,18 +119,9 @@ class Access:
         """The context of an identified request. Raises what `identify` does."""
         return RequestContext(await self.identify(http), id=http.id, trace=http.headers.get("traceparent"))
 
-    @contextmanager
-    def standing_stream(self, caller: Caller) -> Iterator[None]:
-        """Count one more stream that stays open as long as its client likes. Raises RateLimited."""
-        if self._streams[caller.id] >= _MAX_STREAMS_EACH:
-            raise RateLimited(f"at most {_MAX_STREAMS_EACH} streams are open at once", limit=_MAX_STREAMS_EACH)
-        self._streams[caller.id] += 1
-        try:
-            yield
-        finally:
-            self._streams[caller.id] -= 1
-            if not self._streams[caller.id]:
-                del self._streams[caller.id]
+    def standing_stream(self, caller: Caller) -> AbstractContextManager[None]:
+        """Count one more stream that stays open as long as its client likes. Entering it raises RateLimited."""
+        return self._streams.one(caller.id)
 
     async def still_admitted(self, caller: Caller) -> bool:
         """Whether a caller of an open stream may still listen to it."""
@@ -157,11 +141,3 @@ def _hostname(address: str) -> str:
 
 def _is_local(name: str) -> bool:
     return is_loopback(name) or name.endswith(".localhost")
-
-
-def _is_address(name: str) -> bool:
-    try:
-        ipaddress.ip_address(name)
-    except ValueError:
-        return False
-    return True

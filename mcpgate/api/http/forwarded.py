@@ -1,10 +1,9 @@
 """Whose request it is that a proxy passes on, by the headers of proxies that are trusted. Pure."""
 
-import ipaddress
 import re
 from collections.abc import Iterator, Mapping, Sequence
 
-from mcpgate.api.http.places import Network, is_in
+from mcpgate.addresses import Network, is_in, parse_address
 from mcpgate.errors import InvalidRequest
 
 _PAIR = re.compile(r'\s*([A-Za-z]+)=("(?:[^"\\]|\\.)*"|[^;,\s]*)\s*')
@@ -64,9 +63,5 @@ def _address(text: str) -> str | None:
         text = text[1:].partition("]")[0]
     elif text.count(":") == 1:
         text = text.partition(":")[0]
-    try:
-        seen = ipaddress.ip_address(text.partition("%")[0])
-    except ValueError:
-        return None
-    mapped = seen.ipv4_mapped if isinstance(seen, ipaddress.IPv6Address) else None
-    return str(mapped or seen)
+    seen = parse_address(text)
+    return None if seen is None else str(seen)

@@ -2,17 +2,15 @@
 
 import json
 import math
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from mcpgate.config.governance import LONGEST_METADATA_VALUE, METADATA_NAME, printable
 from mcpgate.errors import BudgetExceeded, InvalidKey, InvalidRequest
 from mcpgate.governance.context import Admitted, Trail
 from mcpgate.governance.records import to_usd
 
 _MOST_NAMES = 32
-_LONGEST_VALUE = 512
-_NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 _ONE = "x-mcpgate-meta-"
 
 
@@ -70,12 +68,14 @@ def metadata_of(headers: Mapping[str, str]) -> dict[str, str]:
         if header.startswith(_ONE):
             found.setdefault(header.removeprefix(_ONE).replace("-", "_"), value)
     for name, value in found.items():
-        if any(ord(c) < 32 or 0xD800 <= ord(c) < 0xE000 for c in value):
-            raise InvalidRequest(f"metadata {name[:80]!r} holds control characters")
-        if not _NAME.fullmatch(name):
+        if not METADATA_NAME.fullmatch(name):
             raise InvalidRequest(f"metadata name {name[:80]!r} must be 1–64 letters, digits, `_`, `-` or `.`")
-        if len(value) > _LONGEST_VALUE:
-            raise InvalidRequest(f"metadata {name!r} is longer than {_LONGEST_VALUE} characters")
+        if len(value) > LONGEST_METADATA_VALUE:
+            raise InvalidRequest(f"metadata {name!r} is longer than {LONGEST_METADATA_VALUE} characters")
+        try:
+            printable(value)
+        except ValueError as error:
+            raise InvalidRequest(f"metadata {name!r} {error}") from None
     if len(found) > _MOST_NAMES:
         raise InvalidRequest(f"metadata holds {len(found)} names; at most {_MOST_NAMES} are taken")
     return found

@@ -4,11 +4,12 @@ request is under way give way first. Knows nothing of HTTP: see port.py."""
 import heapq
 import ipaddress
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from enum import Enum
 from typing import Protocol
 
-Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+from mcpgate.addresses import parse_address
+
 _VICTIMS = 64
 """Idle connections that are looked for at once, so that a flood does not make each newcomer look through all."""
 
@@ -157,23 +158,7 @@ def origin_of(address: str | None) -> str:
     has all addresses."""
     if address is None or ":" not in address:
         return address or ""
-    try:
-        seen = ipaddress.IPv6Address(address.partition("%")[0])
-    except ValueError:
-        return address
-    if seen.ipv4_mapped is not None:
-        return str(seen.ipv4_mapped)
-    return str(ipaddress.IPv6Address(int(seen) >> 64 << 64)) + "/64"
-
-
-def is_in(address: str | None, networks: Sequence[Network]) -> bool:
-    """Whether an address belongs to one of the networks."""
-    if not networks or address is None:
-        return False
-    try:
-        seen = ipaddress.ip_address(address.partition("%")[0])
-    except ValueError:
-        return False
-    if isinstance(seen, ipaddress.IPv6Address) and seen.ipv4_mapped is not None:
-        seen = seen.ipv4_mapped
-    return any(seen.version == network.version and seen in network for network in networks)
+    seen = parse_address(address)
+    if isinstance(seen, ipaddress.IPv6Address):
+        return str(ipaddress.IPv6Address(int(seen) >> 64 << 64)) + "/64"
+    return address if seen is None else str(seen)

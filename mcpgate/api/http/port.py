@@ -20,7 +20,8 @@ from typing import TYPE_CHECKING, Any
 import orjson
 import uvicorn
 
-from mcpgate.api.http.places import Network, Place, Places, is_in, origin_of
+from mcpgate.addresses import Network, is_in
+from mcpgate.api.http.places import Place, Places, origin_of
 from mcpgate.config.settings import ServerConfig
 
 if TYPE_CHECKING:

@@ -9,13 +9,13 @@ tested with. Transports: stdio.py, http.py, sse.py.
 import asyncio
 import contextlib
 import logging
-from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 from typing import Any
 from weakref import WeakKeyDictionary
 
 from mcpgate import __version__, jsontext
+from mcpgate.api.http.allowance import Allowance
 from mcpgate.api.mcp.arguments import checked
 from mcpgate.api.mcp.backchannel import BackChannel, Parking
 from mcpgate.api.mcp.pages import page_of
@@ -24,18 +24,16 @@ from mcpgate.api.mcp.protocol import (
     HEADER_MISMATCH,
     INTERNAL_ERROR,
     INVALID_PARAMS,
-    INVALID_REQUEST,
     LOG_LEVELS,
     META,
     METHOD_NOT_FOUND,
     MODERN_VERSIONS,
     NO_RESOURCE,
-    PARSE_ERROR,
-    UNSUPPORTED_VERSION,
     Answer,
     Message,
     RpcFault,
     RpcRequest,
+    passed_on,
     refusal,
 )
 from mcpgate.api.mcp.throttle import Throttle
@@ -62,8 +60,6 @@ _GOVERNED = (
     *("tools/call", "subscriptions/listen", "resources/read", "prompts/get", "completion/complete"),
     *("resources/subscribe", "resources/unsubscribe", "logging/setLevel"),
 )
-_OF_TRANSPORTS = frozenset((PARSE_ERROR, INVALID_REQUEST, METHOD_NOT_FOUND, HEADER_MISMATCH, UNSUPPORTED_VERSION))
-"""Codes that say something of the message itself: not what an upstream says of its own dealings with the gateway."""
 _ENVELOPE = frozenset((META + "protocolVersion", META + "clientInfo", META + "clientCapabilities", "progressToken"))
 """What of a request's `_meta` concerns only the client and the gateway."""
 _MAX_URI = 4000
@@ -82,7 +78,7 @@ class McpFace:
     def __init__(self, gateway: Gateway) -> None:
         self.gateway = gateway
         self._throttle = Throttle(_FREE_BURST, _FREE_PER_S)
-        self._listeners: Counter[str] = Counter()
+        self._listeners = Allowance("subscriptions", _MAX_LISTENERS_EACH)
         self._parking = Parking()
         self._header_paths: WeakKeyDictionary[Tool, Mapping[Path, str]] = WeakKeyDictionary()
 
@@ -117,7 +113,7 @@ class McpFace:
         except RpcFault as fault:
             return fault.to_wire(request.id)
         except RpcError as error:
-            return _passed_on(error, request).to_wire(request.id)
+            return passed_on(error.rpc_code, error.message, error.rpc_data, request.modern).to_wire(request.id)
         except McpgateError as error:
             return refusal(error).to_wire(request.id)
         except Exception:
@@ -319,11 +315,6 @@ class McpFace:
         wanted = wanted if isinstance(wanted, dict) else {}
         meta = {META + "subscriptionId": request.id}
         context = request.context
-        key = context.caller.id
-        if self._listeners[key] >= _MAX_LISTENERS_EACH:
-            raise RateLimited(
-                f"at most {_MAX_LISTENERS_EACH} subscriptions are open at once", limit=_MAX_LISTENERS_EACH
-            )
         offered = self.gateway.resources.offered(context)
         agreed = {
             f"{what}ListChanged": True
@@ -338,27 +329,20 @@ class McpFace:
         def updated(uri: str) -> None:
             request.notify(_UPDATED, {"uri": uri, "_meta": meta})
 
-        self._listeners[key] += 1
-        ends = [self.gateway.on_list_changed(changed)]
-        try:
+        with self._listeners.one(context.caller.id), contextlib.ExitStack() as ends:
+            ends.callback(self.gateway.on_list_changed(changed))
             followed = []
             uris = wanted.get("resourceSubscriptions")
             for uri in uris[:_MAX_SUBSCRIPTIONS_EACH] if isinstance(uris, list) else ():
                 if isinstance(uri, str) and len(uri) <= _MAX_URI:
                     with contextlib.suppress(McpgateError):  # what cannot be followed is not in the acknowledgement
                         if (end := await self._follow(context, uri, updated)) is not None:
-                            ends.append(end)
+                            ends.callback(end)
                             followed.append(uri)
             acknowledged = {**agreed, **({"resourceSubscriptions": followed} if followed else {})}
             request.notify("notifications/subscriptions/acknowledged", {"notifications": acknowledged, "_meta": meta})
             await asyncio.get_running_loop().create_future()
             raise AssertionError("a subscription only ends by being cancelled")
-        finally:
-            for end in ends:
-                end()
-            self._listeners[key] -= 1
-            if not self._listeners[key]:
-                del self._listeners[key]
 
 
 def _text(params: Mapping[str, Any], key: str) -> str:
@@ -381,14 +365,6 @@ def _their_params(request: RpcRequest) -> dict[str, Any]:
     if request.session is not None and request.log_level is not None:
         kept[META + "logLevel"] = request.log_level
     return {**params, "_meta": kept} if kept else params
-
-
-def _passed_on(error: RpcError, request: RpcRequest) -> RpcFault:
-    """An upstream's error as the client gets it."""
-    code = error.rpc_code or INTERNAL_ERROR
-    if code in _OF_TRANSPORTS and (request.modern or code != METHOD_NOT_FOUND):
-        return RpcFault(INTERNAL_ERROR, error.message, {"server_code": code, "server_data": error.rpc_data})
-    return RpcFault(code, error.message, error.rpc_data)
 
 
 def _refused(trail: Trail, error: McpgateError) -> dict[str, Any]:

@@ -17,6 +17,9 @@ HEADER_MISMATCH, MISSING_CAPABILITY, UNSUPPORTED_VERSION = -32020, -32021, -3202
 NO_RESOURCE = -32002
 """Of the handshake era; later INVALID_PARAMS."""
 LOG_LEVELS = ("debug", "info", "notice", "warning", "error", "critical", "alert", "emergency")
+_ABOUT_THE_PEER = frozenset((PARSE_ERROR, INVALID_REQUEST, HEADER_MISMATCH, MISSING_CAPABILITY, UNSUPPORTED_VERSION))
+"""Codes that say something about how the two ends of a connection understand each other: clients negotiate another
+revision, drop a session or send other headers when they get one."""
 
 Message = dict[str, Any]
 Notify = Callable[[str, dict[str, Any]], None]
@@ -141,3 +144,14 @@ def unsupported(version: Any) -> RpcFault:
 
 def refusal(error: McpgateError) -> RpcFault:
     return RpcFault(INTERNAL_ERROR, error.message, {"code": error.code, **error.data})
+
+
+def passed_on(code: int, message: str, data: Any, modern: bool) -> RpcFault:
+    """An upstream's error as the client gets it. What the upstream made of the gateway's own request is not what the
+    gateway made of the client's: such an error becomes an internal one that tells of it. `modern`: the client's
+    revision has no handshake; it hears itself which of its capabilities is missing, and takes an unknown method for
+    one that the gateway does not have."""
+    if code in _ABOUT_THE_PEER - {MISSING_CAPABILITY} or (code == (METHOD_NOT_FOUND if modern else MISSING_CAPABILITY)):
+        told = {"server_code": code, "server_message": message, **({} if data is None else {"server_data": data})}
+        return RpcFault(INTERNAL_ERROR, f"the server refused the gateway's request: {message}", told)
+    return RpcFault(code or INTERNAL_ERROR, message, data)

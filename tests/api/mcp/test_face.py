@@ -86,6 +86,27 @@ async def test_the_present_era_refuses_with_http_statuses(tmp_path: Path) -> Non
         assert (await opened.post([modern("ping")], **modern_headers("ping"))).status_code == 400
 
 
+@pytest.mark.parametrize("era", ["rpc", "modern"])
+@pytest.mark.parametrize("code", [-32700, -32600, -32020, -32021, -32022])
+async def test_what_an_upstream_says_of_the_protocol_does_not_pass_for_the_gateways_own_word(
+    era: str, code: int, tmp_path: Path
+) -> None:
+    async with faced(tmp_path, {"raw": raw(expose="direct")}) as opened:
+        ask = {"rpc": opened.rpc, "modern": opened.modern}[era]
+        refused = await ask("tools/call", {"name": "raw__refuse", "arguments": {"code": code}})
+        assert refused.status_code == 200
+        error = refused.json()["error"]
+        assert error["code"] == -32603 and "I refuse" in error["message"]
+        assert error["data"] == {"server_code": code, "server_message": "I refuse", "server_data": {"why": "because"}}
+
+
+@pytest.mark.parametrize("code", [-32601, -32602, -32002, -32042, -32603, 7])
+async def test_what_an_upstream_says_of_the_call_is_passed_through(code: int, tmp_path: Path) -> None:
+    async with faced(tmp_path, {"raw": raw(expose="direct")}) as opened:
+        refused = await opened.rpc("tools/call", {"name": "raw__refuse", "arguments": {"code": code}})
+        assert refused.json()["error"] == {"code": code, "message": "I refuse", "data": {"why": "because"}}
+
+
 async def test_keys_are_asked_for_before_anything_is_read(tmp_path: Path) -> None:
     async with faced(tmp_path, governance=KEYS) as opened:
         assert (await opened.post(b"{nonsense")).json()["error"]["code"] == "missing_key"
@@ -208,7 +229,7 @@ async def test_open_streams_and_long_answers_end_within_two_seconds_of_a_revocat
         ]
         sessions = opened.server._sessions
         assert sessions is not None
-        await until(lambda: opened.server._access._streams["eve"] == 1)
+        await until(lambda: opened.server._access._streams.used("eve") == 1)
         await asyncio.wait(waiting, timeout=1.2)
         assert not any(task.done() for task in waiting)
         assert (await opened.http.delete("/api/keys/eve", headers=bearer("mg-rootsecret"))).status_code == 200
@@ -229,7 +250,7 @@ async def test_subscriptions_and_streams_of_one_key_are_bounded(
         streams = [await sse(opened) for _ in range(3)]
         assert (await opened.http.get("/sse")).status_code == 429
         streams[0][0].writer.transport.abort()
-        await until(lambda: opened.server._access._streams["local"] == 2)
+        await until(lambda: opened.server._access._streams.used("local") == 2)
         await sse(opened)
 
         async def subscribe() -> bytes:
