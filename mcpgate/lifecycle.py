@@ -181,7 +181,8 @@ def _check_servers(before: Config, after: Config) -> None:
 async def _flush_now_and_then(app: App) -> None:
     while True:
         await asyncio.sleep(_FLUSH_EVERY_S)
-        app.gateway.learned.flush()
+        learned = app.gateway.learned
+        await asyncio.to_thread(learned.save, learned.take())
 
 
 async def _keep_stores(app: App) -> None:

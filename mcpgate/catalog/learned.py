@@ -6,7 +6,7 @@ callers had it, and until then only to the first of them. Keys can be data, as i
 
 import hashlib
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 import orjson
@@ -25,6 +25,10 @@ _THEN_EVERY = 25
 _MOST_TOOLS = 10_000
 _MOST_CALLERS = 20_000
 """Tools whose shapes are held; pairs of tool and caller whose results are counted."""
+
+
+Unsaved = Mapping[str, Sequence[tuple[str, bytes]]]
+"""Kind → items to store."""
 
 
 class LearnedStore(Protocol):
@@ -97,6 +101,8 @@ class Memory:
         self._catalogs = keep.load("catalog")
         self._quiet: dict[tuple[str, str], int] = {}
         self._dirty: set[str] = set()
+        self._changed: set[str] = set()
+        """Keys of shapes and of catalogs that are not stored yet."""
         self._places: dict[str, str] = {}
 
     def observed(self, tool: Tool, owner: str = LOCAL) -> Shape | None:
@@ -131,7 +137,7 @@ class Memory:
         key = self._place_key(server)
         if self._catalogs.get(key) != value:
             self._catalogs[key] = value
-            self._keep.save("catalog", [(key, value)])
+            self._changed.add(key)
 
     def recall_tools(self, server: str) -> list[dict[str, Any]]:
         value = self._catalogs.get(self._place_key(server))
@@ -140,10 +146,20 @@ class Memory:
 
     def flush(self) -> None:
         """Store what is new."""
-        dirty, self._dirty = self._dirty, set()
-        if dirty:
-            held = ((key, self._shapes.get(key)) for key in dirty)
-            self._keep.save("shape", [(key, learned.to_row()) for key, learned in held if learned is not None])
+        self.save(self.take())
+
+    def take(self) -> Unsaved:
+        """What is new since the last time, for `save`."""
+        dirty, changed, self._dirty, self._changed = self._dirty, self._changed, set(), set()
+        held = ((key, self._shapes.get(key)) for key in dirty)
+        shapes = [(key, learned.to_row()) for key, learned in held if learned is not None]
+        return {"shape": shapes, "catalog": [(key, self._catalogs[key]) for key in changed]}
+
+    def save(self, unsaved: Unsaved) -> None:
+        """Store it. May run in another thread: catalogs can be megabytes."""
+        for kind, items in unsaved.items():
+            if items:
+                self._keep.save(kind, items)
 
     def probe(self) -> str:
         """Check that what is written can be read back: empty if so, else the error."""

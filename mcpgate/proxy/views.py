@@ -1,5 +1,5 @@
-"""What a caller sees and may call: the catalog and the directly exposed tools, limited to its grants. Search, lists and
-calls all ask here, so that what is visible and what is allowed are always the same."""
+"""What a caller sees and may call: the catalog and the directly exposed tools, limited to its grants. Search, lists
+and calls all use it, so that what is visible is exactly what is allowed."""
 
 import re
 import time
@@ -19,7 +19,7 @@ from mcpgate.upstream.upstream import UpstreamView
 _MAX_VIEWS = 1000
 """Distinct sets of grants for which catalogs are cached."""
 _GRACE_S = 3.0
-"""How long the first requests wait for servers that are still starting: in total, not each."""
+"""How long the first requests wait, all together, for servers that are still starting."""
 STARTING = "still starting; calls wait for it"
 """The `trouble` of a server that will soon have tools."""
 
@@ -38,7 +38,7 @@ class Views:
         pool.remember_with(self._recall)
 
     def rebuild(self) -> None:
-        """Take what the pool knows now."""
+        """Rebuild from the pool's current state."""
         for view in self._pool.views():
             if view.state == "ready" and self._remembered.get(view.name) is not view.tools:
                 self._remembered[view.name] = view.tools
@@ -97,8 +97,8 @@ class Views:
             await self._pool.settled(unknown, _GRACE_S)
 
     async def grace(self, server: str | None = None) -> None:
-        """Wait briefly for servers that start for the first time and have no tools yet: for the named server the full
-        time, for others only shortly after the very first request."""
+        """Wait briefly for servers that are starting for the first time and have no tools yet: the full time for
+        the named server, and for others only shortly after the very first request."""
         fresh = [v for v in self._pool.views() if v.state == "connecting" and not v.tools and not v.reason]
         if not fresh:
             return
@@ -112,7 +112,7 @@ class Views:
             await self._pool.settled([view.name for view in fresh], left_s)
 
     def _recall(self, name: str, config: UpstreamConfig) -> list[dict[str, object]]:
-        # Called once for every new or changed upstream, before anything about it is remembered.
+        # Called once for each new or changed upstream, before anything about it is remembered.
         self._remembered.pop(name, None)
         self._learned.place(name, [config.url] if config.url else [config.command or "", *config.args])
         return self._learned.recall_tools(name)
@@ -120,7 +120,8 @@ class Views:
 
 def may_call(caller: Caller, tool: Tool) -> bool:
     """Whether a tool is granted, by its original names or by its Python identifiers."""
-    return caller.grants.allow_tool((tool.server, tool.name), (tool.server_ident, tool.ident))
+    grants = caller.grants
+    return grants.everything or grants.allow_tool((tool.server, tool.name), (tool.server_ident, tool.ident))
 
 
 def _listing(view: UpstreamView) -> ServerListing:

@@ -1,5 +1,5 @@
-"""Everything a server lists, through all pages, within one total of items, bytes and seconds: how much that is would
-else be the server's choice."""
+"""Everything a server lists, over all pages, within one limit of items, bytes and seconds: otherwise the server
+would decide how much that is."""
 
 import asyncio
 import logging
@@ -12,7 +12,9 @@ from mcpgate.upstream.connection import Connection
 
 _MAX_PAGES = 1000
 MAX_ITEM_BYTES = 1024 * 1024
-"""Of one item's JSON; a larger one is left out."""
+"""Maximum size of one item's JSON; larger items are left out."""
+_AT_ONCE = 500
+"""Items that are processed before other tasks get the loop."""
 log = logging.getLogger("mcpgate.upstream")
 
 
@@ -20,7 +22,7 @@ log = logging.getLogger("mcpgate.upstream")
 class Listed:
     items: list[dict[str, Any]]
     warning: str = ""
-    """What was left out, and which setting decides it."""
+    """What was left out, and the setting that limits it."""
 
 
 async def list_all(connection: Connection, what: str, *, timeout_s: float, max_items: int, max_mib: int) -> Listed:
@@ -35,7 +37,7 @@ async def list_all(connection: Connection, what: str, *, timeout_s: float, max_i
             for _ in range(_MAX_PAGES):
                 params = {"cursor": cursor} if cursor is not None else {}
                 page = await connection.request(method, params, timeout_s=timeout_s)
-                if not collected.add(page.get(what)):
+                if not await collected.add(page.get(what)):
                     break
                 cursor = page.get("nextCursor")
                 if not isinstance(cursor, str) or cursor in seen:
@@ -56,9 +58,11 @@ class _Collected:
         self._too_large = 0
         self._cut = ""
 
-    def add(self, page: Any) -> bool:
+    async def add(self, page: Any) -> bool:
         """Whether there is room for more."""
-        for item in page if isinstance(page, list) else ():
+        for number, item in enumerate(page if isinstance(page, list) else ()):
+            if number % _AT_ONCE == _AT_ONCE - 1:
+                await asyncio.sleep(0)
             if not isinstance(item, dict):
                 continue
             if len(self._items) >= self._max_items:
@@ -88,4 +92,4 @@ def _size(item: dict[str, Any]) -> int:
     try:
         return len(jsontext.dumps(item))
     except ValueError:
-        return 1000  # nested too deeply to be written: its schemas are left out later
+        return 1000  # nested too deeply to serialize; its schemas are left out later

@@ -30,10 +30,12 @@ State = Literal["connecting", "ready", "failed", "disabled"]
 _FIRST_BACKOFF_S = 0.5
 _LONGEST_BACKOFF_S = 60.0
 _DEBOUNCE_S = 0.15
+_LONGEST_NAME = 1000
+"""Characters of a tool's name; the protocol recommends up to 128."""
 _RELIST_EVERY_S = 1.0
-"""A server that changes its tools all the time is listed at most this often…"""
+"""A server that keeps changing its tools is listed at most this often…"""
 _RELIST_SHARE = 10
-"""…and spends no more than a tenth of the time on being listed."""
+"""…and for no more than a tenth of the time."""
 _LONGEST_RELIST_PAUSE_S = 60.0
 _LEVELS = ("debug", "info", "notice", "warning", "error", "critical", "alert", "emergency")
 EMPTY: Mapping[str, Any] = MappingProxyType({})
@@ -42,7 +44,7 @@ log = logging.getLogger("mcpgate.upstream")
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class UpstreamView:
-    """What is known of one upstream at one moment."""
+    """What is known about one upstream at one moment."""
 
     name: str
     config: UpstreamConfig
@@ -50,17 +52,17 @@ class UpstreamView:
     reason: str = ""
     """Why it failed, for callers; empty otherwise."""
     detail: str = ""
-    """The same for the log and `mcpgate check`, with what the server said last."""
+    """The same for the log and `mcpgate check`, including the server's last words."""
     warning: str = ""
-    """What of its tools was left out."""
+    """Which of its tools were left out."""
     facts: ServerFacts | None = None
     tools: tuple[dict[str, Any], ...] = ()
-    """As the server sent them, allowed ones only; of the last connection while it is away."""
+    """As the server sent them, allowed ones only. While it is unavailable, those of the last connection."""
     connect_s: float | None = None
 
 
 def backoff_s(first_s: float, failures: int, longest_s: float) -> float:
-    """The pause before the next try, in seconds: doubled with each failure, of which there may be any number."""
+    """The pause before the next attempt, in seconds. Doubles with each of any number of failures."""
     return min(longest_s, first_s * 2.0 ** min(failures, 64))
 
 
@@ -247,19 +249,19 @@ class Upstream:
             raise UpstreamError(f"upstream {self.name!r} is not connected: {reason}") from error
 
     def _told(self, error: UpstreamError) -> tuple[str, str]:
-        """A failure in two texts, both without secrets: for callers, and for the log and `mcpgate check`."""
+        """A failure as two texts without secrets: one for callers, one for the log and `mcpgate check`."""
         detail = error.detail if isinstance(error, Broken) else error.message
         return one_line(self._secrets.mask(error.message)), one_line(self._secrets.mask(detail))
 
     async def connected(self) -> Connection:
-        """The live connection; waits for one that is being made, and tries at once where a retry is due later.
-        Raises UpstreamError with the reason."""
+        """The live connection. Waits for one in progress, and attempts one at once if a retry was due later. Raises
+        UpstreamError with the reason."""
         if self.config.disabled:
             raise UpstreamError(f"upstream {self.name!r} is disabled in the configuration")
         if self.config.unusable:
             raise UpstreamError(f"upstream {self.name!r} is not usable: {self.config.unusable}")
         if self.view.state == "failed" and time.monotonic() - self._failed_at < RETRY_EVERY_S:
-            # A loop of calls must not start a broken server a hundred times a second.
+            # Calls in a loop must not start a broken server a hundred times a second.
             raise UpstreamError(f"upstream {self.name!r} is not connected: {self.view.reason}")
         failed_before = self._failed_attempts
         self._wake.set()
@@ -357,12 +359,12 @@ class Upstream:
     async def _open(
         self, connection: Connection, stack: contextlib.AsyncExitStack, identity: str | None = None
     ) -> ServerFacts:
-        """Connect and shake hands. `identity` is for servers that want to know on whose behalf."""
+        """Connect and shake hands. `identity`: on whose behalf, for servers that need to know."""
         config, secrets = self.config, self._secrets
         if config.command is not None:
             connection.transport = await stack.enter_async_context(open_stdio(self.name, config, connection, secrets))
             return await self._handshake(connection)
-        # These import an HTTP client: 0.2 s that only remote upstreams should cost.
+        # These import an HTTP client, which takes 0.2 s that only remote upstreams should cost.
         from mcpgate.upstream.remote import open_streamable
         from mcpgate.upstream.sse import open_sse
 
@@ -376,7 +378,7 @@ class Upstream:
         except UpstreamError as error:
             if config.type is not None or error.data.get("server_status") not in (400, 404, 405):
                 raise
-        # The specification's own recipe for finding a server of the old transport.
+        # The specification's way of detecting a server with the old transport.
         await inner.aclose()
         connection.transport = await stack.enter_async_context(open_sse(self.name, config, connection, secrets))
         facts = await self._handshake(connection, old=True)
@@ -400,12 +402,12 @@ class Upstream:
         )
 
     async def _list_tools(self, connection: Connection) -> tuple[tuple[dict[str, Any], ...], str]:
-        """The tools, and what was left out of them."""
+        """The tools, and a warning about those left out."""
         try:
             listed = await self._list(connection, "tools", self.config.connect_timeout_s)
         except RpcError as error:
             if error.rpc_code == -32601:
-                return (), ""  # a server of resources or prompts only
+                return (), ""  # a server with only resources or prompts
             raise
         if listed.warning and listed.warning != self.view.warning:
             log.warning("%s: %s", self.name, listed.warning)
@@ -438,10 +440,12 @@ class Upstream:
         chosen, seen, nameless = [], set(), 0
         for tool in listed:
             name = tool.get("name")
-            if not isinstance(name, str) or not name or name in seen:
+            if not isinstance(name, str) or not 0 < len(name) <= _LONGEST_NAME or name in seen:
                 nameless += 1
                 if nameless == 1:
-                    log.warning("%s: a tool without a name of its own is left out: %r", self.name, cut(name, MAX_NAME))
+                    log.warning(
+                        "%s: a tool without a usable name of its own is left out: %r", self.name, cut(name, MAX_NAME)
+                    )
                 continue
             seen.add(name)
             allowed = any(fnmatch.fnmatchcase(name, glob) for glob in self.config.tools.allow)
@@ -452,8 +456,8 @@ class Upstream:
         return tuple(chosen)
 
     def _writable(self, tool: dict[str, Any]) -> dict[str, Any]:
-        """The tool, without schemas that no JSON writer takes (nested hundreds deep): one such tool must not keep
-        the others from being shown."""
+        """The tool, without its schemas if they cannot be serialized (nested hundreds deep): one such tool must not
+        hide the others."""
         try:
             jsontext.dumps(tool)
             return tool

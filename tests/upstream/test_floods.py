@@ -167,6 +167,12 @@ async def test_a_tool_of_megabytes_is_left_out_and_the_others_stay() -> None:
         assert view.warning == "1 larger than 1 MiB left out"
 
 
+async def test_a_name_of_thousands_of_characters_is_left_out_and_the_others_stay() -> None:
+    tools = [{"name": name, "inputSchema": {}} for name in ("a" * 1001, "b" * 1000, "echo")]
+    async with gateway({"evil": hostile(tools=tools)}) as opened:
+        assert {tool["name"] for tool in opened.pool.views()[0].tools} == {"b" * 1000, "echo"}
+
+
 async def test_pages_that_come_slowly_for_ever_end_with_the_time_to_connect() -> None:
     async with gateway({"evil": hostile({"connect_timeout_s": 1}, pages=1000, page_s=0.2)}) as opened:
         assert opened.pool.views()[0].state in ("failed", "connecting")

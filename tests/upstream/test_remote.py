@@ -125,8 +125,8 @@ async def test_resources_are_recorded_like_calls() -> None:
         await opened.metatools.read_docs(RequestContext(LOCAL), "far note://one")
         with pytest.raises(McpgateError):
             await opened.metatools.read_docs(RequestContext(LOCAL), "far note://none")
-    read = [one for one in entries if one.request.kind == "resource"]
-    assert [(one.request.tool, one.outcome) for one in read] == [
+    read = [one for one in entries if one.kind == "resource"]
+    assert [(one.tool, one.outcome) for one in read] == [
         ("resources/read", "ok"),
         ("resources/read", "tool_error"),
     ]
