@@ -1,4 +1,4 @@
-"""From the arguments that code passed to the arguments that a tool gets: positional to named, identifiers to
+"""Turns the arguments that code passed into those that a tool receives: positional to named, identifiers to
 original names, checked against the tool's schema. Pure; reports all faults at once."""
 
 from collections.abc import Sequence
@@ -13,9 +13,9 @@ from mcpgate.catalog.tools import Tool
 from mcpgate.catalog.validation import Document, Fault, Steps
 
 _MAX_FAULTS = 20
-"""Faults in names; for values the validator reports fewer."""
+"""Maximum faults reported in names; the validator reports fewer for values."""
 _MAX_GUESSED = 3
-"""Unknown names for which the nearest is suggested."""
+"""Unknown names for which the nearest known one is suggested."""
 _DRAFTS = (("draft-04", 4), ("draft-03", None), ("draft-06", 6), ("draft-07", 7), ("2019-09", 2019))
 _UNDECLARED: tuple[int | None, ...] = (2020, 7, 4)
 """The drafts to try for a schema without `$schema`: the one that MCP names, then older ones."""
@@ -64,8 +64,8 @@ def bind(tool: Tool, positional: Sequence[Any], named: dict[str, Any]) -> dict[s
 
 
 def check(tool: Tool, arguments: dict[str, Any], steps: Steps | None = None) -> None:
-    """Check against the tool's JSON Schema, in a bounded number of steps; what they do not cover is left to the
-    server. A schema that is itself broken or too large checks nothing. Raises ArgumentFault."""
+    """Check against the tool's JSON Schema, in a bounded number of steps; the rest is left to the server. A schema
+    that is itself invalid or too large checks nothing. Raises ArgumentFault."""
     document = _document(tool)
     if document is not None and (faults := document.judge(arguments, steps)):
         raise ArgumentFault("; ".join(map(_say, faults)))

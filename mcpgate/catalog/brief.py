@@ -1,4 +1,4 @@
-"""Values of any size as a few characters, in equally few steps. Pure."""
+"""Shows values of any size in a few characters, in equally few steps. Pure."""
 
 from typing import Any
 

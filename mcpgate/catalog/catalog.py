@@ -1,4 +1,4 @@
-"""Every tool known now, as one immutable snapshot that is swapped whole when an upstream changes."""
+"""All currently known tools, as one immutable snapshot that is replaced as a whole when an upstream changes."""
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -16,9 +16,9 @@ from mcpgate.telemetry.text import one_line
 
 _MAX_ABOUT = 400
 _MAX_TROUBLE = 1_000
-"""Characters of what is said of a server."""
+"""Maximum characters of the texts about a server."""
 _LONGEST = 2_000
-"""Characters of a name that can be asked for."""
+"""Maximum characters of a name that is looked up."""
 _COMPARED = 200
 _MOST_COMPARED = 5000
 """Limits of the search for the nearest name: characters of each name, and names."""
@@ -26,7 +26,7 @@ _MOST_COMPARED = 5000
 
 @dataclass(frozen=True, slots=True)
 class ServerListing:
-    """What a catalog is made from: one upstream and the tools it sent. Texts may be the upstream's own."""
+    """The input of a catalog: one upstream and the tools it sent. Its texts may come from the upstream."""
 
     name: str
     tools: Sequence[dict[str, Any]]
@@ -43,7 +43,7 @@ class Server:
     name: str
     ident: str
     about: str
-    """One line, and nothing in it that a terminal would obey; the same of `trouble`."""
+    """One line without terminal control characters, like `trouble`."""
     trouble: str
     tools: tuple[Tool, ...]
 
@@ -189,7 +189,7 @@ class Catalog:
 
 
 def _tool(server: str, server_ident: str, ident: str, raw: dict[str, Any], known: dict[int, Tool]) -> Tool:
-    """The tool, taken over if it is known and its identifiers are still the same."""
+    """The known tool if its identifiers are unchanged, otherwise a new one."""
     old = known.get(id(raw))
     if old is not None and old.server_ident == server_ident and old.ident == ident:
         return old

@@ -8,12 +8,12 @@ from typing import Any
 from mcpgate.catalog.brief import brief
 
 MAX_PARTS = 50_000
-"""Schemas, keywords and names in one schema that are checked."""
+"""Maximum number of schemas, keywords and names in one schema that are checked."""
 
 Check = Callable[[Any], str]
 """What is wrong with a keyword's value; empty if nothing is."""
 Path = tuple[Any, str] | None
-"""Where a part of a schema is: the path of the part that contains it, and its name there."""
+"""The location of a part of a schema: the path of the part that contains it, and its name there."""
 TYPES = ("array", "boolean", "integer", "null", "number", "object", "string")
 
 

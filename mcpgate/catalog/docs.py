@@ -14,7 +14,7 @@ _MAX_INSTRUCTIONS = 50_000
 _MAX_NAME = 200
 _MAX_TOOLS = 2_000
 _MAX_ENTRIES = 200
-"""What a page takes of an upstream's texts and lists."""
+"""How much of an upstream's texts and lists a page shows."""
 
 
 def server_page(
@@ -133,5 +133,5 @@ def _prompt(prompt: dict[str, Any]) -> str:
 
 
 def _word(value: Any, room: int) -> str:
-    """Something of an upstream's within a line."""
+    """A text of an upstream, made to fit within a line."""
     return one_line(value if isinstance(value, str) else brief(value, room), room)

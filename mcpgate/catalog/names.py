@@ -8,9 +8,9 @@ import unicodedata
 from collections.abc import Iterable
 
 _SERVER_TAKEN = frozenset(dir(builtins)) | {"asyncio", "json", "load", "ToolError", "ArgumentError", "self"}
-"""What a server's global must not hide."""
+"""Names that a server's global must not shadow."""
 _MAX_NAME = 200
-"""Characters; longer names are cut."""
+"""Maximum characters; longer names are cut."""
 
 
 def identifiers(names: Iterable[str], taken: frozenset[str] = frozenset()) -> dict[str, str]:

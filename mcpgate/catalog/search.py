@@ -22,11 +22,11 @@ search on half of the requests of benchmarks/discovery, and confirmed on the oth
 _SYNONYM = 0.55
 _MAX_QUERY = 1_000
 _MAX_QUERY_WORDS = 32
-"""Characters and words of a request that count."""
+"""Characters and words of a request that are used."""
 _MAX_WORD = 40
 _MAX_NAME = 200
 _MAX_PARAMETERS = 200
-"""Characters of a word, characters of a name, and parameters of a tool that count."""
+"""Characters of a word, characters of a name, and parameters of a tool that are used."""
 _MAX_GUESSED = 8
 _MAX_VOCABULARY = 100_000
 _MAX_PREFIXED = 50

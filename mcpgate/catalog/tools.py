@@ -10,7 +10,7 @@ from mcpgate.catalog.names import identifiers
 from mcpgate.telemetry.text import visible
 
 MAX_TEXT = 8_000
-"""Characters of a description that our pages and the search index take."""
+"""Characters of a description that our pages and the search index use."""
 MAX_PARAMETERS = 1_000
 """Parameters of one tool that have identifiers."""
 JsonSchema = dict[str, Any] | bool
@@ -34,7 +34,7 @@ class Tool:
 
     @cached_property
     def description(self) -> str:
-        """For our pages: the beginning, without what a terminal would obey. `raw` has it as it was sent."""
+        """For our pages: the beginning, without terminal control characters. `raw` has it as it was sent."""
         text = self.raw.get("description") or self.raw.get("title") or ""
         text = text[:MAX_TEXT] if isinstance(text, str) else brief(text, MAX_TEXT)
         return visible(text.replace("\0", ""), lines=True)

@@ -12,7 +12,7 @@ from mcpgate.errors import NotFound
 
 _MOST_IN_ALL = 100_000
 _MOST_REMEMBERED = 10_000
-"""Owners whose last number is remembered, so that an old name is never a new value's."""
+"""Owners whose last number is remembered, so that a name is never reused for another value."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,13 +33,13 @@ class Kept:
 class _Held:
     kept: Kept
     size: int
-    """Of the memory that it takes, about."""
+    """Approximate memory use in bytes."""
     used: float
 
 
 @dataclass(slots=True)
 class _Account:
-    """What one key has, whatever users it names: the least recently used first."""
+    """The values of one key, whichever users it names, least recently used first."""
 
     handles: "OrderedDict[tuple[str, str], _Held]" = field(default_factory=OrderedDict)
     """By owner and id."""
@@ -48,9 +48,10 @@ class _Account:
 
 
 class HandleStore:
-    """Bounded in number and bytes: of each account, which is a key, and of all together, where the account that has
-    most gives way. The least recently used goes first, and what nobody used for `idle_s` seconds. Owners, who alone can
-    read their values, are the users that a key names; they share its room, for a key names as many as it likes."""
+    """Limited in number and bytes, for each account (a key) and in total; over the total, the largest account gives
+    way. Values that were least recently used, or not used for `idle_s` seconds, are dropped first. An owner is a
+    user that a key names, and only the owner can read its values. All owners of a key share its room, because a key
+    may name any number of users."""
 
     def __init__(
         self,
@@ -74,7 +75,7 @@ class HandleStore:
         self._max_handles, self._max_bytes, self._max_in_all = max_handles, max_bytes, max_bytes_in_all
 
     def keep_value(self, owner: str, value: Any, account: str | None = None) -> Kept:
-        """`account`: whose room it takes; by default the owner's."""
+        """`account`: whose room is used; by default the owner's."""
         size = len(value if isinstance(value, str) else to_json(value))
         mime_type = "text/plain" if isinstance(value, str) else "application/json"
         return self._keep(owner, account, Kept("", "value", mime_type, size, value))
@@ -87,7 +88,7 @@ class HandleStore:
         return self._keep(owner, account, Kept("", kind, mime_type, size, data=data, uri=uri))
 
     def get(self, owner: str, id: str, account: str | None = None) -> Kept:
-        """Raises NotFound, which says what is there."""
+        """Raises NotFound, which lists the existing names."""
         with self._lock:
             self._expire()
             found = self._accounts.get(owner if account is None else account, _Account()).handles
@@ -107,7 +108,7 @@ class HandleStore:
     def _expire(self) -> None:
         horizon = time.monotonic() - self._idle_s
         for name, account in list(self._accounts.items()):
-            # The least recently used is the first one: what is behind one that stays, stays.
+            # The first is the least recently used, so everything after one that stays also stays.
             while account.handles and next(iter(account.handles.values())).used < horizon:
                 self._drop_oldest(account)
             if not account.handles:
@@ -143,7 +144,7 @@ class HandleStore:
         while self._number > self._max_handles_in_all or (
             self._max_in_all is not None and self._size > self._max_in_all
         ):
-            # What was just kept stays, or whoever keeps it could never use it; and no account is empty.
+            # The value just stored stays, or its owner could never use it. No account is empty.
             others = [one for one in self._accounts.values() if one is not newest or len(one.handles) > 1]
             if not others:
                 return

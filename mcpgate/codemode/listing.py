@@ -1,8 +1,9 @@
-"""What list_tools answers: ranked call shapes, a server whole, or the servers, each as short as its room wants.
+"""The answers of list_tools: ranked call shapes, one server's tools, or the servers, each shortened to fit its
+room.
 
-Where more tools match than there is room for, the best have their whole shape, the next a short one and the rest their
-names: a model that reads a name asks describe_tools, one that does not see the tool searches again. Figures are in
-benchmarks/discovery/.
+If more tools match than there is room for, the best get their full shape, the next a short one and the rest only
+their names: a model that sees a name asks describe_tools, whereas one that does not see it searches again.
+Figures are in benchmarks/discovery/.
 """
 
 import re
@@ -23,7 +24,7 @@ from mcpgate.tokens import estimate
 
 @dataclass(frozen=True, slots=True)
 class _Detail:
-    """How much of a tool its line shows: characters of parameters, of the return type, of what it does."""
+    """How much a tool's line shows: characters of its parameters, its return type and its description."""
 
     parameters: int
     returns: int
@@ -39,9 +40,9 @@ _DETAILS = (
     _Detail(400, 60, 60),
     _Detail(400, 90, 100),
 )
-"""Of the tools of a whole server, from little to much. What calls are written from comes first."""
+"""For the tools of one whole server, from little to much. What is needed to write calls comes first."""
 _DETAILS_OF_ONE = (_Detail(400, 90, 60), _Detail(160, 60, 40), _Detail(60, 0, 0))
-"""Of one tool among others."""
+"""For one tool among others."""
 _SHORT_DETAIL = _Detail(40, 0, 0)
 _FULL, _SHORT = 3, 4
 """Of a search that finds more than its answer holds: tools with their whole shape, and after them with a short one, in
@@ -49,20 +50,20 @@ an answer of 300 tokens. The rest come by name."""
 _TAIL = "limit=… or a narrower query shows more"
 _NAMES = "by name (describe_tools shows shapes, limit=… more): "
 _MARGIN = 8
-"""Tokens that an estimate may be short of."""
+"""Tokens by which an estimate may be too low."""
 _CHARACTERS_A_TOKEN = 3.7
-"""Of names, at most: they hold words of no language, which an estimate takes for English."""
+"""Maximum for names: they contain words of no language, which an estimate treats as English."""
 _TRIES = 10
-"""Numbers of whole shapes that are tried for one answer, about."""
+"""How many counts of full shapes are tried for one answer, approximately."""
 _MAX_NAMED = 200
-"""Tools that a list of names is made from."""
+"""Maximum number of tools in a list of names."""
 _LONGEST_NAME = 100
-"""Characters of a name in a list of names; a longer one would take the room of many."""
+"""Characters of a name in a list of names; a longer name would displace many others."""
 _WHOLE_SERVER = 1.1
 """Times the room that one server may take: what is listed whole is not asked for again. A tenth spares BFCL's tasks one
 request in twenty (benchmarks/token_savings); more of it spares hardly any more."""
 _SHORTEST_LINE = 4
-"""Tokens of a tool's line, at least."""
+"""Minimum tokens of a tool's line."""
 
 
 _RETURNED_OBJECT = re.compile(r"(?<= -> )\{[^{}]{30,}\}|(?<= -> list\[)\{[^{}]{30,}\}")
@@ -113,7 +114,7 @@ class Listing:
         if found:
             servers = {server.ident: server}
             return "\n".join([head, *self._ranked(ordered, servers, limit, room - estimate(head), server)])
-        # All by name says more than some by shape.
+        # All tools by name say more than some by shape.
         names: list[str] = []
         for tool in tools:
             if estimate(", ".join([*names, tool.ident])) > room - 60:
@@ -182,7 +183,7 @@ class Listing:
             for detail in choice:
                 line = self._line(tool, detail, servers[tool.server_ident].shared_sentences, server)
                 cost = estimate(line) + 1
-                # One tool of many parameters must not take the room of all the others.
+                # A tool with many parameters must not displace all others.
                 if cost <= max(60, room // 4):
                     break
             if used + cost > room and len(lines) >= least:

@@ -1,4 +1,4 @@
-"""The real type of an image, from its bytes. Pure.
+"""Detects the actual type of an image from its bytes. Pure.
 
 Once a conversation holds an image whose bytes do not match its type, a model's API rejects every further request: only
 what can be shown goes out as an image.

@@ -15,7 +15,7 @@ from mcpgate.catalog.tools import Tool
 _MAX_FAULTS = 5
 _MAX_CHARS = 50_000
 _MAX_SEARCHED = 200_000
-"""Characters of code that are searched for servers' names."""
+"""Maximum characters of code that are searched for servers' names."""
 _MAX_PARAMETERS = 100_000
 _MAX_GUESSES = 20
 """Parameters that calls are compared with, and unknown names whose nearest is looked for, in one program; the rest is

@@ -12,7 +12,7 @@ from mcpgate import jsontext
 from mcpgate.tokens import estimate
 
 _LARGE = 50_000
-"""Parts and characters of texts."""
+"""Parts, and characters of texts."""
 _CHARS_A_TOKEN = 6
 """Text of more characters per token than this is over any budget; no need to read it all."""
 _LONGEST_KEY = 200
@@ -56,10 +56,10 @@ def render(value: Any) -> str:
 
 
 def _render_within(value: Any, room: int) -> str | None:
-    """As `render`, or None if it takes more than `room` characters. What cannot fit is not rendered at all."""
+    """As `render`, or None if it takes more than `room` characters. Does not render what cannot fit."""
     rows = len(value) if isinstance(value, list) else 0
     if rows > room or _left_of(room + rows, value, keys=False) < 0:
-        return None  # not even as rows, which cost no more than their cells
+        return None  # not even as rows, which take no more room than their cells
     if _left_of(room, value, keys=True) >= 0:
         return render(value)
     return to_table(value)

@@ -96,7 +96,7 @@ class Runner:
         try:
             outcome = await self._engine.run(execution)
         except asyncio.CancelledError:
-            # What it used since it began is spent, and at most what was reserved for it.
+            # The time since it began counts as spent, up to what was reserved.
             if began:
                 admission.spent(Usage(seconds=min(time.monotonic() - began[0], limits.timeout_s)))
             raise

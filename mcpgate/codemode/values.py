@@ -1,5 +1,5 @@
-"""From an MCP tool result to the value that code gets, and back to MCP content. Pure, except that images and
-blobs are stored by a function passed in."""
+"""Converts an MCP tool result into the value that code receives, and back into MCP content. Pure, except that
+images and blobs are stored by a function passed in."""
 
 from collections.abc import Callable
 from typing import Any
@@ -38,7 +38,7 @@ def value_of(tool: Tool, result: dict[str, Any], keep: KeepData) -> Any:
         value = _parsed(value, _MAX_PARSED) if isinstance(value, str) and tool.value_schema is None else value
     handles = [part for part in parts if isinstance(part, Handle)]
     if handles:
-        # What structured content cannot carry must not be lost.
+        # Content that structured content cannot carry must not be lost.
         return {**value, "_content": handles} if isinstance(value, dict) else [value, *handles]
     return value
 
@@ -81,7 +81,7 @@ def _part(block: Any, keep: KeepData) -> Any:
         if isinstance(resource.get("blob"), str):
             mime_type = str(resource.get("mimeType") or "application/octet-stream")
             return keep("blob", mime_type, resource["blob"], str(uri) if uri else None)
-    return block  # resource links, and kinds that are newer than we are
+    return block  # resource links, and content types newer than this version
 
 
 def _parsed(text: str, most: int) -> Any:

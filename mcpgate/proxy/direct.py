@@ -1,4 +1,4 @@
-"""Tools exposed directly, as regular tools of the gateway: their names and their form. Pure."""
+"""Directly exposed tools, which the gateway lists as its own: their names and their form. Pure."""
 
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence

@@ -1,7 +1,7 @@
 """One live MCP session over one transport: ids and answers, the handshake of either protocol era, progress,
-cancellation, sessions that the server has lost. Tolerant on purpose: a message is a dict, and what it does not need it
-does not check; but what a server says is cut, and never passes for the gateway's own word.
-It does not start, restart or share anything: see upstream.py.
+cancellation, sessions that the server has lost. Deliberately tolerant: a message is a dict, and only the parts it
+uses are checked. Text from a server is cut to size and cannot be mistaken for the gateway's own. It does not start,
+restart or share anything: see upstream.py.
 """
 
 import asyncio
@@ -35,11 +35,11 @@ _LISTEN_AGAIN_S = 2.0
 _LONGEST_PAUSE_S = 60.0
 _HAS_NO_STREAM = frozenset((400, 401, 403, 404, 405, 501))
 _PROBE_S = 10.0
-"""How long a server may take to say whether it still knows our session."""
+"""How long a server may take to confirm that it still knows our session."""
 _SETTLE_S = 0.5
-"""How long the first listing waits for the stream on which the server would announce changes."""
+"""How long the first listing waits for the stream that announces changes."""
 _RENEW_AGAIN_S = 10.0
-"""A server that refuses the same request in a new session too is not asked for another one before this."""
+"""If a server also refuses the request in a new session, no further session is requested for this long."""
 _WARN_EVERY_S = 1.0
 _LONGEST_ID = 200
 MAX_URI = 4000
@@ -51,7 +51,7 @@ _UNHEARD_S = 0.3
 log = logging.getLogger("mcpgate.upstream")
 
 _REFUSES_SESSIONS = frozenset((400, 401, 404, 410, 412, 422, 440))
-"""HTTP statuses that servers in the field answer to a session that they do not know."""
+"""HTTP statuses that real servers return for an unknown session."""
 _SPEAKS_OF_SESSIONS = re.compile(r"(?i)session|initiali[sz]|handshake")
 
 
@@ -65,7 +65,7 @@ class RpcError(UpstreamError):
 
 @dataclass(frozen=True, slots=True)
 class ServerFacts:
-    """What a server said of itself in the handshake."""
+    """What a server said about itself in the handshake."""
 
     protocol: str
     name: str = ""
@@ -90,7 +90,7 @@ class _Waiting:
         self.asked: set[asyncio.Task[None]] = set()
         """What the server has asked the client meanwhile."""
         self.note = ""
-        """What the server said meanwhile without saying of which request."""
+        """What the server said in the meantime without naming a request."""
 
 
 class Connection:
@@ -119,13 +119,13 @@ class Connection:
         self._listen: asyncio.Task[None] | None = None
         self._listening = asyncio.Event()
         self._missed_changes = False
-        """Whether the server could have announced changes while nobody listened."""
+        """Whether the server may have announced changes while nobody was listening."""
         self._renewal: asyncio.Task[None] | None = None
         self._renewed_in_vain = -_RENEW_AGAIN_S
         self._quiet_until = 0.0
         self.transport: Transport | None = None
         self.closed: asyncio.Future[Broken] = asyncio.get_running_loop().create_future()
-        """Done, with the reason, when the other side is gone."""
+        """Resolved with the reason when the other side is gone."""
 
     @property
     def is_modern(self) -> bool:
@@ -134,7 +134,7 @@ class Connection:
 
     @property
     def is_busy(self) -> bool:
-        """Whether somebody waits for an answer."""
+        """Whether anyone is waiting for an answer."""
         return any(not waiting.standing for waiting in self._waiting.values())
 
     # --- Inbox
@@ -207,7 +207,7 @@ class Connection:
         )
 
     def _stray(self, error: UpstreamError) -> None:
-        """An error that says nothing of the request it is about: it is about the only one there is."""
+        """An error that names no request. If only one request is pending, it belongs to that one."""
         candidates = [id for id, waiting in self._waiting.items() if not waiting.standing]
         if len(candidates) == 1:
             self._fail(candidates[0], error)
@@ -386,13 +386,13 @@ class Connection:
             self._cancel(id, method, sent, "cancelled by the caller")
             raise
         finally:
-            transport.give_up(id)  # also where the answer came another way: its own response may never end
+            transport.give_up(id)  # its own response may never end, even if the answer arrived another way
             self._waiting.pop(id, None)
             progress.stop()
             for task in waiting.asked:
                 task.cancel()
             if future.done() and not future.cancelled():
-                future.exception()  # it may have failed after we stopped waiting; that is nobody's news
+                future.exception()  # it may have failed after we stopped waiting, and no one needs to know
 
     def _envelope(
         self, method: str, params: dict[str, Any], meta: dict[str, Any], client: Client | None
@@ -409,7 +409,7 @@ class Connection:
     def _cancel(self, id: int, method: str, sent: bool, reason: str) -> None:
         if self.transport is None or self.closed.done():
             return
-        # The protocol wants no cancellation of `initialize`.
+        # The protocol forbids cancelling `initialize`.
         if sent and method != "initialize" and not self.transport.hangs_up:
             params = {"requestId": id, "reason": reason}
             self.transport.offer({"jsonrpc": "2.0", "method": "notifications/cancelled", "params": params})
@@ -417,11 +417,11 @@ class Connection:
     # --- sessions
 
     async def _has_lost(self, session: str) -> bool:
-        """Whether the server no longer knows a session: how it refuses one differs from server to server, but one that
-        it knows answers a ping."""
+        """Whether the server no longer knows a session. Servers reject unknown sessions in different ways, but all
+        answer a ping in one that they know."""
         assert self.transport is not None
         if self.transport.session != session:
-            return True  # somebody has made a new one meanwhile
+            return True  # a new one has been made in the meantime
         if asyncio.get_running_loop().time() - self._renewed_in_vain < _RENEW_AGAIN_S:
             return False
         try:
@@ -431,7 +431,7 @@ class Connection:
         return False
 
     async def _renew(self, lost: str, timeout_s: float) -> None:
-        """A new session on the same transport; other requests under way are left alone. One at a time."""
+        """Make a new session on the same transport, one at a time. Other requests in progress are not affected."""
         assert self.transport is not None
         if self.transport.session == lost and self._renewal is None:
             log.info("%s: the server no longer knows the session; a new one is made", self._name)
@@ -442,7 +442,7 @@ class Connection:
     async def _make_new_session(self, timeout_s: float) -> None:
         try:
             await self.handshake(timeout_s)
-            # What it has forgotten may be more than the session.
+            # It may have lost more than the session.
             self._on_list_changed("tools")
         except UpstreamError as error:
             self.on_close(Broken(f"the server no longer knows the session, and no new one could be made: {error}"))
@@ -559,7 +559,7 @@ class Connection:
                     log.debug("%s: no change notifications: %s", self._name, error)
                     self._listening.set()
                     return
-            # The stream broke; the connection may still be there.
+            # The stream broke, but the connection may still be alive.
             pause_s = _LISTEN_AGAIN_S if loop.time() - began > pause_s else min(2 * pause_s, _LONGEST_PAUSE_S)
             self._missed_changes = True
             await asyncio.sleep(pause_s)
@@ -578,7 +578,7 @@ class Connection:
 
 
 def _may_mean_lost(error: UpstreamError) -> bool:
-    """Whether a server that refuses a request like this may mean that it does not know our session."""
+    """Whether such a refusal may mean that the server does not know our session."""
     if isinstance(error, (Broken, UpstreamTimeout)):
         return False
     status = error.data.get("server_status")
@@ -587,13 +587,13 @@ def _may_mean_lost(error: UpstreamError) -> bool:
     if status is None and not isinstance(error, RpcError):
         return False
     if isinstance(error, RpcError) and (error.rpc_code == -32600 or -32099 <= error.rpc_code <= -32000):
-        return True  # codes that servers choose themselves
+        return True  # server-defined codes
     said = f"{error.message} {error.data.get('server_said', '')}"
     return bool(_SPEAKS_OF_SESSIONS.search(said))
 
 
 def as_number(id: Any) -> int | None:
-    """An id of ours as servers send it back: some as text, some as 1.0."""
+    """One of our ids as servers return it: some as text, some as 1.0."""
     if isinstance(id, bool):
         return None
     if isinstance(id, int):

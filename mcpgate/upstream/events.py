@@ -1,14 +1,14 @@
-"""Server-sent events, from bytes to events, in linear time and bounded memory. Pure."""
+"""Parses server-sent events from bytes in linear time and bounded memory. Pure."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 _ENDS = 4096
-"""Bytes kept of either end of an event that is too long: a JSON-RPC id stands there."""
+"""Bytes kept of each end of an oversized event: the JSON-RPC id is at one of them."""
 _LINE = 256
-"""What a line that leads to nothing counts in bytes, besides its own: it is the number of lines that takes time."""
+"""Bytes that a line without data counts for, in addition to its own: the number of lines is what costs time."""
 _FREE_FIELDS = 8
-"""Fields besides its data that an event may have before each further one counts like that."""
+"""Fields other than data that an event may have before each further one counts as such a line."""
 _BOM = b"\xef\xbb\xbf"
 
 
@@ -16,40 +16,40 @@ _BOM = b"\xef\xbb\xbf"
 class Event:
     kind: str
     data: bytes
-    """Of an event that is too long: how it begins."""
+    """Of an oversized event: its beginning."""
     size: int
     """Bytes of its lines."""
     too_long: bool = False
     tail: bytes = b""
-    """Of an event that is too long: how it ends."""
+    """Of an oversized event: its end."""
 
 
 class EventReader:
-    """Takes chunks as they come and gives the events that they complete."""
+    """Takes chunks as they arrive and returns the events that they complete."""
 
     def __init__(self, limit: int) -> None:
-        """`limit`: the longest event in bytes."""
+        """`limit`: the maximum size of an event in bytes."""
         self._limit = limit
         self._begun = self._after_cr = False
-        # Not lists of pieces: a piece may be one byte, and an object costs forty.
+        # Not lists of pieces: a piece may be one byte, and each object costs forty.
         self._line = bytearray()
         self._line_size = 0
         self._data = bytearray()
         self._kind = "message"
         self._size = 0
         self._fields = 0
-        """Of the event that is coming in, besides its data."""
+        """Fields other than data of the incomplete event."""
         self._head = self._tail = b""
         self.last_id = ""
-        """Where a broken stream can be taken up again; empty: nowhere."""
+        """Where a broken stream can be resumed; empty if it cannot."""
         self.retry_s: float | None = None
-        """How long the server wants to be left alone before that."""
+        """How long the server asks clients to wait before that."""
         self.skipped = 0
-        """Bytes that lead to nothing: of no event, or of one that is too long anyway. Whoever counts them resets it."""
+        """Bytes that contribute nothing: outside any event, or part of an oversized one. The consumer resets it."""
 
     @property
     def pending(self) -> int:
-        """Bytes of the event that is still coming in."""
+        """Bytes of the incomplete event."""
         return self._size
 
     def feed(self, chunk: bytes) -> Iterator[Event]:

@@ -1,4 +1,5 @@
-"""JSON-RPC messages to and from one upstream, whatever carries them. Knows nothing of MCP: see connection.py."""
+"""JSON-RPC messages to and from one upstream, independent of the transport. It knows nothing about MCP: see
+connection.py."""
 
 import logging
 import re
@@ -16,7 +17,7 @@ _MIB = 1024 * 1024
 
 
 class Broken(UpstreamError):
-    """The other side is gone. `detail` is for the log and `mcpgate check`: it may hold what the server said last."""
+    """The other side is gone. `detail` is for the log and `mcpgate check`; it may contain the server's last words."""
 
     def __init__(self, message: str, detail: str = "") -> None:
         super().__init__(message)
@@ -24,7 +25,7 @@ class Broken(UpstreamError):
 
 
 class Inbox(Protocol):
-    """Who gets what comes in."""
+    """The receiver of incoming messages."""
 
     def on_message(self, message: Message, status: int | None = None, beside: int | None = None) -> bool:
         """`status`: the HTTP status of a refusal that came as a message. `beside`: the request on whose response
@@ -32,46 +33,46 @@ class Inbox(Protocol):
         ...
 
     def on_failure(self, request_id: int | None, error: UpstreamError) -> None:
-        """A request failed on its way, or its answer cannot be used; None: it could not be made out which."""
+        """A request failed in transit, or its answer is unusable. None if the request could not be identified."""
         ...
 
     def on_close(self, reason: Broken) -> None: ...
 
 
 class Transport(Protocol):
-    """An open way to one upstream."""
+    """An open channel to one upstream."""
 
     @property
     def session(self) -> str | None:
-        """The session that requests belong to; None where the transport has none."""
+        """The session that requests belong to; None if the transport has no sessions."""
         ...
 
     @property
     def hangs_up(self) -> bool:
-        """Whether giving a request up tells the server so; else it takes a message."""
+        """Whether giving up a request by itself tells the server; otherwise a message is needed."""
         ...
 
     async def send(self, message: Message, headers: Mapping[str, str] | None = None) -> None:
-        """Send a request or a notification; waits while the other side does not read. What happens to a request
-        after that goes to the inbox. Raises UpstreamError when the other side is gone."""
+        """Send a request or a notification; waits while the other side does not read. The outcome of a request goes
+        to the inbox. Raises UpstreamError when the other side is gone."""
         ...
 
     def offer(self, message: Message) -> None:
-        """Send a message of no importance, or drop it where the other side does not keep up."""
+        """Send an unimportant message, or drop it if the other side does not keep up."""
         ...
 
     def give_up(self, request_id: int) -> None:
-        """Nobody waits for this answer any more: whatever of its exchange is still open is closed at once."""
+        """No one is waiting for this answer any more: close at once whatever is still open for it."""
         ...
 
     async def settled(self) -> None:
-        """Wait until what the server says of its own accord can be heard, if it ever can."""
+        """Wait until unsolicited messages of the server can be received, if they ever can."""
         ...
 
 
 class Pace:
-    """How fast a server may say what it was not asked for. Two leaky buckets, of messages and of bytes: what does not
-    fit is not read until there is room, so that a flood is the sender's affair."""
+    """Limits how fast a server may send what nobody asked for. Two leaky buckets, one of messages and one of bytes:
+    what does not fit is not read until there is room, so that a flood is the sender's problem."""
 
     MESSAGES_A_SECOND, MESSAGES_AT_ONCE = 5000.0, 10_000.0
     BYTES_A_SECOND, BYTES_AT_ONCE = 8.0 * _MIB, 32.0 * _MIB
@@ -81,7 +82,7 @@ class Pace:
         self._messages = self._bytes = 0.0
 
     def spend(self, size: int, messages: int = 1) -> float:
-        """Count what came; how many seconds to wait before reading on."""
+        """Count what arrived. Returns the seconds to wait before reading on."""
         now = self._clock()
         passed, self._at = now - self._at, now
         self._messages = max(0.0, self._messages - passed * self.MESSAGES_A_SECOND) + messages
@@ -94,8 +95,9 @@ class Pace:
 
 
 def deliver(data: bytes, inbox: Inbox, answers: int | None = None) -> bool:
-    """Parse one message and hand it on; what cannot be parsed fails the call it answers, and only that. `answers`:
-    the request that an answer in here belongs to, whatever id it carries. Whether anything was asked for."""
+    """Parse one message and pass it on. A message that cannot be parsed fails the call it answers, and only that
+    one. `answers`: the request that an answer in it belongs to, whatever id it carries. Returns whether any of it
+    was asked for."""
     data = data.removeprefix(_BOM)
     try:
         message = jsontext.loads(data, "replace")
@@ -119,14 +121,14 @@ _ID_LAST = re.compile(rb'"id"\s*:\s*"?(\d{1,18})"?\s*(?:,\s*"jsonrpc"\s*:\s*"2\.
 
 
 def find_id(head: bytes, tail: bytes) -> int | None:
-    """The id of a message that is too long or too broken to parse. SDKs write it first or last; an id further
+    """The id of a message that is too long or too damaged to parse. SDKs write it first or last; an id further
     inside belongs to something else."""
     found = _ID_FIRST.match(head) or _ID_LAST.search(tail[-200:])
     return int(found.group(1)) if found else None
 
 
 def report_unreadable(inbox: Inbox, head: bytes, tail: bytes, reason: str, answers: int | None = None) -> None:
-    """Fail the call that a message answers; a notification that cannot be read answers none."""
+    """Fail the call that an unreadable message answers; a notification answers none."""
     id = find_id(head, tail)
     if id is None and b'"method"' in head[:300]:
         log.debug("a notification could not be read: %s", reason)
@@ -135,7 +137,7 @@ def report_unreadable(inbox: Inbox, head: bytes, tail: bytes, reason: str, answe
 
 
 def too_long(size: int, limit: int) -> str:
-    """What is said of an answer over `max_message_mib`; `size` and `limit` are bytes."""
+    """The error text for an answer over `max_message_mib`; `size` and `limit` are in bytes."""
     return f"an answer of {size / _MIB:,.0f} MiB is over the limit (max_message_mib={limit // _MIB})"
 
 

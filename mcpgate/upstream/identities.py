@@ -1,5 +1,5 @@
-"""Connections of single callers to one upstream, beside the shared one: opened when first used, closed when idle,
-bounded in number. For servers that must know on whose behalf they are asked."""
+"""Connections to one upstream for individual callers, in addition to the shared one: opened on first use, closed
+when idle, limited in number. For servers that must know on whose behalf they are called."""
 
 import asyncio
 import contextlib
@@ -20,7 +20,7 @@ Open = Callable[[Connection, contextlib.AsyncExitStack, str], Awaitable[ServerFa
 
 
 class Identities:
-    """The table identity → connection."""
+    """Maps identities to connections."""
 
     def __init__(self, make: Callable[[], Connection], open_: Open, timeout_s: float, idle_s: float = IDLE_S) -> None:
         self._make, self._open, self._timeout_s, self._idle_s = make, open_, timeout_s, idle_s
@@ -28,7 +28,7 @@ class Identities:
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def get(self, identity: str) -> Connection:
-        """The live connection of an identity; it ends when it was not asked for in a while. Raises UpstreamError."""
+        """The live connection of an identity; it closes after a period without use. Raises UpstreamError."""
         own = self._table.get(identity)
         if own is None or (own.is_over and not own.failed_just_now):
             self._make_room()
@@ -56,7 +56,7 @@ class Identities:
         await asyncio.gather(*tasks, return_exceptions=True)
 
     async def keep(self, own: "_Own", identity: str) -> None:
-        """One life of a connection, entered and left by one task."""
+        """The lifetime of one connection, opened and closed by the same task."""
         connection = self._make()
         own.connection = connection
         try:
@@ -112,4 +112,4 @@ class _Own:
         if not self.ready.done():
             self.failed_at = time.monotonic()
             self.ready.set_exception(error)
-            self.ready.exception()  # whoever asked hears of it; nobody may be left to
+            self.ready.exception()  # callers see it when they await; there may be none left

@@ -1,12 +1,12 @@
-"""Bodies that a server compressed although we asked it not to, piece by piece: what comes out is never larger than a
-piece, whatever goes in. Pure."""
+"""Decompresses bodies that a server compressed although we asked it not to. Output comes in pieces of bounded size,
+whatever the input. Pure."""
 
 import zlib
 from collections.abc import Iterator
 
 _PIECE = 64 * 1024
 _MAX_BARREN = 1024 * 1024
-"""Bytes that may go in without anything coming out."""
+"""Input bytes that may produce no output."""
 
 
 class Undecodable(ValueError):
@@ -30,14 +30,14 @@ class Inflate:
         while data:
             if self._decoder.eof:
                 if not self._gzip or not data.strip(b"\0"):
-                    return  # nothing that follows belongs to it
+                    return  # trailing data is not part of it
                 self._decoder = self._new()
             try:
                 piece = self._decoder.decompress(data, _PIECE)
             except zlib.error as error:
                 if self._gzip or self._begun:
                     raise Undecodable(f"its compressed body is broken: {error}") from error
-                # Some servers mean the bare format.
+                # Some servers send the raw format.
                 self._begun, self._decoder = True, zlib.decompressobj(-zlib.MAX_WBITS)
                 continue
             self._begun = True

@@ -1,5 +1,5 @@
 """All upstreams of a configuration: each has a task of its own that connects, lists, follows changes and
-reconnects. What the tools look like is the catalog's affair; who may call them is proxy/views'.
+reconnects. The catalog decides what the tools look like, and proxy/views who may call them.
 """
 
 import asyncio
@@ -16,7 +16,7 @@ class UpstreamPool:
     """Every upstream by name. One broken upstream never delays or breaks another."""
 
     def __init__(self, held: bool = False) -> None:
-        """`held`: connect only when `go` is called."""
+        """`held`: do not connect before `go` is called."""
         self._upstreams: dict[str, Upstream] = {}
         self._listeners: list[Callable[[], None]] = []
         self._event_listeners: list[Callable[[str, str, str], None]] = []
@@ -35,17 +35,17 @@ class UpstreamPool:
         self._event_listeners.append(listener)
 
     def remember_with(self, find: Callable[[str, UpstreamConfig], Sequence[dict[str, Any]]]) -> None:
-        """Where to look up a server's last known tools, shown until it is connected."""
+        """Set where to look up a server's last known tools, which are shown until it is connected."""
         self._remembered = find
 
     def go(self) -> None:
-        """Let a held pool connect. Until then `apply` only notes what there is: a process that has just started
-        answers its first question before it shares its cores with the children it starts."""
+        """Let a held pool connect. Until then `apply` only records the upstreams: a new process answers its first
+        request before it shares its cores with the children it starts."""
         self._go.set()
 
     async def apply(self, configs: Mapping[str, UpstreamConfig]) -> None:
-        """Make the pool match: start what is new, replace what changed, end what is gone. Calls under way on
-        upstreams that stay are not touched. Returns without waiting for connections."""
+        """Make the pool match: start new upstreams, replace changed ones, stop removed ones. Calls in progress on
+        upstreams that stay are not affected. Returns without waiting for connections."""
         leaving = [up for name, up in self._upstreams.items() if configs.get(name) != up.config]
         for upstream in leaving:
             del self._upstreams[upstream.name]

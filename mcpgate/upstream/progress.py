@@ -12,7 +12,7 @@ from mcpgate.upstream.untrusted import cut, fits
 _AT_ONCE = 20
 _EVERY_S = 0.1
 _LARGEST = 8000
-"""Characters of one; of a larger one what the protocol does not know is left out."""
+"""Maximum characters of one notification; fields that the protocol does not define are removed from larger ones."""
 _FIELDS = ("progressToken", "progress", "total", "message")
 log = logging.getLogger("mcpgate.upstream")
 
@@ -34,7 +34,7 @@ class Progress:
         self._timer: asyncio.TimerHandle | None = None
         self._pauses, self._paused_at = 0, 0.0
         self.timeout: asyncio.Timeout | None = None
-        """Of the request."""
+        """The request's timeout."""
 
     def heard(self, params: dict[str, Any]) -> None:
         loop = asyncio.get_running_loop()
@@ -43,7 +43,7 @@ class Progress:
             if self.timeout is not None and not self._pauses:
                 self.timeout.reschedule(min(now + self._timeout_s, self._ends_at))
         except RuntimeError:
-            return  # it is just expiring
+            return  # it has just expired
         if self._listener is None:
             return
         self._left = min(float(_AT_ONCE), self._left + (now - self._last_at) / _EVERY_S)
@@ -83,7 +83,7 @@ class Progress:
         return asyncio.get_running_loop().time() >= self._ends_at
 
     def flush(self) -> None:
-        """Say the latest before the answer."""
+        """Pass on the latest progress before the answer."""
         if self._latest is not None:
             latest, self._latest = self._latest, None
             self._tell(latest)
@@ -108,5 +108,5 @@ class Progress:
             params = {name: params[name] for name in _FIELDS if name in params and fits(params[name], _LARGEST)}
         try:
             self._listener(params)
-        except Exception as error:  # the listener failed: the call goes on
+        except Exception as error:  # a failing listener does not end the call
             log.debug("%s: progress was not passed on: %r", self._name, error)

@@ -1,4 +1,4 @@
-"""Kills what is left of stdio children when the gateway is gone, however it went.
+"""Kills the remaining stdio children when the gateway is gone, however it ended.
 
 Runs as a child process of its own: `python -I -S reaper.py`. Reads `+PGID` and `-PGID` lines on stdin; at
 the end of file (the gateway closed the pipe, or died, SIGKILL included) it ends every group still listed.
@@ -34,7 +34,7 @@ def main() -> None:
 
 
 def _signal(group: int, number: int) -> bool:
-    """Whether the group still had anybody to hear it."""
+    """Whether the group still had a process to signal."""
     try:
         os.killpg(group, number)
         return True

@@ -11,7 +11,7 @@ from mcpgate.upstream.framing import log
 
 
 class _Reaper:
-    """Our end of reaper.py, started with the first child. Where it cannot run, children end by closed stdin."""
+    """Our end of reaper.py, started with the first child. If it cannot run, children only see their stdin close."""
 
     def __init__(self) -> None:
         self._process: subprocess.Popen[bytes] | None = None
@@ -24,7 +24,7 @@ class _Reaper:
         self._tell(f"-{group}\n")
 
     def _end(self) -> None:
-        """At exit: the end of file lets it see to what is left, and go."""
+        """At exit: on end of file the reaper ends what is left, then itself."""
         if self._process is not None and self._process.stdin is not None:
             self._process.stdin.close()
             with contextlib.suppress(subprocess.TimeoutExpired):

@@ -1,8 +1,8 @@
-"""An upstream over streamable HTTP, of both protocol eras: each message is a POST, answered with JSON or with a stream
-of events; what the server says of its own accord comes on one standing GET stream.
+"""An upstream over streamable HTTP, in both protocol eras. Each message is a POST, answered with JSON or an event
+stream; unsolicited messages of the server arrive on one standing GET stream.
 
-Our own and not the SDK's client: importing that takes a second, its typed results drop unknown fields and refuse
-unknown content types, it reads JSON bodies of any size, and one broken request ends it with all others. Imported only
+We do not use the SDK's client: importing it takes a second, its typed results drop unknown fields and reject unknown
+content types, it reads JSON bodies of any size, and one broken request ends all others. This module is imported only
 when the configuration has a `url`.
 """
 
@@ -25,23 +25,23 @@ from mcpgate.upstream.web import Web, decoded, kind_of, open_web
 
 _JSON, _EVENTS = "application/json", "text/event-stream"
 _TOLD_BY_STATUS = frozenset((401, 403, 413, 429, 503))
-"""Refusals that are about the caller or the moment, whatever the body says: HTTP's word counts."""
+"""Refusals that concern the caller or the moment, whatever the body says: the HTTP status counts."""
 _GOODBYE_S = 2.0
 _RESUME_AFTER_S, _RESUME_AFTER_AT_LEAST_S, _RESUME_AFTER_AT_MOST_S = 1.0, 0.1, 30.0
 _MAX_EMPTY_RESUMES = 3
-"""A broken answer is given up when the server has nothing new so many times."""
+"""A broken answer is abandoned after this many resumptions without anything new."""
 _SHORT_LIFE_S = 10.0
 _LONGEST_PAUSE_S = 60.0
 _LONGEST_SESSION = 4096
 _MAX_REST, _REST_S = 64 * 1024, 1.0
-"""What may come of a stream after its answer, in bytes and seconds; a stream with more is cut off."""
+"""What may follow the answer on a stream, in bytes and seconds; a longer stream is cut off."""
 
 
 @asynccontextmanager
 async def open_streamable(
     name: str, config: UpstreamConfig, inbox: Inbox, secrets: Secrets
 ) -> AsyncIterator[Transport]:
-    """Talk over streamable HTTP until the block is left. Connects with the first message."""
+    """Communicate over streamable HTTP until the block exits. Connects with the first message."""
     async with open_web(config, secrets) as web:
         transport = _StreamableHttp(name, web, inbox, config.connect_timeout_s)
         try:
@@ -58,11 +58,11 @@ class _StreamableHttp:
         self._offers = Offers(name, self._notify)
         self._requests: set[asyncio.Task[None]] = set()
         self._unanswered: dict[int, asyncio.Task[None]] = {}
-        """Requests by id, until their own response holds the answer."""
+        """Requests by id, until the answer has arrived in their own response."""
         self._standing: asyncio.Task[None] | None = None
         self._settled = asyncio.Event()
         self._late = False
-        """Whether the standing stream was not open when somebody stopped waiting for it."""
+        """Whether someone waits, or has given up waiting, for the standing stream to open."""
         self.session: str | None = None
 
     @property
@@ -135,7 +135,7 @@ class _StreamableHttp:
             raise self._web.say(error) from error
 
     async def _request(self, id: int, body: bytes, headers: Mapping[str, str], begins_session: bool) -> None:
-        """One request to its end, on its own: whatever becomes of it touches no other."""
+        """Carry out one request. Its failure affects no other request."""
         try:
             broken = None
             fields = self._headers({"content-type": _JSON, **headers})
@@ -170,7 +170,7 @@ class _StreamableHttp:
         body = await self._web.body(response)
         if not body.strip():
             if response.status_code == 202 and self._standing is not None and not self._standing.done():
-                return  # no server should, but its answer may come on the standing stream
+                return  # against the rules, but the answer may come on the standing stream
             raise UpstreamError(f"HTTP {response.status_code} without an answer")
         kind = kind_of(response)
         if kind != _JSON and body.lstrip(b"\xef\xbb\xbf \t\r\n")[:1] not in (b"{", b"["):
@@ -181,7 +181,8 @@ class _StreamableHttp:
     # --- streams
 
     async def _read_answer(self, id: int, reader: EventReader, response: httpx2.Response) -> "_Torn | None":
-        """Read the events that answer a request. None when the answer was there, else where the stream broke."""
+        """Read the events that answer a request. Returns None once it is answered, otherwise where the stream
+        broke."""
         try:
             if await self._read(reader, response, id):
                 return None
@@ -190,7 +191,7 @@ class _StreamableHttp:
         return _Torn(reader, UpstreamError("the server ended the stream before the answer"))
 
     async def _read(self, reader: EventReader, response: httpx2.Response, id: int | None) -> bool:
-        """Hand events on as they come; of the answer to request `id`, until it is there. Whether it is."""
+        """Pass events on as they arrive; for request `id`, until its answer is there. Returns whether it is."""
         async with (
             contextlib.aclosing(decoded(response)) as chunks,
             contextlib.aclosing(self._intake.events(reader, chunks, id)) as events,
@@ -203,7 +204,7 @@ class _StreamableHttp:
         return False
 
     async def _drain(self, chunks: AsyncIterator[bytes]) -> None:
-        """Wait for the end of a response that has been answered, so that its connection can be used again."""
+        """Wait for the end of a stream whose answer has arrived, so that its connection can be reused."""
         left = _MAX_REST
         with contextlib.suppress(TimeoutError, httpx2.HTTPError, UpstreamError):
             async with asyncio.timeout(_REST_S):
@@ -213,7 +214,7 @@ class _StreamableHttp:
                         return
 
     async def _resume(self, id: int, broken: "_Torn") -> None:
-        """Ask for the rest of an answer whose stream broke, where the server can give it."""
+        """Request the rest of an answer whose stream broke, if the server supports that."""
         reader, empty = broken.reader, 0
         while True:
             last_id, retry_s = reader.last_id, reader.retry_s
@@ -239,8 +240,8 @@ class _StreamableHttp:
             empty = 0 if reader.last_id != last_id else empty + 1
 
     async def _stand(self) -> None:
-        """The standing stream: open it, and open it again when it breaks. What the server would have announced while
-        it was not open is asked for: the list may have changed."""
+        """Keep the standing stream open. After a gap the tools are listed again, because an announced change may
+        have been missed."""
         reader, was_open, failures = self._intake.reader(), False, 0
         loop = asyncio.get_running_loop()
         try:
@@ -253,7 +254,7 @@ class _StreamableHttp:
                     async with self._web.exchange("GET", self._web.url, fields) as response:
                         if response.status_code >= 300 or kind_of(response) != _EVENTS:
                             if was_open:
-                                self._suspect_changes()  # asking finds out whether the session is gone
+                                self._suspect_changes()  # listing reveals whether the session is gone
                             return
                         if self._missed_some(was_open, last_id):
                             self._suspect_changes()
@@ -283,14 +284,14 @@ class _StreamableHttp:
 
 
 class _Torn(NamedTuple):
-    """An answer that broke off."""
+    """An answer whose stream broke."""
 
     reader: EventReader
     error: UpstreamError
 
 
 def _session_of(response: httpx2.Response) -> str | None:
-    """The session that a server has begun; one that cannot be sent back is none."""
+    """The session that a server has started; an id that cannot be sent back is ignored."""
     session = response.headers.get("mcp-session-id")
     if not session or len(session) > _LONGEST_SESSION or not session.isascii() or not session.isprintable():
         return None

@@ -1,5 +1,5 @@
-"""The secrets of one upstream's configuration, and texts without them. Pure: it knows what was configured, and errs on
-the side of hiding; what looks like a secret without being configured is masked as in the log."""
+"""Masks the secrets of one upstream's configuration in texts. Pure. It knows what is configured and errs on the
+side of hiding; anything else that looks like a secret is masked as in the log."""
 
 import base64
 import json
@@ -18,20 +18,20 @@ _PLAIN_VALUES = frozenset(
     "debug development error false http https info localhost none null prod production stdio true utf-8 warn warning "
     "application/json basic bearer text/event-stream token".split()
 )
-"""Values that say nothing: hiding them would only spoil sentences."""
+"""Values that reveal nothing: hiding them would only garble messages."""
 _PLAIN_HEADERS = frozenset(("accept", "accept-encoding", "accept-language", "content-type", "user-agent"))
 _PROGRAM = re.compile(r"[a-z]+(?:[-_.][a-z]+)*(?:(?:@|[=<>~]=)[0-9a-z.*-]+)?")
-"""What names a program or a package: the first argument of a launcher such as npx, uvx or python."""
+"""Matches the name of a program or package: the first argument of a launcher such as npx, uvx or python."""
 _PLACE = re.compile(r"(?:[~.]{0,2}/|@[a-z0-9-]+/)[^:=]*|[A-Za-z]:\\[^=]*")
 """A path, or a package with a scope."""
 _WORD = re.compile(r"[A-Za-z]{1,11}|[0-9]{1,8}")
-"""Masked only where it stands alone: `info` is a part of many words."""
+"""Masked only as a whole word: `info` is part of many words."""
 _TOKEN = re.compile(r"(?=[^/]*[0-9])(?=[^/]*[A-Za-z])[A-Za-z0-9._~%-]{16,}")
-"""A part of a URL's path that is as good as a key."""
+"""A segment of a URL's path that serves as a key."""
 
 
 class Secrets:
-    """Masks what one entry of `mcpServers` holds."""
+    """Masks the secrets of one `mcpServers` entry."""
 
     def __init__(self, config: UpstreamConfig) -> None:
         literals: set[str] = set()
@@ -46,7 +46,7 @@ class Secrets:
         self._pattern = re.compile("|".join(map(_literal, longest_first))) if longest_first else None
 
     def mask(self, text: str, limit: int = MAX_TEXT) -> str:
-        """At most `limit` characters of a text, without secrets, and without a part of one at the cut."""
+        """At most `limit` characters of a text, without secrets and without a partial secret at the cut."""
         whole = len(text) <= limit + self._longest
         if not whole:
             text = text[: limit + self._longest]
@@ -56,7 +56,7 @@ class Secrets:
         return cut(text if whole else text[: max(0, len(text) - self._longest)] + "…", limit)
 
     def mask_data(self, value: Any) -> Any:
-        """The same for every text of an error's data; None for data too large to keep."""
+        """The same for every text in an error's data; None if the data is too large to keep."""
         return self._masked(value) if fits(value, MAX_DATA) else None
 
     def _masked(self, value: Any) -> Any:
@@ -68,7 +68,7 @@ class Secrets:
 
 
 def place(url: str) -> str:
-    """Where a URL leads, for people who may not know its secrets: scheme, host, port and path."""
+    """Where a URL points, without its secrets: scheme, host, port and path."""
     parts = urlsplit(url)
     path = "/".join(_MASK if _TOKEN.fullmatch(part) else part for part in parts.path.split("/"))
     return f"{parts.scheme}://{_address(parts)}{path}"
@@ -79,7 +79,7 @@ def _address(parts: SplitResult) -> str:
 
 
 def _spellings(value: str) -> set[str]:
-    """A value as it may stand in URLs, in JSON and in Python's messages."""
+    """The spellings of a value in URLs, in JSON and in Python's messages."""
     quoted = {quote(value, safe=""), quote(value), quote_plus(value)}
     written = {json.dumps(value)[1:-1], json.dumps(value, ensure_ascii=False)[1:-1], repr(value)[1:-1]}
     return {value, *quoted, *written}
@@ -102,7 +102,7 @@ def _values(config: UpstreamConfig) -> Iterator[str]:
 
 
 def _parts(value: str) -> Iterator[str]:
-    """A value, and what inside it is a secret by itself."""
+    """A value, and the parts of it that are secrets by themselves."""
     yield value
     if "\n" in value:
         yield from (line for line in value.splitlines() if len(line) >= 16)
@@ -150,7 +150,7 @@ def _header_parts(value: str) -> Iterator[str]:
 
 
 def _argument_values(arguments: Iterable[str]) -> Iterator[str]:
-    """All but flags, paths, and the name of the program that a launcher starts."""
+    """All arguments except flags, paths, and the name of the program that a launcher starts."""
     named, before = False, ""
     for argument in arguments:
         flag = before if before.startswith("-") else ""

@@ -1,5 +1,5 @@
-"""An upstream over the legacy SSE transport: everything from the server comes on one GET stream, everything to it is a
-POST to the address that the stream begins with."""
+"""An upstream over the legacy SSE transport: everything from the server arrives on one GET stream, and everything
+to it is a POST to the address that the stream starts with."""
 
 import asyncio
 import contextlib
@@ -22,7 +22,7 @@ _GONE = frozenset((404, 410))
 
 @asynccontextmanager
 async def open_sse(name: str, config: UpstreamConfig, inbox: Inbox, secrets: Secrets) -> AsyncIterator[Transport]:
-    """Open the stream and talk until the block is left. Raises UpstreamError when there is no such stream."""
+    """Open the stream and communicate until the block exits. Raises UpstreamError if there is no such stream."""
     async with open_web(config, secrets) as web, contextlib.AsyncExitStack() as stack:
         intake = Intake(inbox, web.limit)
         try:
@@ -81,7 +81,7 @@ class _Sse:
         pass
 
     async def pump(self, events: AsyncIterator[Event]) -> None:
-        """Hand on what comes, until the stream ends."""
+        """Pass on what arrives until the stream ends."""
         reason = "the server closed the connection"
         try:
             async for event in events:
@@ -97,7 +97,7 @@ class _Sse:
 
 
 def _endpoint(here: httpx2.URL, said: bytes) -> httpx2.URL:
-    """Where to send messages: on the same origin, for what is sent was configured for that."""
+    """Where to send messages. It must be on the same origin, for which headers and secrets were configured."""
     try:
         endpoint = here.join(said.decode("utf-8", "replace").strip())
     except httpx2.InvalidURL as error:

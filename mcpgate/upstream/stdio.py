@@ -1,7 +1,7 @@
 """An upstream that is a child process: newline-delimited JSON on its stdin and stdout.
 
-Our own and not the SDK's client: orjson over asyncio pipes costs a fraction of the CPU (benchmarks/code_mode has both)
-and reads large messages in linear time.
+We do not use the SDK's client: orjson over asyncio pipes costs a fraction of the CPU (benchmarks/code_mode has
+both) and reads large messages in linear time.
 """
 
 import asyncio
@@ -36,15 +36,15 @@ from mcpgate.upstream.untrusted import one_line
 
 _MIB = 1024 * 1024
 _ENDS = 4096
-"""Bytes kept of either end of a line that is too long: a JSON-RPC id stands there."""
+"""Bytes kept of each end of an oversized line: the JSON-RPC id is at one of them."""
 _GRACE_S = 2.0
-"""How long a child may take to leave after its stdin was closed, and again after SIGTERM."""
+"""How long a child may take to exit after its stdin was closed, and again after SIGTERM."""
 
 
 @asynccontextmanager
 async def open_stdio(name: str, config: UpstreamConfig, inbox: Inbox, secrets: Secrets) -> AsyncIterator[Transport]:
-    """Start the child and talk over its pipes; on exit end it and its whole process group.
-    Raises UpstreamError when it cannot be started."""
+    """Start the child and communicate over its pipes. On exit, end it and its process group. Raises UpstreamError
+    if it cannot be started."""
     assert config.command is not None
     environment = child_environment(config)
     command = shutil.which(config.command, path=environment.get("PATH"))
@@ -75,7 +75,7 @@ async def open_stdio(name: str, config: UpstreamConfig, inbox: Inbox, secrets: S
 
 
 class _StdioProtocol(asyncio.SubprocessProtocol):
-    """One child: newline-delimited JSON on its stdin and stdout, its stderr into the log."""
+    """One child: newline-delimited JSON on its stdin and stdout; its stderr goes to the log."""
 
     session: str | None = None
     hangs_up = False
@@ -140,7 +140,7 @@ class _StdioProtocol(asyncio.SubprocessProtocol):
             self._pause_reading(wait_s)
 
     def _pause_reading(self, seconds: float) -> None:
-        """A child that talks faster than anybody asked it to waits at its pipe."""
+        """Stop reading for a while: a child that sends unsolicited messages too fast waits at its pipe."""
         stdout: Any = self._transport.get_pipe_transport(1)
         if stdout is not None and not stdout.is_closing():
             stdout.pause_reading()
@@ -171,7 +171,7 @@ class _StdioProtocol(asyncio.SubprocessProtocol):
     def pipe_connection_lost(self, fd: int, exc: Exception | None) -> None:
         self._writable.set()
         if fd == 1 and not self._ended:
-            # The child closed its stdout or died; give the exit status a moment to arrive.
+            # The child closed its stdout or died. Wait briefly for the exit status.
             asyncio.get_running_loop().call_later(0.2, self._close)
 
     def process_exited(self) -> None:
@@ -197,7 +197,7 @@ class _StdioProtocol(asyncio.SubprocessProtocol):
         )
 
     async def end(self) -> None:
-        """Close stdin, then SIGTERM, then SIGKILL, each after a grace; the whole group in the end."""
+        """Close stdin, then send SIGTERM, then SIGKILL, each after a grace period; finally end the whole group."""
         self._ended = True
         self._stdin.close()
         try:
@@ -212,7 +212,7 @@ class _StdioProtocol(asyncio.SubprocessProtocol):
                     break
                 except TimeoutError:
                     continue
-        # What it had started itself (npx → node) goes with it.
+        # This ends its own children too (npx → node).
         _signal_group(self.pid, signal.SIGKILL)
         self._transport.close()
 
@@ -221,11 +221,11 @@ _SIGNALS = {number.value: number.name for number in signal.Signals}
 
 
 class _Stderr:
-    """A child's stderr, line by line into the log under its name, without secrets; a flood is counted, not copied."""
+    """Logs a child's stderr line by line under its name, without secrets. A flood is counted instead of copied."""
 
     _PER_SECOND = 50
     _LONGEST = 8000
-    """Bytes; more of a line is not kept."""
+    """Maximum bytes kept of a line."""
     _SHOWN = 2000
 
     def __init__(self, name: str, secrets: Secrets) -> None:
@@ -237,7 +237,7 @@ class _Stderr:
 
     def feed(self, data: bytes) -> None:
         if self._count > self._PER_SECOND and int(time.monotonic()) == self._second:
-            # In a flood only the last lines are looked at.
+            # During a flood only the last lines are read.
             recent = data[-self._LONGEST :]
             skipped = data.count(b"\n") - recent.count(b"\n")
             if skipped:

@@ -1,5 +1,5 @@
-"""What both HTTP transports do with a server's event streams, and with messages of no importance. It opens nothing:
-see remote.py and sse.py."""
+"""Event streams and unimportant messages, for both HTTP transports. It opens no connections: see remote.py and
+sse.py."""
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
@@ -9,16 +9,16 @@ from mcpgate.upstream.events import Event, EventReader
 from mcpgate.upstream.framing import Inbox, Message, Pace, deliver, log, report_unreadable, too_long
 
 _SLICE = 8 * 1024
-"""Bytes of a chunk that are read without a look at the pace: lines may be one byte long."""
+"""Bytes of a chunk that are read before the pace is checked: lines may be one byte long."""
 _MAX_OFFERS = 32
-"""Offers under way at once; further ones are dropped."""
+"""Messages in transit at once; further ones are dropped."""
 
 
 class Intake:
-    """Hands the events of one server on to its inbox, no faster than its pace, which all its streams share."""
+    """Passes the events of one server to its inbox. All its streams share one pace."""
 
     def __init__(self, inbox: Inbox, limit: int) -> None:
-        """`limit`: the longest event in bytes."""
+        """`limit`: the maximum size of an event in bytes."""
         self._inbox, self._limit, self._pace = inbox, limit, Pace()
 
     def reader(self) -> EventReader:
@@ -27,7 +27,7 @@ class Intake:
     async def events(
         self, reader: EventReader, chunks: AsyncIterator[bytes], answers: int | None = None
     ) -> AsyncGenerator[Event, None]:
-        """The events as they come. `answers`: the request that they answer. Raises UpstreamError as soon as such an
+        """Yield events as they arrive. `answers`: the request that they answer. Raises UpstreamError as soon as its
         answer is too long, and whatever reading the chunks raises."""
         async for chunk in chunks:
             for start in range(0, len(chunk), _SLICE):
@@ -40,7 +40,8 @@ class Intake:
                     reader.skipped = 0
 
     async def take(self, event: Event, answers: int | None = None) -> bool:
-        """Hand one event on. Whether it was asked for; after others there is a pause if they come too fast."""
+        """Pass one event on. Returns whether it was asked for. Pauses after unsolicited events that arrive too
+        fast."""
         asked = False
         if event.kind == "message" and event.data:
             if event.too_long:
@@ -54,7 +55,7 @@ class Intake:
 
 
 class Offers:
-    """Sends messages of no importance in the background, and drops them where the other side does not keep up."""
+    """Sends unimportant messages in the background, and drops them if the other side does not keep up."""
 
     def __init__(self, name: str, send: Callable[[Message], Awaitable[None]]) -> None:
         """`send` may raise UpstreamError."""

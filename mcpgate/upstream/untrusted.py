@@ -1,4 +1,5 @@
-"""What an upstream says is data, never the gateway's word: texts are cut, names of ours are taken out. Pure."""
+"""What an upstream says is data and must not look like the gateway's own words: texts are cut to size, and names
+reserved for the gateway are removed. Pure."""
 
 import re
 from collections.abc import Iterator
@@ -12,30 +13,30 @@ MAX_TEXT = 2000
 MAX_INSTRUCTIONS = 16_000
 MAX_NAME = 200
 MAX_DATA = 64_000
-"""Characters of the data of one error; larger data is left out."""
+"""Maximum characters of one error's data; larger data is left out."""
 _NODE = 10
-"""What a value counts besides its text."""
+"""What each value counts for, in addition to its text."""
 _MAX_DEPTH = 5
-"""How deep in a message the protocol itself puts a `_meta`: result, contents, item, resource, _meta."""
+"""The depth of the deepest `_meta` that the protocol defines: result, contents, item, resource, _meta."""
 _VALUES = frozenset(("structuredContent", "arguments", "inputSchema", "outputSchema"))
-"""What belongs to a tool's user; nothing in there means anything to the protocol."""
+"""Content that belongs to the user of a tool and has no meaning for the protocol."""
 _CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]+")
 
 
 def cut(text: Any, limit: int = MAX_TEXT) -> str:
-    """At most `limit` characters of what may be no text at all."""
+    """At most `limit` characters of a value, which may not be text."""
     if not isinstance(text, str):
         text = "" if text is None else repr(text) if isinstance(text, (bool, int, float)) else type(text).__name__
     return text if len(text) <= limit else f"{text[: limit - 1]}…"
 
 
 def one_line(text: Any, limit: int = MAX_TEXT) -> str:
-    """The same, without what could forge a second line or steer a terminal."""
+    """The same, without characters that could start a new line or control a terminal."""
     return " ".join(_CONTROLS.sub(" ", cut(text, limit)).split())
 
 
 def without_our_names(message: Any, depth: int = _MAX_DEPTH) -> None:
-    """Take the names that only the gateway may use out of every `_meta` of a message, in place."""
+    """Remove names reserved for the gateway from every `_meta` of a message, in place."""
     if depth < 0:
         return
     if isinstance(message, list):
@@ -61,8 +62,8 @@ OUR_CODES = frozenset(_codes(McpgateError))
 
 
 def their_data(data: Any) -> Any:
-    """The data of an upstream's error, such that no program takes it for a refusal of the gateway: a `code` of ours
-    is theirs by name, and names of ours are not there."""
+    """The data of an upstream's error, changed so that no program mistakes it for a refusal by the gateway: a
+    `code` that we use becomes `server_code`, and reserved names are removed."""
     if not isinstance(data, dict):
         return data
     kept = {key: value for key, value in data.items() if not (isinstance(key, str) and key.startswith(OURS))}
@@ -72,7 +73,7 @@ def their_data(data: Any) -> Any:
 
 
 def fits(value: Any, characters: int) -> bool:
-    """Whether a JSON value is about that small; what is larger is not looked at any further."""
+    """Whether a JSON value has about that size or less. Stops looking once it is larger."""
     waiting, left = [value], characters
     while waiting:
         one = waiting.pop()

@@ -1,4 +1,4 @@
-"""HTTP as both remote transports use it: one client, bodies of bounded size, refusals in words. It knows nothing of
+"""HTTP for both remote transports: one client, bodies of bounded size, readable refusals. It knows nothing about
 MCP: see remote.py and sse.py."""
 
 import asyncio
@@ -24,16 +24,16 @@ from mcpgate.upstream.untrusted import one_line
 
 _MIB = 1024 * 1024
 _MAX_REFUSAL = 64 * 1024
-"""Bytes that are read of the body of a refusal."""
+"""Bytes read of a refusal's body."""
 _REFUSAL_S = 5.0
 _KEEP_IDLE_S = 3.0
-"""Many servers close what was idle for 5 s; a request that meets such a close is lost."""
+"""Many servers close connections that were idle for 5 s, and a request sent at that moment is lost."""
 _BREATHE_EVERY, _BREATHE_EVERY_BYTES = 100, 64 * 1024
-"""Pieces and bytes of a body after which others get the loop, however fast it comes."""
+"""Pieces and bytes of a body after which other tasks get the loop, however fast it arrives."""
 _MAX_REDIRECTS = 3
 _MAX_COOKIE_CHARS = 32 * 1024
 _MAX_SAID = 300
-"""Characters of a refusal's body in the error's message; its data has more."""
+"""Characters of a refusal's body that go into the error's message; its data has more."""
 _LONGEST_RETRY_S = 86_400.0
 _TITLE = re.compile(r"(?is)<title[^>]*>(.{1,200}?)</title>")
 
@@ -54,8 +54,8 @@ class Web:
     async def exchange(
         self, method: str, url: httpx2.URL, headers: Mapping[str, str], content: bytes | None = None
     ) -> AsyncIterator[httpx2.Response]:
-        """One request and its response, which is closed when the block is left. A redirect is followed only where it
-        stays on the same origin: all that is sent was configured for that."""
+        """One request and its response, which is closed when the block exits. Redirects are followed only within
+        the same origin, for which headers and secrets were configured."""
         for _ in range(_MAX_REDIRECTS + 1):
             request = self._client.build_request(method, url, headers=dict(headers), content=content)
             response = await self._client.send(request, stream=True, follow_redirects=False)
@@ -77,13 +77,13 @@ class Web:
         raise UpstreamError("it redirects without end")
 
     def _forget_cookies(self) -> None:
-        """Cookies keep a client at one machine behind a balancer; a server does not get to store more than that."""
+        """Drop all cookies once they get large. A load balancer needs a few; a server must not store more with us."""
         jar = self._client.cookies.jar
         if sum(len(cookie.name) + len(cookie.value or "") for cookie in jar) > _MAX_COOKIE_CHARS:
             self._client.cookies.clear()
 
     async def body(self, response: httpx2.Response) -> bytes:
-        """The whole body, decoded. Raises UpstreamError for one over max_message_mib, without reading on."""
+        """The whole body, decoded. Raises UpstreamError as soon as it exceeds max_message_mib."""
         length = response.headers.get("content-length", "")
         if (
             length.isdigit()
@@ -92,7 +92,7 @@ class Web:
             and "content-encoding" not in response.headers
         ):
             raise UpstreamError(too_long(int(length), self.limit))
-        # Not a list of pieces: a piece may be one byte, and an object costs forty.
+        # Not a list of pieces: a piece may be one byte, and each object costs forty.
         found = bytearray()
         async with contextlib.aclosing(decoded(response)) as pieces:
             async for piece in pieces:
@@ -102,7 +102,7 @@ class Web:
         return bytes(found)
 
     async def refusal(self, response: httpx2.Response) -> tuple[UpstreamError, Any]:
-        """A response of 300 and above as an error, and its body if that is JSON."""
+        """A response with status 300 or above as an error, and its body if that is JSON."""
         status = response.status_code
         content = await self._beginning(response)
         said, parsed = _words(content, response.headers.get("content-type", ""))
@@ -127,7 +127,7 @@ class Web:
         return bytes(found[:_MAX_REFUSAL])
 
     def say(self, error: Exception) -> UpstreamError:
-        """A failure of the network, in words."""
+        """A network failure as an error with a readable message."""
         text = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
         if isinstance(error, (httpx2.ConnectError, httpx2.ConnectTimeout)):
             text = f"cannot connect to {place(str(self.url))}: {error}"
@@ -138,7 +138,7 @@ class Web:
 
 @functools.cache
 def _tls() -> ssl.SSLContext:
-    """Reads the machine's certificates, which takes 30 ms of the event loop, once for all upstreams and attempts."""
+    """Read the machine's certificates once for all upstreams and attempts: it blocks the event loop for 30 ms."""
     return httpx2.create_ssl_context()
 
 
@@ -154,7 +154,7 @@ async def open_web(config: UpstreamConfig, secrets: Secrets) -> AsyncIterator[We
 
 
 async def decoded(response: httpx2.Response) -> AsyncGenerator[bytes, None]:
-    """The body as it comes, decoded, in pieces of bounded size. Raises UpstreamError, httpx2.HTTPError."""
+    """Yield the decoded body as it arrives, in pieces of bounded size. Raises UpstreamError, httpx2.HTTPError."""
     encodings = [e.strip().lower() for e in response.headers.get("content-encoding", "").split(",")]
     encodings = [encoding for encoding in encodings if encoding not in ("", "identity")]
     try:
@@ -188,7 +188,7 @@ def _redirect(response: httpx2.Response) -> httpx2.URL | None:
 
 
 def _words(content: bytes, kind: str) -> tuple[str, Any]:
-    """What a refusal says, and its JSON."""
+    """The text of a refusal, and its JSON."""
     if "html" in kind.lower():
         title = _TITLE.search(content.decode("utf-8", "replace"))
         return (one_line(title.group(1)) if title else ""), None
@@ -211,7 +211,7 @@ def _words(content: bytes, kind: str) -> tuple[str, Any]:
 
 
 def _retry_after(value: str) -> float | None:
-    """Seconds, of seconds or of a date."""
+    """The value in seconds, given as seconds or as a date."""
     if value.isascii() and value.isdigit() and len(value) < 18:
         return min(float(value), _LONGEST_RETRY_S)
     try:
