@@ -287,9 +287,20 @@ def with_entry(client: Client, path: Path, name: str, entry: dict[str, Any]) -> 
 
 
 def write_with_backup(path: Path, text: str) -> Path | None:
-    """Put `text` in place in one step; the old file stays beside it. Returns the backup, if there was a file that
-    said something else."""
+    """Replace a file by `text` in one step, and keep the old file beside it. Returns the backup; None if there was no
+    file, or one with the same text. Raises ConfigError."""
     path = path.resolve()  # a dotfile manager's link stays a link
+    try:
+        return _write_with_backup(path, text)
+    except OSError as error:
+        reason = error.strerror or error
+        raise ConfigError(
+            f"{path} cannot be written: {reason}. Make it and its folder writable, or use --print and put the text "
+            "there yourself"
+        ) from error
+
+
+def _write_with_backup(path: Path, text: str) -> Path | None:
     backup = None
     if path.exists():
         if path.read_bytes() == text.encode():

@@ -4,6 +4,7 @@ import argparse
 import base64
 import mimetypes
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from mcpgate.cli import console
@@ -32,7 +33,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     async def work(gateway: Gateway) -> int:
         answer = await gateway.metatools.execute_code(RequestContext(LOCAL), code, timeout_s=arguments.timeout)
-        files = [_save(block, number, Path(arguments.save)) for number, block in enumerate(answer.blocks, 1)]
+        files, unsaved = _save(answer.blocks, Path(arguments.save))
         outcome = answer.outcome
         if arguments.format == "json":
             console.show(
@@ -58,17 +59,29 @@ def run(arguments: argparse.Namespace) -> int:
             console.say(answer.text, stream) if stream.isatty() else print(answer.text, file=stream)
             for file in files:
                 print(f"saved {file}", file=sys.stderr)
+        if unsaved is not None:
+            raise unsaved  # only now: the answer must not be lost with its files
         return 1 if answer.is_error else 0
 
     # The runner itself waits, and only for the servers that the code names.
     return run_with_gateway(arguments, work, wait=False, with_engine=True)
 
 
-def _save(block: dict[str, object], number: int, folder: Path) -> str:
-    inner = block.get("resource")
-    resource = inner if isinstance(inner, dict) else block
-    data = resource.get("data") or resource.get("blob") or ""
-    suffix = mimetypes.guess_extension(str(resource.get("mimeType"))) or ".bin"
-    path = folder / f"mcpgate-{number}{suffix}"
-    path.write_bytes(base64.b64decode(str(data)))
-    return str(path)
+def _save(blocks: Sequence[Mapping[str, object]], folder: Path) -> tuple[list[str], ConfigError | None]:
+    """The files that were written, and the error that kept the rest from being written."""
+    files: list[str] = []
+    try:
+        for number, block in enumerate(blocks, 1):
+            inner = block.get("resource")
+            resource = inner if isinstance(inner, dict) else block
+            data = resource.get("data") or resource.get("blob") or ""
+            suffix = mimetypes.guess_extension(str(resource.get("mimeType"))) or ".bin"
+            path = folder / f"mcpgate-{number}{suffix}"
+            folder.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(base64.b64decode(str(data)))
+            files.append(str(path))
+    except (OSError, ValueError) as error:  # ValueError: what the code returned is not base64
+        return files, ConfigError(
+            f"cannot save file {len(files) + 1} in {folder}: {error}; choose another --save FOLDER"
+        )
+    return files, None

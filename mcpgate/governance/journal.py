@@ -102,7 +102,8 @@ class Journal:
             self._declared.lost(error)
             self._unwritten += settlements
             if len(self._unwritten) > _MAX_UNWRITTEN:
-                log.error("the ledger has been unavailable for too long: %d entries are lost", len(settlements))
+                lost = len(self._unwritten) - _MAX_UNWRITTEN
+                log.error("the ledger has been unavailable for too long: %d entries are lost", lost)
                 del self._unwritten[_MAX_UNWRITTEN:]
             raise
         finally:

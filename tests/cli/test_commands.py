@@ -145,6 +145,21 @@ def test_run_executes_a_file_or_stdin_and_its_exit_code_says_how_it_went(
     assert mcpgate("run", str(tmp_path / "absent.py"), "-c", config).returncode == 2
 
 
+def test_run_makes_the_folder_for_files_and_shows_the_answer_even_if_it_cannot(
+    mcpgate: Mcpgate, config: str, tmp_path: Path
+) -> None:
+    code = "print('the answer')\nraw.picture()"
+    folder = tmp_path / "new" / "folder"
+    done = mcpgate("run", "-", "--save", str(folder), "-c", config, stdin=code)
+    assert done.returncode == 0 and (folder / "mcpgate-1.png").read_bytes().startswith(b"\x89PNG")
+    (tmp_path / "file").write_text("no folder can be made in here")
+    for options in ([], ["--format", "json"]):
+        failed = mcpgate("run", "-", "--save", str(tmp_path / "file" / "x"), *options, "-c", config, stdin=code)
+        assert failed.returncode == 2 and "the answer" in failed.stdout
+        assert str(tmp_path / "file" / "x") in failed.stderr and "--save" in failed.stderr
+        assert "Traceback" not in failed.stderr
+
+
 def test_wrong_usage_and_configuration_exit_2_with_the_remedy(mcpgate: Mcpgate, tmp_path: Path) -> None:
     assert mcpgate("serv").returncode == 2
     absent = mcpgate("check", "-c", str(tmp_path / "absent.yaml"))

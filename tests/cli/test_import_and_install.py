@@ -638,6 +638,21 @@ def test_a_link_of_a_dotfile_manager_stays_a_link(machine: Machine, configured: 
     assert json.loads(real.read_text())["mcpServers"].keys() == {"mcpgate"}
 
 
+def test_a_file_that_cannot_be_written_exits_2_and_says_what_to_do(
+    machine: Machine, configured: Path, run: Run
+) -> None:
+    (machine.home / ".cursor").write_text("a file where the agent's folder should be")
+    written = configured.with_name("file")
+    written.write_text("a file where a folder should be")
+    machine.write("claude-code", _CLAUDE_CODE)
+    for command, path in (
+        (["install", "cursor"], machine.file("cursor")),
+        (["import", "claude-code", "-o", str(written / "mcpgate.yaml")], written / "mcpgate.yaml"),
+    ):
+        code, _, err = run(*command)
+        assert code == 2 and str(path) in err and "--print" in err
+
+
 @pytest.mark.parametrize(
     ("client", "text"),
     [

@@ -603,6 +603,21 @@ class Flaky(MemoryStore):
         return await super().find_key(digest)
 
 
+async def test_the_log_says_how_many_entries_are_lost_when_the_store_is_away_for_too_long(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("mcpgate.governance.journal._MAX_UNWRITTEN", 3)
+    stores = Flaky()
+    async with gate_on(stores) as gate:
+        stores.away = True
+        for _ in range(5):
+            await call(gate, tool("free"))
+        await gate.flush()
+        stores.away = False
+    assert "unavailable for too long: 2 entries are lost" in caplog.text
+    assert len(await entries(stores)) == 3
+
+
 def test_while_the_store_is_unavailable_nothing_is_admitted_or_counted_and_it_recovers_by_itself() -> None:
     async def work(clock: Callable[[], float]) -> None:
         stores, metrics = Flaky(), Metrics()
