@@ -18,7 +18,7 @@ from mcpgate.governance.policy import RECORD_KINDS, Policy
 from mcpgate.governance.records import new_id, shown_moment, to_usd
 from mcpgate.governance.rule import Rule
 from mcpgate.governance.rules import budget_rule, rate_limit_rules, scope_rules
-from mcpgate.governance.store import Change, Counters, Record, Store
+from mcpgate.governance.store import Change, Counters, Record, Store, all_records
 
 _MOST_SUBJECTS = 1000
 _TRIES = 20
@@ -120,11 +120,8 @@ class Admin:
         record = await self._store.get_record("key", name)
         if record is not None:
             return record
-        named = []
-        after = ""
-        while page := await self._store.list_records("key", after):
-            named += [record for record in page if record.value["spec"].get("name") == name]
-            after = page[-1].id
+        keys = all_records(self._store, "key")
+        named = [record async for record in keys if record.value["spec"].get("name") == name]
         if len(named) > 1:  # a revoked key's name may be reused
             named = [record for record in named if record.value["revoked_at"] is None] or named
         if len(named) != 1:

@@ -31,6 +31,8 @@ _MAX_REMEMBERED = 20_000
 _NO_USAGE, _NOTHING_SAVED = Usage(), Saved()
 _COST_HOLD = "/cost"
 """Suffix of a request's id in the id of its money's reservation, if that is reserved separately."""
+_FRESH_S = 1.0
+"""How long a request may wait before it is confirmed again."""
 
 
 @dataclass(slots=True)
@@ -54,9 +56,10 @@ class Admission(Admitted):
 
     __slots__ = (
         "_children",
+        "_confirmed_at",
         "_context",
         "_desk",
-        "_holds",
+        "_held",
         "_money_later",
         "_prices",
         "cache",
@@ -74,8 +77,9 @@ class Admission(Admitted):
         self._desk, self._context, self._money_later = desk, context, money_later
         self._prices = desk.declared.prices
         """Those in force when it began, whatever an edit changes meanwhile."""
-        self._holds: tuple[str, ...] = ()
-        """Ids of its reservations."""
+        self._held: tuple[Reservation, ...] = ()
+        self._confirmed_at = 0.0
+        """When its rights and limits were last looked at."""
         self._children: list[Settlement] = []
         """Entries of nested requests that only the record depends on: written together with its own."""
         self.usage = _NO_USAGE
@@ -105,6 +109,33 @@ class Admission(Admitted):
             self._money_later = False
             await self._reserve([share for share in self._shares() if share.claim.measure == "cost"], _COST_HOLD)
 
+    async def confirm(self, check: Callable[[Caller], None]) -> None:
+        """Call it just before sending, because the request may have waited since it was admitted: its key must still
+        be valid, `check` must still pass, and it must fit the limits of now. Raises like entering, and what `check`
+        raises; then nothing of the request is counted. What was sent already stays reserved and is counted."""
+        desk, context = self._desk, self._context
+        if desk.clock() - self._confirmed_at < _FRESH_S:
+            return
+        unsent = self.usage is _NO_USAGE
+        try:
+            context.caller = await desk.identity.current(context.caller)
+            check(context.caller)
+            shares = [share for share in self._shares() if not (self._money_later and share.claim.measure == "cost")]
+            if unsent and {share.claim for share in shares} != {share.claim for share in self.shares}:
+                await self._let_go()
+                # Under another id: the release may be queued, and must not end this one.
+                await self._reserve(shares, f"/{desk.clock():.6f}")
+            self._confirmed_at = desk.clock()
+        except McpgateError:
+            if unsent:
+                await self._let_go()
+            raise
+
+    async def _let_go(self) -> None:
+        for reservation in self._held:
+            await self._desk.holds.release(reservation)
+        self._held, self.shares, self.balances, self.warnings = (), (), (), ()
+
     async def __aenter__(self) -> "Admission":
         desk, request, context = self._desk, self.request, self._context
         if request.parent_id is not None:
@@ -120,6 +151,7 @@ class Admission(Admitted):
             await self._reserve(shares)
         if request.parent_id is None:
             context.trail.admitted.append(self)
+        self._confirmed_at = desk.clock()
         desk.open.add(self)
         return self
 
@@ -169,7 +201,7 @@ class Admission(Admitted):
         except McpgateError as error:
             desk.metrics.refused(error.code)
             raise
-        self._holds = (*self._holds, reservation.id)
+        self._held = (*self._held, reservation)
         self.shares, self.balances = (*self.shares, *shares), (*self.balances, *balances)
         for text, once in _soft_warnings(caller, shares, balances):
             self.warnings = (*self.warnings, text)
@@ -210,7 +242,8 @@ class Admission(Admitted):
         entry = self._entry(self.usage, cost, self.outcome)
         claims = tuple([share.claim for share in self.shares])
         amounts = tuple([measured(claim.measure, cost, self.usage) for claim in claims])
-        settlement = Settlement(entry, claims, amounts, self.content, self._holds)
+        holds = tuple([reservation.id for reservation in self._held])
+        settlement = Settlement(entry, claims, amounts, self.content, holds)
         desk.journal.tell(entry)
         self.total += cost or 0
         parent = context.parent

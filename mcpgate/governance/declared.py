@@ -12,7 +12,7 @@ from mcpgate.errors import ConfigError
 from mcpgate.governance.policy import RECORD_KINDS, Policy
 from mcpgate.governance.prices import Prices
 from mcpgate.governance.rule import Rule
-from mcpgate.governance.store import Counters, Store, StoreUnavailable
+from mcpgate.governance.store import Counters, Store, StoreUnavailable, all_records
 from mcpgate.telemetry.metrics import Metrics
 
 log = logging.getLogger("mcpgate.governance")
@@ -57,12 +57,7 @@ class Declared:
             if wanted is not None and wanted == self.policy.version:
                 return
             _, version = await self._store.find_key("")
-            records = []
-            for kind in RECORD_KINDS:
-                after = ""
-                while page := await self._store.list_records(kind, after):
-                    records += page
-                    after = page[-1].id
+            records = [record for kind in RECORD_KINDS async for record in all_records(self._store, kind)]
             try:
                 self.policy = Policy(self.config, records, version)
             except ConfigError as error:  # an unreadable limit must not be silently dropped

@@ -42,8 +42,9 @@ class Content:
 
 
 class Counters(Protocol):
-    """Amounts held and spent. Every method is atomic across all processes that share the store.
-    All raise StoreUnavailable."""
+    """Amounts held and spent. Every method is atomic across all processes that share the store, except that Redis
+    settles and expires in two steps, the ledger first: a process that dies in between leaves its reservation, and
+    whoever expires it counts what the ledger says. All raise StoreUnavailable."""
 
     name: str
     """The database's name, for people."""
@@ -161,6 +162,15 @@ class Records(Protocol):
     async def list_audit(self, limit: int = 100, before: int | None = None) -> list[tuple[int, AuditLine]]:
         """The newest lines first, with their numbers; only those before number `before`."""
         ...
+
+
+async def all_records(store: Records, kind: str) -> AsyncIterator[Record]:
+    """Every record of a kind, in order of ids, read page by page. Raises StoreUnavailable."""
+    after = ""
+    while page := await store.list_records(kind, after):
+        for record in page:
+            yield record
+        after = page[-1].id
 
 
 @dataclass(frozen=True, slots=True)

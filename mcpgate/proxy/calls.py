@@ -7,6 +7,7 @@ from typing import Any
 
 from mcpgate.catalog.tools import Tool
 from mcpgate.errors import NotAllowed
+from mcpgate.governance.callers import Caller
 from mcpgate.governance.context import RequestContext
 from mcpgate.governance.gate import Gate
 from mcpgate.proxy.requests import Requests
@@ -29,7 +30,10 @@ class Calls:
         if context.parent is not None:
             # Code may run for minutes after its key was revoked or its grants changed.
             context.caller = await self._gate.current(context.caller)
-        if not may_call(context.caller, tool):
-            raise NotAllowed(f"{tool.qualified} is not granted to this key", key=context.caller.id)
+
+        def check(caller: Caller) -> None:
+            if not may_call(caller, tool):
+                raise NotAllowed(f"{tool.qualified} is not granted to this key", key=caller.id)
+
         params = {**more, "name": tool.name, "arguments": arguments}
-        return await self._requests.carry(context, "tool", tool.server, tool.name, "tools/call", params)
+        return await self._requests.carry(context, "tool", tool.server, tool.name, "tools/call", params, check)

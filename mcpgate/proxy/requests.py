@@ -8,6 +8,7 @@ from typing import Any
 
 from mcpgate import jsontext
 from mcpgate.errors import McpgateError, UpstreamError
+from mcpgate.governance.callers import Caller
 from mcpgate.governance.context import Client, RequestContext
 from mcpgate.governance.gate import Gate
 from mcpgate.governance.records import Kind, Request, Usage
@@ -28,20 +29,31 @@ class Requests:
         self._pool, self._gate = pool, gate
 
     async def carry(
-        self, context: RequestContext, kind: Kind, server: str, name: str, method: str, params: Mapping[str, Any]
+        self,
+        context: RequestContext,
+        kind: Kind,
+        server: str,
+        name: str,
+        method: str,
+        params: Mapping[str, Any],
+        check: Callable[[Caller], None],
     ) -> dict[str, Any]:
         """The result as the server sent it; budget warnings are in the admission. `kind` and `name`: as what the ledger
-        knows it. Raises the gate's refusals, UpstreamError, RpcError."""
+        knows it. `check` raises NotAllowed if the caller may not make the request: it is called again just before
+        sending, because the request may wait for others of its server. Raises what `check` does, the gate's refusals,
+        UpstreamError, RpcError."""
+        check(context.caller)
         upstream = self._pool.get(server)
         parent_id = None if context.parent is None else context.parent.request.id
         request = Request(kind, server=server, tool=name, estimate=_ONE_CALL, parent_id=parent_id)
         async with self._gate.admit(context, request) as admission:
+            confirm = partial(admission.confirm, check)
             # A call that was sent is spent, whatever its outcome; one that could not be sent is not.
             on_sent = partial(admission.spent, _ONE_CALL)
 
             async def send(more: Mapping[str, Any]) -> dict[str, Any]:
                 return await upstream.limited_request(
-                    method, {**params, **more}, client=context.client, on_sent=on_sent
+                    method, {**params, **more}, client=context.client, confirm=confirm, on_sent=on_sent
                 )
 
             began = time.monotonic()

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from mcpgate.catalog.catalog import Server, nearest
 from mcpgate.errors import McpgateError, NotAllowed, NotFound
+from mcpgate.governance.callers import Caller
 from mcpgate.governance.context import RequestContext
 from mcpgate.governance.gate import Gate
 from mcpgate.proxy.requests import Requests
@@ -50,10 +51,13 @@ class Resources:
         tool with the method's name. Raises NotAllowed, the gate's refusals, UpstreamError, RpcError."""
         if context.parent is not None:
             context.caller = await self._gate.current(context.caller)
-        if not context.caller.grants.allow_whole_server(server.name, server.ident):
-            reason = f"resources and prompts of {server.ident} need a grant of all its tools"
-            raise NotAllowed(reason, key=context.caller.id)
-        return await self._requests.carry(context, "resource", server.name, method, method, params)
+
+        def check(caller: Caller) -> None:
+            if not caller.grants.allow_whole_server(server.name, server.ident):
+                reason = f"resources and prompts of {server.ident} need a grant of all its tools"
+                raise NotAllowed(reason, key=caller.id)
+
+        return await self._requests.carry(context, "resource", server.name, method, method, params, check)
 
     async def listed(self, server: Server, what: What) -> Sequence[dict[str, Any]]:
         """Everything of a kind that one server has. Raises UpstreamError, RpcError."""

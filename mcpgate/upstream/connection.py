@@ -7,7 +7,7 @@ restart or share anything: see upstream.py.
 import asyncio
 import logging
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -313,14 +313,23 @@ class Connection:
         total_s: float | None = None,
         client: Client | None = None,
         headers: Mapping[str, str] | None = None,
+        confirm: Callable[[], Awaitable[None]] | None = None,
+        on_sent: Callable[[], None] | None = None,
     ) -> dict[str, Any]:
         """Send a request and wait for its result, as the server sent it. Progress restarts the timeout until `total_s`
         have passed (None: it does not); while `client` is asked something, no time passes. A cancelled or timed-out
         request is cancelled at the server; one that a server refused because it has lost our session is made once more
-        in a new one. `headers`: further ones for a server without a handshake. Raises RpcError, UpstreamError,
-        UpstreamTimeout."""
+        in a new one. `headers`: further ones for a server without a handshake. `confirm` may still refuse the request
+        just before it is sent; `on_sent` is called when it is about to be sent. Raises RpcError, UpstreamError,
+        UpstreamTimeout, and what `confirm` raises."""
         while self._renewal is not None:
             await asyncio.wait((self._renewal,))
+        if confirm is not None:
+            await confirm()
+        if self.closed.done():
+            raise self.closed.result()
+        if on_sent is not None:
+            on_sent()
         session = self.transport.session if self.transport is not None else None
         try:
             return await self._ask(method, params, timeout_s, total_s, client, headers)
@@ -328,6 +337,8 @@ class Connection:
             if session is None or not _may_mean_lost(error) or not await self._has_lost(session):
                 raise
         await self._renew(session, timeout_s)
+        if confirm is not None:
+            await confirm()
         try:
             return await self._ask(method, params, timeout_s, total_s, client, headers)
         except UpstreamError as error:

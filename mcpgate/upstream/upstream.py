@@ -9,7 +9,7 @@ import fnmatch
 import logging
 import random
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, Literal
 
@@ -153,18 +153,17 @@ class Upstream:
         params: dict[str, Any],
         *,
         client: Client | None = None,
+        confirm: Callable[[], Awaitable[None]] | None = None,
         on_sent: Callable[[], None] | None = None,
         identity: str | None = None,
     ) -> dict[str, Any]:
-        """A request that counts against `max_concurrency`. Connects first if need be; `on_sent` is called when it is
-        about to be sent; `client` hears what comes back meanwhile. `identity`: on whose connection; None: the shared
-        one. Raises UpstreamError with this upstream's name in it, RpcError."""
+        """A request that counts against `max_concurrency`. Connects first if need be; `confirm` may still refuse it
+        when nothing has to be waited for any more; `on_sent` is called when it is about to be sent; `client` hears what comes back meanwhile. `identity`: on whose connection; None: the shared
+        one. Raises UpstreamError with this upstream's name in it, RpcError, and what `confirm` raises."""
         async with self._slots:
             connection = await self._connection_of(identity)
             if client is not None and client.is_live and connection.is_modern and identity is None:
                 connection = await self._live_connection(connection)
-            if on_sent is not None:
-                on_sent()
             headers = self._param_headers(params) if method == "tools/call" and connection.is_modern else None
             try:
                 return await connection.request(
@@ -174,6 +173,8 @@ class Upstream:
                     total_s=self.config.total_timeout_s,
                     client=client,
                     headers=headers,
+                    confirm=confirm,
+                    on_sent=on_sent,
                 )
             except RpcError:
                 raise

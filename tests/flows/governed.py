@@ -100,7 +100,8 @@ class Answer:
     @property
     def error(self) -> dict[str, Any]:
         """The refusal, by the contract's codes."""
-        found: dict[str, Any] = self.meta.get("mcpgate/error", {})
+        message = self.response.json()
+        found: dict[str, Any] = message["error"]["data"] if "error" in message else self.meta.get("mcpgate/error", {})
         return found
 
     @property

@@ -1,4 +1,5 @@
-"""Code that runs in one worker loses what is taken from its key through another: see also governance/test_rights_of_now."""
+"""Running code, and calls that wait for others of their server, lose what is taken from their key meanwhile: see also
+governance/test_rights_of_now."""
 
 import json
 import time
@@ -8,9 +9,20 @@ from pathlib import Path
 from typing import Any
 
 import httpx2
+import pytest
 
 from tests.conftest import raw
-from tests.flows.governed import TRUSTED, Answer, Served, bearer, call_of, serving, write_config
+from tests.flows.governed import (
+    TRUSTED,
+    Answer,
+    Served,
+    bearer,
+    call_of,
+    hanging_call,
+    serving,
+    wait_until,
+    write_config,
+)
 
 LOOP = """
 import time
@@ -76,3 +88,36 @@ def wait_for_calls(served: Served, ids: set[str]) -> None:
     while {row["key"] for row in served.usage("key", kind="tool")} < ids:
         assert time.monotonic() < give_up
         time.sleep(0.05)
+
+
+@pytest.mark.parametrize(
+    ("change", "code"),
+    [
+        (("POST", "keys/waits/revoke", {}), "not_allowed"),
+        (("PATCH", "keys/waits", {"grants": {"tools": ["raw.hang"]}}), "not_allowed"),
+        (("PATCH", "keys/waits", {"budget": {"limit_usd": 0.01}}), "budget_exceeded"),
+        (("PATCH", "keys/waits", {"budget": {"limit_usd": 3}}), None),
+    ],
+    ids=["revoked", "regranted", "lowered", "raised"],
+)
+def test_a_call_that_waits_for_others_of_its_server_is_sent_with_the_rights_of_then(
+    tmp_path: Path, change: tuple[str, str, Any], code: str | None
+) -> None:
+    # The call that holds the only slot ends after 1.5 s, when the server has not answered it.
+    server = raw(prices={"echo": 0.25, "hang": 0.5}, expose="direct", max_concurrency=1, timeout_s=1.5)
+    config = write_config(tmp_path, {"raw": server}, governance={"require_key": True, "keys": TRUSTED})
+    with serving(tmp_path, config) as served, ThreadPoolExecutor(1) as pool:
+        secret, other = (served.new_key(id=id, budget={"limit_usd": 2}) for id in ("waits", "hangs"))
+        calls = int(served.call("raw__count").text)
+        with hanging_call(served, other, "raw__hang"):
+            wait_until(lambda: served.standing("keys/hangs")["reserved"] == "0.5")
+            waiting = pool.submit(served.call, "raw__echo", {"text": "hello"}, secret)
+            wait_until(lambda: served.standing("keys/waits")["reserved"] == "0.25")
+            assert served.admin(*change).status_code == 200
+            answer = waiting.result(30)
+        assert answer.error.get("code") == code
+        assert served.cost(key="waits") == ("0.25" if code is None else "0")
+        standing = served.standing("keys/waits")
+        assert (standing["reserved"], standing["spent"]) == ("0", "0.25" if code is None else "0")
+        sent = int(served.call("raw__count").text) - calls
+        assert sent == (3 if code is None else 2), "the hanging call, the last count, and the call if it was sent"

@@ -9,7 +9,7 @@ import pytest
 from mcpgate.config.governance import GovernanceConfig, KeySpec
 from mcpgate.errors import BudgetExceeded, McpgateError, NotAllowed, RateLimited
 from mcpgate.governance.admin import Admin
-from mcpgate.governance.callers import Caller
+from mcpgate.governance.callers import LOCAL, Caller
 from mcpgate.governance.context import RequestContext
 from mcpgate.governance.gate import Gate
 from mcpgate.governance.policy import Policy
@@ -224,3 +224,49 @@ async def test_what_a_caller_is_by_now_is_asked_once_a_second_however_many_calls
         clock.now += 1
         await gate.current(caller)
         assert store.asked == 2
+
+
+@pytest.mark.parametrize("limit", ["0.005", "1"])
+async def test_a_request_that_waited_is_reserved_anew_under_changed_limits_or_costs_nothing(
+    place: Place, limit: str
+) -> None:
+    clock = Clock()
+    async with place.open() as stores, gate_on(stores, clock) as gate:
+        admin = Admin(stores.store, stores.counters, lambda: gate.policy, clock)
+        await admin.put("budget", "all", {"limit_usd": "0.50"}, "test")
+        await admin.put("rate_limit", "few", {"requests": 5, "window": "1h"}, "test")
+        await gate.refresh()
+        request = tool(at=clock())
+        try:
+            async with gate.admit(RequestContext(LOCAL), request) as admission:
+                await admin.put("budget", "all", {"limit_usd": limit, "period": "1d"}, "test")
+                clock.now += 1
+                await gate.refresh()
+                await admission.confirm(lambda caller: None)
+                assert await standing(stores.counters, "few|requests|") == (0, 1)
+                assert await standing(stores.counters, "all|cost|") == (0, CENT)
+                admission.spent(request.estimate)
+        except BudgetExceeded:
+            assert limit == "0.005"
+        spent = (CENT, 1) if limit == "1" else (0, 0)
+        assert await standing(stores.counters, "all|cost|") == (spent[0], 0)
+        assert await standing(stores.counters, "few|requests|") == (spent[1], 0)
+        await gate.flush()
+        assert (await stores.store.find_settled([request.id]))[request.id].cost == spent[0]
+
+
+async def test_a_request_that_may_no_longer_be_made_after_waiting_counts_nothing() -> None:
+    clock, stores = Clock(), MemoryStore()
+    limits = {"rate_limits": [{"id": "few", "requests": 5, "window": "1h"}]}
+    async with gate_on(stores, clock, **limits) as gate:
+
+        def refuse(caller: Caller) -> None:
+            raise NotAllowed("not granted any more")
+
+        with pytest.raises(NotAllowed):
+            async with gate.admit(RequestContext(LOCAL), tool(at=clock())) as admission:
+                await admission.confirm(refuse)  # only just admitted: nothing is looked at again
+                assert await standing(stores, "few|requests|") == (0, 1)
+                clock.now += 1
+                await admission.confirm(refuse)
+        assert await standing(stores, "few|requests|") == (0, 0)
