@@ -5,20 +5,20 @@ import asyncio
 import datetime
 import textwrap
 from collections.abc import Awaitable, Callable
-from typing import Any, TypeVar
+from typing import Any
 
 from mcpgate.app import open_stores
 from mcpgate.cli import console, words
-from mcpgate.cli.gateway_session import add_config, config_or_default
+from mcpgate.cli.gateway_session import add_config, add_format, config_or_default
 from mcpgate.config.governance import KeySpec
 from mcpgate.config.periods import Period
+from mcpgate.config.settings import Config, needs_key
 from mcpgate.errors import Conflict, InvalidRequest
 from mcpgate.governance.admin import Admin, parse, shown_key
 from mcpgate.governance.callers import VirtualKey
 from mcpgate.governance.policy import Policy
 from mcpgate.telemetry.text import visible
 
-T = TypeVar("T")
 _ACTOR = "command line"
 
 
@@ -64,11 +64,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     revoke = actions.add_parser("revoke", help="end a key at once, in every worker")
     revoke.add_argument("key", help="id or name")
     for action in (create, listed, rotate, revoke):
-        action.add_argument("--format", choices=("text", "json"), default="text")
+        add_format(action)
         add_config(action)
 
 
 def run(arguments: argparse.Namespace) -> int:
+    config = config_or_default(arguments.config)
+
     async def work(admin: Admin) -> None:
         match arguments.action:
             case "create":
@@ -78,6 +80,11 @@ def run(arguments: argparse.Namespace) -> int:
                 _show_secret(arguments, key.id, secret)
                 if spec.grants == KeySpec().grants:
                     console.note("this key has no grants yet; --tools '*' grants every tool")
+                if not needs_key(config, config.server.host):
+                    console.note(
+                        f"requests to {config.server.host} without a key are accepted too and may call every tool; to "
+                        "require a key, set governance.require_key: true"
+                    )
             case "rotate":
                 key, secret = await admin.rotate_key(arguments.key, arguments.overlap, _ACTOR)
                 _show_secret(arguments, key.id, secret)
@@ -87,22 +94,20 @@ def run(arguments: argparse.Namespace) -> int:
             case _:
                 await _list(admin, arguments.format)
 
-    _with_admin(arguments.config, work)
+    _with_admin(config, work)
     return 0
 
 
-def _with_admin(config_path: str | None, work: Callable[[Admin], Awaitable[T]]) -> T:
-    config = config_or_default(config_path)
-
-    async def main() -> T:
+def _with_admin(config: Config, work: Callable[[Admin], Awaitable[None]]) -> None:
+    async def main() -> None:
         stores = await open_stores(config)
         try:
             policy = Policy(config.governance)
-            return await work(Admin(stores.store, stores.counters, lambda: policy))
+            await work(Admin(stores.store, stores.counters, lambda: policy))
         finally:
             await stores.close()
 
-    return asyncio.run(main())
+    asyncio.run(main())
 
 
 async def all_keys(admin: Admin) -> list[VirtualKey]:

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from mcpgate import __version__
 from mcpgate.cli import console
 from mcpgate.errors import ConfigError, McpgateError
+from mcpgate.governance.store import StoreUnavailable
 
 COMMANDS = {
     "demo": "run a task through the gateway, with real MCP servers, and show what Code Mode saves",
@@ -58,6 +59,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         code = 2
     except McpgateError as error:
         console.fail(error.message)
+        code = 1
+    except StoreUnavailable as error:
+        console.fail(f"the store is unavailable: {error}")
         code = 1
     except KeyboardInterrupt:
         code = 130

@@ -17,10 +17,11 @@ from mcpgate.cli.gateway_session import add_config
 from mcpgate.cli.workers import end_with_supervisor, supervise
 from mcpgate.config.environment import key_of_environment, metadata_of_environment
 from mcpgate.config.files import find_config, load_config
-from mcpgate.config.settings import Config, is_loopback
+from mcpgate.config.settings import Config, is_loopback, needs_key
 from mcpgate.errors import ConfigError
 from mcpgate.gateway import Gateway
 from mcpgate.governance.callers import Caller
+from mcpgate.governance.store import Records, StoreUnavailable, all_records
 from mcpgate.lifecycle import watch
 from mcpgate.telemetry import logs
 from mcpgate.telemetry.watchdog import Watchdog
@@ -72,7 +73,7 @@ def check_reachable(config: Config, host: str) -> None:
             f"refusing to listen on {host} with governance.require_key: false, for whoever reaches the port could "
             "call every tool. Require keys, listen on 127.0.0.1, or set server.trust_network: true"
         )
-    if not asyncio.run(_any_key(config)):
+    if not config.governance.keys and not asyncio.run(_any_key_stored(config)):
         raise ConfigError(
             f"refusing to listen on {host}: there are no keys yet, so nobody could call anything. Make one with "
             "`mcpgate keys create NAME --tools '*'`, declare one in governance.keys, listen on 127.0.0.1, or set "
@@ -80,19 +81,32 @@ def check_reachable(config: Config, host: str) -> None:
         )
 
 
-async def _any_key(config: Config) -> bool:
-    if config.governance.keys:
-        return True
+async def _any_key_stored(config: Config) -> bool:
     stores = await open_stores(config)
     try:
-        after = ""
-        while page := await stores.store.list_records("key", after):
-            if any(record.value["revoked_at"] is None for record in page):
-                return True
-            after = page[-1].id
-        return False
+        return await _holds_keys(stores.store)
     finally:
         await stores.close()
+
+
+async def _holds_keys(store: Records) -> bool:
+    """Whether a store has keys that are not revoked. Raises StoreUnavailable."""
+    async for record in all_records(store, "key"):
+        if record.value["revoked_at"] is None:
+            return True
+    return False
+
+
+async def _warn_of_keys_not_required(gateway: Gateway, host: str) -> None:
+    if needs_key(gateway.config, host):
+        return
+    with contextlib.suppress(StoreUnavailable):  # the gate says so
+        if gateway.config.governance.keys or await _holds_keys(gateway.gate.store):
+            log.warning(
+                "there are keys, but requests to %s without a key are accepted too and may call every tool; to require "
+                "a key, set governance.require_key: true",
+                host,
+            )
 
 
 async def _serve_stdio(config: Config, path: Path, bundle: str | None) -> int:
@@ -137,6 +151,7 @@ async def _serve_http(config: Config, path: Path, host: str, port: int, supervis
     stall_s = config.server.watchdog_s
     with _ending(stall_s, 3 * stall_s if is_worker else None, end):
         async with running(config, _log_progress) as gateway, _watching(gateway, path):
+            await _warn_of_keys_not_required(gateway, host)
             face = Server(gateway, host, sessions=not is_worker)
             served = Port(face, limits, face.trusted_proxies)
             listener = _listen(host, port, is_worker)

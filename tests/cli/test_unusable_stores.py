@@ -47,12 +47,16 @@ def newer(path: Path) -> None:
     db.close()
 
 
+def truncated(path: Path) -> None:
+    path.write_bytes(b"")
+
+
 def a_folder(path: Path) -> None:
     path.unlink()
     path.mkdir()
 
 
-DAMAGE: tuple[Callable[[Path], None], ...] = (garbage, garbled_head, garbled_inside, newer, a_folder)
+DAMAGE: tuple[Callable[[Path], None], ...] = (garbage, garbled_head, garbled_inside, newer, truncated, a_folder)
 
 
 @pytest.fixture
@@ -73,13 +77,27 @@ def ended(tmp_path: Path, config: Path, *command: str) -> subprocess.CompletedPr
     )
 
 
+@pytest.mark.parametrize("damage", [garbled_head, truncated], ids=lambda damage: damage.__name__)
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
-def test_no_command_goes_on_without_a_file_that_is_there(command: list[str], store_file: Path, tmp_path: Path) -> None:
-    garbled_head(store_file)
+def test_no_command_goes_on_without_a_file_that_is_there(
+    command: list[str], damage: Callable[[Path], None], store_file: Path, tmp_path: Path
+) -> None:
+    damage(store_file)
     done = ended(tmp_path, write_config(tmp_path, {}), *command)
     assert done.returncode == 1, done.stdout
     assert "the store is unusable" in done.stderr and str(store_file) in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+def test_damage_that_shows_only_when_the_file_is_read_is_an_error_without_a_traceback(
+    command: list[str], store_file: Path, tmp_path: Path
+) -> None:
+    garbled_inside(store_file)
+    done = ended(tmp_path, write_config(tmp_path, {}), *command)
+    assert "Traceback" not in done.stderr
+    if command != ["usage"]:  # which does not read the damaged pages
+        assert done.returncode == 1 and "malformed" in done.stderr + done.stdout
 
 
 @pytest.mark.parametrize("damage", DAMAGE, ids=lambda damage: damage.__name__)

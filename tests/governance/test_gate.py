@@ -321,21 +321,27 @@ async def test_what_was_spent_is_settled_when_the_block_raises() -> None:
         assert await standing(stores, ALL) == (2 * CENT, 0)
 
 
+async def under_way(gate: Gate, request: Request) -> "asyncio.Future[None]":
+    """A call that was sent and gets no answer."""
+    sent = asyncio.Event()
+
+    async def one() -> None:
+        async with gate.admit(RequestContext(LOCAL), request) as admission:
+            admission.spent(Usage(calls=1))
+            sent.set()
+            await asyncio.Event().wait()
+
+    task = asyncio.ensure_future(one())
+    await sent.wait()
+    return task
+
+
 @pytest.mark.parametrize("times", [1, 2, 5])
 async def test_what_was_spent_is_settled_when_the_caller_hangs_up_however_often(tmp_path: Path, times: int) -> None:
     stores = SqliteStore(tmp_path / "stores.sqlite3")
     async with gate_on(stores, **DOLLAR) as gate:
-        inside = asyncio.Event()
         request = tool("write")
-
-        async def one() -> None:
-            async with gate.admit(RequestContext(LOCAL), request) as admission:
-                admission.spent(Usage(calls=1))
-                inside.set()
-                await asyncio.Event().wait()
-
-        task = asyncio.ensure_future(one())
-        await inside.wait()
+        task = await under_way(gate, request)
         for _ in range(times):
             task.cancel()
             await asyncio.sleep(0)
@@ -364,16 +370,7 @@ async def test_what_is_under_way_when_the_gate_closes_is_written_first(tmp_path:
     request = tool("write")
     gate = make_gate(stores, stores, **DOLLAR)
     await gate.start()
-    inside = asyncio.Event()
-
-    async def one() -> None:
-        async with gate.admit(RequestContext(LOCAL), request) as admission:
-            admission.spent(Usage(calls=1))
-            inside.set()
-            await asyncio.Event().wait()
-
-    task = asyncio.ensure_future(one())
-    await inside.wait()
+    task = await under_way(gate, request)
     task.cancel()
     await asyncio.sleep(0)
     await gate.aclose()

@@ -4,7 +4,6 @@ import asyncio
 import gc
 import json
 import sqlite3
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -61,7 +60,7 @@ async def use(stores: Any) -> None:
     await stores.close()
 
 
-@pytest.mark.parametrize("version", range(len(MIGRATIONS) + 1))
+@pytest.mark.parametrize("version", range(1, len(MIGRATIONS) + 1))
 async def test_a_file_of_every_version_becomes_what_a_new_one_is(tmp_path: Path, version: int) -> None:
     file_of_version(tmp_path / "old.sqlite3", version).close()
     await use(SqliteStore(tmp_path / "old.sqlite3"))
@@ -220,23 +219,17 @@ def _open(place: Place, line: Any, number: int) -> None:
         line.send(repr(error))
 
 
-@pytest.fixture(params=["sqlite", "postgres"])
-def database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Place]:
-    made = make_place(request.param, tmp_path)
-    yield made
-    asyncio.run(made.remove())
-
-
+@pytest.mark.parametrize("shared_place", ["sqlite", "postgres"], indirect=True)
 @pytest.mark.parametrize("version", [0, 2])
-async def test_processes_that_open_a_store_at_once_all_find_it_up_to_date(database: Place, version: int) -> None:
-    if version and database.kind == "sqlite":
-        file_of_version(Path(database.path), version).close()
+async def test_processes_that_open_a_store_at_once_all_find_it_up_to_date(shared_place: Place, version: int) -> None:
+    if version and shared_place.kind == "sqlite":
+        file_of_version(Path(shared_place.path), version).close()
     elif version:
-        await (await schema_of_version(database, 1)).close()
+        await (await schema_of_version(shared_place, 1)).close()
     lines, processes = [], []
     for number in range(4):
         ours, theirs = PROCESSES.Pipe()
-        process = PROCESSES.Process(target=_open, args=(database, theirs, number), daemon=True)
+        process = PROCESSES.Process(target=_open, args=(shared_place, theirs, number), daemon=True)
         process.start()
         theirs.close()
         lines.append(ours)
@@ -251,7 +244,7 @@ async def test_processes_that_open_a_store_at_once_all_find_it_up_to_date(databa
             process.kill()
             process.join()
             line.close()
-    async with database.open() as stores:
+    async with shared_place.open() as stores:
         assert len(await stores.store.find_settled([f"r{n}" for n in range(4)])) == 4
 
 

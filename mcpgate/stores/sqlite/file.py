@@ -13,13 +13,15 @@ from mcpgate.stores.sqlite.schema import MIGRATIONS
 
 log = logging.getLogger("mcpgate.store")
 _BUSY_S = 5.0
+_EMPTY_S = 2.0
+"""How long an empty file may be one that another process has just created."""
 _LOOKED_AT: set[Path] = set()
 """Files whose permissions were looked at."""
 _TAKEN = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 
 
 def open_file(path: Path) -> sqlite3.Connection:
-    """A connection to the file, which is made and brought up to date if need be. Raises OSError, sqlite3.Error."""
+    """A connection to the file, which is created or brought up to date if necessary. Raises OSError, sqlite3.Error."""
     _make_folder(path.parent)
     _make_file(path)
     give_up = time.monotonic() + _BUSY_S
@@ -45,7 +47,18 @@ def _make_file(path: Path) -> None:
     try:
         os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
     except FileExistsError:
+        _refuse_empty(path)
         _warn_of_readers(path)
+
+
+def _refuse_empty(path: Path) -> None:
+    """SQLite would take a file that was truncated to nothing for a new one: its keys and limits would silently be gone.
+    Only the process that creates a file may fill it. Raises OSError."""
+    give_up = time.monotonic() + _EMPTY_S
+    while path.is_file() and path.stat().st_size == 0:
+        if time.monotonic() > give_up:
+            raise OSError("the file is empty, so what it held is lost: restore it, or delete it to start a new store")
+        time.sleep(0.02)
 
 
 def _warn_of_readers(path: Path) -> None:
