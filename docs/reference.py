@@ -255,7 +255,8 @@ _COMMANDS = """# Commands
 
 `mcpgate COMMAND --help` prints the same. Results go to stdout; everything else goes to stderr.
 
-Exit codes: 0 done, 1 a check, a run or a tool failed, 2 wrong usage or configuration, 130 interrupted.
+Exit codes: 0 success, 1 failure (of a check, a run, a tool or the store), 2 wrong usage or configuration, or a file
+that cannot be read or written, 130 interrupted.
 
 | variable | meaning |
 |---|---|
@@ -418,6 +419,15 @@ _FORMS = """
 | MCP tool call | a tool result with `isError: true`. Code and data are in `_meta["mcpgate/error"]` |
 | inside `execute_code` | a catchable `ToolError`. Code and data are in its `.data` |
 | other MCP requests | a JSON-RPC error. Code and data are in `error.data` |
+
+| code | its data |
+|---|---|
+| `budget_exceeded` | `scope`, `budget`, `window`, `resets_at`, `limit`, `spent`, `reserved` (also as `limit_usd` …) |
+| `rate_limited` | `scope`, `limit`, `window`, `retry_after_s`; if money is only reserved, as for `budget_exceeded` too |
+| `not_allowed` | which `key`, and where they are known the `server`, `tool`, or the `name` and `value` |
+| `unknown_tool`, `not_found` | `nearest`: the nearest names, where names can be compared |
+| `too_large` | `limit`, in bytes |
+| `upstream_error`, `upstream_timeout` | `attempts`: for each, the `upstream` and the `reason` |
 
 A refused tool call is a tool result because a model reads results. A 401 carries `WWW-Authenticate`, a 402
 `x-should-retry: false`, a 405 `Allow`, and a 429 `Retry-After` and `retry-after-ms`.

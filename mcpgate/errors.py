@@ -6,16 +6,16 @@ McpgateError
  ├── NotSupported       (not_supported, 400)    the client of this request cannot do what is needed for it
  ├── MissingKey         (missing_key, 401)      a virtual key is required and none was sent
  ├── InvalidKey         (invalid_key, 401)      unknown, revoked, expired or rotated out
- ├── BudgetExceeded     (budget_exceeded, 402)  the estimated cost does not fit into a budget
- ├── NotAllowed         (not_allowed, 403)      not granted to this key, or the key is disabled
- ├── UnknownTool        (unknown_tool, 404)     no such server or tool; carries the nearest names
- ├── NotFound           (not_found, 404)        no such document, handle or session
- ├── Conflict           (invalid_request, 409)  the name is already taken
+ ├── BudgetExceeded     (budget_exceeded, 402)  the estimated cost does not fit what is left of a budget
+ ├── NotAllowed         (not_allowed, 403)      not granted, or not allowed to this key, user, address or origin
+ ├── UnknownTool        (unknown_tool, 404)     no such tool
+ ├── NotFound           (not_found, 404)        no such server, page, handle, session, route, key or declaration
+ ├── Conflict           (invalid_request, 409)  already exists, declared in the file, or being changed by others
  ├── TooLarge           (too_large, 413)        a message or body over its limit
- ├── RateLimited        (rate_limited, 429)     too many requests, tokens or calls at once; carries retry_after_s
+ ├── RateLimited        (rate_limited, 429)     too many requests, bytes, seconds or calls at once, or money is reserved
  ├── UpstreamError      (upstream_error, 502)   an upstream failed, died or is not connected
  │    └── UpstreamTimeout (upstream_timeout, 504)  no answer within timeout_s
- └── Unavailable        (unavailable, 503)      shutting down, or the sandbox cannot start
+ └── Unavailable        (unavailable, 503)      shutting down, the store is away, or the sandbox cannot start
 """
 
 from typing import Any, ClassVar

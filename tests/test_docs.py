@@ -22,7 +22,7 @@ from mcpgate.config.files import parse_config
 from mcpgate.config.settings import Config
 from mcpgate.governance.callers import LOCAL
 from mcpgate.governance.context import RequestContext
-from tests.conftest import gateway
+from tests.conftest import IN_CI, gateway
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -172,7 +172,7 @@ def test_the_quick_start_has_each_agents_entry_as_install_writes_it(name: str, t
 async def test_the_programs_of_the_code_mode_guide_run() -> None:
     server = shutil.which("mcp-server-time", path=str(Path(sys.executable).parent))
     if server is None:
-        pytest.skip("mcp-server-time is not installed: the extra `demo` has it")
+        (pytest.fail if IN_CI else pytest.skip)("mcp-server-time is not installed: the extra `demo` has it")
     programs = list(blocks("python", "docs/guides/code-mode.md"))
     assert len(programs) >= 2
     async with gateway({"time": {"command": server, "args": ["--local-timezone=UTC"]}}) as opened:

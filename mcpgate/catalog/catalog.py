@@ -157,7 +157,7 @@ class Catalog:
         it. Raises UnknownTool with the nearest names."""
         whole, name = name, name[:_LONGEST]
         if whole != name:
-            raise UnknownTool(f"there is no tool {brief(name, _COMPARED)}; its name is too long")
+            raise UnknownTool(f"there is no tool {brief(name, _COMPARED)}; its name is too long", nearest=[])
         for separator in (".", "__", "/", ":"):
             head, found, rest = name.partition(separator)
             server = self.find_server(head) if found else None

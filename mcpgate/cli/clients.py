@@ -15,6 +15,7 @@ import tomlkit
 
 from mcpgate.config import jsonc
 from mcpgate.config.environment import missing_variables
+from mcpgate.config.upstreams import is_disabled, transport_name
 from mcpgate.errors import ConfigError
 
 
@@ -186,8 +187,7 @@ def to_ours(entry: Mapping[str, Any], of_gemini: bool = False) -> tuple[dict[str
         if value not in (None, "", [], {}, False):
             ours.setdefault(key, value)
     if isinstance(ours.get("type"), str):
-        kind = ours["type"].lower().replace("_", "-")
-        kind = {"streamable-http": "http", "local": "stdio"}.get(kind, kind)
+        kind = transport_name(ours["type"])
         if kind in ("http", "sse", "stdio"):
             ours["type"] = kind
         else:
@@ -236,8 +236,7 @@ def _variable(name: str) -> str:
 
 def unset_variables(servers: Mapping[str, Any], environ: Mapping[str, str] = os.environ) -> list[str]:
     """The variables that servers which are not switched off need, and that are not set here."""
-    on = {name: e for name, e in servers.items() if not (isinstance(e, dict) and e.get("disabled") is True)}
-    return missing_variables(on, environ)
+    return missing_variables({name: e for name, e in servers.items() if not is_disabled(e)}, environ)
 
 
 def other_projects(path: Path) -> list[str]:

@@ -1,6 +1,7 @@
 """The command line: one file per command; this one only finds it.
 
-Exit codes: 0 success, 1 failure (of a check, a run, a tool), 2 wrong usage or configuration, 130 interrupted."""
+Exit codes: 0 success, 1 failure (of a check, a run, a tool or the store), 2 wrong usage or configuration, or a file
+that cannot be read or written, 130 interrupted."""
 
 import argparse
 import importlib

@@ -11,7 +11,7 @@ from mcpgate.catalog.stubs import call_shape, stub
 from mcpgate.catalog.tools import Tool
 from mcpgate.codemode.handles import HandleStore, Kept
 from mcpgate.codemode.values import error_of, value_of
-from mcpgate.errors import McpgateError, NotAllowed, UpstreamError
+from mcpgate.errors import McpgateError, NotAllowed, UnknownTool, UpstreamError
 from mcpgate.governance.callers import Caller
 from mcpgate.governance.context import RequestContext
 from mcpgate.proxy.calls import Calls
@@ -85,7 +85,12 @@ class Bridge:
             near = catalog.nearest_tools(name)
             hint = f"; did you mean {' or '.join(near)}?" if near else ""
             trouble = f" ({found.trouble})" if found and found.trouble else ""
-            raise ToolFailed(f"there is no tool {server}.{tool_name}{trouble}{hint}", server=server, tool=tool_name)
+            raise ToolFailed(
+                f"there is no tool {name}{trouble}{hint}",
+                server=server,
+                tool=tool_name,
+                data={"code": UnknownTool.code, "nearest": near},
+            )
         return tool
 
     def _loaded(self, caller: Caller, value: Any) -> Any:

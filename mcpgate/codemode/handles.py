@@ -100,7 +100,7 @@ class HandleStore:
             gone = number.isdecimal() and 0 < int(number) <= self._next.get(owner, 0)
             theirs = [name for of, name in found if of == owner][-10:]
             there = f"; kept: {', '.join(theirs)}" if theirs else ""
-            raise NotFound(f"handle {id!r} " + (self._why_gone() if gone else "does not exist") + there)
+            raise NotFound(f"handle {id!r} " + (self._why_gone() if gone else "does not exist") + there, nearest=theirs)
 
     def _why_gone(self) -> str:
         return f"was dropped: handles make room for newer ones, and go when idle for {self._idle_s:g} s"

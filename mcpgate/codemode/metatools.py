@@ -80,7 +80,7 @@ class MetaTools:
         for name in dict.fromkeys(names):
             server = catalog.find_server(name)
             if catalog.withholds(name):
-                raise NotAllowed(f"{name} is not granted to this key", key=context.caller.id)
+                raise NotAllowed(f"{name} is not granted to this key", key=context.caller.id, tool=name)
             try:
                 tools = [catalog.get_tool(name)] if server is None else list(server.tools[:_MAX_TOOLS_OF_SERVER])
             except UnknownTool as error:
@@ -128,4 +128,4 @@ class MetaTools:
     def _check_granted(self, context: RequestContext, name: str) -> None:
         caller = context.caller
         if not (caller.grants.allow_meta_tool(name) and self._views.surface(caller.bundle).meta_tools):
-            raise NotAllowed(f"{name} is not granted to this key", key=context.caller.id)
+            raise NotAllowed(f"{name} is not granted to this key", key=context.caller.id, tool=name)

@@ -59,7 +59,8 @@ class Pages:
         except UnknownTool as error:
             known = ", ".join(server.ident for server in catalog.servers[:20])
             raise NotFound(
-                f'no page {topic!r}; topics are "sandbox", a server ({known}), or server.tool. {error.message}'
+                f'no page {topic!r}; topics are "sandbox", a server ({known}), or server.tool. {error.message}',
+                nearest=error.data["nearest"],
             ) from None
         return docs.tool_page(tool, self._learned.observed(tool, caller.id))
 

@@ -1,5 +1,5 @@
-"""The only reader of the environment: variables in the configuration, the key and metadata of a client that starts the
-gateway over stdio, and what stdio children inherit.
+"""What is taken from the environment: variables in the configuration, the key and metadata of a client that starts the
+gateway over stdio, and what stdio children inherit. Paths are found in files.py and cli/clients.py.
 """
 
 import os
@@ -8,7 +8,7 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
-from mcpgate.config.upstreams import UpstreamConfig
+from mcpgate.config.upstreams import UpstreamConfig, is_disabled
 from mcpgate.errors import ConfigError
 
 _VARIABLE = re.compile(r"\$\{(?:env:)?([A-Za-z_][A-Za-z0-9_]*)(:-([^}]*))?\}")
@@ -41,7 +41,7 @@ def interpolate(node: Any, where: str, source: str, environ: Mapping[str, str]) 
 
         return _VARIABLE.sub(value, node)
     if isinstance(node, dict):
-        if node.get("disabled") is True and where.startswith("mcpServers."):
+        if is_disabled(node) and where.startswith("mcpServers."):
             return node  # a disabled server needs no secrets
         return {k: interpolate(v, f"{where}.{k}" if where else str(k), source, environ) for k, v in node.items()}
     if isinstance(node, list):

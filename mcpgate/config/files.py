@@ -1,4 +1,5 @@
-"""The only reader of configuration files: finds one, reads it, and explains its errors."""
+"""Reads the configuration file: finds it, parses it, and explains its errors. Files of agents are read in
+cli/clients.py."""
 
 import difflib
 import json
@@ -14,7 +15,7 @@ from pydantic import BaseModel, ValidationError
 from mcpgate.config import jsonc
 from mcpgate.config.environment import interpolate, missing_variables
 from mcpgate.config.settings import Config
-from mcpgate.config.upstreams import UpstreamConfig
+from mcpgate.config.upstreams import UpstreamConfig, is_disabled
 from mcpgate.errors import ConfigError
 
 FILE_NAMES = ("mcpgate.yaml", "mcpgate.yml", "mcpgate.json")
@@ -74,15 +75,12 @@ def needed_variables(path: Path) -> list[str]:
         data = _sections(path.read_text(encoding="utf-8"), str(path))
         servers = data.get("mcpServers")
         if isinstance(servers, dict):
-            on = [
-                entry for entry in servers.values() if not (isinstance(entry, dict) and entry.get("disabled") is True)
-            ]
-            data["mcpServers"] = on
+            data["mcpServers"] = [entry for entry in servers.values() if not is_disabled(entry)]
         return missing_variables(data, {})
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: cannot be read: {error}") from error
     except RecursionError:
-        raise ConfigError(f"{path}: an alias stands inside what it names") from None
+        raise ConfigError(f"{path}: an alias contains itself") from None
 
 
 def parse_config(
@@ -113,8 +111,7 @@ _STAND_IN = {"command": "unusable"}
 
 def _entry_or_trouble(name: str, entry: Any, environ: Mapping[str, str]) -> UpstreamConfig | str:
     """One server's settings, or what is wrong with them."""
-    disabled = isinstance(entry, dict) and entry.get("disabled") is True
-    if not disabled and (missing := missing_variables(entry, environ)):
+    if not is_disabled(entry) and (missing := missing_variables(entry, environ)):
         return f"{' and '.join(missing)} {'is' if len(missing) == 1 else 'are'} not set"
     try:
         return UpstreamConfig.model_validate(interpolate(entry, f"mcpServers.{name}", "", environ))

@@ -13,6 +13,18 @@ _CLIENTS_ONLY = frozenset(("autoApprove", "alwaysAllow", "trust", "gallery"))
 
 
 Expose = Literal["code", "direct", "both", "hidden"]
+_TRANSPORTS = {"streamable-http": "http", "streamablehttp": "http", "local": "stdio"}
+
+
+def transport_name(name: str) -> str:
+    """Our name of a transport that clients and servers spell in several ways."""
+    plain = name.lower().replace("_", "-")
+    return _TRANSPORTS.get(plain, plain)
+
+
+def is_disabled(entry: Any) -> bool:
+    """Whether an entry, as it stands in a file, is switched off."""
+    return isinstance(entry, dict) and entry.get("disabled") is True
 
 
 class ToolFilter(Model):
@@ -95,8 +107,7 @@ class UpstreamConfig(Model):
             if theirs in data and ours not in data:
                 data[ours] = data.pop(theirs)
         if isinstance(data.get("type"), str):
-            kind = data["type"].lower().replace("_", "-")
-            data["type"] = {"streamable-http": "http", "streamablehttp": "http", "local": "stdio"}.get(kind, kind)
+            data["type"] = transport_name(data["type"])
         return data
 
     @model_validator(mode="after")

@@ -3,6 +3,7 @@ is recorded in the audit trail, which never holds a secret."""
 
 import dataclasses
 import datetime
+import difflib
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -46,7 +47,8 @@ class Admin:
         secret, now = new_secret(), self._clock()
         digests = [(digest_of(secret), None)]
         value = to_record(spec, digests, secret[-4:], now)
-        key, _ = from_record(id, value)  # before it is written: what cannot be read back must not be stored
+        # Before it is written: what cannot be read, or made into rules, must not be stored.
+        key, _ = from_record(id, value)
         scope_rules("key", id, spec)
         if not await self._store.change(Change("key", id, value, actor, "create", now, digests, only_new=True)):
             raise Conflict(f"key {id!r} already exists")
@@ -77,7 +79,8 @@ class Admin:
             digests = [(digest_of(secret), None), *((digest, end) for digest, end in old if end > now)]
             return to_record(spec, digests, secret[-4:], key.created_at)
 
-        return await self._alter(name, "rotate", actor, rotated), secret
+        key, _ = await self._alter(name, "rotate", actor, rotated)
+        return key, secret
 
     async def change_key(self, name: str, changes: Mapping[str, Any], actor: str) -> tuple[VirtualKey, KeySpec]:
         """Replace these fields of `KeySpec`. Raises InvalidRequest, NotFound, Conflict."""
@@ -86,8 +89,7 @@ class Admin:
             merged = parse(KeySpec, {**spec.model_dump(mode="json"), **changes})
             return to_record(merged, key.digests, key.hint, key.created_at, key.revoked_at)
 
-        key = await self._alter(name, "change", actor, changed)
-        return await self.get_key(key.id)
+        return await self._alter(name, "change", actor, changed)
 
     async def revoke_key(self, name: str, actor: str) -> VirtualKey:
         """Revoke it in every worker. The record stays, because the ledger names it. Raises NotFound, Conflict."""
@@ -96,11 +98,12 @@ class Admin:
         def revoked(key: VirtualKey, spec: KeySpec) -> dict[str, Any]:
             return to_record(spec, key.digests, key.hint, key.created_at, key.revoked_at or now)
 
-        return await self._alter(name, "revoke", actor, revoked)
+        key, _ = await self._alter(name, "revoke", actor, revoked)
+        return key
 
     async def _alter(
         self, name: str, action: str, actor: str, alter: Callable[[VirtualKey, KeySpec], dict[str, Any]]
-    ) -> VirtualKey:
+    ) -> tuple[VirtualKey, KeySpec]:
         """Replace a key by its changed version, unless someone else has changed it meanwhile: a key that was just
         revoked must not come back."""
         if name in self._policy().keys:
@@ -108,12 +111,13 @@ class Admin:
         for _ in range(_TRIES):
             record = await self._get_record(name)
             value = alter(*from_record(record.id, record.value))
-            key, spec = from_record(record.id, value)  # before it is written: what cannot be read must not be stored
+            # Before it is written: what cannot be read, or made into rules, must not be stored.
+            key, spec = from_record(record.id, value)
             scope_rules("key", key.id, spec)
             at, digests = self._clock(), key.digests
             change = Change("key", key.id, value, actor, action, at, digests, replaces=record.value)
             if await self._store.change(change):
-                return key
+                return key, spec
         raise Conflict(f"key {name!r} is being changed by others; try again")
 
     async def _get_record(self, name: str) -> Record:
@@ -135,13 +139,20 @@ class Admin:
         """Id → the declaration, and whether it is in the configuration file."""
         return {id: (value, id in self._policy().in_file[kind]) for id, value in self._table(kind).items()}
 
+    def get_declared(self, kind: str, id: str) -> tuple[BaseModel, bool]:
+        """One of `list_declared`. Raises NotFound."""
+        declared = self._table(kind).get(id)
+        if declared is None:
+            raise self._unknown(kind, id)
+        return declared, id in self._policy().in_file[kind]
+
     async def put(self, kind: str, id: str, value: Mapping[str, Any], actor: str) -> Any:
         """Create or replace a declaration. Raises InvalidRequest, Conflict."""
         if id in self._policy().in_file[kind]:
             raise Conflict(f"{kind} {id!r} is declared in the configuration file; change it there")
         given = {**value, "id": id} if kind in ("budget", "rate_limit") else dict(value)
         parsed = parse(RECORD_KINDS[kind], given)
-        _rules_of(kind, id, parsed)
+        _rules_of(kind, id, parsed)  # what cannot be made into rules must not be stored
         stored = parsed.model_dump(mode="json", exclude_defaults=True)
         action = "change" if id in self._table(kind) else "create"
         await self._store.change(Change(kind, id, stored, actor, action, self._clock()))
@@ -152,11 +163,15 @@ class Admin:
         if id in self._policy().in_file[kind]:
             raise Conflict(f"{kind} {id!r} is declared in the configuration file; change it there")
         if id not in self._table(kind):
-            raise NotFound(f"there is no {kind} {id!r}")
+            raise self._unknown(kind, id)
         await self._store.change(Change(kind, id, None, actor, "delete", self._clock()))
 
     def _table(self, kind: str) -> Mapping[str, BaseModel]:
         return self._policy().tables[kind]
+
+    def _unknown(self, kind: str, id: str) -> NotFound:
+        near = difflib.get_close_matches(id, self._table(kind), 3)
+        return NotFound(f"there is no {kind.replace('_', ' ')} {id!r}", nearest=near)
 
     # --- usage
 
@@ -173,7 +188,7 @@ class Admin:
                 names, await self._counters.read([(name, span.oldest) for name in names]), strict=True
             ):
                 frees = rule.window.frees_at(span.cell if standing.first is None else standing.first)
-                shown: Callable[[int], Any] = _usd if rule.measure == "cost" else _plain(rule)
+                shown: Callable[[int], Any] = _usd if rule.measure == "cost" else rule.plain_amount
                 found.append(
                     {
                         "id": rule.id,
@@ -193,8 +208,11 @@ class Admin:
         """Reset what is spent of a budget or rate limit, for one subject or for all. Reservations stay. Raises
         NotFound."""
         for rule in await self._rules(kind, id):
-            names = await self._counters.names(rule.counter(""), 1_000_000)
-            for name in names if subject is None else [rule.counter(subject)]:
+            if subject is None:
+                names = await self._counters.names(rule.counter(""), 1_000_000)
+            else:
+                names = [rule.counter(subject)]
+            for name in names:
                 await self._counters.reset(name)
         await self._store.change(Change(kind, id, {"subject": subject}, actor, "reset", self._clock()))
 
@@ -204,7 +222,7 @@ class Admin:
             return scope_rules("key", key.id, spec)
         declared = self._table(kind).get(id)
         if declared is None:
-            raise NotFound(f"there is no {kind.replace('_', ' ')} {id!r}")
+            raise self._unknown(kind, id)
         return _rules_of(kind, id, declared)
 
 
@@ -258,7 +276,3 @@ def shown_key(key: VirtualKey, spec: KeySpec | None = None) -> dict[str, Any]:
 
 def _usd(nano: int) -> str:
     return f"{to_usd(nano):f}"
-
-
-def _plain(rule: Rule) -> Callable[[int], float]:
-    return (lambda amount: amount / 1000) if rule.measure == "execution_seconds" else (lambda amount: amount)

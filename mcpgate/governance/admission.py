@@ -183,7 +183,11 @@ class Admission(Admitted):
                 what = (
                     f"{request.server}.{request.tool}" if request.kind in ("tool", "resource") else str(request.model)
                 )
-                raise NotAllowed(f"{what} has no known price, and budget {budget.match.rule.id!r} requires one")
+                raise NotAllowed(
+                    f"{what} has no known price, and budget {budget.match.rule.id!r} requires one",
+                    **{"key": caller.id, "server": request.server, "tool": request.tool, "model": request.model},
+                    budget=budget.match.rule.id,
+                )
         return shares
 
     async def _reserve(self, shares: Sequence[Share], suffix: str = "") -> None:
@@ -252,11 +256,11 @@ class Admission(Admitted):
             if self.warnings:
                 parent.warnings = tuple(dict.fromkeys((*parent.warnings, *self.warnings)))
         if (
-            isinstance(parent, Admission)
+            not claims
+            and not cost
+            and isinstance(parent, Admission)
             and parent in desk.open
             and parent._stake((), None)
-            and not claims
-            and not cost
         ):
             # Only the record depends on it, which is written together with the execution's own.
             parent._children.append(settlement)

@@ -29,24 +29,24 @@ class Grants:
     def allow_tool(self, *spellings: tuple[str, str]) -> bool:
         """`spellings` of one tool, each (server, tool)."""
         return any(
-            _matches(server, self.servers) or any(_matches_tool(server, tool, glob) for glob in self.tools)
+            matches_any(server, self.servers) or any(_matches_tool(server, tool, glob) for glob in self.tools)
             for server, tool in spellings
         )
 
     def allow_whole_server(self, *spellings: str) -> bool:
         """Whether every tool of a server is granted, including future ones; its resources and prompts then are too."""
         return any(
-            _matches(server, self.servers)
+            matches_any(server, self.servers)
             or any(_matches_tool(server, "*", glob) for glob in self.tools if _is_whole(glob))
             for server in spellings
         )
 
     def allow_meta_tool(self, name: str) -> bool:
-        return bool(self.tools or self.servers) if self.meta_tools is None else _matches(name, self.meta_tools)
+        return bool(self.tools or self.servers) if self.meta_tools is None else matches_any(name, self.meta_tools)
 
     def allow_model(self, provider: str | None, *names: str) -> bool:
         """`names`: the requested alias, or `provider/model`."""
-        return _matches(provider or "", self.providers) or any(_matches(name, self.models) for name in names)
+        return matches_any(provider or "", self.providers) or any(matches_any(name, self.models) for name in names)
 
     @property
     def everything(self) -> bool:
@@ -72,7 +72,7 @@ def _is_whole(glob: str) -> bool:
     return glob == "*" or glob.endswith(".*")
 
 
-def _matches(name: str, globs: Sequence[str]) -> bool:
+def matches_any(name: str, globs: Sequence[str]) -> bool:
     return any(fnmatch.fnmatchcase(name, glob) for glob in globs)
 
 

@@ -6,13 +6,12 @@ invented name.
 """
 
 import asyncio
-import fnmatch
 import time
 from collections.abc import Callable, Container, Mapping, Sequence
 from types import MappingProxyType
 
 from mcpgate.errors import NotAllowed, Unavailable
-from mcpgate.governance.callers import Said, VirtualKey
+from mcpgate.governance.callers import Said, VirtualKey, matches_any
 from mcpgate.governance.declared import Declared
 from mcpgate.governance.records import EMPTY, Claim
 from mcpgate.governance.store import Counters, Store, StoreUnavailable
@@ -34,7 +33,7 @@ def claimed_user(key: VirtualKey, said: Said, declared: Container[str]) -> str |
             if key.user is not None
             else "this user is not declared, and the key has no `users` list"
         )
-    elif _allowed(user, key.users):
+    elif matches_any(user, key.users):
         return user
     else:
         why = f"its `users` allow {_shown(key.users)}"
@@ -52,7 +51,7 @@ def claimed_metadata(key: VirtualKey, said: Said) -> Mapping[str, str]:
             if value not in (None, allowed):
                 raise _not_allowed(key, name, value, f"it is always {allowed!r}")
             found[name] = allowed
-        elif value is not None and not _allowed(value, allowed):
+        elif value is not None and not matches_any(value, allowed):
             raise _not_allowed(key, name, value, f"its `metadata` allow {_shown(allowed)}")
     return MappingProxyType(found)
 
@@ -60,10 +59,6 @@ def claimed_metadata(key: VirtualKey, said: Said) -> Mapping[str, str]:
 def _not_allowed(key: VirtualKey, name: str, value: str | None, why: str) -> NotAllowed:
     text = f"key {key.id!r} may not set metadata {name!r} to {value!r}: {why}"
     return NotAllowed(text, key=key.id, name=name, value=value)
-
-
-def _allowed(value: str, globs: Sequence[str]) -> bool:
-    return any(fnmatch.fnmatchcase(value, glob) for glob in globs)
 
 
 def _shown(globs: Sequence[str]) -> str:

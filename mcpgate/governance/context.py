@@ -1,18 +1,14 @@
 """One request of one caller on its way through the gateway: the caller, its client while it is in progress, and
 what was admitted for it. It decides nothing: see admission.py."""
 
-import random
-import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 from mcpgate.errors import McpgateError, NotSupported
 from mcpgate.governance.callers import Caller
-from mcpgate.governance.records import EMPTY, Balance, Request
+from mcpgate.governance.records import EMPTY, Balance, Request, random_hex
 from mcpgate.governance.rule import Share
-
-_random = random.Random(secrets.randbits(256))
 
 
 class Client(Protocol):
@@ -104,10 +100,6 @@ class Trail:
         return list(dict.fromkeys(text for one in self.admitted for text in one.warnings))
 
 
-def _new_id() -> str:
-    return f"{_random.getrandbits(64):016x}"
-
-
 @dataclass(slots=True)
 class RequestContext:
     """Created by the face that received the request, passed to everything that works on it."""
@@ -115,7 +107,7 @@ class RequestContext:
     caller: Caller
     """As identified when the request arrived; for calls from running code, as of now."""
     client: Client = SILENT
-    id: str = field(default_factory=_new_id)
+    id: str = field(default_factory=lambda: random_hex(16))
     """16 hexadecimal digits, the `x-request-id` of the answer."""
     trace: str | None = None
     """The `traceparent` that the request carried (W3C Trace Context)."""

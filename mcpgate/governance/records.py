@@ -1,6 +1,7 @@
 """Requests, estimates, reservations and ledger entries: frozen values that every flow passes on.
 
-Money is `Decimal` US dollars in these values and whole nano-dollars in counters (`to_nano`, `to_usd`).
+Money is whole nano-dollars, here and in counters. Settings and what people see are in US dollars: see `to_nano` and
+`to_usd`.
 """
 
 import datetime
@@ -102,7 +103,7 @@ class Claim:
     counter: str
     """The counter's name: rule, measure and subject."""
     measure: str
-    """What is counted: see `rules.Measure`."""
+    """What is counted: see `rule.Measure`."""
     amount: int
     """At most: nano-dollars, tokens, requests or milliseconds."""
     limit: int | None
@@ -191,11 +192,13 @@ class Entry:
 
 
 _random = random.Random(secrets.randbits(256))
-
-
 os.register_at_fork(after_in_child=lambda: _random.seed(secrets.randbits(256)))
 
 
-def new_id(prefix: str) -> str:
+def random_hex(digits: int) -> str:
     """Not a secret, so without system calls: one per request would cost more than the rest of its admission."""
-    return f"{prefix}_{_random.getrandbits(80):020x}"
+    return f"{_random.getrandbits(4 * digits):0{digits}x}"
+
+
+def new_id(prefix: str) -> str:
+    return f"{prefix}_{random_hex(20)}"

@@ -56,12 +56,13 @@ def _error_of(caller: Caller, misfit: _Misfit, now: float) -> McpgateError:
     resets = shown_moment(misfit.resets_at)
     if rule.measure == "cost":
         left = max(0, rule.limit - balance.spent - balance.held)
-        money = {
-            "limit_usd": float(to_usd(rule.limit)),
-            "spent_usd": float(to_usd(balance.spent)),
-            "reserved_usd": float(to_usd(balance.held)),
+        amounts = {"limit": rule.limit, "spent": balance.spent, "reserved": balance.held}
+        money = {name: float(to_usd(amount)) for name, amount in amounts.items()}
+        facts = {
+            **{"scope": scope, "budget": rule.id, "window": str(rule.window) or None, "resets_at": resets},
+            **money,
+            **{f"{name}_usd": usd for name, usd in money.items()},
         }
-        facts = {"scope": scope, "budget": rule.id, "window": str(rule.window) or None, **money, "resets_at": resets}
         needs = f"{shown_amount('cost', claim.amount)} is needed and {shown_amount('cost', left)} is left"
         if misfit.spent:
             when = f"; it resets at {resets}" if resets else ""
@@ -79,7 +80,7 @@ def _error_of(caller: Caller, misfit: _Misfit, now: float) -> McpgateError:
         scope=scope,
         rate_limit=rule.id,
         measure=rule.measure,
-        limit=rule.limit / 1000 if rule.measure == "execution_seconds" else rule.limit,
+        limit=rule.plain_amount(rule.limit),
         window=str(rule.window) or None,
         retry_after_s=math.ceil(wait * 1000) / 1000,
     )

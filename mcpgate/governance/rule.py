@@ -61,6 +61,10 @@ class Rule:
         """Whether requests nested in an execution or a chat count too."""
         return self.measure not in PER_REQUEST or any(name in INNER for name, _ in self.when)
 
+    def plain_amount(self, amount: int) -> float:
+        """An amount as people count it: seconds instead of milliseconds. Not for money: see `records.to_usd`."""
+        return amount / MILLISECONDS if self.measure == "execution_seconds" else amount
+
     def counter(self, subject: str) -> str:
         # Includes the window, because amounts in cells of another length mean something else.
         return f"{self.id}|{self.measure}|{self.window.key}|{subject}"

@@ -55,7 +55,7 @@ class Resources:
         def check(caller: Caller) -> None:
             if not caller.grants.allow_whole_server(server.name, server.ident):
                 reason = f"resources and prompts of {server.ident} need a grant of all its tools"
-                raise NotAllowed(reason, key=caller.id)
+                raise NotAllowed(reason, key=caller.id, server=server.name)
 
         return await self._requests.carry(context, "resource", server.name, method, method, params, check)
 

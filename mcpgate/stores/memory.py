@@ -7,7 +7,7 @@ from typing import Any
 from mcpgate.governance.ledger import SUMS, facts_of, sums_of
 from mcpgate.governance.records import Balance, Claim, Entry, Refusal, Reservation
 from mcpgate.governance.rule import fitted
-from mcpgate.governance.store import AuditLine, Change, Content, Query, Record, Settlement
+from mcpgate.governance.store import AuditLine, Change, Query, Record, Settlement
 
 
 class _Cell:
@@ -18,7 +18,7 @@ class _Cell:
 
 
 class MemoryStore:
-    """Implements Counters, Records and Ledger. For one event loop."""
+    """Implements Counters, Records and Ledger, but drops the content of calls. For one event loop."""
 
     name = "memory"
 
@@ -28,7 +28,6 @@ class MemoryStore:
         self._leases: dict[str, float] = {}
         self._adjusted: set[str] = set()
         self._entries: dict[str, Entry] = {}
-        self._contents: dict[str, Content] = {}
         self._records: dict[tuple[str, str], Record] = {}
         self._digests: dict[str, str] = {}
         self._audit: list[AuditLine] = []
@@ -52,8 +51,6 @@ class MemoryStore:
         for settlement in settlements:
             for id in settlement.holds:
                 self._let_go(id)
-            if settlement.content is not None and settlement.entry.id not in self._entries:
-                self._contents[settlement.entry.id] = settlement.content
             self._write(settlement.entry, zip(settlement.claims, settlement.amounts, strict=True))
 
     async def release(self, reservation: Reservation) -> None:

@@ -180,7 +180,9 @@ class Upstream:
                 raise
             except UpstreamError as error:
                 kind = UpstreamTimeout if isinstance(error, UpstreamTimeout) else UpstreamError
-                raise kind(f"upstream {self.name!r}: {self._secrets.mask(error.message)}", **error.data) from error
+                reason = self._secrets.mask(error.message)
+                attempts = [{"upstream": self.name, "reason": reason}]
+                raise kind(f"upstream {self.name!r}: {reason}", **{**error.data, "attempts": attempts}) from error
 
     async def _live_connection(self, connection: Connection) -> Connection:
         """A connection on which the server can ask a client in the middle of a call, if it is one that can: servers
@@ -242,12 +244,15 @@ class Upstream:
         if identity is None:
             return self._standing() or await self.connected()
         if self.config.disabled:
-            raise UpstreamError(f"upstream {self.name!r} is disabled in the configuration")
+            raise self._unreachable("is disabled in the configuration")
         try:
             return await self._identities.get(identity)
         except UpstreamError as error:
             reason, _ = self._told(error)
-            raise UpstreamError(f"upstream {self.name!r} is not connected: {reason}") from error
+            raise self._unreachable(f"is not connected: {reason}") from error
+
+    def _unreachable(self, reason: str) -> UpstreamError:
+        return UpstreamError(f"upstream {self.name!r} {reason}", attempts=[{"upstream": self.name, "reason": reason}])
 
     def _told(self, error: UpstreamError) -> tuple[str, str]:
         """A failure as two texts without secrets: one for callers, one for the log and `mcpgate check`."""
@@ -258,12 +263,12 @@ class Upstream:
         """The live connection. Waits for one in progress, and attempts one at once if a retry was due later. Raises
         UpstreamError with the reason."""
         if self.config.disabled:
-            raise UpstreamError(f"upstream {self.name!r} is disabled in the configuration")
+            raise self._unreachable("is disabled in the configuration")
         if self.config.unusable:
-            raise UpstreamError(f"upstream {self.name!r} is not usable: {self.config.unusable}")
+            raise self._unreachable(f"is not usable: {self.config.unusable}")
         if self.view.state == "failed" and time.monotonic() - self._failed_at < RETRY_EVERY_S:
             # Calls in a loop must not start a broken server a hundred times a second.
-            raise UpstreamError(f"upstream {self.name!r} is not connected: {self.view.reason}")
+            raise self._unreachable(f"is not connected: {self.view.reason}")
         failed_before = self._failed_attempts
         self._wake.set()
         try:
@@ -277,7 +282,7 @@ class Upstream:
             connection = None
         if connection is None:
             reason = self.view.reason or "it is still starting"
-            raise UpstreamError(f"upstream {self.name!r} is not connected: {reason}")
+            raise self._unreachable(f"is not connected: {reason}")
         return connection
 
     async def settled(self) -> None:

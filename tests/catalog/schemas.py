@@ -6,10 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import platformdirs
+import pytest
 from hypothesis import strategies as st
 
 from mcpgate.catalog.catalog import Catalog, ServerListing
 from mcpgate.catalog.tools import Tool
+from tests.conftest import IN_CI
 
 
 def tool(schema: Any, name: str = "tool", description: str = "", output: Any = None, server: str = "srv") -> Tool:
@@ -25,7 +27,7 @@ def taking(required: tuple[str, ...] = (), /, **properties: Any) -> dict[str, An
     return {"type": "object", "properties": properties, "required": list(required)}
 
 
-def captured_catalogs() -> Path:
+def _captured_catalogs() -> Path:
     """Where `python -m benchmarks.servers capture` stores the catalogs of real servers."""
     chosen = os.environ.get("MCPGATE_BENCH_DIR")
     base = Path(chosen).expanduser() if chosen else Path(platformdirs.user_cache_dir("mcpgate")) / "bench"
@@ -33,8 +35,12 @@ def captured_catalogs() -> Path:
 
 
 def captured_tools() -> list[Tool]:
+    """The tools of real servers. Skips on a user's machine without them; in CI they must have been captured."""
+    folder = _captured_catalogs()
+    if not folder.is_dir():
+        (pytest.fail if IN_CI else pytest.skip)(f"{folder} is missing: run python -m benchmarks.servers capture")
     listings = []
-    for path in sorted(captured_catalogs().glob("*.json")):
+    for path in sorted(folder.glob("*.json")):
         captured = json.loads(path.read_text(encoding="utf-8"))
         listings.append(ServerListing(captured["server"], captured["tools"]))
     return list(Catalog.build(listings).tools)

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from mcpgate.catalog.catalog import Catalog, ServerListing
 from mcpgate.catalog.search import SearchIndex, stem, words
-from tests.catalog.schemas import captured_catalogs, captured_tools, taking, tool
+from tests.catalog.schemas import captured_tools, taking, tool
 from tests.catalog.work import work_of
 
 _TOOLS = {
@@ -129,7 +129,6 @@ def test_words_are_split_at_case_and_underscores_and_common_ones_left_out() -> N
     assert words("getUserID for the HTTPServer_v2") == words("get user id http server v2")
 
 
-@pytest.mark.skipif(not captured_catalogs().is_dir(), reason="no captured catalogues; benchmarks.servers captures them")
 def test_a_search_over_all_captured_tools_takes_milliseconds_and_every_tool_is_found_by_its_name() -> None:
     tools = captured_tools()
     index = SearchIndex(tools)

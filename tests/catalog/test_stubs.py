@@ -13,7 +13,7 @@ from mcpgate.catalog.docs import tool_page
 from mcpgate.catalog.stubs import call_shape, shared_sentences, stub, summary
 from mcpgate.catalog.tools import Tool
 from mcpgate.telemetry.text import visible
-from tests.catalog.schemas import ANY_JSON, ANY_SCHEMA, captured_catalogs, captured_tools, taking, tool
+from tests.catalog.schemas import ANY_JSON, ANY_SCHEMA, captured_tools, taking, tool
 from tests.catalog.work import work_of
 
 _KNOWN = frozenset({"Any", "Literal", "Never", "NotRequired", "TypedDict", *dir(builtins)})
@@ -410,7 +410,6 @@ def test_a_stub_is_the_same_every_time(schema: Any) -> None:
     assert stub(tool(schema)) == stub(tool(schema))
 
 
-@pytest.mark.skipif(not captured_catalogs().is_dir(), reason="no captured catalogues; benchmarks.servers captures them")
 def test_every_tool_of_every_captured_server_has_a_correct_stub() -> None:
     tools = captured_tools()
     assert len(tools) > 400

@@ -44,9 +44,8 @@ def test_a_budget_refusal_gives_all_details_and_asks_not_to_retry(house: Served)
         "scope": "key poor",
         "budget": "key:poor",
         "window": "1d",
-        "limit_usd": 0.26,
-        "spent_usd": 0.25,
-        "reserved_usd": 0.0,
+        **{"limit": 0.26, "spent": 0.25, "reserved": 0.0},
+        **{"limit_usd": 0.26, "spent_usd": 0.25, "reserved_usd": 0.0},
         "resets_at": f"{tomorrow}T00:00:00Z",
     }
     assert refused.headers["x-should-retry"] == "false" and "retry-after" not in refused.headers

@@ -68,7 +68,7 @@ async def test_a_call_over_budget_is_refused_and_costs_nothing() -> None:
         assert isinstance(error, BudgetExceeded) and (error.http_status, error.code) == (402, "budget_exceeded")
         assert error.data == {
             **{"scope": "user ada", "budget": "daily", "window": "1d", "limit_usd": 0.05, "spent_usd": 0.03},
-            **{"reserved_usd": 0.0, "resets_at": resets},
+            **{"reserved_usd": 0.0, "resets_at": resets, "limit": 0.05, "spent": 0.03, "reserved": 0.0},
         }
         for part in ("'daily'", "user ada", "$0.05 per 1d", "$0.03 is needed", "$0.02 is left", resets):
             assert part in error.message

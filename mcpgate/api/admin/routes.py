@@ -161,10 +161,8 @@ class AdminFace:
 
     def _getter(self, kind: str) -> Callable[[Call], Awaitable[Reply]]:
         async def handle(call: Call) -> Reply:
-            found = self._admin.list_declared(kind).get(call.path["id"])
-            if found is None:
-                raise NotFound(f"there is no {kind.replace('_', ' ')} {call.path['id']!r}")
-            return json_reply(_declared(call.path["id"], *found))
+            id = call.path["id"]
+            return json_reply(_declared(id, *self._admin.get_declared(kind, id)))
 
         return handle
 

@@ -21,7 +21,10 @@ class Allowance:
     def one(self, key: str) -> Iterator[None]:
         """Count one more until the block is left. Raises RateLimited."""
         if self._open[key] >= self._each:
-            raise RateLimited(f"at most {self._each} {self._what} are open at once", limit=self._each)
+            raise RateLimited(
+                f"at most {self._each} {self._what} are open at once",
+                **{"scope": f"key {key}", "limit": self._each, "window": None, "retry_after_s": 1},
+            )
         self._open[key] += 1
         try:
             yield

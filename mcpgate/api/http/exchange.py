@@ -131,8 +131,7 @@ class Exchange:
                 raise RateLimited(
                     f"the bodies of this key's requests that are being read or answered hold {memory.each:,} bytes, a "
                     "quarter of server.max_body_mib_in_all; wait until some are answered",
-                    limit=memory.each,
-                    retry_after_s=1,
+                    **{"scope": f"key {self.holder}", "limit": memory.each, "window": None, "retry_after_s": 1},
                 )
             case "total":
                 raise Unavailable(

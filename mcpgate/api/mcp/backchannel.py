@@ -157,7 +157,10 @@ class Parking:
         account = parked.caller.account
         if len(self._table) >= _MOST_PARKED or each[account] >= _MOST_PARKED_EACH:
             parked.task.cancel()
-            raise RateLimited("too many requests wait for answers of people", limit=_MOST_PARKED_EACH)
+            raise RateLimited(
+                "too many requests wait for answers of people",
+                **{"scope": "key", "limit": _MOST_PARKED_EACH, "window": None, "retry_after_s": 1},
+            )
         state = _STATE + secrets.token_urlsafe(24)
         timer = asyncio.get_running_loop().call_later(self._stay_s, self._forget, state)
         self._table[state] = (parked, timer)

@@ -60,7 +60,10 @@ class Requests:
             send(fault.to_wire(id if isinstance(id, (str, int)) else None))
             return None
         if len(self._under_way) >= _MAX_UNDER_WAY:
-            limited = RateLimited(f"{_MAX_UNDER_WAY} requests are under way", limit=_MAX_UNDER_WAY, retry_after_s=1)
+            limited = RateLimited(
+                f"{_MAX_UNDER_WAY} requests are under way",
+                **{"scope": "session", "limit": _MAX_UNDER_WAY, "window": None, "retry_after_s": 1},
+            )
             send(refusal(limited).to_wire(request.id))
             return None
         request.origin = self

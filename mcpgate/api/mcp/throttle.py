@@ -22,8 +22,9 @@ class Throttle:
         if spent > self._burst:
             raise RateLimited(
                 f"the lists and other free answers of this key are over {self._per_s:,} bytes a second",
-                scope=key,
+                scope=f"key {key}",
                 limit=self._per_s,
+                window="1s",
                 retry_after_s=round((spent - self._burst) / self._per_s, 3),
             )
 

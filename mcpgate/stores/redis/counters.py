@@ -28,7 +28,6 @@ _REMEMBER_S = 600
 """How long a settled request is remembered, so that settling it again counts nothing twice."""
 _REMEMBER_ABANDONED_S = 7 * 86_400
 """The same of one whose owner seemed dead: it may have been stopped, and go on much later."""
-_FOREVER = 9e15
 _Settled = tuple[str, Sequence[str], list[tuple[str, int, str, int, float]]]
 """A request, its reservations, and what it spent: counter, cell, measure, amount, end of the cell."""
 
@@ -429,4 +428,4 @@ def _parts(settled: Sequence[_Settled]) -> str:
 
 
 def _ends(at: float) -> float:
-    return _FOREVER if at >= _FOREVER else math.ceil(at * 1000) / 1000
+    return rows.FOREVER if at >= rows.FOREVER else math.ceil(at * 1000) / 1000
