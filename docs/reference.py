@@ -423,7 +423,7 @@ _FORMS = """
 | code | its data |
 |---|---|
 | `budget_exceeded` | `scope`, `budget`, `window`, `resets_at`, `limit`, `spent`, `reserved` (also as `limit_usd` …) |
-| `rate_limited` | `scope`, `limit`, `window`, `retry_after_s`; if money is only reserved, as for `budget_exceeded` too |
+| `rate_limited` | `scope`, `limit`, `window`, `retry_after_s`; if money is only reserved, those of `budget_exceeded` |
 | `not_allowed` | which `key`, and where they are known the `server`, `tool`, or the `name` and `value` |
 | `unknown_tool`, `not_found` | `nearest`: the nearest names, where names can be compared |
 | `too_large` | `limit`, in bytes |

@@ -1,4 +1,4 @@
-"""Many who ask at once share one question to the store, and so one round trip, one transaction, one flush to disk."""
+"""Batches concurrent requests to a store, so that they share one round trip, one transaction and one flush to disk."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
@@ -11,7 +11,7 @@ R = TypeVar("R")
 
 
 class Gather(Generic[A, R]):
-    """While `at_once` questions are under way, the next ones wait and become one."""
+    """While `at_once` requests are in progress, further ones wait and are then sent as one."""
 
     def __init__(self, ask: Callable[[list[A]], Awaitable[Sequence[R]]], at_once: int = 1, most: int = 100) -> None:
         self._ask, self._free, self._most = ask, at_once, most
@@ -29,7 +29,7 @@ class Gather(Generic[A, R]):
         try:
             return await asyncio.shield(done)
         except asyncio.CancelledError:
-            # Whoever stops waiting may let go of it next: that must come after it.
+            # The caller may release the item next, which must happen after this request.
             await asyncio.wait([done])
             if not done.cancelled():
                 done.exception()
@@ -50,13 +50,13 @@ class Gather(Generic[A, R]):
                 if not done.done():
                     done.set_result(answer)
         except Exception as error:
-            if len(batch) > 1 and not isinstance(error, StoreUnavailable):  # one of them may be the fault of it
+            if len(batch) > 1 and not isinstance(error, StoreUnavailable):  # one of them may have caused it
                 for one in batch:
                     await self._flush([one])
                 return
             _fail(batch, error)
-        except BaseException:  # cancelled: nobody else would ever wake those who wait
-            _fail(batch, StoreUnavailable("the question was given up"))
+        except BaseException:  # cancelled: nothing else would wake the waiters
+            _fail(batch, StoreUnavailable("the request was cancelled"))
             raise
 
 

@@ -1,5 +1,5 @@
-"""Counters, records and ledger in the memory of one process: for tests, and as the plainest reading of the
-contracts that the databases have to match."""
+"""Counters, records and ledger in the memory of one process: for tests, and as the simplest implementation of the
+contracts, which the databases must match."""
 
 from collections.abc import AsyncIterator, Iterable, Sequence
 from typing import Any
@@ -208,7 +208,7 @@ class MemoryStore:
         return 0  # reports read every entry
 
     async def prune(self, before: float) -> int:
-        return 0  # and so none may go
+        return 0  # so none may be deleted
 
     async def close(self) -> None:
         pass

@@ -1,4 +1,4 @@
-"""The ledger's tables and reports in SQL, for every database that speaks it: what differs is in a `Dialect`."""
+"""The ledger's tables and reports in SQL. What differs between databases is in a `Dialect`."""
 
 import json
 import math
@@ -16,7 +16,7 @@ USAGE = ("calls", "input_tokens", "output_tokens", "cache_read_tokens", "cache_w
 SAVED = ("definition_tokens_saved", "result_tokens_saved")
 MAPPINGS = ("metadata", "more", "timings", "facts")
 COLUMNS = ("id", "parent_id", "at", *DIMENSIONS, "cost", *USAGE, *SAVED, "latency_ms", *MAPPINGS)
-"""Of the table `entries`. A dimension that an entry does not have is the empty text; mappings are JSON."""
+"""Of the table `entries`. A dimension that an entry lacks is an empty string; mappings are JSON."""
 _ADDED = {
     "entries": "1",
     "requests": "CASE WHEN parent_id = '' THEN 1 ELSE 0 END",
@@ -26,34 +26,34 @@ _ADDED = {
     "unpriced": "CASE WHEN cost IS NULL THEN 1 ELSE 0 END",
     "cost": "COALESCE(cost, 0)",
 }
-"""How a sum is read off an entry, where it is not a column of the same name."""
+"""How a sum is computed from an entry, if it is not a column of the same name."""
 
 
 class Dialect(Protocol):
-    """How a database says it."""
+    """The parts of statements that differ between databases."""
 
     fresh: str
-    """A condition on `entries`: not yet in the sums by the hour."""
+    """A condition on `entries`: not yet in the hourly sums."""
 
     def start(self, span_s: int) -> str:
-        """The start of the hour or day that an entry's `at` lies in, as whole epoch seconds."""
+        """The start of the hour or day of an entry's `at`, in whole epoch seconds."""
         ...
 
     def digest(self, columns: str) -> str:
-        """What makes a row of sums the only one of its kind, where the columns themselves may be too long for an
-        index; else nothing."""
+        """A digest of the columns that identify a row of sums, if the columns themselves may be too long for an index;
+        else an empty string."""
         ...
 
     def parameter(self, number: int) -> str:
-        """The n-th parameter of a statement, from 1."""
+        """The placeholder of the n-th parameter, from 1."""
         ...
 
     def name_of(self, name: str) -> str:
-        """One name (a parameter) of the column `metadata`; null where there is none."""
+        """The value of one name (a parameter) in the column `metadata`; null if it is absent."""
         ...
 
     def some_of(self, names: Sequence[str]) -> str:
-        """The column `metadata` with those names only."""
+        """The column `metadata` with only these names."""
         ...
 
     def bucket(self, bucket: str, at: str) -> str:
@@ -66,12 +66,13 @@ def quoted(names: Sequence[str]) -> str:
 
 
 def finite(ends_at: float) -> float:
-    """The end of a cell as a number that JSON and indexes agree on; for what never ends, the year 285 million."""
+    """The end of a cell as a finite number, as JSON and indexes require; for a cell that never ends, the year 285
+    million."""
     return min(ends_at, FOREVER)
 
 
 def clean(text: str) -> str:
-    """Text as every database takes it: without NUL and halves of surrogate pairs, which upstreams may send."""
+    """Text that every database accepts: without NUL and lone surrogates, which upstreams may send."""
     return text.encode("utf-8", "replace").decode().replace("\0", "?")
 
 
@@ -107,7 +108,7 @@ def _numbers(values: Mapping[str, float]) -> str:
 
 
 def entry_of(row: Sequence[Any]) -> Entry:
-    """The entry that a row of `COLUMNS` is."""
+    """The entry of a row with the columns `COLUMNS`."""
     columns = dict(zip(COLUMNS, row, strict=True))
     mappings = {name: json.loads(columns.pop(name)) for name in MAPPINGS}
     usage = Usage(**{name: columns.pop(name) for name in USAGE}, more=mappings.pop("more"))
@@ -118,19 +119,19 @@ def entry_of(row: Sequence[Any]) -> Entry:
 
 
 def entry_to_json(entry: Entry) -> str:
-    """An entry that waits beside a hold until it is known whether it must be written."""
+    """An entry as it is stored with a reservation, in case the reservation is abandoned."""
     return json.dumps(dict(zip(COLUMNS, row_of(entry), strict=True)), ensure_ascii=False)
 
 
 def entry_from_json(text: str) -> Entry:
-    """What `entry_to_json` made, maybe an earlier version of it: mappings that it did not know are empty."""
+    """The inverse of `entry_to_json`, also of earlier versions: mappings that they did not have are empty."""
     columns = dict.fromkeys(MAPPINGS, "{}") | json.loads(text)
     return entry_of([columns[name] for name in COLUMNS])
 
 
 def roll_up_statement(dialect: Dialect, span_s: int, chosen: str, names: Sequence[str]) -> str:
-    """Adds the entries of a condition to the sums by the hour, or by the day (of UTC). Of their metadata only `names`
-    stay, which the configuration has checked to be identifiers."""
+    """A statement that adds the entries of a condition to the hourly or daily (UTC) sums. Of their metadata, only
+    `names` are kept; the configuration has checked that these are safe to insert into SQL."""
     keys = ["span", "start", *DIMENSIONS, "metadata"]
     group = f"{span_s}, {dialect.start(span_s)}, {quoted(DIMENSIONS)}, {dialect.some_of(names)}"
     added = ", ".join(f"SUM({_ADDED.get(name, name)})" for name in SUMS)
@@ -145,7 +146,7 @@ def roll_up_statement(dialect: Dialect, span_s: int, chosen: str, names: Sequenc
 
 
 class _Statement:
-    """A statement in the making: its parameters are numbered as they come."""
+    """A statement under construction, which numbers its parameters as they are added."""
 
     def __init__(self, dialect: Dialect) -> None:
         self.dialect = dialect
@@ -169,9 +170,9 @@ class _Statement:
 def report_statement(
     dialect: Dialect, query: Query, report_metadata: Sequence[str], pruned_before: float
 ) -> tuple[str, list[Any]]:
-    """Whole days are read from the sums by the day (unless single hours are asked for), further whole hours from those
-    by the hour, what is not yet in them and what is left at the ends from the entries. Where a question needs metadata
-    that the sums do not have, everything is read from the entries."""
+    """Reads whole days from the daily sums (unless single hours are requested), further whole hours from the hourly
+    sums, and the rest from the entries: what is not yet rolled up, and the partial hours at both ends. If a query needs
+    metadata that the sums do not have, everything is read from the entries."""
     statement = _Statement(dialect)
     names = {name.removeprefix("metadata.") for name in (*query.by, *query.where) if name.startswith("metadata.")}
     first, last = math.ceil(query.since / HOUR_S) * HOUR_S, math.floor(query.until / HOUR_S) * HOUR_S
@@ -214,7 +215,7 @@ def _part(
 def report_rows(query: Query, rows: Sequence[Sequence[Any]]) -> list[dict[str, Any]]:
     found = []
     for row in rows:
-        # Without groups SQL answers with one row of nulls where nothing was found. Some databases add up decimals.
+        # Without groups, SQL returns one row of nulls if nothing was found. Some databases return decimals.
         sums = (float(value or 0) if name in FRACTIONS else int(value or 0)
                 for name, value in zip(SUMS, row[len(query.by):], strict=True))  # fmt: skip
         found.append({**dict(zip(query.by, row, strict=False)), **dict(zip(SUMS, sums, strict=True))})

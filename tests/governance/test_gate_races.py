@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 
 from mcpgate.errors import BudgetExceeded, RateLimited
-from mcpgate.governance.callers import Caller
+from mcpgate.governance.callers import LOCAL, Caller
 from mcpgate.governance.context import RequestContext
-from mcpgate.governance.records import Usage
+from mcpgate.governance.records import Usage, new_id
 from tests.governance import worker
 from tests.governance.gates import CENT, call, gate_on, race, refusal_of, standing, tool
 from tests.stores.conftest import PROCESSES, Place, make_place
@@ -321,3 +321,20 @@ async def test_counters_that_redis_has_lost_are_counted_again_from_the_ledger(du
             assert await standing(stores.counters, "all|cost|") == (10 * CENT, 0)
     finally:
         await place.remove()
+
+
+def _send_ids(line: Any) -> None:
+    line.send({RequestContext(LOCAL).id, new_id("rq")})
+
+
+def test_processes_that_were_forked_from_one_name_their_requests_differently() -> None:
+    seen: set[str] = set()
+    for _ in range(2):
+        ours, theirs = PROCESSES.Pipe()
+        process = PROCESSES.Process(target=_send_ids, args=(theirs,), daemon=True)
+        process.start()
+        assert ours.poll(30)
+        ids = ours.recv()
+        assert len(ids) == 2 and not ids & seen
+        seen |= ids
+        process.join()

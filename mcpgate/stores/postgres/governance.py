@@ -1,5 +1,5 @@
-"""What governance keeps, in PostgreSQL: durable, for many machines. What must be atomic is one function of the
-database each, and so one round trip."""
+"""The stores of governance in PostgreSQL: durable, for many machines. Each atomic step is one function of the database,
+and so one round trip."""
 
 import asyncio
 import json
@@ -20,7 +20,7 @@ _CONNECTIONS = 16
 _ANSWER_S = 30.0
 _REPORT_S = 300.0
 _MIGRATION_LOCK = 0x6D6370676174
-"""Whoever migrates holds this advisory lock."""
+"""The advisory lock that a migration holds."""
 
 
 class PostgresDialect:
@@ -58,13 +58,13 @@ class PostgresStore:
 
     def __init__(self, pool: "asyncpg.Pool[Any]", report_metadata: Sequence[str]) -> None:
         self._pool, self._report_metadata = pool, tuple(report_metadata)
-        # One at a time: a counter stays locked until its transaction is on disk, which many then wait for together.
+        # One batch at a time: a counter stays locked until its transaction is on disk, so its requests wait together.
         self._reserve_next = Gather(self._reserve_all)
         self._settle_next = Gather(self._settle_all)
 
     @classmethod
     async def open(cls, url: str, report_metadata: Sequence[str] = (), schema: str = "mcpgate") -> "PostgresStore":
-        """Connect, and make or bring up to date the schema. Raises StoreUnavailable."""
+        """Connect, and create or update the schema. Raises StoreUnavailable."""
         try:
             pool = await asyncpg.create_pool(
                 url,
@@ -128,7 +128,7 @@ class PostgresStore:
     async def _settle_all(self, batches: Sequence[Sequence[Settlement]]) -> list[None]:
         entries, spent, contents = [], [], []
         holds = [id for batch in batches for settlement in batch for id in settlement.holds]
-        # One statement cannot tell two of the same id apart.
+        # One statement cannot insert two entries with the same id.
         first: dict[str, Settlement] = {}
         for settlement in (one for batch in batches for one in batch):
             first.setdefault(settlement.entry.id, settlement)
@@ -306,7 +306,7 @@ class PostgresStore:
         async def work(db: Any) -> int:
             async with db.transaction():
                 rolled = await db.fetchval("SELECT value FROM facts WHERE name = 'rolled' FOR UPDATE")
-                # Everything below this has ended: nothing will be added there any more.
+                # All transactions below this have ended, so no entry will be added there any more.
                 upto = await db.fetchval("SELECT pg_snapshot_xmin(pg_current_snapshot())::text")
                 count = await db.fetchval(f"SELECT count(*) FROM entries WHERE {chosen}", rolled, upto)
                 for statement in added if count else ():
@@ -340,23 +340,23 @@ class PostgresStore:
             async with self._pool.acquire(timeout=_ANSWER_S) as db:
                 return await work(db)
         except asyncpg.DataError:
-            raise  # a value that the database will never take: no reason to think that it is away
+            raise  # a value that the database will never accept, not an outage
         except _AWAY as error:
             raise StoreUnavailable(f"{type(error).__name__}: {error}") from error
 
 
 def _columns(entry: Entry) -> dict[str, Any]:
-    """An entry as the functions of the schema take it."""
+    """An entry in the form that the functions of the schema expect."""
     columns = dict(zip(rows.COLUMNS, rows.row_of(entry), strict=True))
     return columns | {name: json.loads(columns[name]) for name in rows.MAPPINGS}
 
 
 async def _leave_as_is(_db: Any) -> None:
-    """Instead of asyncpg's own reset, which costs a round trip: nothing here changes a session beyond a transaction."""
+    """Replaces asyncpg's reset, which costs a round trip: nothing here changes session state outside a transaction."""
 
 
 async def migrate(db: Any, schema: str, migrations: Sequence[tuple[str, ...]] = MIGRATIONS) -> None:
-    """Make the schema, or bring it up to date; several processes may try at once. Raises asyncpg's errors, and
+    """Create the schema or bring it up to date; several processes may do this at once. Raises asyncpg's errors, and
     StoreUnavailable for a newer schema."""
     await db.execute("SELECT pg_advisory_lock($1)", _MIGRATION_LOCK)
     try:
@@ -365,7 +365,7 @@ async def migrate(db: Any, schema: str, migrations: Sequence[tuple[str, ...]] = 
             await db.execute("CREATE TABLE IF NOT EXISTS migrations (number INTEGER PRIMARY KEY)")
             done = await db.fetchval("SELECT COALESCE(MAX(number), 0) FROM migrations")
             if done > len(migrations):
-                raise StoreUnavailable(f"schema {schema!r} is of a newer mcpgate (version {done})")
+                raise StoreUnavailable(f"schema {schema!r} was written by a newer mcpgate (version {done})")
             for number, statements in enumerate(migrations[done:], done + 1):
                 for statement in statements:
                     await db.execute(statement)

@@ -1,5 +1,5 @@
-"""The schema in PostgreSQL (13 or later), as the list of its changes. Forward only: what stands here is never edited.
-Everything lies in one schema of the database, which the connection's search path names."""
+"""The schema in PostgreSQL (13 or later), as a list of migrations. They are never edited, only added to. Everything is
+in one schema of the database, which the connection's search path names."""
 
 _DIMENSIONS = """
     kind TEXT NOT NULL, "key" TEXT NOT NULL, "user" TEXT NOT NULL, team TEXT NOT NULL, customer TEXT NOT NULL,
@@ -213,8 +213,8 @@ ALTER TABLE entries ADD COLUMN more JSONB NOT NULL DEFAULT '{}', ADD COLUMN timi
 ALTER TABLE reservations ADD COLUMN abandoned JSONB
 """
 
-# What follows takes more arguments than what it replaces. The earlier functions stay for processes of the earlier
-# version that still run.
+# The following functions take more arguments than those they replace. The earlier functions stay for processes of the
+# earlier version that are still running.
 _RESERVE_2 = """
 CREATE FUNCTION reserve(
     p_id TEXT, p_owner TEXT, p_abandoned JSONB, p_counters TEXT[], p_cells BIGINT[], p_oldest BIGINT[],
@@ -365,4 +365,4 @@ MIGRATIONS: list[tuple[str, ...]] = [
     (_TABLES, _LOCK, _RESERVE, _RESERVE_ALL, _LET_GO, _SETTLE, _EXPIRE),
     (_MORE_COLUMNS, _RESERVE_2, _RESERVE_ALL_2, _SETTLE_2, _EXPIRE_2),
 ]
-"""Each a few statements; how many of them a schema has stands in its table `migrations`."""
+"""Each is a few statements. The table `migrations` of a schema lists those that it has."""

@@ -1,10 +1,10 @@
-"""Counters in Redis or Valkey, in front of a durable store that has the ledger. What must be atomic is one script.
+"""Counters in Redis or Valkey, in front of a durable store that has the ledger. Each atomic step is one script.
 
-The ledger is written first and the counters after it. If a process dies in between, whoever ends what it held finds
-the entry in the ledger and counts it; what was under way then is written to the ledger first in the same way. If Redis
-loses what it had, it is counted again from the ledger: a mark says that the counters are whole, and without it nothing
-is reserved until they are. Amounts are exact up to 2^53 nano-dollars (nine million dollars) in one window, for scripts
-count in doubles.
+The ledger is written first, then the counters. If a process dies in between, the process that expires its reservations
+finds the entry in the ledger and counts it; requests that were still in progress are written to the ledger first in
+the same way. If Redis loses its data, the counters are recounted from the ledger: a mark says that they are complete,
+and without it nothing is reserved. Amounts are exact up to 2^53 nano-dollars (nine million dollars) in one window,
+because scripts calculate with doubles.
 """
 
 import asyncio
@@ -25,16 +25,16 @@ from mcpgate.stores.gather import Gather
 _CONNECTIONS = 32
 _ANSWER_S = 5.0
 _REMEMBER_S = 600
-"""How long a settled request is remembered, so that settling it again counts nothing twice."""
+"""How long a settled request is remembered, so that settling it again does not count it twice."""
 _REMEMBER_ABANDONED_S = 7 * 86_400
-"""The same of one whose owner seemed dead: it may have been stopped, and go on much later."""
+"""The same for a request whose owner seemed dead: it may only be suspended, and continue much later."""
 _Settled = tuple[str, Sequence[str], list[tuple[str, int, str, int, float]]]
-"""A request, its reservations, and what it spent: counter, cell, measure, amount, end of the cell."""
+"""A request, its reservations, and what it spent: counter, cell, measure, amount and end of the cell."""
 
 _STANDING = """
 local function number(value) return tonumber(value or '0') end
 local function text(value) return string.format('%.0f', value) end
--- spent, held and the first cell that is not empty, of the cells from `oldest` on; forgets those before
+-- what is spent and held from cell `oldest` on, and the first cell that is not empty; deletes earlier cells
 local function standing(key, oldest)
   local fields = redis.call('HGETALL', key)
   local spent, held, first = 0, 0, nil
@@ -105,7 +105,7 @@ for number, asked in ipairs(cjson.decode(ARGV[1])) do
     end
     redis.call('SET', prefix .. 'r:' .. id, asked[4])
     redis.call('SADD', prefix .. 'o:' .. owner, id)
-    redis.call('ZADD', prefix .. 'leases', 'NX', '0', owner)  -- without a lease it is held for nobody
+    redis.call('ZADD', prefix .. 'leases', 'NX', '0', owner)  -- without a lease, nobody would expire it
   end
   answers[number] = found
 end
@@ -121,7 +121,7 @@ local doubtful = {}
 local whole = redis.call('EXISTS', prefix .. 'whole') == 1
 for _, settlement in ipairs(settlements) do
   if by_ledger == '' and redis.call('EXISTS', prefix .. 'x:' .. settlement.id) == 1 then
-    -- Somebody took its owner for dead: only the ledger knows who was first.
+    -- Another process took its owner for dead: only the ledger knows which of them was first.
     doubtful[#doubtful + 1] = settlement.id
   elseif redis.call('SET', prefix .. 'd:' .. settlement.id, '1', 'NX', 'EX', remember) then
     if whole then
@@ -131,7 +131,7 @@ for _, settlement in ipairs(settlements) do
         keep(key, part[4])
       end
     elseif #settlement.spent > 0 then
-      -- Whoever counts the ledger again may have read past this, or not: rather counted twice than not at all.
+      -- A recount in progress may or may not have read this entry: better to count it twice than not at all.
       redis.call('RPUSH', prefix .. 'late', cjson.encode(settlement.spent))
     end
   end
@@ -159,7 +159,7 @@ _ADJUST = (
     _STANDING
     + """
 local prefix, once, claim = KEYS[1], ARGV[1], cjson.decode(ARGV[2])
-if redis.call('EXISTS', prefix .. 'whole') == 0 then return 0 end  -- comes again when the ledger is counted
+if redis.call('EXISTS', prefix .. 'whole') == 0 then return 0 end  -- is repeated after the recount
 if once == '' or redis.call('SADD', prefix .. 'adjusted', once) == 1 then
   local key = prefix .. 'c:' .. claim[1]
   redis.call('HINCRBY', key, claim[2] .. ':s', claim[3])
@@ -213,7 +213,7 @@ class RedisCounters:
     name = "redis"
 
     def __init__(self, client: "redis.Redis", store: Store, prefix: str) -> None:
-        # The braces keep all keys on one node of a cluster, which scripts need.
+        # Scripts need all keys on one node of a cluster, which the braces ensure.
         self._client, self._store, self._prefix = client, store, f"{{{prefix}}}:"
         self._asked: set[asyncio.Future[Any]] = set()
         self._reserve_next = Gather(self._reserve_all)
@@ -255,7 +255,7 @@ class RedisCounters:
     def _answered(self, task: "asyncio.Future[Any]") -> None:
         self._asked.discard(task)
         if not task.cancelled():
-            task.exception()  # looked at, for nobody may be waiting any more
+            task.exception()  # retrieved, because nobody may be waiting any more
 
     async def close(self) -> None:
         if self._asked:
@@ -306,7 +306,7 @@ class RedisCounters:
         return [None] * len(batches)
 
     async def _count_by_ledger(self, settled: Sequence[_Settled]) -> None:
-        """What was spent is what the entries say that are in the ledger; without an entry nothing was."""
+        """Count what the entries in the ledger say; a request without an entry spent nothing."""
         found = await self._store.find_settled([id for id, _, _ in settled])
         parts: list[_Settled] = []
         for id, holds, spent in settled:
@@ -345,8 +345,8 @@ class RedisCounters:
         return gone
 
     async def _end(self, requests: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> None:
-        """End requests whose owner seems dead. The ledger is written first, and what it says is what is counted: the
-        owner may have died between ledger and counters, or still live; and whoever does this may die in between too."""
+        """End requests whose owner seems dead. The ledger is written first, and what it says is counted: the owner may
+        have died between ledger and counters, or still be alive, and this process may die in between too."""
         held = [reservation for holds in requests.values() for reservation in holds.values()]
         abandoned = [rows.entry_from_json(one["abandoned"]) for one in held if "abandoned" in one]
         for entry in abandoned:
@@ -401,7 +401,7 @@ class RedisCounters:
         return await self._ask(self._scripts[script](keys=[self._prefix], args=arguments))
 
     async def _ask(self, answer: Awaitable[Any]) -> Any:
-        # In a task of its own: redis-py 8.1 often swallows the cancellation of whoever waits for it.
+        # In its own task, because redis-py 8.1 often swallows the cancellation of its caller.
         task = asyncio.ensure_future(answer)
         self._asked.add(task)
         task.add_done_callback(self._answered)

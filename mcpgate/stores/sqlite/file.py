@@ -1,4 +1,4 @@
-"""Opening an SQLite file, which nobody but its owner can read, and bringing its tables up to date."""
+"""Opens an SQLite file, which only its owner can read, and brings its tables up to date."""
 
 import logging
 import os
@@ -16,7 +16,7 @@ _BUSY_S = 5.0
 _EMPTY_S = 2.0
 """How long an empty file may be one that another process has just created."""
 _LOOKED_AT: set[Path] = set()
-"""Files whose permissions were looked at."""
+"""Files whose permissions were checked."""
 _TAKEN = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 
 
@@ -29,21 +29,21 @@ def open_file(path: Path) -> sqlite3.Connection:
         try:
             return _open_file(path)
         except sqlite3.OperationalError as error:
-            # SQLite does not wait by itself where several turn a new file to WAL at once.
+            # SQLite does not wait by itself if several processes switch a new file to WAL at once.
             if error.sqlite_errorcode & 0xFF not in _TAKEN or time.monotonic() > give_up:
                 raise
         time.sleep(0.02)
 
 
 def _make_folder(path: Path) -> None:
-    """With its parents: what we make is nobody else's."""
+    """With its parents. Folders that we create are private to the user."""
     if not path.is_dir():
         _make_folder(path.parent)
         path.mkdir(exist_ok=True, mode=0o700)
 
 
 def _make_file(path: Path) -> None:
-    """SQLite gives what it writes beside a file the file's own permissions, and a new file those of the umask."""
+    """Created here, because SQLite would use the umask; its other files get the same permissions as this one."""
     try:
         os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
     except FileExistsError:
@@ -68,8 +68,8 @@ def _warn_of_readers(path: Path) -> None:
     mode = stat.S_IMODE(path.stat().st_mode)
     if mode & 0o077:
         log.warning(
-            "%s can be read by others on this machine (mode %03o); it holds the ledger and what keys are declared: "
-            "chmod 600 %s*",
+            "%s can be read by other users of this machine (mode %03o); it holds the ledger and the keys. "
+            "Run: chmod 600 %s*",
             path,
             mode,
             path,
@@ -89,15 +89,15 @@ def _open_file(path: Path) -> sqlite3.Connection:
 
 
 def migrate(db: sqlite3.Connection, migrations: Sequence[Callable[[sqlite3.Connection], None]] = MIGRATIONS) -> None:
-    """Bring a file up to date; several processes may try at once. Raises sqlite3.DatabaseError for a newer file."""
+    """Bring a file up to date; several processes may do this at once. Raises sqlite3.DatabaseError for a newer file."""
     if db.execute("PRAGMA user_version").fetchone() == (len(migrations),):
-        return  # without a lock, for every reader comes through here
+        return  # without a lock, because every reader does this
     isolation, db.isolation_level = db.isolation_level, None
     db.execute("BEGIN IMMEDIATE")
     try:
         (version,) = db.execute("PRAGMA user_version").fetchone()
         if version > len(migrations):
-            raise sqlite3.DatabaseError(f"the file is of a newer mcpgate (schema {version})")
+            raise sqlite3.DatabaseError(f"the file was written by a newer mcpgate (schema {version})")
         for step in migrations[version:]:
             step(db)
         db.execute(f"PRAGMA user_version = {len(migrations)}")

@@ -1,5 +1,5 @@
-"""What governance keeps, in SQLite. Writes go through one thread (writer.py); small reads are made at once on the
-event loop, where they take microseconds; reports in a thread."""
+"""The stores of governance in SQLite. Writes go through one thread (writer.py). Small reads run on the event loop, and
+take microseconds; reports run in a thread."""
 
 import asyncio
 import json
@@ -18,7 +18,7 @@ from mcpgate.stores.sqlite.writer import Writer
 
 T = TypeVar("T")
 _ROLLED_AT_ONCE = 10_000
-"""Entries that one transaction adds to the sums: others wait as long as it takes."""
+"""Entries that one transaction adds to the sums; other writes wait for it."""
 
 
 class SqliteDialect:
@@ -40,7 +40,7 @@ class SqliteDialect:
         if not names:
             return "'{}'"
         pairs = ", ".join(f"'{name}', json_extract(metadata, '$.\"{name}\"')" for name in sorted(names))
-        return f"json_patch('{{}}', json_object({pairs}))"  # which leaves nulls out
+        return f"json_patch('{{}}', json_object({pairs}))"  # which removes nulls
 
     def bucket(self, bucket: str, at: str) -> str:
         form = {"hour": "%Y-%m-%dT%H:00Z", "day": "%Y-%m-%d", "month": "%Y-%m"}[bucket]
@@ -96,7 +96,7 @@ class SqliteStore:
             [[c.counter, c.cell, c.amount, c.measure, rows.finite(c.ends_at)] for c in reservation.claims]
         )
         entry = None if reservation.abandoned is None else rows.entry_to_json(reservation.abandoned)
-        # Money that is held is spent as soon as its request is sent: nothing that can end this machine may forget it.
+        # Reserved money is spent as soon as its request is sent, so the reservation must survive a power failure.
         return await self._writer.run(work, durable=entry is not None and reservation.holds_money)
 
     async def settle(self, settlements: Sequence[Settlement]) -> None:
@@ -312,7 +312,7 @@ class SqliteStore:
             raise StoreUnavailable(str(error)) from error
 
     async def _report(self, work: Callable[[sqlite3.Connection], T]) -> T:
-        """What may take long, on a connection of its own."""
+        """Run a query that may take long, on its own connection."""
 
         def read() -> T:
             db = open_file(self._path)
@@ -333,7 +333,7 @@ def _standing(db: sqlite3.Connection, counter: str, oldest: int) -> Balance:
 
 
 def _let_go(db: sqlite3.Connection, id: str) -> list[list[Any]]:
-    """Returns the claims that were held. Their first three parts are there in files of every version."""
+    """Returns the claims that were held. Files of every version have their first three parts."""
     found = db.execute("DELETE FROM reservations WHERE id = ? RETURNING claims", (id,)).fetchone()
     claims: list[list[Any]] = [] if found is None else json.loads(found[0])
     statement = "UPDATE cells SET held = held - ? WHERE counter = ? AND cell = ?"

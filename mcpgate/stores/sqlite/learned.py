@@ -1,4 +1,4 @@
-"""What is learned of upstreams, kept in SQLite over restarts."""
+"""Stores in SQLite what was learned about upstreams, so that it survives restarts."""
 
 import sqlite3
 import threading
@@ -10,8 +10,8 @@ from mcpgate.stores.sqlite.file import log, migrate, open_file
 
 
 class SqliteLearnedStore:
-    """Implements catalog.learned.LearnedStore. Losing it costs nothing but having to learn again, so trouble with the
-    file is logged and lived with. Thread-safe."""
+    """Implements catalog.learned.LearnedStore. What is lost is learned again, so errors of the file are logged and not
+    raised. Thread-safe."""
 
     def __init__(self, path: Path | None) -> None:
         """`path` None keeps everything in memory."""
@@ -23,7 +23,7 @@ class SqliteLearnedStore:
             try:
                 return open_file(path)
             except (OSError, sqlite3.Error) as error:
-                log.warning("%s cannot be used (%s); what is learned will be forgotten at the end", path, error)
+                log.warning("%s cannot be used (%s); what is learned will be lost at exit", path, error)
         db = sqlite3.connect(":memory:", check_same_thread=False)
         migrate(db)
         return db
@@ -34,11 +34,11 @@ class SqliteLearnedStore:
             try:
                 return dict(self._db.execute("SELECT key, value FROM kept WHERE kind = ?", (kind,)))
             except sqlite3.Error as error:
-                log.warning("cannot read what was kept: %s", error)
+                log.warning("cannot read what was learned: %s", error)
                 return {}
 
     def save(self, kind: str, items: Iterable[tuple[str, bytes]]) -> None:
-        """Put items in place of earlier ones with the same key."""
+        """Store items, replacing earlier ones with the same key."""
         with self._lock:
             try:
                 now = time.time()
@@ -49,7 +49,7 @@ class SqliteLearnedStore:
                         [(kind, key, value, now) for key, value in items],
                     )
             except sqlite3.Error as error:
-                log.warning("cannot keep what was learned: %s", error)
+                log.warning("cannot store what was learned: %s", error)
 
     def close(self) -> None:
         with self._lock:

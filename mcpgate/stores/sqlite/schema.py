@@ -1,5 +1,5 @@
-"""The schema of the SQLite file, as the list of its changes. Forward only: what stands here is never edited, for files
-of every earlier length are out there; a file's user_version is how many it has."""
+"""The schema of the SQLite file, as a list of migrations. They are never edited, only added to, because files of every
+earlier version exist; a file's user_version is the number of migrations that it has."""
 
 import sqlite3
 from collections.abc import Callable

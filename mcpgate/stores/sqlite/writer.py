@@ -1,5 +1,5 @@
-"""One thread that writes to an SQLite file, so that the event loop never waits for a lock or a disk, and so that many
-who write at once share one transaction and one flush to disk (group commit)."""
+"""One thread that writes to an SQLite file, so that the event loop never waits for a lock or a disk, and concurrent
+writes share one transaction and one flush to disk (group commit)."""
 
 import asyncio
 import logging
@@ -16,16 +16,16 @@ from mcpgate.governance.store import StoreUnavailable
 log = logging.getLogger("mcpgate.store")
 T = TypeVar("T")
 _MOST = 500
-"""Tasks in one transaction: what all of them wait for."""
+"""The most tasks in one transaction, which all of them wait for."""
 _BUSY_S = 5.0
-"""How long other processes' transactions are waited for."""
+"""How long to wait for transactions of other processes."""
 
 
 @dataclass(slots=True)
 class _Task:
     work: Callable[[sqlite3.Connection], Any]
     durable: bool
-    """On disk when it is done, and not only safe from this process's end."""
+    """Flushed to disk before it is done; else it survives the end of this process, but not a power failure."""
     loop: asyncio.AbstractEventLoop
     done: "asyncio.Future[Any]"
     result: Any = None
@@ -36,7 +36,7 @@ class Writer:
     """Runs tasks in order. A task gets the connection inside a transaction and must leave it there."""
 
     def __init__(self, open_db: Callable[[], sqlite3.Connection]) -> None:
-        """`open_db` is called in the thread, again after trouble. Raises what it raises."""
+        """`open_db` is called in the thread, and again after an error."""
         self._open_db = open_db
         self._db: sqlite3.Connection | None = None
         self._durable = self._closed = False
@@ -45,11 +45,12 @@ class Writer:
         self._thread.start()
 
     async def run(self, work: Callable[[sqlite3.Connection], T], durable: bool = False) -> T:
-        """Do work in a transaction, maybe with others'. Raises StoreUnavailable; then nothing of it has happened."""
+        """Do work in a transaction, perhaps together with other tasks. Raises StoreUnavailable; then nothing was
+        written."""
         return await self.start(work, durable)
 
     def start(self, work: Callable[[sqlite3.Connection], T], durable: bool = False) -> "asyncio.Future[T]":
-        """Like `run`, without waiting. Work that was started is done, whoever stops waiting for it."""
+        """Like `run`, without waiting. Work that was started is done even if its caller stops waiting."""
         loop = asyncio.get_running_loop()
         task = _Task(work, durable, loop, loop.create_future())
         if self._closed:
@@ -58,7 +59,7 @@ class Writer:
         return task.done
 
     def close(self) -> None:
-        """Returns when all that was started is done."""
+        """Returns when everything that was started is done."""
         self._closed = True
         self._tasks.put(None)
         self._thread.join()
@@ -86,10 +87,10 @@ class Writer:
         try:
             self._transaction(tasks)
         except (sqlite3.OperationalError, OSError) as error:
-            # The file is away, full or taken, and will be for the next one too.
+            # The file is gone, full or locked, and will be for the next task too.
             self._fail(tasks, error)
         except Exception as error:
-            if len(tasks) > 1:  # one of them is the fault of it
+            if len(tasks) > 1:  # one of them caused it
                 for task in tasks:
                     self._commit([task])
                 return
@@ -134,7 +135,7 @@ class Writer:
 
 
 def _begin(db: sqlite3.Connection) -> None:
-    """SQLite's own waiting sleeps up to 100 ms between two looks; transactions here take a tenth of one."""
+    """SQLite's own waiting sleeps up to 100 ms between attempts; transactions here take a tenth of a millisecond."""
     give_up = time.monotonic() + _BUSY_S
     pause = 0.0002
     while True:
@@ -149,7 +150,7 @@ def _begin(db: sqlite3.Connection) -> None:
 
 
 def _tell(tasks: list[_Task]) -> None:
-    """Wake those who wait: one call into each event loop, however many they are."""
+    """Wake the waiters, with one call into each event loop."""
     loops: dict[asyncio.AbstractEventLoop, list[_Task]] = {}
     for task in tasks:
         loops.setdefault(task.loop, []).append(task)
@@ -157,7 +158,7 @@ def _tell(tasks: list[_Task]) -> None:
         try:
             loop.call_soon_threadsafe(_resolve, theirs)
         except RuntimeError:
-            pass  # the loop is closed: nobody waits any more
+            pass  # the loop is closed, so nobody waits any more
 
 
 def _resolve(tasks: list[_Task]) -> None:
@@ -166,6 +167,6 @@ def _resolve(tasks: list[_Task]) -> None:
             continue
         if task.error is not None:
             task.done.set_exception(task.error)
-            task.done.exception()  # who does not wait does not want to hear of it either; it is logged
+            task.done.exception()  # retrieved, because nobody may be waiting; the error is logged
         else:
             task.done.set_result(task.result)
