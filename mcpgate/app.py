@@ -45,8 +45,8 @@ async def build(config: Config) -> App:
 
 
 async def open_stores(config: Config, may_forget: bool = False) -> GovernanceStores:
-    """With `may_forget`, memory will do where no store was ever asked for. Raises ConfigError; Unavailable if the store
-    cannot be used."""
+    """With `may_forget`, memory is used if the default store cannot be created and nothing requires it. Raises
+    ConfigError; Unavailable if the store cannot be used."""
     storage, names = config.storage, config.governance.report_metadata
     try:
         store: Store
@@ -71,7 +71,7 @@ def _sqlite_store(config: Config, may_forget: bool) -> Store:
         governed = config.governance != GovernanceConfig() or any(s.prices for s in config.mcpServers.values())
         if governed or not may_forget or config.storage.url is not None:
             raise
-        if _is_there(path):  # with budgets in it, maybe, that nobody may get round by damaging it
+        if _is_there(path):  # it may hold budgets, which must not be lifted by damaging it
             raise StoreUnavailable(
                 f"{error}. Budgets and keys may be declared in it, so mcpgate does not start without it: repair it, "
                 "move it away, or name another store in storage.url"
@@ -84,7 +84,7 @@ def _is_there(path: Path) -> bool:
     try:
         return path.exists()
     except OSError:
-        return True  # who may not look cannot say that it is not
+        return True  # it may exist, but we are not allowed to look
 
 
 def _optional(module: str, extra: str, setting: str) -> Any:

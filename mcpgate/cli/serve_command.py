@@ -65,13 +65,13 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def check_reachable(config: Config, host: str) -> None:
-    """Raises ConfigError where whoever reaches the port could call every tool."""
+    """Raises ConfigError if anyone who reaches the port could call every tool."""
     if is_loopback(host) or config.server.trust_network:
         return
     if config.governance.require_key is False:
         raise ConfigError(
-            f"refusing to listen on {host} with governance.require_key: false, for whoever reaches the port could "
-            "call every tool. Require keys, listen on 127.0.0.1, or set server.trust_network: true"
+            f"refusing to listen on {host} with governance.require_key: false, because anyone who reaches the port "
+            "could call every tool. Require keys, listen on 127.0.0.1, or set server.trust_network: true"
         )
     if not config.governance.keys and not asyncio.run(_any_key_stored(config)):
         raise ConfigError(

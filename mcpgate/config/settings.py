@@ -182,9 +182,9 @@ def is_loopback(host: str) -> bool:
 
 
 def needs_key(config: "Config", host: str) -> bool:
-    """Whether requests to an address must carry a key. A gateway whose file declares keys asks for them, unless
-    `require_key` is false: who could leave the key out would have more rights than with it. Addresses that other
-    machines reach ask for one whatever an edit of the running file says, unless the network is trusted."""
+    """Whether requests to an address must carry a key. If the file declares keys, they must, unless `require_key` is
+    false: otherwise a client would gain rights by leaving its key out. At addresses that other machines reach they must
+    whatever an edit of the file says, unless the network is trusted."""
     required = config.governance.require_key
     if required or (required is None and config.governance.keys):
         return True

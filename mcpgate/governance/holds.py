@@ -47,7 +47,7 @@ class Holds:
     # --- the lease
 
     async def lease(self) -> None:
-        """Keep this process's reservations for another `lease_s`. Raises StoreUnavailable."""
+        """Extend this process's lease on its reservations by `lease_s`. Raises StoreUnavailable."""
         until = self._clock() + self._declared.config.lease_s
         await self._counters.renew(self.owner, until)
         self._leased_until = until

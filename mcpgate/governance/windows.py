@@ -1,4 +1,4 @@
-"""The part of time in which an amount is counted. Pure.
+"""The periods of time in which amounts are counted. Pure.
 
 Time is cut into cells, and a window is a run of cells that ends now. A calendar window is one cell, replaced by the
 next. A rolling window is sixty cells (for months and longer, as many as it has days) plus the current one, so that
@@ -33,7 +33,7 @@ class Window:
     """The sequence of cells of one rule. `at` is epoch seconds."""
 
     key: str = ""
-    """Names the kind of cells: the same for windows that are cut alike."""
+    """Names the kind of cells: the same for windows with the same cells."""
 
     def span(self, at: float) -> Span:
         raise NotImplementedError
