@@ -348,7 +348,7 @@ def routes() -> str:
     nothing = cast(Any, types.SimpleNamespace(store=None, counters=None))
     faces = [
         (http, http.StreamableHttp(nothing, nothing, None, nothing)),
-        (sse, sse.Sse(nothing, None, nothing)),
+        (sse, sse.Sse(nothing, None, nothing, nothing)),
         (inspect.getmodule(Health), Health(nothing, nothing)),
     ]
     rows = []

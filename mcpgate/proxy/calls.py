@@ -33,7 +33,9 @@ class Calls:
 
         def check(caller: Caller) -> None:
             if not may_call(caller, tool):
-                raise NotAllowed(f"{tool.qualified} is not granted to this key", key=caller.id, server=tool.server, tool=tool.name)
+                raise NotAllowed(
+                    f"{tool.qualified} is not granted to this key", key=caller.id, server=tool.server, tool=tool.name
+                )
 
         params = {**more, "name": tool.name, "arguments": arguments}
         return await self._requests.carry(context, "tool", tool.server, tool.name, "tools/call", params, check)

@@ -159,7 +159,7 @@ class Parking:
             parked.task.cancel()
             raise RateLimited(
                 "too many requests wait for answers of people",
-                **{"scope": "key", "limit": _MOST_PARKED_EACH, "window": None, "retry_after_s": 1},
+                **{"scope": f"key {account}", "limit": _MOST_PARKED_EACH, "window": None, "retry_after_s": 1},
             )
         state = _STATE + secrets.token_urlsafe(24)
         timer = asyncio.get_running_loop().call_later(self._stay_s, self._forget, state)
