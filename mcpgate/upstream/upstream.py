@@ -157,8 +157,8 @@ class Upstream:
         on_sent: Callable[[], None] | None = None,
         identity: str | None = None,
     ) -> dict[str, Any]:
-        """A request that counts against `max_concurrency`. Connects first if need be. `confirm` may still refuse it when
-        nothing has to be waited for any more; `on_sent` is called when it is about to be sent; `client` hears what
+        """A request that counts against `max_concurrency`. Connects first if need be. `confirm` may still refuse it
+        when nothing has to be waited for any more; `on_sent` is called when it is about to be sent; `client` hears what
         comes back meanwhile. `identity`: on whose connection; None: the shared one. Raises UpstreamError with this
         upstream's name in it, RpcError, and what `confirm` raises."""
         async with self._slots:
