@@ -46,8 +46,7 @@ MAX_URI = 4000
 _MOST_CAPABILITIES = 64
 _MOST_ASKED = 32
 """Requests of a server that wait for a client's answer."""
-_UNHEARD_S = 0.3
-"""How long a server may leave `server/discover` unanswered before it is greeted with `initialize` as well."""
+_UNSUPPORTED_VERSION = -32022
 log = logging.getLogger("mcpgate.upstream")
 
 _REFUSES_SESSIONS = frozenset((400, 401, 404, 410, 412, 422, 440))
@@ -103,11 +102,13 @@ class Connection:
         secrets: Secrets,
         on_updated: Callable[[str], None] = lambda uri: None,
         handshake_only: bool = False,
+        patience_s: float = 0.0,
     ) -> None:
         """`on_list_changed` hears 'tools', 'resources' or 'prompts'; `on_updated` the URI of a resource that changed.
-        `handshake_only`: do not try the revisions without a handshake."""
+        `handshake_only`: do not try the revisions without a handshake. `patience_s`: how long the server may leave
+        the question for them unanswered before it is greeted in the old way as well."""
         self._name, self._on_list_changed, self._secrets = name, on_list_changed, secrets
-        self._on_updated, self._handshake_only = on_updated, handshake_only
+        self._on_updated, self._handshake_only, self._patience_s = on_updated, handshake_only, patience_s
         self._asked: dict[Any, asyncio.Task[None]] = {}
         """What the server has asked, by its ids."""
         self._subscribed: tuple[str, ...] = ()
@@ -468,42 +469,37 @@ class Connection:
         the old way."""
         assert self.transport is not None
         if old or self._handshake_only:
-            return await self._initialize(timeout_s)
+            return await self._greeted(await self._greet(timeout_s))
         self.probed = True
-        probe = asyncio.create_task(self._discover(timeout_s))
-        greeting: asyncio.Task[ServerFacts] | None = None
+        probe = asyncio.create_task(self._probe(timeout_s))
+        greeting: asyncio.Task[dict[str, Any]] | None = None
         try:
-            await asyncio.wait((probe,), timeout=_UNHEARD_S)
+            await asyncio.wait((probe,), timeout=self._patience_s)
             if not probe.done():
-                greeting = asyncio.create_task(self._initialize(timeout_s))
+                greeting = asyncio.create_task(self._greet(timeout_s))
                 await asyncio.wait((probe, greeting), return_when=asyncio.FIRST_COMPLETED)
                 if not probe.done() and greeting.exception() is None:
-                    return greeting.result()
-            refused = await self._refused(probe)
-            if refused is None:
-                return probe.result()
-            if isinstance(refused, Broken):
-                raise refused
-            return await (greeting or self._initialize(timeout_s))
+                    return await self._greeted(greeting.result())
+            try:
+                return await self._discovered(await probe)
+            except Broken:
+                raise
+            except UpstreamError:
+                return await self._greeted(await (greeting or self._greet(timeout_s)))
         finally:
             for task in (probe, greeting):
                 if task is not None and not task.done():
                     task.cancel()
 
-    async def _refused(self, probe: "asyncio.Task[ServerFacts]") -> UpstreamError | None:
-        try:
-            await probe
-        except UpstreamError as error:
-            return error
-        return None
-
-    async def _initialize(self, timeout_s: float) -> ServerFacts:
-        assert self.transport is not None
+    async def _greet(self, timeout_s: float) -> dict[str, Any]:
         params = {"protocolVersion": HANDSHAKE_VERSION, "capabilities": CAPABILITIES, "clientInfo": _CLIENT}
         try:
-            result = await self._ask("initialize", params, timeout_s)
+            return await self._ask("initialize", params, timeout_s)
         except RpcError as refused:
             raise UpstreamError(f"the handshake was refused: {refused.message}", **refused.data) from refused
+
+    async def _greeted(self, result: dict[str, Any]) -> ServerFacts:
+        assert self.transport is not None
         self._modern = False
         facts = _facts(result, _version(result.get("protocolVersion")), result.get("serverInfo"))
         await self.transport.send(
@@ -516,17 +512,26 @@ class Connection:
             pass  # it will announce itself when it opens
         return facts
 
-    async def _discover(self, timeout_s: float) -> ServerFacts:
-        """Raises UpstreamError for a server that speaks no revision without a handshake."""
-        result = await self._ask("server/discover", None, timeout_s, modern=True)
-        supported = result.get("supportedVersions")
-        if not isinstance(supported, list) or MODERN_VERSION not in supported:
-            raise UpstreamError("it does not support this revision")
+    async def _probe(self, timeout_s: float) -> dict[str, Any]:
+        """What a server without a handshake says of itself. Raises UpstreamError for any other."""
+        try:
+            result = await self._ask("server/discover", None, timeout_s, modern=True)
+        except RpcError as error:
+            supported = error.rpc_data.get("supported") if isinstance(error.rpc_data, dict) else None
+            if error.rpc_code != _UNSUPPORTED_VERSION or MODERN_VERSION not in (supported or ()):
+                raise
+            result = await self._ask("server/discover", None, timeout_s, modern=True)
+        versions = result.get("supportedVersions")
+        if not isinstance(versions, list) or MODERN_VERSION not in versions:
+            raise UpstreamError(f"it does not speak {MODERN_VERSION}")
+        return result
+
+    async def _discovered(self, result: dict[str, Any]) -> ServerFacts:
         self._modern = True
         meta = result.get("_meta")
         info = meta.get(_META + "serverInfo") if isinstance(meta, dict) else None
         await self._listen_anew()
-        return _facts(result, MODERN_VERSION, info)
+        return _facts(result, MODERN_VERSION, info or result.get("serverInfo"))
 
     async def _listen_anew(self) -> None:
         """Open the stream of changes with what is subscribed to now; waits a moment until it is heard."""

@@ -37,6 +37,8 @@ _RELIST_EVERY_S = 1.0
 _RELIST_SHARE = 10
 """…and for no more than a tenth of the time."""
 _LONGEST_RELIST_PAUSE_S = 60.0
+_STDIO_PATIENCE_S, _HTTP_PATIENCE_S = 0.3, 5.0
+"""How long a server may leave a question in the newest revision unanswered."""
 _LEVELS = ("debug", "info", "notice", "warning", "error", "critical", "alert", "emergency")
 EMPTY: Mapping[str, Any] = MappingProxyType({})
 log = logging.getLogger("mcpgate.upstream")
@@ -334,7 +336,12 @@ class Upstream:
 
     async def _live_once(self, began: float) -> Broken:
         """One life of a connection, entered and left by this task alone. Returns, with the reason, when it is gone."""
-        connection = Connection(self.name, self._on_list_changed, self._secrets, self._on_updated, self._handshake_only)
+        connection = Connection(
+            *(self.name, self._on_list_changed, self._secrets, self._on_updated),
+            handshake_only=self._handshake_only,
+            # Over HTTP every request is answered, if only with a refusal.
+            patience_s=_HTTP_PATIENCE_S if self.config.url else _STDIO_PATIENCE_S,
+        )
         budget = self.config.connect_timeout_s
         async with contextlib.AsyncExitStack() as stack:
             stack.callback(connection.stop)

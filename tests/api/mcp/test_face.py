@@ -86,8 +86,14 @@ async def test_the_present_era_refuses_with_http_statuses(tmp_path: Path) -> Non
         assert (await opened.post([modern("ping")], **modern_headers("ping"))).status_code == 400
 
 
-@pytest.mark.parametrize("era", ["rpc", "modern"])
-@pytest.mark.parametrize("code", [-32700, -32600, -32020, -32021, -32022])
+@pytest.mark.parametrize(
+    "era, code",
+    [
+        *((era, code) for era in ("rpc", "modern") for code in (-32700, -32600, -32020, -32022)),
+        ("rpc", -32021),
+        ("modern", -32601),
+    ],
+)
 async def test_what_an_upstream_says_of_the_protocol_does_not_pass_for_the_gateways_own_word(
     era: str, code: int, tmp_path: Path
 ) -> None:
@@ -98,6 +104,12 @@ async def test_what_an_upstream_says_of_the_protocol_does_not_pass_for_the_gatew
         error = refused.json()["error"]
         assert error["code"] == -32603 and "I refuse" in error["message"]
         assert error["data"] == {"server_code": code, "server_message": "I refuse", "server_data": {"why": "because"}}
+
+
+async def test_a_client_hears_which_of_its_capabilities_an_upstream_lacks(tmp_path: Path) -> None:
+    async with faced(tmp_path, {"raw": raw(expose="direct")}) as opened:
+        refused = await opened.modern("tools/call", {"name": "raw__refuse", "arguments": {"code": -32021}})
+        assert (refused.status_code, refused.json()["error"]["code"]) == (400, -32021)
 
 
 @pytest.mark.parametrize("code", [-32601, -32602, -32002, -32042, -32603, 7])
