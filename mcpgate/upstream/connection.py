@@ -101,14 +101,14 @@ class Connection:
         on_list_changed: Callable[[str], None],
         secrets: Secrets,
         on_updated: Callable[[str], None] = lambda uri: None,
-        handshake_only: bool = False,
+        handshake_first: bool = False,
         patience_s: float = 0.0,
     ) -> None:
         """`on_list_changed` hears 'tools', 'resources' or 'prompts'; `on_updated` the URI of a resource that changed.
-        `handshake_only`: do not try the revisions without a handshake. `patience_s`: how long the server may leave
-        the question for them unanswered before it is greeted in the old way as well."""
+        `handshake_first`: ask for the newest revision only if the old greeting is refused. `patience_s`: how long the
+        server may leave the question for that revision unanswered before it is greeted in the old way as well."""
         self._name, self._on_list_changed, self._secrets = name, on_list_changed, secrets
-        self._on_updated, self._handshake_only, self._patience_s = on_updated, handshake_only, patience_s
+        self._on_updated, self._handshake_first, self._patience_s = on_updated, handshake_first, patience_s
         self._asked: dict[Any, asyncio.Task[None]] = {}
         """What the server has asked, by its ids."""
         self._subscribed: tuple[str, ...] = ()
@@ -468,8 +468,18 @@ class Connection:
         unanswered for a moment is greeted in the old way as well, and what it answers first counts. `old`: only in
         the old way."""
         assert self.transport is not None
-        if old or self._handshake_only:
+        if old:
             return await self._greeted(await self._greet(timeout_s))
+        if self._handshake_first:
+            try:
+                return await self._greeted(await self._greet(timeout_s))
+            except Broken:
+                raise
+            except UpstreamError as error:
+                try:
+                    return await self._discovered(await self._probe(timeout_s))
+                except UpstreamError:
+                    raise error from None
         self.probed = True
         probe = asyncio.create_task(self._probe(timeout_s))
         greeting: asyncio.Task[dict[str, Any]] | None = None

@@ -38,6 +38,12 @@ class UpstreamPool:
         """Set where to look up a server's last known tools, which are shown until it is connected."""
         self._remembered = find
 
+    def expect_live_clients(self) -> None:
+        """If nothing is connected yet: the client that comes can be asked in the middle of its requests."""
+        if not self._go.is_set():
+            for upstream in self._upstreams.values():
+                upstream.expect_live_clients()
+
     def go(self) -> None:
         """Let a held pool connect. Until then `apply` only records the upstreams: a new process answers its first
         request before it shares its cores with the children it starts."""

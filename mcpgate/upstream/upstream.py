@@ -97,12 +97,12 @@ class Upstream:
         self._slots = asyncio.Semaphore(config.max_concurrency)
         self._connection: Connection | None = None
         self._identities = Identities(
-            lambda: Connection(name, lambda what: None, self._secrets, handshake_only=self._handshake_only),
+            lambda: Connection(name, lambda what: None, self._secrets, handshake_first=self._handshake_first),
             self._open,
             config.connect_timeout_s,
         )
         self._live = Identities(
-            lambda: Connection(name, lambda what: None, self._secrets, handshake_only=True),
+            lambda: Connection(name, lambda what: None, self._secrets, handshake_first=True),
             self._open,
             config.connect_timeout_s,
         )
@@ -112,14 +112,17 @@ class Upstream:
         self._relist = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._restoring: asyncio.Task[None] | None = None
-        self._sse_only = self._modern_only = False
-        self._handshake_only = False
+        self._sse_only = self._modern_only = self._handshake_first = self._changes_era = False
         self._header_paths: dict[str, Mapping[Path, str]] = {}
         self._lists: dict[str, tuple[Connection, list[dict[str, Any]]]] = {}
         self._subscribed: tuple[str, ...] = ()
         self._log_level: str | None = None
         self._failed_attempts = 0
         self._failed_at = -RETRY_EVERY_S
+
+    def expect_live_clients(self) -> None:
+        """Begin in the handshake era, in which a process can ask its clients in the middle of a call."""
+        self._handshake_first = self.config.command is not None
 
     def start(self) -> None:
         if self._task is None and not self.config.disabled and not self.config.unusable:
@@ -188,9 +191,16 @@ class Upstream:
                 raise kind(f"upstream {self.name!r}: {reason}", **{**error.data, "attempts": attempts}) from error
 
     async def _live_connection(self, connection: Connection) -> Connection:
-        """A connection on which the server can ask a client in the middle of a call, if it is one that can: servers
-        of both eras do that only in the handshake era. A server process is not started twice for it."""
-        if self._modern_only or self.config.url is None:
+        """A connection on which the server can ask a client in the middle of a call: servers of both eras do that only
+        in the handshake era. Over HTTP it is a second connection; a process is started anew in the other era, for two
+        of it would have two memories."""
+        if self._modern_only or (self.config.command and connection.is_busy):
+            return connection
+        if self.config.command:
+            self._handshake_first = self._changes_era = True
+            connection.on_close(Broken("it is started anew in the handshake era"))
+            connection = await self.connected()
+            self._modern_only = connection.is_modern
             return connection
         try:
             return await self._live.get("")
@@ -328,17 +338,21 @@ class Upstream:
             self._set("connecting", reason=reason, detail=detail)
 
     async def _connect_and_serve(self, began: float) -> Broken:
-        try:
-            return await self._live_once(began)
-        except _EndedByProbe:
-            self._handshake_only = True
-            return await self._live_once(began)
+        while True:
+            try:
+                ended = await self._live_once(began)
+            except _EndedByProbe:
+                self._handshake_first = True
+                continue
+            if not self._changes_era:
+                return ended
+            self._changes_era = False
 
     async def _live_once(self, began: float) -> Broken:
         """One life of a connection, entered and left by this task alone. Returns, with the reason, when it is gone."""
         connection = Connection(
             *(self.name, self._on_list_changed, self._secrets, self._on_updated),
-            handshake_only=self._handshake_only,
+            handshake_first=self._handshake_first,
             # Over HTTP every request is answered, if only with a refusal.
             patience_s=_HTTP_PATIENCE_S if self.config.url else _STDIO_PATIENCE_S,
         )
@@ -353,7 +367,7 @@ class Upstream:
                         if connection.probed and self.config.command:
                             raise _EndedByProbe(error.message, error.detail) from error
                         raise
-                    self._handshake_only = not connection.is_modern
+                    self._handshake_first = not connection.is_modern
                     self._relist.clear()  # from here on a change may be one that the first listing does not show
                     tools, warning = await self._list_tools(connection)
             except TimeoutError:
@@ -488,8 +502,8 @@ class Upstream:
             finally:
                 change.cancel()
             if connection.closed.done():
-                reason, detail = self._told(connection.closed.result())
-                self._set("failed", reason=reason, detail=detail)
+                reason, detail = ("", "") if self._changes_era else self._told(connection.closed.result())
+                self._set("connecting" if self._changes_era else "failed", reason=reason, detail=detail)
                 return connection.closed.result()
             await asyncio.sleep(_DEBOUNCE_S)
             self._relist.clear()

@@ -20,6 +20,7 @@ from mcpgate.api.mcp.protocol import (
 from mcpgate.errors import McpgateError, RateLimited
 from mcpgate.governance.callers import LOCAL, Caller
 from mcpgate.governance.context import RequestContext
+from mcpgate.upstream.backchannel import ASKABLE
 from mcpgate.upstream.connection import RpcError
 
 MAX_BATCH = 1000
@@ -188,6 +189,8 @@ class Session(Requests):
         if request.method == "initialize":
             offered = request.params.get("capabilities")
             self._capabilities = offered if isinstance(offered, dict) else {}
+            if not self._capabilities.keys().isdisjoint(ASKABLE.values()):
+                self.face.gateway.pool.expect_live_clients()
             self.follow_changes()
         if not request.modern:
             request.session, request.capabilities, request.log_level = self, self._capabilities, self.log_level
