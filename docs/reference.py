@@ -415,7 +415,8 @@ _FORMS = """
 
 | where | form |
 |---|---|
-| HTTP, when the request itself is refused | the status, and `{"error": {"code": …, "message": …, …}}` |
+| a request to `/mcp`, `/sse` or `/messages` | the status, and a JSON-RPC error. Code and data are in `error.data` |
+| other routes | the status, and `{"error": {"code": …, "message": …, …}}` |
 | MCP tool call | a tool result with `isError: true`. Code and data are in `_meta["mcpgate/error"]` |
 | inside `execute_code` | a catchable `ToolError`. Code and data are in its `.data` |
 | other MCP requests | a JSON-RPC error. Code and data are in `error.data` |

@@ -10,7 +10,7 @@ import orjson
 from mcpgate.addresses import Network
 from mcpgate.api.admin.routes import AdminFace
 from mcpgate.api.http.access import Access
-from mcpgate.api.http.exchange import Closing, Disconnected, Exchange, Receive, Scope, Send
+from mcpgate.api.http.exchange import Closing, Disconnected, Exchange, Receive, Scope, Send, plain_refusal
 from mcpgate.api.http.memory import Memory
 from mcpgate.api.http.routing import Face, Handler, MethodNotAllowed
 from mcpgate.api.mcp.face import McpFace
@@ -29,7 +29,7 @@ class _Failed(McpgateError):
     """A fault of ours."""
 
 
-class Health:
+class Health(Face):
     """/healthz, /readyz and /metrics."""
 
     def __init__(self, gateway: Gateway, access: Access) -> None:
@@ -39,9 +39,6 @@ class Health:
         handlers: dict[str, Handler] = {"/healthz": self._healthy, "/readyz": self._ready, "/metrics": self._metrics}
         found = handlers.get(path)
         return None if found is None else {"GET": found}
-
-    async def refuse(self, http: Exchange, error: McpgateError) -> None:
-        await http.refuse(error)
 
     async def _healthy(self, http: Exchange) -> None:
         await http.respond(200, b'{"status":"ok"}')
@@ -85,10 +82,9 @@ class Server:
         if scope["type"] != "http":
             return
         http = Exchange(scope, receive, send, self._limit, self._memory, self._base_path)
-        face = None
+        face, handlers = self._find(http.path)
         try:
             self._access.check(http)
-            face, handlers = self._find(http.path)
             if http.method == "OPTIONS":
                 await http.respond(204, headers={"access-control-max-age": "600"})
                 return
@@ -115,7 +111,7 @@ class Server:
 
     async def _refuse(self, http: Exchange, face: Face | None, error: McpgateError) -> None:
         if not http.started:
-            await (face.refuse(http, error) if face is not None else http.refuse(error))
+            await http.refuse(error, plain_refusal(error) if face is None else face.refusal(error))
 
     def _find(self, path: str) -> tuple[Face | None, Mapping[str, Handler]]:
         for face in self._faces:

@@ -67,6 +67,13 @@ def call_of(name: str, arguments: Mapping[str, Any] | None = None, id: int = 1, 
     }
 
 
+def code_of(response: httpx2.Response) -> str:
+    """The contract's code of a request that was refused, in the form of either face."""
+    error = response.json()["error"]
+    code: str = error.get("data", error)["code"]
+    return code
+
+
 @dataclass
 class Answer:
     """The outcome of a tools/call."""

@@ -8,7 +8,7 @@ import pytest
 from mcp import MCPError
 
 from tests.flows.clients import BOTH_ERAS, client_of
-from tests.flows.governed import HELD, Served, bearer, call_of, hanging_call, wait_until
+from tests.flows.governed import HELD, Served, bearer, call_of, code_of, hanging_call, wait_until
 
 
 def test_every_limit_from_the_customer_down_to_the_key_must_pass_and_the_refusal_says_which(house: Served) -> None:
@@ -188,7 +188,7 @@ def test_metadata_that_cannot_be_read_is_400_and_says_what_is_wrong(
     house: Served, headers: dict[str, str], said: str
 ) -> None:
     answer = house.http().post("/mcp", json=call_of("list_tools"), headers={**bearer(HELD["all"]), **headers})
-    assert answer.status_code == 400 and answer.json()["error"]["code"] == "invalid_request"
+    assert answer.status_code == 400 and code_of(answer) == "invalid_request"
     assert said in answer.json()["error"]["message"]
 
 

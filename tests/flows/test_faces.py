@@ -19,7 +19,7 @@ from mcpgate.cli.serve_command import _listen
 from mcpgate.tokens import count
 from tests.conftest import raw, serve_command, sigint_ignored, until
 from tests.flows.clients import connected, http_gateway, settled, text_of
-from tests.flows.governed import free_port
+from tests.flows.governed import code_of, free_port
 from tests.picture import PICTURE
 
 pytestmark = pytest.mark.anyio
@@ -214,7 +214,7 @@ async def test_http_refuses_foreign_hosts_origins_and_bodies(config_file: Callab
         assert allowed.headers["access-control-allow-origin"] == "https://good.example"
         assert (await post(origin="http://localhost:5173")).status_code == 200
         too_large = await post(b'{"x":"' + b"x" * 2_000_000 + b'"}')
-        assert too_large.status_code == 413 and too_large.json()["error"]["code"] == "too_large"
+        assert too_large.status_code == 413 and code_of(too_large) == "too_large"
         assert (await post(b"{not json")).json()["error"]["code"] == -32700
         assert (await post(**{"mcp-session-id": "gone"})).status_code == 404
         assert (await http.get(f"{address}/nothing")).status_code == 404

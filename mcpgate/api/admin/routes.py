@@ -13,9 +13,9 @@ from mcpgate import jsontext
 from mcpgate.api.admin.openapi import openapi
 from mcpgate.api.http.access import Access
 from mcpgate.api.http.exchange import Exchange
-from mcpgate.api.http.routing import Call, Handler, Reply, Route, Routes, check_text, json_reply
+from mcpgate.api.http.routing import Call, Face, Handler, Reply, Route, Routes, check_text, json_reply
 from mcpgate.config.governance import Id, KeyId, KeySpec
-from mcpgate.errors import InvalidRequest, McpgateError, NotAllowed, NotFound, Unavailable
+from mcpgate.errors import InvalidRequest, NotAllowed, NotFound, Unavailable
 from mcpgate.governance.admin import Admin, parse, shown_key
 from mcpgate.governance.callers import Caller
 from mcpgate.governance.gate import Gate
@@ -60,7 +60,7 @@ _QUESTION = {
 }
 
 
-class AdminFace:
+class AdminFace(Face):
     """Answers requests under /api."""
 
     def __init__(self, gate: Gate, access: Access) -> None:
@@ -76,9 +76,6 @@ class AdminFace:
         if path.startswith("/api/"):
             return dict.fromkeys(("GET", "POST", "PUT", "PATCH", "DELETE", "HEAD"), self._answer)
         return None
-
-    async def refuse(self, http: Exchange, error: McpgateError) -> None:
-        await http.refuse(error)
 
     async def _describe(self, http: Exchange) -> None:
         if self._openapi is None:

@@ -164,12 +164,10 @@ class Exchange:
         await self._start(status, fields)
         await self._write(body, last=True)
 
-    async def refuse(self, error: McpgateError, headers: Mapping[str, str] | None = None) -> None:
-        """The refusal of routes that no protocol has a form for: the contract's code, message and data as JSON."""
-        body = orjson.dumps({"error": {"code": error.code, "message": error.message, **error.data}}, default=str)
-        await self.respond(
-            error.http_status, body, {**refusal_headers(error.http_status, error.data), **(headers or {})}
-        )
+    async def refuse(self, error: McpgateError, body: Mapping[str, Any]) -> None:
+        """A refusal: the contract's status and headers around a body that has the form of the face."""
+        headers = refusal_headers(error.http_status, error.data)
+        await self.respond(error.http_status, orjson.dumps(body, default=str), headers)
 
     async def start_stream(self, headers: Mapping[str, str] | None = None) -> None:
         """Begin a response of server-sent events."""
@@ -226,6 +224,11 @@ class Exchange:
             "access-control-expose-headers": "*, mcp-session-id",
             "vary": "origin",
         }
+
+
+def plain_refusal(error: McpgateError) -> dict[str, Any]:
+    """The contract's code, message and data, where no protocol has a form for them."""
+    return {"error": {"code": error.code, "message": error.message, **error.data}}
 
 
 class Closing:

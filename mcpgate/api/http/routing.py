@@ -2,14 +2,15 @@
 document is made from is one table."""
 
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 import orjson
 from pydantic import BaseModel
 
-from mcpgate.api.http.exchange import Exchange
+from mcpgate.api.http.exchange import Exchange, plain_refusal
 from mcpgate.errors import InvalidRequest, McpgateError
 from mcpgate.governance.callers import Caller
 
@@ -22,16 +23,16 @@ class MethodNotAllowed(McpgateError):
     code, http_status = "invalid_request", 405
 
 
-class Face(Protocol):
-    """One protocol over HTTP: its handlers, and how it says no."""
+class Face(ABC):
+    """One protocol over HTTP: its handlers, and the shape of its refusals."""
 
+    @abstractmethod
     def handler(self, path: str) -> Mapping[str, Handler] | None:
         """Method → handler of a path of this face; None where it is another's."""
-        ...
 
-    async def refuse(self, http: Exchange, error: McpgateError) -> None:
-        """Answer with an error, in the words of this protocol."""
-        ...
+    def refusal(self, error: McpgateError) -> dict[str, Any]:
+        """The body of a refusal. This one is for REST; protocols with an error object of their own override it."""
+        return plain_refusal(error)
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from mcpgate import jsontext
 from mcpgate.api.http.access import Access
 from mcpgate.api.http.exchange import Closing, Exchange
 from mcpgate.api.http.headers import governance_headers
-from mcpgate.api.http.routing import Handler, MethodNotAllowed
+from mcpgate.api.http.routing import Face, Handler, MethodNotAllowed
 from mcpgate.api.mcp.face import McpFace
 from mcpgate.api.mcp.outbox import Outbox, wire
 from mcpgate.api.mcp.protocol import (
@@ -63,7 +63,7 @@ _SHUTDOWN_S = 4.0
 _NAMED = {"tools/call": "name", "prompts/get": "name", "resources/read": "uri"}
 
 
-class StreamableHttp:
+class StreamableHttp(Face):
     """The face at /mcp, and at /mcp/NAME for each bundle."""
 
     def __init__(self, face: McpFace, access: Access, sessions: Sessions | None, closing: Closing) -> None:
@@ -75,8 +75,8 @@ class StreamableHttp:
             return {"POST": self._post, "GET": self._listen, "DELETE": self._end_session}
         return None
 
-    async def refuse(self, http: Exchange, error: McpgateError) -> None:
-        await http.refuse(error)
+    def refusal(self, error: McpgateError) -> Message:
+        return refusal(error).to_wire(None)
 
     async def _caller(self, http: Exchange) -> Caller:
         return await caller_at(http, self._access, self._face, "/mcp")
@@ -400,7 +400,7 @@ class _Answer:
         if self._streaming:
             await self._http.event(jsontext.dumps(fault), last=True)
         else:
-            await _respond(self._http, fault, error.http_status)
+            await self._http.refuse(error, fault)
 
     async def end_without(self) -> None:
         """The request was cancelled by another message: the protocol wants no answer, HTTP wants an end."""

@@ -143,7 +143,9 @@ def unsupported(version: Any) -> RpcFault:
 
 
 def refusal(error: McpgateError) -> RpcFault:
-    return RpcFault(INTERNAL_ERROR, error.message, {"code": error.code, **error.data})
+    """A refusal of ours: programs read its code in `data`, for JSON-RPC has numbers only."""
+    number = INVALID_REQUEST if error.code == "invalid_request" else INTERNAL_ERROR
+    return RpcFault(number, error.message, {"code": error.code, **error.data})
 
 
 def passed_on(code: int, message: str, data: Any, modern: bool) -> RpcFault:

@@ -5,15 +5,15 @@ from collections.abc import Mapping
 from mcpgate import jsontext
 from mcpgate.api.http.access import Access
 from mcpgate.api.http.exchange import Closing, Exchange
-from mcpgate.api.http.routing import Handler
+from mcpgate.api.http.routing import Face, Handler
 from mcpgate.api.mcp.face import McpFace
 from mcpgate.api.mcp.http import caller_at, stream
-from mcpgate.api.mcp.protocol import RpcFault, decode
+from mcpgate.api.mcp.protocol import Message, RpcFault, decode, refusal
 from mcpgate.api.mcp.sessions import Sessions
 from mcpgate.errors import McpgateError, NotFound
 
 
-class Sse:
+class Sse(Face):
     """The face at /sse, at /sse/NAME for each bundle, and at /messages."""
 
     def __init__(self, face: McpFace, access: Access, sessions: Sessions | None, closing: Closing) -> None:
@@ -24,8 +24,8 @@ class Sse:
             return {"GET": self._open}
         return {"POST": self._receive} if path == "/messages" else None
 
-    async def refuse(self, http: Exchange, error: McpgateError) -> None:
-        await http.refuse(error)
+    def refusal(self, error: McpgateError) -> Message:
+        return refusal(error).to_wire(None)
 
     async def _open(self, http: Exchange) -> None:
         if self._sessions is None:

@@ -5,7 +5,10 @@ import json
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import pytest
+from mcp import MCPError
+from mcp.client import Client
 
 from mcpgate.api.http.port import PortLimits
 from tests.api.faces import BOTH, ENVELOPE, MODERN, Faced, bearer, faced, key, modern, modern_headers
@@ -121,9 +124,67 @@ async def test_what_an_upstream_says_of_the_call_is_passed_through(code: int, tm
 
 async def test_keys_are_asked_for_before_anything_is_read(tmp_path: Path) -> None:
     async with faced(tmp_path, governance=KEYS) as opened:
-        assert (await opened.post(b"{nonsense")).json()["error"]["code"] == "missing_key"
-        assert (await opened.rpc("ping", key="mg-wrong12345")).json()["error"]["code"] == "invalid_key"
+        assert (await opened.post(b"{nonsense")).json()["error"]["data"]["code"] == "missing_key"
+        assert (await opened.rpc("ping", key="mg-wrong12345")).json()["error"]["data"]["code"] == "invalid_key"
         assert (await opened.rpc("ping", key="mg-bobsecret1")).json()["result"] == {}
+
+
+# --- refused requests
+
+
+async def test_a_refused_request_gets_a_json_rpc_error_with_the_code_and_the_status_of_the_contract(
+    tmp_path: Path,
+) -> None:
+    server = {"max_body_mib": 1, "max_body_mib_in_all": 1}
+    async with faced(tmp_path, governance=KEYS, server=server) as opened:
+        bob = {"key": "mg-bobsecret1"}
+
+        async def refused(status: int, code: str, answer: httpx2.Response, number: int = -32603) -> httpx2.Response:
+            assert answer.headers["content-type"] == "application/json" and answer.headers["x-request-id"]
+            message = answer.json()
+            assert message["jsonrpc"] == "2.0" and message["id"] is None and message["error"]["message"]
+            assert answer.status_code == status
+            assert (message["error"]["code"], message["error"]["data"]["code"]) == (number, code)
+            return answer
+
+        for path in ("/mcp", "/messages"):
+            missing = await refused(401, "missing_key", await opened.post(b"{}", path=path))
+            assert missing.headers["www-authenticate"].startswith("Bearer ")
+            await refused(401, "invalid_key", await opened.post(b"{}", "mg-wrong12345", path))
+            origin = await opened.post(b"{}", path=path, origin="https://evil.example", **bearer("mg-bobsecret1"))
+            await refused(403, "not_allowed", origin)
+        bad = await opened.rpc("ping", **bob, **{"x-mcpgate-metadata": "["})
+        await refused(400, "invalid_request", bad, number=-32600)
+        await refused(413, "too_large", await opened.post(b" " * 2_000_000, **bob))
+        await refused(415, "invalid_request", await opened.post(b"{}", **bob, **{"content-encoding": "gzip"}), -32600)
+        wrong_method = await refused(405, "invalid_request", await opened.http.patch("/mcp"), -32600)
+        assert wrong_method.headers["allow"] == "POST, GET, DELETE"
+        half = await opened.connect()
+        head = "POST /mcp HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer mg-bobsecret1\r\nContent-Length: 900000"
+        await half.send(head.encode() + b"\r\n\r\n" + b" " * 200_000)
+        await until(lambda: opened.server._memory.held("bob") == 200_000)
+        for key, size, status, code in (
+            ("mg-bobsecret1", 200_000, 429, "rate_limited"),
+            ("mg-evesecret1", 900_000, 503, "unavailable"),
+        ):
+            full = await refused(status, code, await opened.post(b" " * size, key))
+            assert full.headers["retry-after"] == "1"
+
+
+async def test_a_refused_request_to_other_routes_gets_plain_json(tmp_path: Path) -> None:
+    async with faced(tmp_path, governance=KEYS) as opened:
+        for path, status, code in (("/api/keys", 401, "missing_key"), ("/nope", 404, "not_found")):
+            answer = await opened.http.get(path)
+            assert (answer.status_code, answer.json()["error"]["code"]) == (status, code)
+
+
+@pytest.mark.parametrize("mode", ["legacy", MODERN])
+async def test_the_sdk_s_client_tells_why_it_was_refused(tmp_path: Path, mode: str) -> None:
+    async with faced(tmp_path, governance=KEYS) as opened:
+        told = pytest.RaisesExc(MCPError, match="virtual key", check=lambda error: error.data["code"] == "missing_key")
+        with pytest.RaisesGroup(told, allow_unwrapped=True, flatten_subgroups=True):
+            async with Client(f"http://127.0.0.1:{opened.number}/mcp", mode=mode) as client:
+                await client.list_tools()
 
 
 async def test_numbers_that_no_float_holds_are_refused_like_any_wrong_argument(tmp_path: Path) -> None:
