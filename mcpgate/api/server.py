@@ -12,16 +12,18 @@ from mcpgate.api.admin.routes import AdminFace
 from mcpgate.api.http.access import Access
 from mcpgate.api.http.exchange import Closing, Disconnected, Exchange, Receive, Scope, Send, plain_refusal
 from mcpgate.api.http.memory import Memory
+from mcpgate.api.http.places import FULL, RETRY_S
 from mcpgate.api.http.routing import Face, Handler, MethodNotAllowed
 from mcpgate.api.mcp.face import McpFace
 from mcpgate.api.mcp.http import StreamableHttp
 from mcpgate.api.mcp.sessions import Sessions
 from mcpgate.api.mcp.sse import Sse
-from mcpgate.errors import McpgateError, NotFound
+from mcpgate.errors import McpgateError, NotFound, Unavailable
 from mcpgate.gateway import Gateway
 from mcpgate.telemetry.metrics import CONTENT_TYPE
 
 _MIB = 1024 * 1024
+_HEALTH = ("/healthz", "/readyz")
 log = logging.getLogger("mcpgate.http")
 
 
@@ -104,6 +106,15 @@ class Server:
             await self._refuse(http, face, _Failed("the gateway failed; its log says why"))
         finally:
             http.release()
+
+    async def when_full(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """The application of connections beyond the last one that there is a place for."""
+        http = Exchange(scope, receive, send, self._limit, self._memory, self._base_path)
+        if http.path in _HEALTH:
+            await self(scope, receive, send)
+            return
+        http.last = True
+        await self._refuse(http, self._find(http.path)[0], Unavailable(FULL, retry_after_s=RETRY_S))
 
     def trusted_proxies(self) -> Sequence[Network]:
         """Whose connections are those of many clients."""

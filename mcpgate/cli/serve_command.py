@@ -153,7 +153,7 @@ async def _serve_http(config: Config, path: Path, host: str, port: int, supervis
         async with running(config, _log_progress) as gateway, _watching(gateway, path):
             await _warn_of_keys_not_required(gateway, host)
             face = Server(gateway, host, sessions=not is_worker)
-            served = Port(face, limits, face.trusted_proxies)
+            served = Port(face, limits, face.trusted_proxies, face.when_full)
             listener = _listen(host, port, is_worker)
             host_shown = f"[{host}]" if ":" in host else host
             ways = "/mcp (streamable HTTP)" if is_worker else "/mcp (streamable HTTP) and /sse"

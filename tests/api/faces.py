@@ -85,7 +85,7 @@ async def faced(
         await gateway.pool.settled(timeout_s=60)
         await asyncio.sleep(0)
         server = Server(gateway, host)
-        port = Port(server, limits or PortLimits(), server.trusted_proxies)
+        port = Port(server, limits or PortLimits(), server.trusted_proxies, server.when_full)
         serve = asyncio.create_task(port.serve(listener))
         opened = Faced(gateway, server, port, listener.getsockname()[1])
         try:

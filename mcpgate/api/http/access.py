@@ -10,6 +10,7 @@ from mcpgate.api.http.allowance import Allowance
 from mcpgate.api.http.exchange import Exchange
 from mcpgate.api.http.forwarded import client_of, scheme_of
 from mcpgate.api.http.headers import metadata_of, secret_of, user_of
+from mcpgate.api.http.places import origin_of
 from mcpgate.config.settings import Settings, is_loopback, needs_key
 from mcpgate.errors import InvalidRequest, McpgateError, NotAllowed
 from mcpgate.governance.callers import Caller
@@ -103,7 +104,8 @@ class Access:
         if caller.is_local and not self.is_local:
             # A trusted network may call every tool; what is declared stays with who holds an admin key.
             caller = replace(caller, grants=replace(caller.grants, admin=False))
-        http.holder, http.holds_all = caller.id, caller.is_local and self.is_local
+        http.holder = origin_of(http.address) if caller.is_local else caller.id
+        http.holds_all = caller.is_local and self.is_local
         return caller
 
     async def check_admin(self, http: Exchange) -> None:

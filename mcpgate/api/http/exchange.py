@@ -55,12 +55,16 @@ class Exchange:
         self.cors: str | None = None
         """The origin that may read the answer."""
         self.holder: str | None = None
-        """Whom long bodies and answers are counted for, once who asks is known: the id of its key."""
+        """Whom long bodies and answers are counted for, once who asks is known: the id of its key, or without one the
+        address."""
         self.holds_all = False
         """Whether the holder may hold all there is, as whoever owns the machine."""
         self.id = secrets.token_hex(8)
         self.started = False
         """Whether the response has begun, so that its status is said."""
+        self.last = False
+        """Whether the connection ends with this response."""
+        self._body_read = False
         self._held = 0
         """Bytes counted in memory."""
 
@@ -90,6 +94,7 @@ class Exchange:
         first: bytes = event.get("body", b"")
         self._check_size(len(first))
         if not event.get("more_body"):
+            self._body_read = True
             return first
         chunks, size = [first], len(first)
         self._check_memory(size)
@@ -102,6 +107,7 @@ class Exchange:
             self._check_memory(len(chunk))
             self._take(len(chunk))
             chunks.append(chunk)
+        self._body_read = True
         return b"".join(chunks)
 
     def release(self) -> None:
@@ -119,6 +125,10 @@ class Exchange:
     def _declared_length(self) -> int:
         text = self.headers.get("content-length", "0")
         return int(text) if text.isascii() and text.isdigit() and len(text) < 20 else self._limit + 1
+
+    def _leaves_much(self) -> bool:
+        """Whether a body will not be read that is long, or that waits to be asked for."""
+        return not self._body_read and (self._declared_length() > _LONG or "expect" in self.headers)
 
     def _check_size(self, size: int) -> None:
         if size > self._limit:
@@ -209,6 +219,8 @@ class Exchange:
 
     async def _start(self, status: int, fields: Mapping[str, str]) -> None:
         self.started = True
+        if self.last or self._leaves_much():
+            fields = {**fields, "connection": "close"}
         wire = [(k.encode("latin-1"), v.encode("latin-1")) for k, v in fields.items()]
         await self._send({"type": "http.response.start", "status": status, "headers": wire})
 

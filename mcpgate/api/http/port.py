@@ -21,7 +21,7 @@ import orjson
 import uvicorn
 
 from mcpgate.addresses import Network, is_in
-from mcpgate.api.http.places import Place, Places, origin_of
+from mcpgate.api.http.places import FULL, RETRY_S, Place, Places, Spare, origin_of
 from mcpgate.config.settings import ServerConfig
 
 if TYPE_CHECKING:
@@ -30,18 +30,18 @@ if TYPE_CHECKING:
 Application = Callable[[Any, Any, Any], Awaitable[None]]
 log = logging.getLogger("mcpgate.http")
 
-_ACCEPTED_AT_ONCE = 64
+_ACCEPTED_AT_ONCE = 16
 """Connections that asyncio takes before the first of them is seen here; so many descriptors are kept free for them."""
 _KEPT_DESCRIPTORS = 128
 """Files and sockets for stores, upstreams and their children."""
+_FREE_DESCRIPTORS = 32
+"""How many of those are free whatever is connected: for a child or a file that is opened now."""
 _MOST_CONNECTIONS = 4096
 _RESERVE = 16
 _ENOUGH_DESCRIPTORS = 65_536
 _LISTEN_QUEUE = 2048
 """Connections that the kernel keeps until they are taken."""
 _SAID_EVERY_S = 60.0
-_FULL = "all connections are taken; try again shortly"
-_HEALTH = ("/healthz", "/readyz")
 _FRAMING_HEADERS = (b"content-length", b"transfer-encoding")
 _FRAMING = 16 * 1024
 """Bytes that chunk headers, extensions and trailers of one body may have, besides eight times its own bytes."""
@@ -55,6 +55,8 @@ class PortLimits:
     max_connections_per_address: int = 256
     reserve: int = _RESERVE
     """Connections beyond those, on which only health checks are answered."""
+    descriptors: int = _ENOUGH_DESCRIPTORS
+    """With so many files open, whatever they are, a connection is taken only in place of another."""
     head_bytes: int = 64 * 1024
     """Request line and headers."""
     url_bytes: int = 16 * 1024
@@ -70,13 +72,17 @@ class PortLimits:
     body_bytes: int = 64 * 1024
     write_s: float = 60.0
     """How long a client may leave unread what was written to it."""
+    unread_s: float = 3.0
+    """The same where its connection is wanted for another."""
     linger_s: float = 5.0
-    """How long the rest of a request that was refused is read and thrown away, so that the refusal arrives."""
+    """How long a connection is kept after a refusal that came before the end of the request, so that it arrives."""
+    discard_bytes: int = 256 * 1024
+    """Of the rest of such a request, so much is read and thrown away."""
 
     @property
     def tick_s(self) -> float:
         """How often connections are looked at."""
-        waits = (self.head_s, self.keep_alive_s, self.body_s, self.write_s, self.linger_s)
+        waits = (self.head_s, self.keep_alive_s, self.body_s, self.write_s, self.unread_s, self.linger_s)
         return max(0.02, min(1.0, min(waits) / 4))
 
 
@@ -88,10 +94,13 @@ class Port:
         app: Application,
         limits: PortLimits,
         trusted_proxies: Callable[[], Sequence[Network]] = lambda: (),
+        when_full: Application | None = None,
         http: str = "auto",
     ) -> None:
-        """`http`: auto, httptools or h11, the library that parses requests."""
-        self.app, self.limits, self._trusted_proxies = app, limits, trusted_proxies
+        """`when_full`: the application of the connections beyond the last, which answers health checks and refuses
+        everything else. `http`: auto, httptools or h11, the library that parses requests."""
+        self.limits, self._trusted_proxies = limits, trusted_proxies
+        self.when_full = when_full or app
         self.places = Places(limits.max_connections, limits.max_connections_per_address, limits.reserve)
         self.open: set[_Connection] = set()
         config = uvicorn.Config(
@@ -176,7 +185,8 @@ def limits_of(config: ServerConfig, descriptors: int) -> PortLimits:
         16, min(_MOST_CONNECTIONS, descriptors - _KEPT_DESCRIPTORS - _ACCEPTED_AT_ONCE - _RESERVE)
     )
     each = config.max_connections_per_address or max(16, total // 4)
-    return PortLimits(total, min(each, total), keep_alive_s=config.keep_alive_s)
+    most_open = max(descriptors // 2, descriptors - _ACCEPTED_AT_ONCE - _RESERVE - _FREE_DESCRIPTORS)
+    return PortLimits(total, min(each, total), keep_alive_s=config.keep_alive_s, descriptors=most_open)
 
 
 def raise_descriptor_limit() -> int:
@@ -204,6 +214,10 @@ class _Refused(Exception):
         self.status, self.message = status, message
 
 
+class _Left(Exception):
+    """Raised inside the parser: nothing more is read."""
+
+
 class _Connection(asyncio.Protocol):
     """What is bounded whatever library parses the requests. Before a class of uvicorn's in the order of bases, whose
     attributes these are."""
@@ -228,6 +242,8 @@ class _Connection(asyncio.Protocol):
         """Since when something that was written has not been read; 0 while there is nothing."""
         self._leaving_since = 0.0
         """Since when what arrives is thrown away; 0 while it is read."""
+        self._thrown = 0
+        """Bytes that were thrown away."""
         self._body = _Progress()
 
     # --- uvicorn's and asyncio's callbacks
@@ -238,12 +254,14 @@ class _Connection(asyncio.Protocol):
         address = self.client[0] if self.client else None
         self.origin, self.exempt = origin_of(address), self._port.is_trusted(address)
         self._port.open.add(self)
-        match self._port.places.enter(self):
+        # The kernel gives the lowest number that is free.
+        number = self.transport.get_extra_info("socket").fileno()
+        match self._port.places.enter(self, scarce=number >= self._limits.descriptors):
             case Place.RESERVED:
-                self.app = partial(_only_health, self.app)
+                self.app = self._port.when_full
             case Place.NONE:
                 self._port.say("full", "refusing connections: all %d places are taken", len(self._port.places))
-                self.transport.write(_refusal(503, _FULL))
+                self.transport.write(_refusal(503, FULL))
                 self.transport.close()  # at once, for a place to say it slowly is what there is none of
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -273,8 +291,12 @@ class _Connection(asyncio.Protocol):
     # --- ours
 
     @property
-    def idle_since(self) -> float | None:
-        return None if self._cycles else self._since
+    def spare(self) -> Spare | None:
+        if self._stuck_since and time.monotonic() - self._stuck_since > self._limits.unread_s:
+            return 0, self._stuck_since
+        if self._cycles:
+            return None
+        return 0 if self._head_since else 1, self._since
 
     def evict(self) -> None:
         self.transport.abort()
@@ -320,15 +342,15 @@ class _Connection(asyncio.Protocol):
     def _begin(self) -> None:
         """A head is complete and its request under way."""
         self._head_since = 0.0
-        self.cycle.transport = _JoinedHead(self.transport)
+        self.cycle.transport = _JoinedHead(self.transport, self._close)
         self._cycles.append(self.cycle)
         self._body.start(time.monotonic())
+        self._thrown = 0
 
     def _refuse(self, status: int, message: str) -> None:
         """Answer what is no request that any application could answer, and close."""
         if self._leaving_since or self.transport.is_closing():
             return
-        self._leaving_since = time.monotonic()
         # An answer belongs to the oldest request; where that one is being answered, there is no place for another.
         if len(self._cycles) > 1 or (self._cycles and self._cycles[0].response_started):
             self.transport.abort()
@@ -338,22 +360,42 @@ class _Connection(asyncio.Protocol):
             cycle.message_event.set()
         self._cycles.clear()
         self.transport.write(_refusal(status, message))
-        # Closing with something unread would take the answer back: say that there is no more, and wait a moment.
+        self._leave()
+
+    def _close(self) -> None:
+        """After a response that is the last one."""
+        if self._body_expected() and len(self._cycles) == 1:
+            self._leave()
+        else:
+            self.transport.close()
+
+    def _leave(self) -> None:
+        """Say that there is no more, and throw away what comes for a moment: closing with something unread would take
+        the answer back."""
+        self._leaving_since = time.monotonic()
         self.flow.resume_reading()
         if self.transport.can_write_eof():
             self.transport.write_eof()
         else:
             self.transport.close()
 
+    def _throw_away(self, size: int) -> None:
+        """Count the rest of a request that has its answer. Who sends more than a little has to stop."""
+        self._thrown += size
+        if self._thrown > self._limits.discard_bytes:
+            if not self._leaving_since:
+                self._leave()
+            self.flow.pause_reading()
+
 
 class _JoinedHead:
     """The transport of one response: writes its head together with what follows at once, for each write is a call of
     the kernel and a packet."""
 
-    __slots__ = ("_head", "_transport")
+    __slots__ = ("_close", "_head", "_transport")
 
-    def __init__(self, transport: asyncio.Transport) -> None:
-        self._transport = transport
+    def __init__(self, transport: asyncio.Transport, close: Callable[[], None]) -> None:
+        self._transport, self._close = transport, close
         self._head: bytes | None = None
         """None before the head, empty after it."""
 
@@ -369,7 +411,7 @@ class _JoinedHead:
 
     def close(self) -> None:
         self._flush()
-        self._transport.close()
+        self._close()
 
     def is_closing(self) -> bool:
         return self._transport.is_closing()
@@ -417,24 +459,14 @@ def _refusal(status: int, message: str) -> bytes:
     """A whole response."""
     code = {429: "rate_limited", 503: "unavailable"}.get(status, "invalid_request")
     body = orjson.dumps({"error": {"code": code, "message": message}})
-    return b"HTTP/1.1 %d %s\r\ncontent-type: application/json\r\ncontent-length: %d\r\nconnection: close\r\n\r\n%s" % (
-        status,
-        HTTPStatus(status).phrase.encode(),
-        len(body),
-        body,
-    )
-
-
-async def _only_health(app: Application, scope: Any, receive: Any, send: Any) -> None:
-    """What is answered on a reserved connection."""
-    if scope["path"].endswith(_HEALTH):
-        await app(scope, receive, send)
-        return
-    body = orjson.dumps({"error": {"code": "unavailable", "message": _FULL}})
-    headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
-    headers += [(b"connection", b"close"), (b"retry-after", b"5")]
-    await send({"type": "http.response.start", "status": 503, "headers": headers})
-    await send({"type": "http.response.body", "body": body})
+    lines = [
+        f"HTTP/1.1 {status} {HTTPStatus(status).phrase}",
+        "content-type: application/json",
+        f"content-length: {len(body)}",
+        "connection: close",
+        *([f"retry-after: {RETRY_S}"] if status == 503 else []),
+    ]
+    return "\r\n".join(lines).encode() + b"\r\n\r\n" + body
 
 
 def _protocol_class(http: str) -> type[_Connection]:
@@ -468,6 +500,7 @@ def _httptools_class() -> type[_Connection]:
         def data_received(self, data: bytes) -> None:
             self._unset_keepalive_if_required()
             if self._leaving_since:
+                self._throw_away(len(data))
                 return
             if not self._in_body and len(data) > self._room:
                 begun, room = self._begun, self._room
@@ -509,7 +542,7 @@ def _httptools_class() -> type[_Connection]:
                     cause = error.__context__
                     if isinstance(cause, _Refused):
                         self._refuse(cause.status, cause.message)
-                    else:
+                    elif not isinstance(cause, _Left):
                         self._refuse(400, "this is no valid HTTP request")
                     return False
 
@@ -539,6 +572,10 @@ def _httptools_class() -> type[_Connection]:
 
         def on_body(self, body: bytes) -> None:
             self._body.received += len(body)
+            if self.cycle.response_complete:
+                self._throw_away(len(body))
+                if self._leaving_since:
+                    raise _Left
             super().on_body(body)
 
         def on_message_complete(self) -> None:
@@ -590,8 +627,11 @@ def _h11_class() -> type[_Connection]:
     class H11Connection(_Connection, H11Protocol):
         def data_received(self, data: bytes) -> None:
             if self._leaving_since:
+                self._throw_away(len(data))
                 return
             before = self.cycle
+            if before is not None and before.response_complete and before.more_body:
+                self._throw_away(len(data))
             if not self._head_since and not self._cycles and not self._body_expected():
                 self._head_since = time.monotonic()
             self._body.received += len(data)

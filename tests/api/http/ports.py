@@ -53,8 +53,8 @@ class Client:
             length = next(int(line[15:]) for line in lines if line.startswith(b"content-length:"))
             return int(head.split()[1]), await self.reader.readexactly(length)
 
-    async def get(self, path: str = "/") -> tuple[int, bytes]:
-        await self.send(f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+    async def get(self, path: str = "/", host: str = "x") -> tuple[int, bytes]:
+        await self.send(f"GET {path} HTTP/1.1\r\nHost: {host}\r\n\r\n".encode())
         return await self.response()
 
 
@@ -85,10 +85,11 @@ async def serving(
     app: Callable[[Any, Any, Any], Awaitable[None]] = echo,
     http: str = "httptools",
     trusted: Any = lambda: (),
+    when_full: Callable[[Any, Any, Any], Awaitable[None]] | None = None,
     **limits: Any,
 ) -> AsyncIterator[Opened]:
     listener = socket.create_server(("127.0.0.1", 0))
-    port = Port(app, PortLimits(**limits), trusted, http)
+    port = Port(app, PortLimits(**limits), trusted, when_full, http)
     serve = asyncio.create_task(port.serve(listener))
     opened = Opened(port, listener.getsockname()[1])
     try:

@@ -1,17 +1,20 @@
 """The port under clients that send or read slowly, endlessly, or not at all, none of whom needs a key."""
 
 import asyncio
+import contextlib
 import errno
 import ipaddress
 import logging
+import os
 import random
+import time
 from typing import Any
 
 import pytest
 
 from mcpgate.api.http.port import limits_of
 from mcpgate.config.settings import ServerConfig
-from tests.api.http.ports import Client, answer, echo, serving
+from tests.api.http.ports import Client, Opened, answer, echo, serving
 from tests.conftest import until
 
 pytestmark = pytest.mark.anyio
@@ -209,19 +212,60 @@ async def test_trailers_are_no_headers() -> None:
         assert seen == [[b"host", b"transfer-encoding"]]
 
 
-async def test_the_rest_of_a_refused_body_is_thrown_away_for_a_while_only() -> None:
-    async def app(scope: Any, receive: Any, send: Any) -> None:
-        await answer(send, b"no", 413)
+async def refuse(scope: Any, receive: Any, send: Any) -> None:
+    await answer(send, b"no", 413)
 
-    async with serving(app, linger_s=0.3) as opened:
+
+@each_parser
+async def test_the_rest_of_a_refused_body_is_thrown_away_for_a_while_only(http: str) -> None:
+    async with serving(refuse, http, linger_s=0.3) as opened:
         client = await opened.connect()
-        await client.send(HEAD + b"Content-Length: 1000000\r\n\r\n" + b"x" * 900_000)
+        await client.send(HEAD + b"Content-Length: 200000\r\n\r\n" + b"x" * 100_000)
         assert await client.response() == (413, b"no")
         await client.send(b"x" * 100_000)  # comes to its end: the connection goes on
         assert await client.get() == (413, b"no")
         await client.send(HEAD + b"Content-Length: 1000000\r\n\r\n")
         assert await client.response() == (413, b"no")
         assert await gone(client) == b""
+
+
+@each_parser
+@pytest.mark.parametrize("framing", [b"Content-Length: 64000000", b"Transfer-Encoding: chunked"])
+async def test_of_a_long_refused_body_only_a_little_is_read_and_the_refusal_arrives(http: str, framing: bytes) -> None:
+    async with serving(refuse, http, linger_s=0.5) as opened:
+        client = await opened.connect()
+        await client.send(HEAD + framing + b"\r\n\r\n")
+        assert await client.response() == (413, b"no")
+        (connection,) = opened.port.open
+        client.writer.write(b"ffffff0\r\n" * (framing[0] == ord("T")) + b"x" * 60_000_000)
+        assert await gone(client) == b""
+        await until(lambda: not opened.port.open)
+        assert 0 < connection._thrown < 1_000_000
+        assert (await (await opened.connect()).get())[0] == 413
+
+
+async def test_what_follows_a_refused_body_that_was_too_long_is_no_request() -> None:
+    paths: list[str] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        paths.append(scope["path"])
+        await answer(send, b"no", 413)
+
+    async with serving(app, linger_s=0.3, discard_bytes=1000) as opened:
+        client = await opened.connect()
+        await client.send(HEAD + b"Content-Length: 5000\r\n\r\n")
+        assert await client.response() == (413, b"no")
+        await client.send(b"x" * 5000 + b"GET /next HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert await gone(client) == b"" and paths == ["/"]
+
+
+@each_parser
+async def test_a_last_response_arrives_although_the_body_was_not_read(http: str) -> None:
+    async with serving(refuse, http, linger_s=0.5) as opened:
+        client = await opened.connect()
+        body = b"x" * 3_000_000
+        client.writer.write(HEAD + b"Connection: close\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
+        assert (await client.rest()).endswith(b"\r\n\r\nno")
 
 
 async def test_100_continue_is_sent_only_when_the_body_is_asked_for() -> None:
@@ -411,7 +455,10 @@ async def test_when_all_places_are_busy_health_is_answered_and_the_rest_refused_
         else:
             await echo(scope, receive, send)
 
-    async with serving(app, max_connections=6, max_connections_per_address=3, reserve=2) as opened:
+    async def when_full(scope: Any, receive: Any, send: Any) -> None:
+        await (echo(scope, receive, send) if scope["path"] == "/healthz" else answer(send, b"try again", 503))
+
+    async with serving(app, when_full=when_full, max_connections=6, max_connections_per_address=3, reserve=2) as opened:
         for source in ("127.0.0.1", "127.0.0.2"):
             for _ in range(3):
                 await (await opened.connect(source)).send(b"GET /hold HTTP/1.1\r\nHost: x\r\n\r\n")
@@ -423,6 +470,92 @@ async def test_when_all_places_are_busy_health_is_answered_and_the_rest_refused_
         for _ in range(5):  # those that sit in the reserve give way too
             await opened.connect("127.0.0.4")
         assert (await (await opened.connect()).get("/healthz")) == (200, b"GET /healthz 0")
+
+
+async def flow_without_end(scope: Any, receive: Any, send: Any) -> None:
+    """Answers /flow for as long as somebody is there."""
+    if scope["path"] != "/flow":
+        await echo(scope, receive, send)
+        return
+
+    async def left() -> None:
+        while (await receive())["type"] != "http.disconnect":
+            pass
+
+    there = asyncio.create_task(left())
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    while not there.done():
+        await send({"type": "http.response.body", "body": b"x" * 100_000, "more_body": True})
+        await asyncio.sleep(0)
+
+
+async def unread(opened: Opened, source: str) -> Client:
+    """A client that asks for much and reads nothing, from the moment on when its answer does not go out any more."""
+    before = set(opened.port.open)
+    client = await opened.connect(source, receive_buffer=4096)
+    await client.send(b"GET /flow HTTP/1.1\r\nHost: x\r\n\r\n")
+    await until(lambda: opened.port.open - before)
+    (connection,) = opened.port.open - before
+    await until(lambda: connection.flow.write_paused)
+    return client
+
+
+async def test_clients_that_do_not_read_hold_nobody_up_and_give_way_to_whoever_asks() -> None:
+    limits = {"max_connections": 4, "max_connections_per_address": 4, "reserve": 0, "unread_s": 0.1}
+    async with serving(flow_without_end, **limits) as opened:
+        stuck = [await unread(opened, "127.0.0.1") for _ in range(2)]
+        resting = [await opened.connect("127.0.0.1") for _ in range(2)]
+        for client in resting:
+            assert await client.get() == (200, b"GET / 0")
+        await until(lambda: sum(connection.spare is not None for connection in opened.port.open) == 4)
+        newcomers = [await opened.connect("127.0.0.1") for _ in range(2)]
+        for client in [*newcomers, *resting]:
+            assert await client.get() == (200, b"GET / 0")
+        for client in stuck:
+            await gone(client)
+        assert len(opened.port.places) == 4
+
+
+async def test_a_client_that_reads_does_not_give_way() -> None:
+    async with serving(
+        flow_without_end, max_connections=1, max_connections_per_address=1, reserve=0, unread_s=0.3
+    ) as opened:
+        client = await opened.connect()
+        await client.send(b"GET /flow HTTP/1.1\r\nHost: x\r\n\r\n")
+        until_s = time.monotonic() + 4 * opened.port.limits.unread_s
+        while time.monotonic() < until_s:
+            await client.reader.readexactly(500_000)
+            assert (await gone(await opened.connect())).startswith(b"HTTP/1.1 503")
+
+
+async def test_a_silent_connection_gives_way_before_one_that_rests_between_requests() -> None:
+    async with serving(max_connections=3, max_connections_per_address=3, reserve=0) as opened:
+        resting = await opened.connect()
+        await resting.get()
+        half = await opened.connect()
+        await half.send(b"GET / HTTP/1.1\r\n")
+        silent = await opened.connect()
+        await until(lambda: len(opened.port.places) == 3)
+        for _ in range(2):
+            assert await (await opened.connect()).get() == (200, b"GET / 0")
+        assert [await gone(client) for client in (half, silent)] == [b"", b""]
+        assert await resting.get() == (200, b"GET / 0")
+
+
+async def test_when_open_files_run_short_a_connection_is_taken_only_in_place_of_another() -> None:
+    with open(os.devnull) as probe:
+        number = probe.fileno()
+    async with serving(flow_without_end, descriptors=number + 20, unread_s=60, reserve=2) as opened:
+        busy = [await unread(opened, "127.0.0.1")]
+        clients = [await opened.connect() for _ in range(40)]
+        assert await clients[-1].get() == (200, b"GET / 0")
+        assert 2 <= len(opened.port.places) <= 20
+        with contextlib.ExitStack() as files:
+            while files.enter_context(open(os.devnull)).fileno() < number + 60:  # whoever has them
+                pass
+            assert await (await opened.connect()).get() == (200, b"GET / 0")
+            assert len(opened.port.places) <= 20
+        busy[0].writer.transport.abort()
 
 
 async def test_a_trusted_proxy_may_hold_every_place() -> None:
@@ -455,7 +588,7 @@ async def test_running_out_of_descriptors_is_said_once_and_the_port_goes_on(
 
 def test_the_number_of_connections_follows_from_the_limit_of_descriptors() -> None:
     assert limits_of(ServerConfig(), 65_536).max_connections == 4096
-    assert limits_of(ServerConfig(), 1024).max_connections == 1024 - 128 - 64 - 16
+    assert limits_of(ServerConfig(), 1024).max_connections == 1024 - 128 - 16 - 16
     assert limits_of(ServerConfig(), 64).max_connections == 16
     given = limits_of(ServerConfig(max_connections=100, max_connections_per_address=7), 1024)
     assert (given.max_connections, given.max_connections_per_address) == (100, 7)

@@ -171,6 +171,26 @@ async def test_a_refused_request_gets_a_json_rpc_error_with_the_code_and_the_sta
             assert full.headers["retry-after"] == "1"
 
 
+async def test_beyond_the_last_connection_only_health_is_answered_and_each_face_refuses_in_its_shape(
+    tmp_path: Path,
+) -> None:
+    limits = PortLimits(max_connections=1, max_connections_per_address=1, reserve=1)
+    async with faced(tmp_path, {"raw": raw(expose="direct")}, limits=limits) as opened:
+        held = asyncio.create_task(opened.rpc("tools/call", {"name": "raw__hang", "arguments": {}}))
+        await until(lambda: any(connection._cycles for connection in opened.port.open))
+
+        async def ask(path: str) -> tuple[int, Any]:
+            status, body = await (await opened.connect()).get(path, host="localhost")
+            return status, json.loads(body)
+
+        assert await ask("/healthz") == (200, {"status": "ok"})
+        status, body = await ask("/mcp")
+        assert (status, body["error"]["data"]["code"]) == (503, "unavailable") and body["jsonrpc"] == "2.0"
+        status, body = await ask("/api/keys")
+        assert (status, body["error"]["code"]) == (503, "unavailable")
+        held.cancel()
+
+
 async def test_a_refused_request_to_other_routes_gets_plain_json(tmp_path: Path) -> None:
     async with faced(tmp_path, governance=KEYS) as opened:
         for path, status, code in (("/api/keys", 401, "missing_key"), ("/nope", 404, "not_found")):
