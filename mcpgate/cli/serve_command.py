@@ -14,7 +14,7 @@ from mcpgate.api.http.headers import metadata_of
 from mcpgate.api.mcp import stdio
 from mcpgate.app import open_stores, running
 from mcpgate.cli.gateway_session import add_config
-from mcpgate.cli.workers import end_with_supervisor, supervise
+from mcpgate.cli.workers import end_with_supervisor, stop_signals, supervise
 from mcpgate.config.environment import key_of_environment, metadata_of_environment
 from mcpgate.config.files import find_config, load_config
 from mcpgate.config.settings import Config, is_loopback, needs_key
@@ -28,8 +28,8 @@ from mcpgate.telemetry.watchdog import Watchdog
 
 _STOP_S = 20.0
 """How long the process may take to end when it is told to; what is under way may go on for 5 s of them."""
-_STOP_STILL_S = 3.0
-"""The same where the event loop stands still."""
+_STOP_STILL_S = 5.0
+"""How long the event loop may stand still meanwhile."""
 _HOLD_S = 0.3
 """How long starting the upstreams may wait for the client's first tools/list to be answered."""
 log = logging.getLogger("mcpgate.serve")
@@ -174,7 +174,7 @@ async def _serve_http(config: Config, path: Path, host: str, port: int, supervis
 
 @contextlib.contextmanager
 def _ending(stall_s: float, end_after_s: float | None, end: Callable[[], None]) -> Iterator[None]:
-    """SIGTERM, SIGINT and SIGHUP call `end`, a second one ends the process at once; it ends too if `end` does not do
+    """The first signal to stop calls `end`, a second one ends the process at once; it ends too if `end` does not do
     it in time. Meanwhile a watchdog looks after the event loop."""
     watchdog = Watchdog(stall_s, end_after_s if stall_s else None)
     told = False
@@ -188,10 +188,7 @@ def _ending(stall_s: float, end_after_s: float | None, end: Callable[[], None]) 
         end()
 
     # Not the loop's signal handlers: those wait for the loop, and these are called wherever Python is.
-    heard = [signal.SIGTERM, signal.SIGINT]  # SIGINT too where a shell, for a command in the background, ignores it
-    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as nohup wants
-        heard.append(signal.SIGHUP)
-    before = {number: signal.signal(number, handle) for number in heard}
+    before = {number: signal.signal(number, handle) for number in stop_signals()}
     watchdog.start()
     try:
         yield

@@ -23,6 +23,13 @@ _PR_SET_PDEATHSIG = 1
 log = logging.getLogger("mcpgate.serve")
 
 
+def stop_signals() -> list[signal.Signals]:
+    """Those that end the gateway: SIGINT too where a shell ignores it for a command in the background, SIGHUP unless
+    nohup ignores it."""
+    nohup = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    return [signal.SIGTERM, signal.SIGINT, *([] if nohup else [signal.SIGHUP])]
+
+
 def supervise(workers: int, path: Path, host: str, port: int, grace_s: float = _GRACE_S) -> int:
     """Run until a signal says to stop; a second one ends everything at once. Raises ConfigError."""
     if port == 0:
@@ -54,8 +61,8 @@ def supervise(workers: int, path: Path, host: str, port: int, grace_s: float = _
         stopping = True
         tell_to_end()
 
-    signal.signal(signal.SIGTERM, stop)
-    signal.signal(signal.SIGINT, stop)
+    for number in stop_signals():
+        signal.signal(number, stop)
     for _ in range(workers):
         if not stopping:
             children.append(start())
@@ -102,5 +109,7 @@ def end_with_supervisor(supervisor: int, end: Callable[[], None]) -> None:
             pass
         with contextlib.suppress(RuntimeError):
             end()
+        time.sleep(_GRACE_S)
+        os._exit(1)
 
     threading.Thread(target=wait, daemon=True).start()

@@ -1,8 +1,9 @@
-"""Sees the event loop stand still: logs where, once for each stall, and can end the process.
+"""Sees the event loop stand still: logs where, once for each stall, and can end the process. Ends it too when it was
+told to stop and does not.
 
 A thread does it as long as Python lets threads run. Code that holds the interpreter's lock (a regular expression, a C
 extension) does not; then faulthandler does, whose thread needs no lock. One for each process, as faulthandler's timer
-is.
+is. Python hears no signal while code in C runs: should that never end, a supervisor or SIGKILL ends the process.
 """
 
 import asyncio
@@ -16,7 +17,7 @@ from pathlib import Path
 from types import FrameType
 
 _FRAMES = 12
-_STANDS_STILL_S = 2.0
+_TICK_S = 1.0
 log = logging.getLogger("mcpgate.watchdog")
 
 
@@ -25,57 +26,72 @@ class Watchdog:
         """`stall_s`: how long the loop may stand still until that is logged; 0: for ever. `end_after_s`: and until the
         process ends."""
         self._stall_s, self._end_after_s, self._stderr = stall_s, end_after_s, stderr
-        self._beat: float | None = None
+        self._every_s = min(stall_s / 5, _TICK_S) if stall_s else _TICK_S
+        self._beat = 0.0
         """When the loop was last seen to go round."""
         self._timer: asyncio.TimerHandle | None = None
         self._stopped = threading.Event()
-        self._ending = False
+        self._end: tuple[float, float] | None = None
+        """When the process has to have ended, and how long the loop may stand still until then."""
 
     def start(self) -> None:
         """Begin to watch the running loop, which is the calling thread's."""
+        self._beat = time.monotonic()
+        self._tick(asyncio.get_running_loop())
         if self._stall_s:
             main = threading.get_ident()
-            self._tick(asyncio.get_running_loop())
             threading.Thread(target=self._watch, args=(main,), name="watchdog", daemon=True).start()
 
     def stop(self) -> None:
-        """What `end_within` has set stays."""
+        """The loop ends. What `end_within` has set stays."""
         self._stopped.set()
         if self._timer is not None:
             self._timer.cancel()
-        if not self._ending:
+        if self._end is None:
             faulthandler.cancel_dump_traceback_later()
+        else:
+            self._end_in(self._end[0] - time.monotonic())
 
-    def end_within(self, seconds: float, seconds_if_still: float) -> None:
-        """End the process when it has not ended by itself by then, whatever it is doing. May be called in a signal
-        handler."""
-        self._ending = True
-        still = self._beat is not None and time.monotonic() - self._beat > _STANDS_STILL_S
-        faulthandler.dump_traceback_later(seconds_if_still if still else seconds, exit=True, file=self._stderr)
+    def end_within(self, seconds: float, still_s: float) -> None:
+        """End the process when it has not ended by itself by then, whatever it is doing, and earlier where the loop
+        stands still so long. May be called in a signal handler."""
+        self._end = time.monotonic() + seconds, still_s
+        self._arm()
 
     def _tick(self, loop: asyncio.AbstractEventLoop) -> None:
-        if self._ending:
-            return
         now = time.monotonic()
-        if self._beat is not None and now - self._beat > self._stall_s:
+        if self._stall_s and now - self._beat > self._stall_s:
             log.warning("the event loop goes on after %.1f s", now - self._beat)
         self._beat = now
-        exit = self._end_after_s is not None
-        wait_s = self._end_after_s or self._stall_s * 2
-        faulthandler.dump_traceback_later(wait_s, exit=exit, file=self._stderr)
-        self._timer = loop.call_later(self._stall_s / 5, self._tick, loop)
+        self._arm()
+        self._timer = loop.call_later(self._every_s, self._tick, loop)
+
+    def _arm(self) -> None:
+        """Set faulthandler's timer, which goes off unless it is set again."""
+        while True:
+            end = self._end
+            if end is not None:
+                self._end_in(min(end[1], end[0] - time.monotonic()))
+            elif self._end_after_s is not None:
+                self._end_in(self._end_after_s)
+            elif self._stall_s:
+                faulthandler.dump_traceback_later(self._stall_s * 2, file=self._stderr)
+            if end is self._end:  # no signal came in between
+                return
+
+    def _end_in(self, seconds: float) -> None:
+        faulthandler.dump_traceback_later(max(0.1, seconds), exit=True, file=self._stderr)
 
     def _watch(self, main: int) -> None:
         told = False
         while not self._stopped.wait(self._stall_s / 5):
-            assert self._beat is not None
             still_s = time.monotonic() - self._beat
             if still_s < self._stall_s:
                 told = False
             elif not told:
                 told = True
                 log.error("the event loop stands still since %.1f s, in %s", still_s, _where(main))
-                if self._end_after_s is None and not self._ending:
+                if self._end_after_s is None and self._end is None:
                     faulthandler.cancel_dump_traceback_later()  # it would say the same again
 
 

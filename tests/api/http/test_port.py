@@ -5,8 +5,8 @@ import contextlib
 import errno
 import ipaddress
 import logging
-import os
 import random
+import socket
 import time
 from typing import Any
 
@@ -543,7 +543,7 @@ async def test_a_silent_connection_gives_way_before_one_that_rests_between_reque
 
 
 async def test_when_open_files_run_short_a_connection_is_taken_only_in_place_of_another() -> None:
-    with open(os.devnull) as probe:
+    with socket.socket() as probe:
         number = probe.fileno()
     async with serving(flow_without_end, descriptors=number + 20, unread_s=60, reserve=2) as opened:
         busy = [await unread(opened, "127.0.0.1")]
@@ -551,7 +551,7 @@ async def test_when_open_files_run_short_a_connection_is_taken_only_in_place_of_
         assert await clients[-1].get() == (200, b"GET / 0")
         assert 2 <= len(opened.port.places) <= 20
         with contextlib.ExitStack() as files:
-            while files.enter_context(open(os.devnull)).fileno() < number + 60:  # whoever has them
+            while files.enter_context(socket.socket()).fileno() < number + 60:  # whoever has them
                 pass
             assert await (await opened.connect()).get() == (200, b"GET / 0")
             assert len(opened.port.places) <= 20
