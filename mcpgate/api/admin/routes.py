@@ -87,7 +87,7 @@ class AdminFace(Face):
         query = http.query()
         body = await http.body() if http.method in ("POST", "PUT", "PATCH") else b""
         try:
-            given = jsontext.loads(body) if body else None
+            given = jsontext.loads(body, most=jsontext.MAX_REQUEST_VALUES) if body else None
         except ValueError as error:
             raise InvalidRequest(f"the body is not valid JSON: {error}") from None
         try:

@@ -9,6 +9,7 @@ from urllib.parse import parse_qs
 
 import orjson
 
+from mcpgate import jsontext
 from mcpgate.api.http.headers import read_headers, refusal_headers
 from mcpgate.api.http.memory import Memory
 from mcpgate.errors import InvalidRequest, McpgateError, RateLimited, TooLarge, Unavailable
@@ -18,6 +19,10 @@ Receive = Callable[[], Awaitable[Mapping[str, Any]]]
 Send = Callable[[Mapping[str, Any]], Awaitable[None]]
 _LONG = 128 * 1024
 """Bytes; longer answers are counted and written in pieces."""
+DISCARD_BYTES = 1024 * 1024
+"""So much of a body that nobody wants is read before the connection ends."""
+_FEW = 20_000
+"""Values of a body that may be guessed."""
 _ROOM_S = 5.0
 """How long a long answer waits for others to be read."""
 _ROOM_STEP_S = 0.05
@@ -108,7 +113,10 @@ class Exchange:
             self._take(len(chunk))
             chunks.append(chunk)
         self._body_read = True
-        return b"".join(chunks)
+        body = b"".join(chunks)
+        values = jsontext.count_values(body, jsontext.MAX_REQUEST_VALUES, rough=_FEW)
+        self._hold(size + values * jsontext.VALUE_BYTES)
+        return body
 
     def release(self) -> None:
         """The body, or the answer, is no longer kept."""
@@ -128,7 +136,7 @@ class Exchange:
 
     def _leaves_much(self) -> bool:
         """Whether a body will not be read that is long, or that waits to be asked for."""
-        return not self._body_read and (self._declared_length() > _LONG or "expect" in self.headers)
+        return not self._body_read and (self._declared_length() > DISCARD_BYTES or "expect" in self.headers)
 
     def _check_size(self, size: int) -> None:
         if size > self._limit:
@@ -150,6 +158,12 @@ class Exchange:
                     limit=memory.total,
                     retry_after_s=1,
                 )
+
+    def _hold(self, size: int) -> None:
+        """Count a whole body with what it will be when it is decoded. Raises RateLimited, Unavailable."""
+        self.release()
+        self._check_memory(size)
+        self._take(size)
 
     def _take(self, size: int) -> None:
         self._memory.take(self.holder or "", size)

@@ -21,6 +21,7 @@ import orjson
 import uvicorn
 
 from mcpgate.addresses import Network, is_in
+from mcpgate.api.http.exchange import DISCARD_BYTES
 from mcpgate.api.http.places import FULL, RETRY_S, Place, Places, Spare, origin_of
 from mcpgate.config.settings import ServerConfig
 
@@ -76,7 +77,7 @@ class PortLimits:
     """The same where its connection is wanted for another."""
     linger_s: float = 5.0
     """How long a connection is kept after a refusal that came before the end of the request, so that it arrives."""
-    discard_bytes: int = 256 * 1024
+    discard_bytes: int = DISCARD_BYTES
     """Of the rest of such a request, so much is read and thrown away."""
 
     @property

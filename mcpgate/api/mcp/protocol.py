@@ -94,7 +94,7 @@ class Session(Protocol):
 def decode(data: bytes) -> Any:
     """What a client sent, of any shape; parse_request checks that. Raises RpcFault."""
     try:
-        return jsontext.loads(data)
+        return jsontext.loads(data, most=jsontext.MAX_REQUEST_VALUES)
     except ValueError as error:
         raise RpcFault(PARSE_ERROR, f"Parse error: {error}") from None
 

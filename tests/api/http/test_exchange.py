@@ -1,6 +1,8 @@
 """Bodies and answers: refused before they are read, counted while they are held."""
 
 import asyncio
+import contextlib
+import http.client
 from pathlib import Path
 
 import pytest
@@ -57,6 +59,19 @@ async def test_a_compressed_body_is_refused_with_415(tmp_path: Path) -> None:
         assert (await opened.rpc("ping", **{"content-encoding": "identity"})).status_code == 200
 
 
+async def test_clients_that_send_all_before_they_read_still_learn_why_they_were_refused(tmp_path: Path) -> None:
+    async with faced(tmp_path, server={"max_body_mib": 1}, limits=PortLimits(linger_s=0.5)) as opened:
+        assert (await opened.post(b" " * 1_500_000)).status_code == 413
+        connection = http.client.HTTPConnection("127.0.0.1", opened.number, timeout=10)
+
+        def send() -> int:
+            with contextlib.suppress(ConnectionError):  # as urllib3 does
+                connection.request("POST", "/mcp", b" " * 30_000_000)
+            return connection.getresponse().status
+
+        assert await asyncio.to_thread(send) == 413
+
+
 async def test_without_a_key_no_body_is_read(tmp_path: Path) -> None:
     async with faced(tmp_path, governance=KEYS) as opened:
         client = await opened.connect()
@@ -86,6 +101,25 @@ async def test_bodies_that_are_being_read_are_bounded_for_each_key_and_in_all(tm
             assert (await client.response())[0] == 400  # 1 is no message, but it has been read
         await until(lambda: memory.in_all == 0)
         assert (await opened.rpc("ping", key="mg-bobsecret1")).status_code == 200
+
+
+async def test_a_body_counts_with_what_it_becomes_when_it_is_decoded(tmp_path: Path) -> None:
+    server = {"max_body_mib": 8, "max_body_mib_in_all": 32}
+    async with faced(tmp_path, {"raw": raw(expose="direct")}, governance=KEYS, server=server) as opened:
+        memory: Memory = opened.server._memory
+        many = await opened.post(b"[" + b"0," * 1_000_001 + b"0]", "mg-evesecret1")
+        assert many.status_code == 400 and b"more than 1,000,000 values" in many.content
+        junk = b"[" + b'"a",' * 200_000 + b"1]"
+        ask = b'{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"raw__hang","arguments":{},"junk":%s}}'
+        held = await opened.connect()
+        await held.send(head(len(ask % junk)) + ask % junk)
+        await until(lambda: memory.held("bob") > 20_000_000)
+        refused = await opened.post(ask % junk, "mg-bobsecret1")
+        assert refused.status_code == 429 and b"server.max_body_mib_in_all" in refused.content
+        text = b'"' + b"a,b," * 400_000 + b'"'  # one value, whatever is in it
+        assert (await opened.post(ask.replace(b"raw__hang", b"list_tools") % text, "mg-evesecret1")).status_code == 200
+        held.writer.transport.abort()
+        await until(lambda: memory.in_all == 0)
 
 
 async def test_a_body_whose_sender_is_gone_is_forgotten(tmp_path: Path) -> None:
