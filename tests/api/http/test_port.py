@@ -4,8 +4,6 @@ import asyncio
 import contextlib
 import errno
 import ipaddress
-import logging
-import random
 import socket
 import time
 from typing import Any
@@ -592,60 +590,3 @@ def test_the_number_of_connections_follows_from_the_limit_of_descriptors() -> No
     assert limits_of(ServerConfig(), 64).max_connections == 16
     given = limits_of(ServerConfig(max_connections=100, max_connections_per_address=7), 1024)
     assert (given.max_connections, given.max_connections_per_address) == (100, 7)
-
-
-# --- anything at all
-
-
-async def test_random_bytes_never_stop_the_port_and_are_never_logged(caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(logging.WARNING)
-    words = [
-        b"GET ",
-        b"POST ",
-        b"/",
-        b"/healthz",
-        b" HTTP/1.1",
-        b" HTTP/1.0",
-        b"\r\n",
-        b"\r\n\r\n",
-        b"Host: x\r\n",
-        b"\n",
-    ]
-    words += [
-        b"Content-Length: ",
-        b"0",
-        b"5",
-        b"-1",
-        b"99999999999999999999",
-        b"Transfer-Encoding: chunked\r\n",
-        b"5\r\nabcde",
-    ]
-    words += [
-        b"Connection: close\r\n",
-        b"Upgrade: x\r\n",
-        b"Expect: 100-continue\r\n",
-        b"\x00",
-        b"\xff",
-        b"CONNECT a:1",
-        b"*",
-    ]
-    words += [b": ", b" ", b"\t", b"%", b"?", b"#", b"//", b"OPTIONS *", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"]
-    dice = random.Random(7)
-    async with serving(head_s=0.5, body_s=0.5, linger_s=0.2, keep_alive_s=0.5) as opened:
-        for _ in range(400):
-            client = await opened.connect()
-            text = b"".join(
-                dice.choice(words) if dice.random() < 0.95 else dice.randbytes(9) for _ in range(dice.randint(1, 25))
-            )
-            try:
-                for at in range(0, len(text), step := dice.randint(1, 60)):
-                    await client.send(text[at : at + step])
-                if dice.random() < 0.3:
-                    client.writer.write_eof()
-            except ConnectionError:
-                pass
-            if dice.random() < 0.5:
-                client.writer.transport.abort()
-        assert (await (await opened.connect()).get()) == (200, b"GET / 0")
-        await until(lambda: len(opened.port.open) <= 1)
-    assert not [record for record in caplog.records if record.name != "asyncio"]
