@@ -186,7 +186,12 @@ class Exchange:
             return
         await self._hold_answer(len(body))
         await self._start(status, fields)
-        await self._write(body, last=True)
+        try:
+            async with asyncio.timeout(None) as patience:
+                with self._memory.writing(patience):
+                    await self._write(body, last=True, patience=patience)
+        except TimeoutError:
+            raise Disconnected from None
 
     async def refuse(self, error: McpgateError, body: Mapping[str, Any]) -> None:
         """A refusal: the contract's status and headers around a body that has the form of the face."""
@@ -213,10 +218,13 @@ class Exchange:
     async def end_stream(self) -> None:
         await self._send({"type": "http.response.body", "body": b"", "more_body": False})
 
-    async def _write(self, data: bytes, last: bool) -> None:
-        """In pieces, so that what a slow client has not read is bounded beyond what is counted."""
+    async def _write(self, data: bytes, last: bool, patience: asyncio.Timeout | None = None) -> None:
+        """In pieces, so that what a slow client has not read is bounded beyond what is counted. `patience` begins anew
+        with each of them."""
         for at in range(0, len(data) - _LONG, _LONG):
             await self._send({"type": "http.response.body", "body": data[at : at + _LONG], "more_body": True})
+            if patience is not None and not patience.expired():
+                patience.reschedule(None)
         rest = data[(len(data) - 1) // _LONG * _LONG :] if len(data) > _LONG else data
         await self._send({"type": "http.response.body", "body": rest, "more_body": not last})
 
@@ -227,6 +235,7 @@ class Exchange:
         while self._memory.lacks(self.holder or "", size, self.holds_all):
             if waited_s >= _ROOM_S:
                 raise Unavailable("answers that are not being read hold all memory there is for them", retry_after_s=5)
+            self._memory.press()
             await asyncio.sleep(_ROOM_STEP_S)
             waited_s += _ROOM_STEP_S
         self._take(size)

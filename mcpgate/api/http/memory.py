@@ -1,6 +1,13 @@
 """Memory that long requests and answers hold while they are under way, counted in all and by holder: a bound on what
 slow senders and slow readers can make the gateway keep."""
 
+import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+PATIENCE_S = 3.0
+"""How long a piece of an answer may stand unread while another answer waits for room."""
+
 
 class Memory:
     def __init__(self, total: int, each: int) -> None:
@@ -8,6 +15,8 @@ class Memory:
         self.total, self.each = total, each
         self._held: dict[str, int] = {}
         self._in_all = 0
+        self._patience: set[asyncio.Timeout] = set()
+        """Of the long answers that are being written."""
 
     @property
     def in_all(self) -> int:
@@ -25,6 +34,22 @@ class Memory:
         if own and not whole and own + size > self.each:
             return "each"
         return None
+
+    @contextmanager
+    def writing(self, patience: asyncio.Timeout) -> Iterator[None]:
+        """A long answer is being written, whose reader has all the time in the world until another answer waits."""
+        self._patience.add(patience)
+        try:
+            yield
+        finally:
+            self._patience.discard(patience)
+
+    def press(self) -> None:
+        """An answer waits for room: those that are not being read run out of time."""
+        end = asyncio.get_running_loop().time() + PATIENCE_S
+        for patience in self._patience:
+            if patience.when() is None:
+                patience.reschedule(end)
 
     def take(self, holder: str, size: int) -> None:
         self._held[holder] = self._held.get(holder, 0) + size

@@ -152,6 +152,24 @@ async def test_answers_that_nobody_reads_do_not_pile_up(tmp_path: Path) -> None:
         await until(lambda: memory.in_all == 0)  # their connections have been closed
 
 
+async def test_a_slow_reader_of_a_long_answer_gives_way_to_another_answer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mcpgate.api.http.memory.PATIENCE_S", 0.5)
+    servers = {"raw": raw(expose="direct")}
+    async with faced(tmp_path, servers, governance=KEYS, server={"max_body_mib_in_all": 16}) as opened:
+        ask = b'{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"raw__big","arguments":{"mib":9}}}'
+        slow = await opened.connect(receive_buffer=4096)
+        await slow.send(head(len(ask)) + ask)
+        await until(lambda: opened.server._memory.held("bob") > 9_000_000)
+        quick = await opened.connect()
+        await quick.send(head(len(ask), "mg-evesecret1") + ask)
+        status, body = await quick.response()
+        assert status == 200 and len(body) > 9_000_000
+        assert len(await slow.rest()) < 9_000_000
+        await until(lambda: opened.server._memory.in_all == 0)
+
+
 def test_memory_lets_one_long_thing_through_where_nothing_else_is() -> None:
     memory = Memory(100, 25)
     assert memory.lacks("a", 60) is None
