@@ -81,14 +81,16 @@ def count_values(text: bytes, most: int, rough: int) -> int:
     marks = len(text.translate(None, _NO_MARKS))
     if marks <= rough:
         return marks
-    # Without escapes every quote begins or ends a string, and a pair of quotes next to each other is no matter.
-    bare = text.replace(b"\\\\", b"").replace(b'\\"', b"").translate(None, _NO_MARKS_NOR_QUOTES).replace(b'""', b"")
-    found, in_string = 0, False
-    for at in range(0, len(bare), _STEP):
-        parts = bare[at : at + _STEP].split(b'"')
+    found, at, in_string = 0, 0, False
+    while at < len(text) and found <= most:
+        piece = text[at : at + _STEP]
+        if at + len(piece) < len(text) and (len(piece) - len(piece.rstrip(b"\\"))) % 2:
+            piece = piece[:-1]  # the backslash belongs to what follows
+        at += len(piece)
+        # Without escapes every quote begins or ends a string, and two next to each other change nothing.
+        bare = piece.replace(b"\\\\", b"").replace(b'\\"', b"").translate(None, _NO_MARKS_NOR_QUOTES)
+        parts = bare.replace(b'""', b"").split(b'"')
         found += sum(map(len, parts[in_string::2]))
-        if found > most:
-            break
         in_string ^= len(parts) % 2 == 0
     return found
 
