@@ -7,7 +7,8 @@ import logging
 import os
 import signal
 import socket
-from collections.abc import AsyncIterator, Callable, Iterator
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from pathlib import Path
 
 from mcpgate.api.http.headers import metadata_of
@@ -179,23 +180,48 @@ def _ending(stall_s: float, end_after_s: float | None, end: Callable[[], None]) 
     watchdog = Watchdog(stall_s, end_after_s if stall_s else None)
     told = False
 
-    def handle(number: int, _frame: object) -> None:
+    def tell(number: int) -> None:
         nonlocal told
         if told:
             os._exit(128 + number)
         told = True
         watchdog.end_within(_STOP_S, _STOP_STILL_S)
-        end()
+        with contextlib.suppress(RuntimeError):  # the loop has ended
+            end()
 
-    # Not the loop's signal handlers: those wait for the loop, and these are called wherever Python is.
-    before = {number: signal.signal(number, handle) for number in stop_signals()}
-    watchdog.start()
+    with _heard(stop_signals(), tell):
+        watchdog.start()
+        try:
+            yield
+        finally:
+            watchdog.stop()
+
+
+@contextlib.contextmanager
+def _heard(numbers: Sequence[int], tell: Callable[[int], None]) -> Iterator[None]:
+    """Tell of signals from a thread: the main thread, where Python calls handlers, may be stuck and never come to
+    it."""
+    ours, pythons = socket.socketpair()
+    pythons.setblocking(False)
+
+    def listen() -> None:
+        while number := ours.recv(1):
+            if number[0] in numbers:
+                tell(number[0])
+
+    before = {number: signal.signal(number, lambda *_: None) for number in numbers}
+    wakeup = signal.set_wakeup_fd(pythons.fileno(), warn_on_full_buffer=False)
+    listener = threading.Thread(target=listen, name="signals", daemon=True)
+    listener.start()
     try:
         yield
     finally:
-        watchdog.stop()
+        signal.set_wakeup_fd(wakeup)
         for number, handler in before.items():
             signal.signal(number, handler)
+        pythons.close()
+        listener.join()
+        ours.close()
 
 
 def _listen(host: str, port: int, reuse_port: bool) -> socket.socket:

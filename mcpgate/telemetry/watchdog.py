@@ -3,7 +3,7 @@ told to stop and does not.
 
 A thread does it as long as Python lets threads run. Code that holds the interpreter's lock (a regular expression, a C
 extension) does not; then faulthandler does, whose thread needs no lock. One for each process, as faulthandler's timer
-is. Python hears no signal while code in C runs: should that never end, a supervisor or SIGKILL ends the process.
+is. While code holds that lock no signal is heard: should it never let go, a supervisor or SIGKILL ends the process.
 """
 
 import asyncio
@@ -54,7 +54,7 @@ class Watchdog:
 
     def end_within(self, seconds: float, still_s: float) -> None:
         """End the process when it has not ended by itself by then, whatever it is doing, and earlier where the loop
-        stands still so long. May be called in a signal handler."""
+        stands still so long. May be called from any thread."""
         self._end = time.monotonic() + seconds, still_s
         self._arm()
 
@@ -76,7 +76,7 @@ class Watchdog:
                 self._end_in(self._end_after_s)
             elif self._stall_s:
                 faulthandler.dump_traceback_later(self._stall_s * 2, file=self._stderr)
-            if end is self._end:  # no signal came in between
+            if end is self._end:  # not told to end in between
                 return
 
     def _end_in(self, seconds: float) -> None:
