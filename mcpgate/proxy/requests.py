@@ -13,7 +13,7 @@ from mcpgate.governance.context import Client, RequestContext
 from mcpgate.governance.gate import Gate
 from mcpgate.governance.records import Kind, Request, Usage
 from mcpgate.governance.store import Content
-from mcpgate.upstream.backchannel import ask_all
+from mcpgate.upstream.backchannel import ask_all, lacking
 from mcpgate.upstream.connection import RpcError
 from mcpgate.upstream.pool import UpstreamPool
 
@@ -76,11 +76,16 @@ async def _answered(client: Client, send: Callable[[Mapping[str, Any]], Awaitabl
     """The result once it needs no further input; or the first one, for a client that provides the input itself."""
     result = await send({})
     for _ in range(_MOST_ROUNDS):
-        if result.get("resultType") != "input_required" or client.takes_questions:
+        if result.get("resultType") != "input_required":
             return result
         asked = result.get("inputRequests")
+        asked = asked if isinstance(asked, dict) else {}
+        if missing := sorted({_lacking(client, one) for one in asked.values()} - {""}):
+            raise UpstreamError(f"the server needs {', '.join(missing)}, which the client does not support")
+        if client.takes_questions:
+            return result
         more: dict[str, Any] = {}
-        if isinstance(asked, dict) and asked:
+        if asked:
             try:
                 more["inputResponses"] = await ask_all(client, asked)
             except McpgateError as error:
@@ -89,3 +94,9 @@ async def _answered(client: Client, send: Callable[[Mapping[str, Any]], Awaitabl
             more["requestState"] = result["requestState"]
         result = await send(more)
     raise UpstreamError(f"the server needed input more than {_MOST_ROUNDS} times")
+
+
+def _lacking(client: Client, asked: Any) -> str:
+    asked = asked if isinstance(asked, dict) else {}
+    params = asked.get("params")
+    return lacking(client.capabilities, str(asked.get("method")), params if isinstance(params, dict) else {})

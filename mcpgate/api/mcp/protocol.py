@@ -156,4 +156,6 @@ def passed_on(code: int, message: str, data: Any, modern: bool) -> RpcFault:
     if code in _ABOUT_THE_PEER - {MISSING_CAPABILITY} or (code == (METHOD_NOT_FOUND if modern else MISSING_CAPABILITY)):
         told = {"server_code": code, "server_message": message, **({} if data is None else {"server_data": data})}
         return RpcFault(INTERNAL_ERROR, f"the server refused the gateway's request: {message}", told)
+    if modern and code == NO_RESOURCE:
+        code = INVALID_PARAMS
     return RpcFault(code or INTERNAL_ERROR, message, data)

@@ -1,0 +1,254 @@
+"""Everything of MCP goes through: resources, prompts, completion, log messages and questions, from servers of either era
+to the SDK's client in either era, for direct calls and for calls made in code."""
+
+import asyncio
+import base64
+import json
+import sys
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import mcp_types as types
+import pytest
+from mcp import MCPError
+from mcp.client import Client
+from mcp.client.sse import sse_client
+
+from tests.conftest import until
+from tests.flows.clients import connected, http_gateway, text_of
+
+pytestmark = [pytest.mark.anyio, pytest.mark.filterwarnings("ignore::mcp.shared.exceptions.MCPDeprecationWarning")]
+
+SERVER = Path(__file__).parents[1] / "full_server.py"
+CLIENT_ERAS = ("legacy", "2026-07-28")
+SERVER_ERAS = ("handshake", "modern", "both")
+PAIRS = [(client, server) for client in CLIENT_ERAS for server in SERVER_ERAS]
+each_pair = pytest.mark.parametrize(("mode", "era"), PAIRS, ids=[f"{c}-{s}" for c, s in PAIRS])
+WAYS = [("stdio", "legacy"), ("stdio", "2026-07-28"), ("http", "legacy"), ("http", "2026-07-28"), ("sse", "legacy")]
+each_way = pytest.mark.parametrize(("transport", "mode"), WAYS, ids=[f"{t}-{m}" for t, m in WAYS])
+ADA = {"action": "accept", "content": {"name": "Ada"}}
+
+
+def full(name: str, era: str = "both", **settings: Any) -> dict[str, Any]:
+    return {"command": sys.executable, "args": [str(SERVER), name, era], "expose": "both", **settings}
+
+
+async def elicit(context: Any, params: types.ElicitRequestParams) -> types.ElicitResult:
+    return types.ElicitResult.model_validate(ADA)
+
+
+async def sample(context: Any, params: types.CreateMessageRequestParams) -> types.CreateMessageResult:
+    return types.CreateMessageResult(role="assistant", content=types.TextContent(type="text", text="hm"), model="m")
+
+
+async def roots(context: Any) -> types.ListRootsResult:
+    return types.ListRootsResult(roots=[types.Root(uri="file:///home/ada")])
+
+
+ASKABLE: dict[str, Any] = {
+    "elicitation_callback": elicit,
+    "sampling_callback": sample,
+    "list_roots_callback": roots,
+}
+
+
+async def names_of_tools(client: Client, *wanted: str) -> None:
+    async with asyncio.timeout(30):
+        while not {*wanted} <= {tool.name for tool in (await client.list_tools()).tools}:
+            await asyncio.sleep(0.05)
+
+
+@asynccontextmanager
+async def opened(
+    config: Path, tmp_path: Path, transport: str, mode: str, tool: str, **options: Any
+) -> AsyncIterator[Client]:
+    """A client of a gateway whose servers have started."""
+    async with connected(transport, mode, config, tmp_path, **options) as client:
+        await names_of_tools(client, tool)
+        yield client
+
+
+@each_pair
+async def test_a_server_of_any_era_asks_a_client_of_any_era(
+    mode: str, era: str, config_file: Callable[..., Path], tmp_path: Path
+) -> None:
+    config = config_file({"full": full("one", era)})
+    async with opened(config, tmp_path, "http", mode, "full__ask", **ASKABLE) as client:
+        for name, expected in (("ask", "Ada"), ("think", "hm"), ("roots", "file:///home/ada")):
+            result = await client.call_tool(f"full__{name}", {})
+            assert expected in text_of(result), name
+        twice = json.loads(text_of(await client.call_tool("full__twice", {})))
+        assert twice["answers"][-1]["content"]["name"] == "Ada"
+        both = text_of(await client.call_tool("full__both", {}))
+        assert "Ada" in both and "hm" in both
+        inside = await client.call_tool("execute_code", {"code": "full.ask()['answers'][0]['content']['name']"})
+        assert text_of(inside) == "Ada"
+
+
+@each_way
+async def test_questions_arrive_over_every_transport(
+    transport: str, mode: str, config_file: Callable[..., Path], tmp_path: Path
+) -> None:
+    config = config_file({"full": full("one")})
+    async with opened(config, tmp_path, transport, mode, "full__ask", **ASKABLE) as client:
+        assert "Ada" in text_of(await client.call_tool("full__ask", {}))
+        assert "Ada" in text_of(await client.call_tool("execute_code", {"code": "full.ask()"}))
+
+
+@each_pair
+async def test_a_client_that_cannot_be_asked_is_a_clear_error_and_never_an_empty_success(
+    mode: str, era: str, config_file: Callable[..., Path], tmp_path: Path
+) -> None:
+    config = config_file({"full": full("one", era)})
+    async with opened(config, tmp_path, "http", mode, "full__ask") as client:
+        for name, arguments in (("full__ask", {}), ("execute_code", {"code": "full.ask()"})):
+            try:
+                said = text_of(await client.call_tool(name, arguments))
+            except MCPError as error:
+                said = error.error.message
+            assert "elicitation" in said, name
+            assert "not support" in said or "not supported" in said or "capabilit" in said.lower(), said
+
+
+@each_way
+async def test_resources_and_prompts_of_three_servers_are_the_gateways_own(
+    transport: str, mode: str, config_file: Callable[..., Path], tmp_path: Path
+) -> None:
+    servers = {"one": full("one", expose="direct"), "two": full("two", "handshake"), "three": full("three", "modern")}
+    servers["hidden"] = full("hidden", expose="code")
+    async with opened(config_file(servers), tmp_path, transport, mode, "three__log") as client:
+        await names_of_tools(client, "one__log", "two__log")
+        listed = {resource.uri: resource for resource in (await client.list_resources()).resources}
+        assert "note://hidden" not in listed
+        shared = [uri for uri in listed if uri.startswith("note://shared")]
+        assert shared == ["note://shared", "note://shared#server=three", "note://shared#server=two"]
+        for uri, name in zip(shared, ("one", "three", "two"), strict=True):
+            (content,) = (await client.read_resource(uri)).contents
+            assert content.uri == uri and content.text == f"note://shared of {name}" and content.meta == {"kept": True}
+        assert (await client.read_resource("note://two")).contents[0].text == "note://two of two"
+        assert listed["ui://three/page"].meta == {"ui": {"csp": {}}}
+        templates = {template.uri_template for template in (await client.list_resource_templates()).resource_templates}
+        assert templates == {f"file:///{name}/{{path}}" for name in ("one", "two", "three")}
+        (blob,) = (await client.read_resource("file:///two/a/b")).contents
+        assert base64.b64decode(blob.blob) == b"\x00\x01\x02\xff"
+        with pytest.raises(MCPError) as missing:
+            await client.read_resource("note://nowhere")
+        assert missing.value.error.code == (-32002 if mode == "legacy" else -32602)
+
+        prompts = [prompt.name for prompt in (await client.list_prompts()).prompts]
+        assert prompts == ["greet", "only_one", "three__greet", "only_three", "two__greet", "only_two"]
+        for name, who in (("greet", "one"), ("two__greet", "two"), ("three__greet", "three")):
+            (message,) = (await client.get_prompt(name, {"who": "Ada"})).messages
+            assert message.content.text == f"{who} greets Ada"
+        with pytest.raises(MCPError, match="did you mean"):
+            await client.get_prompt("gret")
+
+        argument = {"name": "who", "value": "A"}
+        prompt = types.PromptReference(type="ref/prompt", name="two__greet")
+        assert (await client.complete(prompt, argument)).completion.values == ["two: greet"]
+        template = types.ResourceTemplateReference(type="ref/resource", uri="file:///three/{path}")
+        assert (await client.complete(template, argument)).completion.values == ["three: file:///three/{path}"]
+
+
+@each_pair
+async def test_log_messages_of_a_call_reach_its_client(
+    mode: str, era: str, config_file: Callable[..., Path], tmp_path: Path
+) -> None:
+    heard: list[Any] = []
+
+    async def on_log(params: types.LoggingMessageNotificationParams) -> None:
+        heard.append(params)
+
+    config = config_file({"full": full("one", era)})
+    async with opened(config, tmp_path, "http", mode, "full__log", logging_callback=on_log) as client:
+        if mode == "legacy":
+            await client.set_logging_level("warning")
+            await client.call_tool("full__log", {})
+        else:
+            await client.call_tool("full__log", {}, meta={"io.modelcontextprotocol/logLevel": "warning"})
+        await until(lambda: heard)
+        assert (heard[0].level, heard[0].data, heard[0].logger) == ("warning", "mind the gap", "one")
+
+
+@pytest.mark.parametrize("era", SERVER_ERAS)
+async def test_changes_reach_sessions_and_subscriptions(
+    era: str, config_file: Callable[..., Path], tmp_path: Path
+) -> None:
+    heard: list[str] = []
+
+    async def on_message(message: Any) -> None:
+        heard.append(type(message).__name__)
+
+    config = config_file({"other": full("other", era), "full": full("one", era)})
+    async with http_gateway(config, tmp_path / "log") as address:
+        async with Client(f"{address}/mcp", mode="legacy", cache=None, message_handler=on_message) as client:
+            await names_of_tools(client, "full__touch", "other__touch")
+            await client.list_resources()
+            await client.subscribe_resource("note://shared#server=full")
+            await client.call_tool("full__touch", {})
+            await until(lambda: "ResourceUpdatedNotification" in heard)
+            await client.unsubscribe_resource("note://shared#server=full")
+            await client.call_tool("full__grow", {})
+            await until(lambda: {"ResourceListChangedNotification", "PromptListChangedNotification"} <= {*heard})
+            assert "note://one/0" in {resource.uri for resource in (await client.list_resources()).resources}
+        async with Client(f"{address}/mcp", mode="2026-07-28", cache=None) as client:
+            async with client.listen(resources_list_changed=True, resource_subscriptions=["note://one"]) as events:
+                await client.call_tool("full__touch", {})
+                await client.call_tool("full__grow", {})
+                kinds = set()
+                async with asyncio.timeout(10):
+                    async for event in events:
+                        kinds.add(type(event).__name__)
+                        if len(kinds) == 2:
+                            break
+                assert kinds == {"ResourceUpdated", "ResourcesListChanged"}
+
+
+@pytest.mark.parametrize("mode", CLIENT_ERAS)
+async def test_a_bundle_is_a_server_of_its_own(mode: str, config_file: Callable[..., Path], tmp_path: Path) -> None:
+    bundles = {
+        "pure": {"servers": ["one"], "expose": "direct", "meta_tools": False},
+        "some": {"servers": ["t*"], "expose": "code", "tools": {"allow": ["log", "three.ask"]}},
+    }
+    servers = {"one": full("one", prefix=""), "two": full("two"), "three": full("three")}
+    config = config_file(servers, bundles=bundles)
+    async with http_gateway(config, tmp_path / "log") as address:
+        async with Client(f"{address}/mcp/pure", mode=mode, cache=None) as client:
+            await names_of_tools(client, "log")
+            assert {tool.name for tool in (await client.list_tools()).tools} >= {"ask", "log", "which_era"}
+            assert not {"execute_code", "two__log"} & {tool.name for tool in (await client.list_tools()).tools}
+            assert {r.uri for r in (await client.list_resources()).resources} >= {"note://shared", "note://one"}
+            with pytest.raises(MCPError, match="Unknown tool"):
+                await client.call_tool("execute_code", {"code": "1"})
+            with pytest.raises(MCPError):
+                await client.read_resource("note://two")
+        async with Client(f"{address}/mcp/some", mode=mode, cache=None) as client:
+            names = [tool.name for tool in (await client.list_tools()).tools]
+            assert names == ["list_tools", "describe_tools", "read_docs", "execute_code"]
+            code = "[dir(two), dir(three), 'one' in globals()]"
+            assert text_of(await client.call_tool("execute_code", {"code": code})) == '[["log"],["ask","log"],false]'
+        if mode == "legacy":
+            async with Client(sse_client(f"{address}/sse/pure"), mode=mode, cache=None) as client:
+                assert "log" in {tool.name for tool in (await client.list_tools()).tools}
+        async with httpx2.AsyncClient() as http:
+            answer = await http.post(f"{address}/mcp/pur", json={"jsonrpc": "2.0", "id": 1, "method": "ping"})
+            assert answer.status_code == 404 and "did you mean pure?" in answer.text
+
+
+async def test_a_key_reaches_its_bundle_and_nothing_else(config_file: Callable[..., Path], tmp_path: Path) -> None:
+    keys = {"k": {"secret": "mg-of-the-bundle", "grants": {"tools": ["*"]}, "bundle": "pure"}}
+    bundles = {"pure": {"servers": ["one"], "expose": "direct", "meta_tools": False}, "other": {"servers": ["two"]}}
+    config = config_file({"one": full("one"), "two": full("two")}, bundles=bundles, governance={"keys": keys})
+    async with http_gateway(config, tmp_path / "log") as address:
+        headers = {"authorization": "Bearer mg-of-the-bundle", "accept": "application/json, text/event-stream"}
+        async with httpx2.AsyncClient(headers=headers, base_url=address) as http:
+            listing = {"jsonrpc": "2.0", "id": 1, "method": "tools/list"}
+            async with asyncio.timeout(20):
+                while not (tools := (await http.post("/mcp", json=listing)).json()["result"]["tools"]):
+                    await asyncio.sleep(0.05)
+            assert {tool["name"].partition("__")[0] for tool in tools} == {"one"}
+            assert (await http.post("/mcp/pure", json=listing)).json()["result"]["tools"] == tools
+            assert (await http.post("/mcp/other", json=listing)).status_code == 403
