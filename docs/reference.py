@@ -334,8 +334,9 @@ OpenAPI 3.1 document of these routes; it needs no key. Bodies and answers are JS
 """
 
 _PURPOSE = {
-    "/mcp": "MCP over streamable HTTP, in every protocol revision from 2024-11-05 to 2026-07-28",
-    "/sse": "MCP over the legacy SSE transport: the stream to the client (one worker only)",
+    "/mcp": "MCP over streamable HTTP, in every protocol revision from 2024-11-05 to 2026-07-28. `/mcp/NAME`: a "
+    "[bundle](../guides/pass-through.md)",
+    "/sse": "MCP over the legacy SSE transport: the stream to the client (one worker only). `/sse/NAME`: a bundle",
     "/messages": "MCP over the legacy SSE transport: messages from the client",
     "/healthz": "200 while the process serves. Needs no key",
     "/readyz": "200 once no upstream is starting for the first time, else 503. Needs no key",

@@ -8,6 +8,7 @@ import dataclasses
 import fnmatch
 import logging
 import random
+import re
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from types import MappingProxyType
@@ -69,8 +70,12 @@ def backoff_s(first_s: float, failures: int, longest_s: float) -> float:
 
 
 class _EndedByProbe(Broken):
-    """The process ended when it was asked for the newest revision: some do when the first message is no
+    """The process ended because it was asked for the newest revision: some do when the first message is no
     `initialize`."""
+
+
+_DISLIKES_PROBE = re.compile(r"(?i)initiali[sz]|discover|handshake|exited with code 0")
+"""How such a process ends, or what it says last. One that cannot start at all is not started twice."""
 
 
 class Upstream:
@@ -364,7 +369,7 @@ class Upstream:
                     try:
                         facts = await self._open(connection, stack)
                     except Broken as error:
-                        if connection.probed and self.config.command:
+                        if connection.probed and self.config.command and _DISLIKES_PROBE.search(error.detail):
                             raise _EndedByProbe(error.message, error.detail) from error
                         raise
                     self._handshake_first = not connection.is_modern
