@@ -99,6 +99,11 @@ def clients(environ: Mapping[str, str] = os.environ) -> dict[str, Client]:
 
 def read_servers(path: Path) -> dict[str, dict[str, Any]]:
     """The servers of any client's file, whatever key they stand under. Raises ConfigError."""
+    return {name: entry for name, entry in read_entries(path).items() if isinstance(entry, dict)}
+
+
+def read_entries(path: Path) -> dict[str, Any]:
+    """The same, with what stands there but is no server. Raises ConfigError."""
     data = read_file(path)
     found: dict[str, Any] = {}
     for key in ("mcpServers", "servers", "mcp_servers"):
@@ -111,8 +116,10 @@ def read_servers(path: Path) -> dict[str, dict[str, Any]]:
     if isinstance(project, dict) and isinstance(project.get("mcpServers"), dict):
         found.update(project["mcpServers"])  # Claude Code keeps per-project servers in the user's file
     off = _switched_off(path, data, found)
-    servers = {str(name): dict(entry) for name, entry in found.items() if isinstance(entry, dict)}
-    return {name: {**entry, "disabled": True} if name in off else entry for name, entry in servers.items()}
+    return {
+        str(name): {**entry, "disabled": True} if name in off and isinstance(entry, dict) else entry
+        for name, entry in found.items()
+    }
 
 
 def _switched_off(path: Path, data: Mapping[str, Any], names: Iterable[str]) -> set[str]:
@@ -221,13 +228,23 @@ def to_ours(entry: Mapping[str, Any], of_gemini: bool = False) -> tuple[dict[str
             value = re.sub(r"\$\{input:([^}]+)\}", lambda m: f"${{{_variable(m.group(1))}}}", value)
             if of_gemini:
                 value = re.sub(r"\$([A-Za-z_]\w*)", r"${\1}", value)
-            value = re.sub(r"\$\{(?:workspaceFolder|workspaceRoot)\}", str(Path.cwd()), value)
+            for name in re.findall(r"\$\{(?:workspaceFolder|workspaceRoot)\}", value):
+                notes.append(f"{name} became {Path.cwd()}")
+                value = value.replace(name, str(Path.cwd()))
             return re.sub(r"\$\{userHome\}", "${HOME}", value)
         if isinstance(value, dict):
             return {k: variables(v) for k, v in value.items()}
         return [variables(v) for v in value] if isinstance(value, list) else value
 
-    return {key: variables(value) for key, value in ours.items()}, notes
+    def text(value: Any) -> Any:
+        return str(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else value
+
+    for key in ("env", "headers"):
+        if isinstance(values := ours.get(key), dict):
+            ours[key] = {name: text(value) for name, value in values.items()}
+    if isinstance(ours.get("args"), list):
+        ours["args"] = [text(value) for value in ours["args"]]
+    return {key: variables(value) for key, value in ours.items()}, list(dict.fromkeys(notes))
 
 
 def _variable(name: str) -> str:
@@ -239,16 +256,19 @@ def unset_variables(servers: Mapping[str, Any], environ: Mapping[str, str] = os.
     return missing_variables({name: e for name, e in servers.items() if not is_disabled(e)}, environ)
 
 
-def other_projects(path: Path) -> list[str]:
-    """The other folders that Claude Code's file of the user has servers for."""
-    try:
-        projects = read_file(path).get("projects")
-    except ConfigError:
-        return []
-    found = projects.items() if isinstance(projects, dict) else ()
-    return [
-        str(f) for f, value in found if isinstance(value, dict) and value.get("mcpServers") and f != str(Path.cwd())
-    ]
+def other_projects(path: Path) -> dict[str, dict[str, Any]]:
+    """The servers that Claude Code's file of the user has for other folders than this one, by folder. A program starts
+    in its folder, as Claude Code starts it. Raises ConfigError."""
+    projects = read_file(path).get("projects")
+    found: dict[str, dict[str, Any]] = {}
+    for folder, settings in projects.items() if isinstance(projects, dict) else ():
+        servers = settings.get("mcpServers") if isinstance(settings, dict) else None
+        if isinstance(servers, dict) and servers and folder != str(Path.cwd()):
+            found[folder] = {
+                name: {"cwd": folder, **entry} if isinstance(entry, dict) and entry.get("command") else entry
+                for name, entry in servers.items()
+            }
+    return found
 
 
 def is_mcpgate(entry: Mapping[str, Any]) -> bool:

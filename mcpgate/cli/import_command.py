@@ -1,8 +1,8 @@
 """`mcpgate import [FROM…]`: the servers that agents on this machine use, as our configuration."""
 
 import argparse
-import json
 import shlex
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,9 @@ from pydantic import ValidationError
 
 from mcpgate.cli import clients, console
 from mcpgate.cli.gateway_session import add_format
-from mcpgate.config.files import FILE_NAMES, user_config_folder
+from mcpgate.config import jsonc, yamltext
+from mcpgate.config.environment import interpolate, missing_variables, not_inherited
+from mcpgate.config.files import FILE_NAMES, parse, user_config_folder
 from mcpgate.config.settings import Config
 from mcpgate.errors import ConfigError
 from mcpgate.telemetry.logs import mask
@@ -21,7 +23,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     known = ", ".join(clients.clients())
     parser.add_argument("sources", nargs="*", metavar="FROM", help=f"{known}, or a file (default: all that are found)")
     parser.add_argument(
-        "--project", action="store_true", help="take the current folder's files too, which may be somebody else's"
+        "--project", action="store_true", help="also the current folder's files, which somebody else may have written"
+    )
+    parser.add_argument(
+        "--all-projects", action="store_true", help="also the servers that Claude Code has for other folders"
     )
     parser.add_argument(
         "-o", "--output", metavar="FILE", help="where to write (default: mcpgate.yaml in the user's config folder)"
@@ -35,42 +40,45 @@ def run(arguments: argparse.Namespace) -> int:
     files = _files(arguments.sources, arguments.project)
     left = [] if arguments.project else _of_project(arguments.sources)
     if not files:
-        hint = f". {_how_to_take(left)}" if left else "; name a file: mcpgate import path/to/mcp.json"
-        raise ConfigError(f"no agent configuration was found{hint}")
-    existing = _existing(output)
-    merged: dict[str, Any] = dict(existing.get("mcpServers") or {})
+        raise ConfigError(f"no agent configuration was found. {_how_to_take(left) if left else _HOW_TO_START}")
+    text = _read(output)
+    existing = _servers(text, output)
+    merged = dict(existing)
     report: list[dict[str, Any]] = []
     for label, path in files:
         row = {"from": label, "file": str(path)}
         try:
-            found = clients.read_servers(path)
+            found = list(_entries(label, path, arguments.all_projects))
         except ConfigError as error:
             if arguments.sources:
                 raise
             report.append({**row, "server": "", "starts": "", "what": error.message})
             continue
-        for name, entry in found.items():
+        for name, entry, folder in found:
             what = _take(name, entry, merged, of_gemini=label == "gemini" or path.absolute().parent.name == ".gemini")
-            report.append({**row, "server": name, "starts": _starts(entry), "what": what})
-    document = {**existing, "mcpServers": merged}
-    if output.suffix == ".json":
-        text = json.dumps(document, indent=2, ensure_ascii=False) + "\n"
-    else:
-        text = yaml.safe_dump(document, sort_keys=False, allow_unicode=True, width=110)
+            of_folder = f" (of {folder})" if folder else ""
+            report.append({**row, "server": name, "starts": _starts(entry), "what": f"{what}{of_folder}"})
+    new = {name: entry for name, entry in merged.items() if name not in existing}
+    if new or not output.is_file():
+        text = _with_servers(text, output, new)
     unset = clients.unset_variables(merged)
     if left:
         console.note(_how_to_take(left))
-    for folders in filter(None, (clients.other_projects(path) for label, path in files if label == "claude-code")):
-        console.note(f"not taken over: servers that Claude Code has for {', '.join(folders)}; import them from there")
+    others = [] if arguments.all_projects else _other_folders(files)
+    if others:
+        console.note(
+            f"not taken over: servers that Claude Code has for {', '.join(others)}; import them from there, or all of "
+            "them with --all-projects"
+        )
     if arguments.only_print:
         for row in report:
             console.note(f"{row['from']}: {row['server']}: {row['what']}" if row["server"] else row["what"])
-        if unset:
-            console.note(_to_set(unset))
+        for line in _to_do(unset, merged):
+            console.note(line)
         print(text, end="")
         return 0
-    # A file that would say the same is left as it is, with its comments.
-    backup = clients.write_with_backup(output, text) if document != existing else None
+    # A file that would say the same is left as it is.
+    backup = clients.write_with_backup(output, text) if new or not output.is_file() else None
     if arguments.format == "json":
         console.show(
             {
@@ -89,13 +97,51 @@ def run(arguments: argparse.Namespace) -> int:
         print(f"\n{servers} in {output}" + (f" (before: {backup})" if backup else ""))
         option = f" -c {shlex.quote(str(output))}" if arguments.output else ""
         print(f"Next: mcpgate check{option}, then mcpgate install CLIENT{option}")
-        if unset:
-            print(_to_set(unset))
+        for line in _to_do(unset, merged):
+            print(line)
     return 0
 
 
-def _to_set(variables: list[str]) -> str:
-    return f"The servers need variables that are not set here. Set these: {', '.join(variables)}"
+_HOW_TO_START = (
+    f"Name a file (mcpgate import path/to/mcp.json), or write {FILE_NAMES[0]} yourself, for example: "
+    '{mcpServers: {files: {command: npx, args: [-y, "@modelcontextprotocol/server-filesystem", "."]}}}'
+)
+
+
+def _to_do(unset: list[str], servers: Mapping[str, Any]) -> list[str]:
+    """What is left to a person, in sentences."""
+    lines = []
+    starts_programs = any(isinstance(entry, dict) and entry.get("command") for entry in servers.values())
+    if starts_programs and (kept_back := not_inherited()):
+        lines.append(
+            f"Servers do not inherit {', '.join(kept_back)}. If one needs them, add them to its `env`, for example "
+            f'{{{kept_back[0]}: "${{{kept_back[0]}}}"}}'
+        )
+    if unset:
+        lines.append(f"The servers need variables that are not set here. Set these: {', '.join(unset)}")
+    return lines
+
+
+def _entries(label: str, path: Path, all_projects: bool) -> Iterator[tuple[str, Any, str]]:
+    """The name and entry of each server in a file, and the folder it belongs to if that is another one. Raises
+    ConfigError."""
+    for name, entry in clients.read_entries(path).items():
+        yield name, entry, ""
+    if all_projects and label == "claude-code":
+        for folder, entries in clients.other_projects(path).items():
+            for name, entry in entries.items():
+                yield name, entry, folder
+
+
+def _other_folders(files: list[tuple[str, Path]]) -> list[str]:
+    folders: list[str] = []
+    for label, path in files:
+        if label == "claude-code":
+            try:
+                folders += clients.other_projects(path)
+            except ConfigError:
+                continue  # the report says so
+    return folders
 
 
 def _of_project(sources: list[str]) -> list[Path]:
@@ -115,8 +161,10 @@ def _how_to_take(left: list[Path]) -> str:
     return f"not taken over: {shown}, of the current folder. If you trust whoever wrote them: mcpgate import --project"
 
 
-def _starts(entry: dict[str, Any]) -> str:
+def _starts(entry: Any) -> str:
     """The command or address, without secrets that can be told."""
+    if not isinstance(entry, dict):
+        return ""
     arguments = entry.get("args")
     words = [str(entry.get("command") or ""), *map(str, arguments if isinstance(arguments, list) else ())]
     address = next((entry[key] for key in ("url", "serverUrl", "httpUrl") if entry.get(key)), "")
@@ -149,27 +197,82 @@ def _files(sources: list[str], with_project: bool) -> list[tuple[str, Path]]:
     return list({path.resolve(): (label, path) for label, path in reversed(chosen)}.values())[::-1]
 
 
-def _existing(output: Path) -> dict[str, Any]:
-    if not output.is_file():
-        return {}
+def _read(output: Path) -> str:
+    """The text of our file with its own line ends; empty if there is none. Raises ConfigError."""
     try:
-        data = yaml.safe_load(output.read_text(encoding="utf-8")) or {}
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        return output.read_bytes().decode() if output.is_file() else ""
+    except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{output}: cannot be read, so it is left alone: {error}") from error
-    if not isinstance(data, dict) or not isinstance(data.get("mcpServers") or {}, dict):
+
+
+def _servers(text: str, output: Path) -> dict[str, Any]:
+    """The servers that our file has already. Raises ConfigError."""
+    try:
+        data = parse(text, str(output))
+        servers = data.get(_key(data))
+        missing_variables(servers, {})  # a first walk through all of them
+    except ConfigError as error:
+        raise ConfigError(f"{error.message}. The file is left alone; mend it, or choose another with -o") from None
+    except RecursionError:
+        raise ConfigError(f"{output}: an alias contains itself. The file is left alone") from None
+    if servers is not None and not isinstance(servers, dict):
         raise ConfigError(f"{output}: is not an mcpgate configuration, so it is left alone; choose another with -o")
-    if "servers" in data and "mcpServers" not in data:
-        data = {"mcpServers" if key == "servers" else key: value for key, value in data.items()}
-    return data
+    return servers or {}
 
 
-def _take(name: str, entry: dict[str, Any], merged: dict[str, Any], of_gemini: bool) -> str:
+def _key(data: Mapping[str, Any]) -> str:
+    return "servers" if "servers" in data and "mcpServers" not in data else "mcpServers"
+
+
+def _with_servers(text: str, output: Path, servers: Mapping[str, Any]) -> str:
+    """The text of our file with more servers in it, as YAML or JSON, whichever it is; comments and everything else stay
+    as they are. Raises ConfigError."""
+    before = parse(text, str(output))
+    key = _key(before)
+    expected = {**before, key: {**(before.get(key) or {}), **servers}}
+    mark = "\ufeff" if text.startswith("\ufeff") else ""
+    windows = "\r\n" in text
+    body = text.removeprefix(mark).replace("\r\n", "\n")
+    try:
+        if not _is_json(body, output):
+            body = yamltext.with_members(body, key, servers)
+        elif before.get(key) is None:
+            body = f"{jsonc.with_member(body, [key], dict(servers)).rstrip()}\n"
+        else:
+            for name, entry in servers.items():
+                body = f"{jsonc.with_member(body, [key, name], entry).rstrip()}\n"
+        same = parse(body, str(output)) == expected
+    except (ValueError, yaml.YAMLError, ConfigError):
+        same = False
+    if not same:
+        raise ConfigError(
+            f"{output}: is written in a way that import cannot add to, so it is left alone. Write the servers to "
+            "another file with -o, and copy them from there"
+        )
+    return mark + (body.replace("\n", "\r\n") if windows else body)
+
+
+def _is_json(text: str, output: Path) -> bool:
+    if not text.strip():
+        return output.suffix == ".json"
+    try:
+        jsonc.parse(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _take(name: str, entry: Any, merged: dict[str, Any], of_gemini: bool) -> str:
     """Take one entry over; says what became of it."""
+    if not isinstance(entry, dict):
+        return "left out: it is not a server's entry"
     if clients.is_mcpgate(entry):
         return "left out: it is mcpgate itself"
     ours, notes = clients.to_ours(entry, of_gemini)
+    # A variable may hold anything; in an address it may be the beginning.
+    values = dict.fromkeys(missing_variables(ours, {}), "http://x")
     try:
-        Config.model_validate({"mcpServers": {name: ours}})
+        Config.model_validate({"mcpServers": {name: interpolate(ours, "", "", values)}})
     except ValidationError as error:
         first = error.errors()[0]  # not its text, which would show secrets
         where = ".".join(str(part) for part in first["loc"][2:])

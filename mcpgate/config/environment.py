@@ -68,6 +68,19 @@ INHERITED = (
 """The variables that stdio children inherit: enough to start, no secrets."""
 
 
+_OFTEN_NEEDED = (
+    "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "all_proxy", "no_proxy",
+    "NODE_EXTRA_CA_CERTS", "SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "NPM_CONFIG_REGISTRY", "PIP_INDEX_URL",
+    "UV_DEFAULT_INDEX", "UV_INDEX_URL", "SSH_AUTH_SOCK", "DOCKER_HOST",
+)  # fmt: skip
+"""Variables without which some servers do not start or reach nothing."""
+
+
+def not_inherited(environ: Mapping[str, str] = os.environ) -> list[str]:
+    """The variables set here that servers often need, and that stdio children do not inherit."""
+    return [name for name in _OFTEN_NEEDED if environ.get(name)]
+
+
 def child_environment(config: UpstreamConfig, environ: Mapping[str, str] = os.environ) -> dict[str, str]:
     """The whole environment of a stdio child."""
     # Exported shell functions (bash's `() {`) are code, not settings.

@@ -123,7 +123,20 @@ def _entry_or_trouble(name: str, entry: Any, environ: Mapping[str, str]) -> Upst
 
 
 def _sections(text: str, source: str) -> dict[str, Any]:
-    """The file before variables are filled in. Raises ConfigError."""
+    """The sections of a file that this version supports, before variables are filled in. Raises ConfigError."""
+    data = parse(text, source)
+    if "mcpServers" not in data and "servers" in data:
+        data["mcpServers"] = data.pop("servers")  # VS Code's name for it
+    for section, what in _LATER.items():
+        if section in data:
+            raise ConfigError(f"{source}: `{section}` ({what}) is not supported in this version; remove it")
+    return data
+
+
+def parse(text: str, source: str = "config") -> dict[str, Any]:
+    """A file as plain data: before variables are filled in, and whether its settings exist or not. Numbers in `env`,
+    `headers` and `args` of servers are text, spelled as in the file. Raises ConfigError if it is no mapping, or has a
+    duplicate key."""
     try:
         data = _parse(text)
     except _Twice as error:
@@ -141,11 +154,6 @@ def _sections(text: str, source: str) -> dict[str, Any]:
         data = {}
     if not isinstance(data, dict):
         raise ConfigError(f"{source}: must be a mapping with keys such as `mcpServers`, not a {type(data).__name__}")
-    if "mcpServers" not in data and "servers" in data:
-        data["mcpServers"] = data.pop("servers")  # VS Code's name for it
-    for section, what in _LATER.items():
-        if section in data:
-            raise ConfigError(f"{source}: `{section}` ({what}) is not supported in this version; remove it")
     return data
 
 
@@ -155,7 +163,7 @@ def _parse(text: str) -> Any:
         for read in (lambda: text, lambda: jsonc.strip(text)):
             try:
                 # YAML reads most JSON, but not tabs and not characters written as two \\u escapes.
-                return json.loads(read(), object_pairs_hook=_unique, parse_float=_Spelled)  # type: ignore[no-untyped-call]
+                return _as_text(json.loads(read(), object_pairs_hook=_unique, parse_float=jsonc.Spelled))
             except json.JSONDecodeError:
                 pass
     loader = _OurYaml(text)
@@ -166,18 +174,26 @@ def _parse(text: str) -> Any:
     return loader.construct_document(node)
 
 
-class _Spelled(float):
-    """A number of a JSON file that remembers how it was written: `1.10` in `env` is not 1.1."""
+_TEXTS = ("env", "headers", "args")
+"""Keys of a server whose values are text, however much they look like numbers."""
 
-    def __new__(cls, text: str) -> "_Spelled":
-        made = super().__new__(cls, text)
-        made._text = text
-        return made
 
-    _text: str
+def _as_text(data: Any) -> Any:
+    """Data of a JSON file, with text instead of numbers where text is meant."""
 
-    def __str__(self) -> str:
-        return self._text
+    def text(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: text(inner) for key, inner in value.items()}
+        if isinstance(value, list):
+            return [text(inner) for inner in value]
+        return str(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else value
+
+    for section in ("mcpServers", "servers"):
+        servers = data.get(section) if isinstance(data, dict) else None
+        for entry in servers.values() if isinstance(servers, dict) else ():
+            if isinstance(entry, dict):
+                entry.update({key: text(entry[key]) for key in _TEXTS if key in entry})
+    return data
 
 
 _SPELLED_TAGS = frozenset(f"tag:yaml.org,2002:{kind}" for kind in ("int", "float", "timestamp"))
@@ -189,7 +205,7 @@ def _keep_spellings(node: yaml.Node, path: tuple[str, ...]) -> None:
     if isinstance(node, yaml.ScalarNode):
         if len(path) > 3 and node.tag in _SPELLED_TAGS:
             node.tag = "tag:yaml.org,2002:str"
-    elif len(path) >= 3 and (path[0] not in ("mcpServers", "servers") or path[2] not in ("env", "headers", "args")):
+    elif len(path) >= 3 and (path[0] not in ("mcpServers", "servers") or path[2] not in _TEXTS):
         return
     elif isinstance(node, yaml.MappingNode):
         for key, value in node.value:

@@ -9,9 +9,23 @@ _TOKEN = re.compile(r'"(?:\\.|[^"\\])*"|//[^\n]*|/\*.*?\*/|[{}\[\],:]|[^\s{}\[\]
 _OMITTED = re.compile(r'"(?:\\.|[^"\\])*"|//[^\n]*|/\*.*?\*/|,(?=\s*(?:(?://[^\n]*|/\*.*?\*/)\s*)*[}\]])', re.DOTALL)
 
 
+class Spelled(float):
+    """A number with a fraction that remembers how it was written: `1.10` in `env` is not 1.1."""
+
+    def __new__(cls, text: str) -> "Spelled":
+        made = super().__new__(cls, text)
+        made._text = text
+        return made
+
+    _text: str
+
+    def __str__(self) -> str:
+        return self._text
+
+
 def parse(text: str) -> Any:
     """Raises ValueError. An empty text is an empty object."""
-    return json.loads(strip(text) or "{}")
+    return json.loads(strip(text) or "{}", parse_float=Spelled)
 
 
 def strip(text: str) -> str:

@@ -15,7 +15,7 @@ import yaml
 from mcpgate.cli import clients, console
 from mcpgate.cli.main import main
 from mcpgate.config import jsonc
-from mcpgate.config.files import load_config
+from mcpgate.config.files import load_config, parse_config
 from mcpgate.errors import ConfigError
 
 _CLAUDE_CODE = """{
@@ -321,7 +321,7 @@ def test_import_says_which_variables_to_set_and_where_to_go_on(
     _, out, err = run("import", "-o", "my servers.yaml")
     assert "Next: mcpgate check -c 'my servers.yaml', then mcpgate install CLIENT -c 'my servers.yaml'\n" in out
     assert out.endswith("Set these: DOCS_TOKEN, API_KEY\n")
-    assert "servers that Claude Code has for /elsewhere; import them from there" in err
+    assert "servers that Claude Code has for /elsewhere; import them from there" in err and "--all-projects" in err
     monkeypatch.setenv("DOCS_TOKEN", "x")
     _, out, err = run("import", "--print")
     assert "Set these: API_KEY" in err and "Set these" not in out
@@ -418,6 +418,119 @@ def test_a_file_with_nothing_new_keeps_its_comments(machine: Machine, run: Run) 
     assert machine.everything() == before
 
 
+_OURS = """# mine
+server: {port: 9000}
+mcpServers:
+    own:            # as it should be
+        command: own
+        env: {VERSION: 1.10, MODE: 0755, AT: 12:30}
+        args:
+          - 8080    # the port
+
+# keys come later
+governance: {log_content: true}
+"""
+
+
+def test_import_adds_to_our_file_and_leaves_every_line_of_it_as_it_was(machine: Machine, run: Run) -> None:
+    machine.ours.parent.mkdir(parents=True)
+    machine.write("claude-desktop", _CLAUDE_DESKTOP)
+    for ends in ("\n", "\r\n"):
+        for mark in ("", "\ufeff"):
+            machine.ours.write_bytes((mark + _OURS.replace("\n", ends)).encode())
+            run("import")
+            lines = [
+                "    files:",
+                "      command: npx",
+                "      args:",
+                "      - -y",
+                "      - files",
+                "      - /data",
+                "",
+            ]
+            expected = mark + _OURS.replace("# the port\n", "# the port\n" + "\n".join(lines)).replace("\n", ends)
+            assert machine.ours.read_bytes().decode() == expected
+            own = load_config(machine.ours).mcpServers["own"]
+            assert own.env == {"VERSION": "1.10", "MODE": "0755", "AT": "12:30"} and own.args == ("8080",)
+
+
+def test_the_same_server_is_recognized_whether_its_numbers_are_quoted_or_not(machine: Machine, run: Run) -> None:
+    machine.ours.parent.mkdir(parents=True)
+    machine.ours.write_text("mcpServers: {s: {command: x, args: [8080, '1.10'], env: {V: 1.10}}} # s\n")
+    machine.write("cursor", '{"mcpServers": {"s": {"command": "x", "args": ["8080", 1.10], "env": {"V": 1.10}}}}')
+    before = machine.everything()
+    assert "already there" in run("import")[1] and machine.everything() == before
+
+
+def test_import_adds_to_json_with_comments_and_keeps_them(machine: Machine, run: Run) -> None:
+    ours = machine.here / "mcpgate.json"
+    text = '// mine\n{\n  "server": {"port": 9000}, // fixed\n  "mcpServers": {\n    "own": {"command": "own"} /* me */\n  }\n}\n'
+    ours.write_text(text)
+    machine.write("claude-desktop", _CLAUDE_DESKTOP)
+    assert run("import", "-o", str(ours))[0] == 0
+    written = ours.read_text()
+    assert load_config(ours).mcpServers.keys() == {"own", "files"} and load_config(ours).server.port == 9000
+    assert all(part in written for part in ("// mine", "// fixed", "/* me */"))
+    ours.write_text('{"mcpServers": null} // none yet\n')
+    assert run("import", "-o", str(ours))[0] == 0
+    assert load_config(ours).mcpServers.keys() == {"files"} and "// none yet" in ours.read_text()
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("mcpServers:\n  a: {command: x}\n  a: {command: y}\n", "duplicate key 'a' in line 3"),
+        ('{"mcpServers": {"a": {"command": "x", "command": "y"}}}', "duplicate key 'command'"),
+        ("mcpServers: [1]\n", "is not an mcpgate configuration"),
+        ("mcpServers: {a: {command: x\n", "not valid YAML"),
+        ("mcpServers: &m {a: *m}\n", "an alias contains itself"),
+        ("mcpServers: {a: {command: x}}\n--- # and another\n", "not valid YAML"),
+    ],
+)
+def test_a_file_of_ours_with_a_fault_is_left_alone(text: str, said: str, machine: Machine, run: Run) -> None:
+    machine.write("claude-desktop", _CLAUDE_DESKTOP)
+    machine.ours.parent.mkdir(parents=True)
+    machine.ours.write_text(text)
+    code, _, err = run("import")
+    assert code == 2 and said in err and "left alone" in err
+    assert machine.ours.read_text() == text and machine.backups() == []
+
+
+def test_sections_of_later_versions_do_not_stop_an_import(machine: Machine, run: Run) -> None:
+    machine.write("claude-desktop", _CLAUDE_DESKTOP)
+    machine.ours.parent.mkdir(parents=True)
+    machine.ours.write_text("llm: {unknown_model: refuse} # later\n")
+    assert run("import")[0] == 0
+    assert machine.ours.read_text().startswith("llm: {unknown_model: refuse} # later\nmcpServers:\n  files:\n")
+
+
+def test_servers_of_other_folders_come_when_they_are_asked_for_and_start_there(machine: Machine, run: Run) -> None:
+    machine.write("claude-code", _CLAUDE_CODE)
+    _, out, err = run("import", "--all-projects")
+    assert re.search(r"not_here +taken over \(of /elsewhere\)", out) and "not taken over" not in err
+    assert machine.servers()["not_here"] == {"command": "no", "cwd": "/elsewhere"}
+
+
+def test_import_reports_entries_that_are_none_and_what_a_placeholder_became(machine: Machine, run: Run) -> None:
+    machine.write("cursor", '{"mcpServers": {"odd": "x", "hub": {"url": "${HUB_URL}/mcp"}}}')
+    machine.write("vscode", _VSCODE)
+    _, out, _ = run("import")
+    assert re.search(r"odd +left out: it is not a server's entry", out)
+    assert f"${{workspaceFolder}} became {machine.here}" in out
+    assert load_config(machine.ours, {"HUB_URL": "https://hub.test", "HOME": "/", "API_KEY": "x"}).mcpServers["hub"].url
+
+
+def test_import_says_which_variables_servers_do_not_inherit(
+    machine: Machine, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machine.write("cursor", '{"mcpServers": {"web": {"url": "https://x.test/mcp"}}}')
+    monkeypatch.setenv("HTTPS_PROXY", "http://proxy.test:3128")
+    assert "inherit" not in run("import")[1]  # it starts no program
+    machine.write("claude-desktop", _CLAUDE_DESKTOP)
+    _, out, _ = run("import")
+    assert "Servers do not inherit HTTPS_PROXY" in out and '{HTTPS_PROXY: "${HTTPS_PROXY}"}' in out
+
+
 def test_mcpgate_itself_is_never_put_behind_itself(machine: Machine, run: Run) -> None:
     machine.write("claude-desktop", _CLAUDE_DESKTOP)
     run("import")
@@ -505,6 +618,12 @@ def test_nothing_to_import_exits_2_and_says_where_it_looked(
     code, _, err = run("import", *arguments)
     assert code == 2 and said in err
     assert not machine.ours.exists()
+
+
+def test_whoever_has_nothing_to_import_is_shown_a_configuration_that_works(machine: Machine, run: Run) -> None:
+    _, _, err = run("import")
+    example = err[err.index("for example: ") + len("for example: ") :]
+    assert parse_config(example).mcpServers["files"].command == "npx"
 
 
 def test_a_file_that_is_not_ours_is_not_overwritten(machine: Machine, run: Run) -> None:
