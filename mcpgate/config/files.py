@@ -160,10 +160,10 @@ def parse(text: str, source: str = "config") -> dict[str, Any]:
 def _parse(text: str) -> Any:
     text = text.removeprefix("\ufeff")
     if text.lstrip().startswith(("{", "//", "/*")):
-        for read in (lambda: text, lambda: jsonc.strip(text)):
+        for read in (str, jsonc.strip):
             try:
                 # YAML reads most JSON, but not tabs and not characters written as two \\u escapes.
-                return _as_text(json.loads(read(), object_pairs_hook=_unique, parse_float=jsonc.Spelled))
+                return _as_text(json.loads(read(text), object_pairs_hook=_unique, parse_float=jsonc.Spelled))
             except json.JSONDecodeError:
                 pass
     loader = _OurYaml(text)

@@ -10,7 +10,7 @@ import yaml
 def with_members(text: str, key: str, members: Mapping[str, Any]) -> str:
     """The text with `members` at the end of the mapping `key` of the top level, which is made if there is none. Raises
     ValueError if there is no place for them. The caller checks that the text means what it should: see files.parse."""
-    events = list(yaml.parse(text, Loader=yaml.SafeLoader))
+    events: list[Any] = list(yaml.parse(text, Loader=yaml.SafeLoader))
     if not any(isinstance(event, yaml.NodeEvent) for event in events):
         return _line_after(text, len(text), _block({key: members}, 0))
     root = next(at for at, event in enumerate(events) if isinstance(event, yaml.NodeEvent))
@@ -19,18 +19,18 @@ def with_members(text: str, key: str, members: Mapping[str, Any]) -> str:
     while not isinstance(events[at], yaml.MappingEndEvent):
         name, value = events[at], at + 1
         if isinstance(name, yaml.ScalarEvent) and name.value == key:
-            return _added(text, events, value, name.start_mark.column, members)
+            return _added(text, events, value, events[at].start_mark.column, members)
         at = _end_of(events, _end_of(events, at) + 1) + 1
     if mapping.flow_style:
         return _in_flow(text, events, root, {key: members})
-    return _line_after(text, _written_until(events, root), _block({key: members}, mapping.start_mark.column))
+    return _line_after(text, _written_until(events, root), _block({key: members}, events[root].start_mark.column))
 
 
-def _added(text: str, events: list[yaml.Event], at: int, column: int, members: Mapping[str, Any]) -> str:
+def _added(text: str, events: list[Any], at: int, column: int, members: Mapping[str, Any]) -> str:
     """The text with members in the value at `at`, whose key begins in `column`."""
     value = events[at]
     if isinstance(value, yaml.ScalarEvent) and value.value in ("", "~", "null") and value.style is None:
-        start, end = value.start_mark.index, value.end_mark.index
+        start, end = events[at].start_mark.index, events[at].end_mark.index
         return _line_after(text[:start] + text[end:], start, _block(members, column + 2))
     mapping = _mapping(events, at)
     if mapping.flow_style:
@@ -38,14 +38,14 @@ def _added(text: str, events: list[yaml.Event], at: int, column: int, members: M
     return _line_after(text, _written_until(events, at), _block(members, events[at + 1].start_mark.column))
 
 
-def _mapping(events: list[yaml.Event], at: int) -> yaml.MappingStartEvent:
+def _mapping(events: list[Any], at: int) -> Any:
     event = events[at]
     if not isinstance(event, yaml.MappingStartEvent):
         raise ValueError(f"line {event.start_mark.line + 1} holds no mapping of its own")
     return event
 
 
-def _end_of(events: list[yaml.Event], at: int) -> int:
+def _end_of(events: list[Any], at: int) -> int:
     """The last event of the node that begins at `at`."""
     depth = 0
     while True:
@@ -55,7 +55,7 @@ def _end_of(events: list[yaml.Event], at: int) -> int:
         at += 1
 
 
-def _written_until(events: list[yaml.Event], at: int) -> int:
+def _written_until(events: list[Any], at: int) -> int:
     """Where the text of the node at `at` ends. What closes a block is not written: the parser notices it only at the
     next key, below comments that may belong to that key."""
     last = _end_of(events, at)
@@ -67,7 +67,7 @@ def _written_until(events: list[yaml.Event], at: int) -> int:
     return int(events[last].end_mark.index)
 
 
-def _in_flow(text: str, events: list[yaml.Event], at: int, members: Mapping[str, Any]) -> str:
+def _in_flow(text: str, events: list[Any], at: int, members: Mapping[str, Any]) -> str:
     written = yaml.safe_dump(
         dict(members), default_flow_style=True, sort_keys=False, allow_unicode=True, width=1_000_000
     ).strip()[1:-1]
