@@ -291,6 +291,8 @@ def _command(name: str, parser: argparse.ArgumentParser, about: str, level: int)
         rows.append((_option(action), _sentence(action.help or "")))
     lines += [*_table(("option", "meaning"), rows), ""] if rows else []
     inner = dict(_subparsers(parser))
+    if parser.epilog and not inner:
+        lines += ["```sh", textwrap.dedent(parser.epilog.partition("\n")[2]).strip(), "```", ""]
     if inner:
         helps = {
             choice.dest: choice.help or ""

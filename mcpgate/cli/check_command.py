@@ -16,6 +16,11 @@ from mcpgate.governance.context import RequestContext
 from mcpgate.telemetry.text import one_line
 from mcpgate.upstream.upstream import UpstreamView
 
+EXAMPLES = (
+    "mcpgate check",
+    "mcpgate check -c team.yaml --format json",
+)
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_config(parser)

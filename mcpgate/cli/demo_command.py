@@ -45,6 +45,12 @@ times = await asyncio.gather(*[local(person) for person, _, _ in busiest["rows"]
 '''
 
 
+EXAMPLES = (
+    "mcpgate demo",
+    "mcpgate demo --keep  # leaves its databases and configuration to look at",
+)
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--keep", action="store_true", help="keep the demo's files and print their folder")
 

@@ -8,6 +8,11 @@ from mcpgate.gateway import Gateway
 from mcpgate.governance.callers import LOCAL
 from mcpgate.governance.context import RequestContext
 
+EXAMPLES = (
+    "mcpgate describe github.list_issues",
+    "mcpgate describe github --format json  # all of its tools, as it sent them",
+)
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("names", nargs="+", metavar="SERVER.TOOL", help="a tool, or a server for all its tools")

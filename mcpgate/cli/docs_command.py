@@ -8,6 +8,12 @@ from mcpgate.gateway import Gateway
 from mcpgate.governance.callers import LOCAL
 from mcpgate.governance.context import RequestContext
 
+EXAMPLES = (
+    "mcpgate docs sandbox             # what code may do",
+    "mcpgate docs github              # a server's own instructions and resources",
+    "mcpgate docs github.list_issues",
+)
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("topic", nargs="*", help="sandbox, a server, server.tool, or a server and a resource URI")

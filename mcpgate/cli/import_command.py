@@ -18,6 +18,12 @@ from mcpgate.config.settings import Config
 from mcpgate.errors import ConfigError
 from mcpgate.telemetry.logs import mask
 
+EXAMPLES = (
+    "mcpgate import                          # from every agent that is found",
+    "mcpgate import cursor codex --print     # from these; write nothing",
+    "mcpgate import path/to/mcp.json -o team.yaml",
+)
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     known = ", ".join(clients.clients())

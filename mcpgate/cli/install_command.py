@@ -11,6 +11,12 @@ from mcpgate.config.files import find_config, load_config, needed_variables
 from mcpgate.errors import ConfigError
 from mcpgate.telemetry.text import one_line
 
+EXAMPLES = (
+    "mcpgate install claude-code",
+    "mcpgate install codex --print           # show what it would write",
+    "mcpgate install cursor --project -c team.yaml",
+)
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("client", metavar="CLIENT", choices=list(clients.clients()), help=", ".join(clients.clients()))

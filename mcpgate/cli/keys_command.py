@@ -22,18 +22,34 @@ from mcpgate.telemetry.text import visible
 _ACTOR = "command line"
 
 
+EXAMPLES = (
+    "mcpgate keys create laptop --tools '*'",
+    "mcpgate keys create ci --tools 'files.*' docs.search --budget 10/1d",
+    "mcpgate keys create bot --servers github --rate 100/1m --expires 90d",
+    "mcpgate keys list",
+    "mcpgate keys rotate ci --overlap 2h",
+    "mcpgate keys revoke laptop",
+)
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
     create = actions.add_parser("create", help="make a key; its secret is shown once")
     create.add_argument("name", nargs="?", default="", help="what it is for")
-    create.add_argument("--tools", nargs="+", default=[], metavar="GLOB", help="over server.tool; '*' for all")
-    create.add_argument("--servers", nargs="+", default=[], metavar="GLOB", help="all tools of these servers")
-    create.add_argument("--models", nargs="+", default=[], metavar="GLOB")
-    create.add_argument("--providers", nargs="+", default=[], metavar="GLOB")
-    create.add_argument("--meta-tools", nargs="+", metavar="GLOB", help="default: all, for a key with any tool")
-    create.add_argument("--admin", action="store_true", help="may use the admin API")
+    create.add_argument(
+        "--tools", nargs="+", default=[], metavar="GLOB", help="tools it may call, as server.tool; '*' for all"
+    )
+    create.add_argument("--servers", nargs="+", default=[], metavar="GLOB", help="servers whose tools it may all call")
+    create.add_argument("--models", nargs="+", default=[], metavar="GLOB", help="models it may use (not built yet)")
+    create.add_argument(
+        "--providers", nargs="+", default=[], metavar="GLOB", help="providers it may use (not built yet)"
+    )
+    create.add_argument(
+        "--meta-tools", nargs="+", metavar="GLOB", help="meta-tools it may call (default: all, for a key with any tool)"
+    )
+    create.add_argument("--admin", action="store_true", help="it may use the admin API")
     for scope in ("user", "team", "customer"):
-        create.add_argument(f"--{scope}", metavar="ID")
+        create.add_argument(f"--{scope}", metavar="ID", help=f"the {scope} it belongs to, whose limits count too")
     create.add_argument(
         "--users",
         nargs="*",
@@ -49,9 +65,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "say; repeatable",
     )
     create.add_argument("--expires", metavar="WHEN", help="a date, or a period like 90d")
-    create.add_argument("--budget", action="append", default=[], metavar="USD/PERIOD", help="e.g. 10/1d; repeatable")
     create.add_argument(
-        "--rate", action="append", default=[], metavar="REQUESTS/PERIOD", help="e.g. 100/1m; repeatable"
+        "--budget",
+        action="append",
+        default=[],
+        metavar="USD/PERIOD",
+        help="what it may spend in a period, e.g. 10/1d; repeatable",
+    )
+    create.add_argument(
+        "--rate",
+        action="append",
+        default=[],
+        metavar="REQUESTS/PERIOD",
+        help="requests in a period, e.g. 100/1m; repeatable",
     )
     create.add_argument("--concurrency", type=int, metavar="N", help="requests at once")
     create.add_argument("--ip", nargs="+", default=[], metavar="NETWORK", help="addresses it may be used from")

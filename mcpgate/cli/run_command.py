@@ -14,6 +14,12 @@ from mcpgate.gateway import Gateway
 from mcpgate.governance.callers import LOCAL
 from mcpgate.governance.context import RequestContext
 
+EXAMPLES = (
+    "mcpgate run report.py",
+    "echo 'time.get_current_time(timezone=\"Asia/Tokyo\")' | mcpgate run -",
+    "mcpgate run screenshots.py --save pictures --timeout 120",
+)
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("file", metavar="FILE.py|-", help="the code; - reads it from stdin")

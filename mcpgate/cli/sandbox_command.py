@@ -14,6 +14,12 @@ from mcpgate_sandbox import component
 from mcpgate_sandbox.engine import Engine, Execution, Limits
 from mcpgate_sandbox.errors import SandboxUnavailable
 
+EXAMPLES = (
+    "mcpgate sandbox test",
+    "mcpgate sandbox test --isolation process",
+    "mcpgate sandbox build",
+)
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("action", choices=("build", "test"), help="build the Wasm component, or test its guarantees")

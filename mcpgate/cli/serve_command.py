@@ -36,6 +36,14 @@ _HOLD_S = 0.3
 log = logging.getLogger("mcpgate.serve")
 
 
+EXAMPLES = (
+    "mcpgate serve                # http://127.0.0.1:8080/mcp, for many agents",
+    "mcpgate serve --stdio        # for one agent, which starts it",
+    "mcpgate serve --port 9000 -c team.yaml",
+    "mcpgate serve --host 0.0.0.0 --workers 4  # needs a key: mcpgate keys create",
+)
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     way = parser.add_mutually_exclusive_group()
     way.add_argument("--stdio", action="store_true", help="one MCP client on stdin and stdout")

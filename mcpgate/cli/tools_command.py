@@ -8,6 +8,12 @@ from mcpgate.gateway import Gateway
 from mcpgate.governance.callers import LOCAL
 from mcpgate.governance.context import RequestContext
 
+EXAMPLES = (
+    "mcpgate tools                        # the servers",
+    "mcpgate tools convert a time         # the tools that fit best",
+    "mcpgate tools --server github --limit 50",
+)
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("query", nargs="*", help="what you need, in words; default: list the servers")

@@ -39,6 +39,14 @@ _COLUMNS = {
 _WIDTH = 80
 
 
+EXAMPLES = (
+    "mcpgate usage                          # the last 30 days, in all",
+    "mcpgate usage --by team,day --since 7d",
+    "mcpgate usage --by tool --where key=ci",
+    "mcpgate usage --by key --since 2026-11-01 --until 2026-12-01 --format csv",
+)
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--since", default="30d", help="a date, a time, or a period like 7d or 1M (default: 30d)")
     parser.add_argument("--until", help="a date or a time (default: now)")
@@ -51,7 +59,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--where", action="append", default=[], metavar="NAME=VALUE", help="only what has this value; may be repeated"
     )
-    parser.add_argument("--format", choices=("table", "json", "csv"), default="table")
+    parser.add_argument(
+        "--format", choices=("table", "json", "csv"), default="table", help="what to print (default: table)"
+    )
     add_config(parser)
 
 
