@@ -79,7 +79,8 @@ def test_a_section_that_is_not_supported_yet_is_rejected_not_ignored(section: st
         ("mcpServers: {a: {command: [", "not valid YAML"),
         ("a: &a\n  b: *a", "an alias contains itself"),
         ("[" * 1500, "nested too deeply"),
-        ("1: 2", "Keys should be strings"),
+        ("1: 2", "unknown key `1`"),
+        ("mcpServers: {a: {command: x, args: '-y foo'}}", "mcpServers.a.args: must be a list of arguments, e.g. ["),
     ],
 )
 def test_a_wrong_value_is_named_with_its_key_and_what_it_must_be(text: str, expected: str) -> None:

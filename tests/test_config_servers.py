@@ -75,6 +75,11 @@ def test_scalars_of_env_headers_and_args_keep_their_spelling() -> None:
     assert server.env == {"V": "1.10", "M": "0755", "T": "12:30", "H": "0x1F"}
 
 
+def test_names_keep_their_spelling_too() -> None:
+    config = parse_config("mcpServers: {on: {command: x, env: {NO: 1, 1.10: y}}}\ngovernance: {users: {007: {}}}")
+    assert config.mcpServers["on"].env == {"NO": "1", "1.10": "y"} and list(config.governance.users) == ["007"]
+
+
 def test_numbers_elsewhere_stay_numbers() -> None:
     config = parse_config("{mcpServers: {s: {command: x, timeout_s: 1.5}}, server: {port: 0x1F}}")
     assert (config.mcpServers["s"].timeout_s, config.server.port) == (1.5, 31)

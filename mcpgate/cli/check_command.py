@@ -10,12 +10,20 @@ from mcpgate import tokens
 from mcpgate.catalog.arguments import schema_fault
 from mcpgate.cli import console
 from mcpgate.cli.gateway_session import add_config, add_format, run_with_gateway
+from mcpgate.cli.schemas import invalid_schemas
 from mcpgate.gateway import Gateway
 from mcpgate.governance.callers import LOCAL
 from mcpgate.governance.context import RequestContext
 from mcpgate.telemetry.text import one_line
 from mcpgate.upstream.upstream import UpstreamView
 
+_OTHER_COLUMNS = 47
+"""Of the table, beside the names."""
+_MOST_NOTES = 5
+_NOTES = {
+    "schema_faults": "broken schema, arguments are not checked",
+    "invalid_schemas": "not valid JSON Schema, which clients may refuse if they see the tool directly",
+}
 EXAMPLES = (
     "mcpgate check",
     "mcpgate check -c team.yaml --format json",
@@ -38,7 +46,8 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 async def _examine(gateway: Gateway) -> dict[str, Any]:
-    servers = [_row(view) for view in gateway.pool.views()]
+    # In a thread of its own: somebody else chose how large the schemas are.
+    servers = [await asyncio.to_thread(_row, view) for view in gateway.pool.views()]
     definitions = json.dumps(gateway.tool_list(LOCAL), separators=(",", ":"), ensure_ascii=False)
     return {
         "servers": servers,
@@ -53,7 +62,8 @@ def _row(view: UpstreamView) -> dict[str, Any]:
     """What is known of one server, with all that it said made fit to be shown."""
     ready = view.state == "ready"
     tools = view.tools if ready else ()
-    faults = ((t["name"], schema_fault(t.get("inputSchema", {}))) for t in tools)
+    faults = {t["name"]: fault for t in tools if (fault := schema_fault(t.get("inputSchema", {})))}
+    invalid, unchecked = invalid_schemas([tool for tool in tools if tool["name"] not in faults])
     return {
         "server": view.name,
         "ok": ready or view.state == "disabled",
@@ -64,7 +74,9 @@ def _row(view: UpstreamView) -> dict[str, Any]:
         "seconds": round(view.connect_s, 2) if ready and view.connect_s is not None else None,
         "error": "" if ready or view.state == "disabled" else one_line(view.detail or view.reason or view.state, 500),
         "warning": one_line(view.warning, 500) if ready else "",
-        "schema_faults": [f"{one_line(name)}: {one_line(fault)}" for name, fault in faults if fault],
+        "schema_faults": [f"{one_line(name)}: {one_line(fault)}" for name, fault in faults.items()],
+        "invalid_schemas": [one_line(line, 300) for line in invalid],
+        "unchecked_schemas": unchecked,
     }
 
 
@@ -106,21 +118,26 @@ def _print(report: dict[str, Any]) -> None:
             return console.styled("off", "dim")
         return console.styled("ok", "green") if row["ok"] else console.styled("FAILED", "red")
 
+    longest = console.room() - _OTHER_COLUMNS
     rows = [
         [
             mark(s),
-            s["server"],
+            console.cut(s["server"], longest),
             s["protocol"] or "",
             s["tools"] if s["state"] == "ready" else "",
             f"{s['tokens']:,}" if s["state"] == "ready" else "",
             "" if s["seconds"] is None else s["seconds"],
-            s["error"] or s["warning"],
         ]
         for s in report["servers"]
     ]
-    rows += [[mark(p), p["part"], "", "", "", p["seconds"], p["error"]] for p in report["parts"]]
+    rows += [[mark(p), console.cut(p["part"], longest), "", "", "", p["seconds"]] for p in report["parts"]]
+    remarks = [s["error"] or s["warning"] for s in report["servers"]] + [p["error"] for p in report["parts"]]
     about = "tokens" if report["exact_tokens"] else "~tokens"
-    print(console.table(["", "what", "protocol", "tools", about, "seconds", "error"], rows, frozenset({3, 4, 5})))
+    table = console.table(["", "what", "protocol", "tools", about, "seconds"], rows, frozenset({3, 4, 5}))
+    for line, remark in zip(table.splitlines(), ["", *remarks], strict=True):
+        print(line)
+        if remark:
+            print(console.wrapped(remark, " " * 8))
     served = [s for s in report["servers"] if s["state"] == "ready"]
     if served:
         tools = console.counted(sum(s["tools"] for s in served), "tool")
@@ -131,9 +148,11 @@ def _print(report: dict[str, Any]) -> None:
     else:
         print("\nNo server can be used now." if report["servers"] else "\nThere are no servers in the configuration.")
     for server in report["servers"]:
-        faults = server["schema_faults"]
-        more = [f"and {len(faults) - 5} more"] if len(faults) > 5 else []
-        for fault in (*faults[:5], *more):
-            print(
-                console.styled(f"note: {server['server']}: broken schema, arguments are not checked: {fault}", "yellow")
-            )
+        for key, about in _NOTES.items():
+            faults = server[key]
+            more = [f"… and {len(faults) - _MOST_NOTES} more"] if len(faults) > _MOST_NOTES else []
+            for fault in (*faults[:_MOST_NOTES], *more):
+                print(console.styled(console.wrapped(f"note: {server['server']}: {about}: {fault}"), "yellow"))
+        if server["unchecked_schemas"]:
+            schemas = console.counted(server["unchecked_schemas"], "schema")
+            print(console.styled(f"note: {server['server']}: {schemas} too large to check, or no time left", "yellow"))

@@ -4,7 +4,9 @@ terminal."""
 import json
 import os
 import re
+import shutil
 import sys
+import textwrap
 import unicodedata
 from collections.abc import Sequence
 from typing import Any
@@ -78,6 +80,16 @@ def table(headers: Sequence[str], rows: Sequence[Sequence[Any]], right: frozense
         return "  ".join(parts).rstrip()
 
     return "\n".join([styled(line(headers), "bold"), *(line(row) for row in cells)])
+
+
+def room() -> int:
+    """Columns for a line on stdout; where that is no terminal, as many as a line has."""
+    return max(40, shutil.get_terminal_size().columns) if sys.stdout.isatty() else sys.maxsize
+
+
+def wrapped(text: str, indent: str = "") -> str:
+    """Text in lines that fit the terminal; in one line where stdout is none."""
+    return textwrap.fill(text, room(), initial_indent=indent, subsequent_indent=indent or "  ")
 
 
 def fail(message: str) -> None:

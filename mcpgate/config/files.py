@@ -227,7 +227,7 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 class _OurYaml(yaml.SafeLoader):
-    """Rejects duplicate keys."""
+    """Rejects duplicate keys, and takes every key as text: a server may be called `on`, a user `007`."""
 
     def compose_mapping_node(self, anchor: Any) -> Any:
         node = super().compose_mapping_node(anchor)
@@ -237,6 +237,7 @@ class _OurYaml(yaml.SafeLoader):
                 if key.value in seen:
                     raise _Twice(f"duplicate key {key.value!r} in line {key.start_mark.line + 1}")
                 seen.add(key.value)
+                key.tag = "tag:yaml.org,2002:str"
         return node
 
 

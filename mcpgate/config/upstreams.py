@@ -130,6 +130,8 @@ class UpstreamConfig(Model):
     @field_validator("args", mode="before")
     @classmethod
     def _plain_arguments(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            raise ValueError("must be a list of arguments, e.g. [-y, some-package]")
         if isinstance(value, (list, tuple)):
             return [str(v) if isinstance(v, (int, float)) and not isinstance(v, bool) else v for v in value]
         return value

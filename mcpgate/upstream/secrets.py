@@ -116,7 +116,7 @@ def _url_parts(url: str) -> Iterator[str]:
     except ValueError:
         yield url
         return
-    if parts.path.strip("/") or parts.query or "@" in parts.netloc:
+    if url != place(url):
         yield url
     userinfo, at, _ = parts.netloc.rpartition("@")
     if at:

@@ -30,6 +30,7 @@ from mcpgate.upstream.framing import (
     report_unreadable,
     too_long,
 )
+from mcpgate.upstream.lastwords import telling
 from mcpgate.upstream.reaping import reaper
 from mcpgate.upstream.secrets import Secrets
 from mcpgate.upstream.untrusted import one_line
@@ -51,6 +52,11 @@ async def open_stdio(name: str, config: UpstreamConfig, inbox: Inbox, secrets: S
     if command is None:
         if os.path.isfile(config.command):
             raise UpstreamError(f"command {config.command!r} exists but is not executable; chmod +x makes it so")
+        program, *arguments = config.command.split() or [""]
+        if arguments and shutil.which(program, path=environment.get("PATH")):
+            raise UpstreamError(
+                f"no program is called {f'{program} …'!r}; write `command: {program}` and what follows under `args`"
+            )
         raise UpstreamError(f"command {config.command!r} was not found; is it installed, and on PATH?")
     cwd = os.path.expanduser(config.cwd) if config.cwd else None
     if cwd is not None and not os.path.isdir(cwd):
@@ -232,7 +238,7 @@ class _Stderr:
         self._log = logging.getLogger(f"mcpgate.upstream.{name}")
         self._secrets = secrets
         self._rest = b""
-        self._lines: deque[bytes] = deque(maxlen=5)
+        self._lines: deque[bytes] = deque(maxlen=40)
         self._second, self._count, self._dropped = 0, 0, 0
 
     def feed(self, data: bytes) -> None:
@@ -269,8 +275,8 @@ class _Stderr:
         return one_line(self._secrets.mask(line.decode("utf-8", "replace"), limit), limit)
 
     def last(self) -> str:
-        lines = [line for line in (*self._lines, self._rest.strip()) if line]
-        return " | ".join(self._shown(line, 300) for line in lines[-3:])
+        lines = [self._shown(line, 300) for line in (*self._lines, self._rest.strip()) if line]
+        return " | ".join(telling(lines))
 
 
 def _signal_group(group: int, number: int) -> None:

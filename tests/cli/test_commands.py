@@ -1,11 +1,16 @@
 """Commands as a person or a script runs them: a process, its output, its exit code."""
 
 import asyncio
+import contextlib
+import fcntl
 import json
+import os
 import re
 import socket
+import struct
 import subprocess
 import sys
+import termios
 import time
 import urllib.request
 from collections.abc import Callable
@@ -51,6 +56,34 @@ def test_check_exits_1_and_says_why_when_a_server_fails(mcpgate: Mcpgate, config
     assert done.returncode == 1 and not report["ok"]
     assert states["good"]["ok"] and not states["bad"]["ok"] and "code 3" in states["bad"]["error"]
     assert any("bad_type" in fault for fault in states["broken-schemas"]["schema_faults"])
+
+
+def test_check_fits_a_narrow_terminal_and_names_invalid_schemas(
+    mcpgate: Mcpgate, config_file: Callable[..., Path]
+) -> None:
+    tool = {"name": "odd", "inputSchema": {"type": "object", "properties": {"x": {"minItems": -1}}}}
+    long = "a-server-with-a-name-that-goes-on-and-on-for-more-than-a-line"
+    servers = {"good": raw("--also", json.dumps([tool])), long: {"url": "http://no-such-host.invalid/mcp"}}
+    path = str(config_file(servers))
+    reader, writer = os.openpty()
+    fcntl.ioctl(writer, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 72, 0, 0))
+    command = [sys.executable, "-m", "mcpgate", "check", "-c", path]
+    environ = dict(os.environ)  # without the COLUMNS that readline sets behind Python's back
+    done = subprocess.run(command, stdin=writer, stdout=writer, stderr=subprocess.DEVNULL, env=environ, timeout=120)
+    os.close(writer)
+    shown = b""
+    with contextlib.suppress(OSError):
+        while part := os.read(reader, 65536):
+            shown += part
+    os.close(reader)
+    lines = shown.decode().replace("\r", "").splitlines()
+    assert done.returncode == 1 and max(map(console.width, lines)) <= 72
+    text = " ".join(" ".join(lines).split())
+    assert "cannot connect to http://no-such-host.invalid/mcp:" in text
+    assert "odd: inputSchema.properties.x.minItems: -1 is less than the minimum of 0" in text
+    report = json.loads(mcpgate("check", "--format", "json", "-c", path).stdout)
+    (row,) = [row for row in report["servers"] if row["server"] == "good"]
+    assert row["invalid_schemas"] == ["odd: inputSchema.properties.x.minItems: -1 is less than the minimum of 0"]
 
 
 def test_check_tries_a_failing_server_once_while_it_waits_for_a_slow_one(
