@@ -13,7 +13,7 @@ from mcpgate.cli.gateway_session import add_config, add_format, config_or_defaul
 from mcpgate.config.governance import KeySpec
 from mcpgate.config.periods import Period
 from mcpgate.config.settings import Config, needs_key
-from mcpgate.errors import Conflict, InvalidRequest
+from mcpgate.errors import InvalidRequest
 from mcpgate.governance.admin import Admin, parse, shown_key
 from mcpgate.governance.callers import VirtualKey
 from mcpgate.governance.policy import Policy
@@ -101,7 +101,6 @@ def run(arguments: argparse.Namespace) -> int:
         match arguments.action:
             case "create":
                 spec = _spec(arguments)
-                await _refuse_duplicate(admin, spec.name)
                 key, secret = await admin.create_key(spec, _ACTOR)
                 _show_secret(arguments, key.id, secret)
                 if spec.grants == KeySpec().grants:
@@ -143,16 +142,6 @@ async def all_keys(admin: Admin) -> list[VirtualKey]:
         page = await admin.list_keys(page[-1].id)
         keys += page
     return keys
-
-
-async def _refuse_duplicate(admin: Admin, name: str) -> None:
-    """Raises Conflict if a key that is not revoked goes by this name: a name must be enough to rotate or revoke it."""
-    for key in await all_keys(admin) if name else ():
-        if name in (key.name, key.id) and key.revoked_at is None:
-            raise Conflict(
-                f"there is already a key {name!r}: {key.id}. Choose another name, or revoke that key first; "
-                f"`mcpgate keys rotate {key.id}` makes a new secret for it"
-            )
 
 
 async def _list(admin: Admin, form: str) -> None:

@@ -40,19 +40,38 @@ class Admin:
     # --- keys
 
     async def create_key(self, spec: KeySpec, actor: str, id: str | None = None) -> tuple[VirtualKey, str]:
-        """The key and its secret, which is never shown again. Raises Conflict."""
+        """The key and its secret, which is never shown again. Raises Conflict, also for a name that another key has:
+        a name must be enough to rotate or revoke its key."""
         id = id or new_id("vk")
         if id in self._policy().keys:
             raise Conflict(f"key {id!r} is declared in the configuration file")
+        await self._refuse_namesake(id, spec.name)
         secret, now = new_secret(), self._clock()
         digests = [(digest_of(secret), None)]
         value = to_record(spec, digests, secret[-4:], now)
         # Before it is written: what cannot be read, or made into rules, must not be stored.
         key, _ = from_record(id, value)
         scope_rules("key", id, spec)
-        if not await self._store.change(Change("key", id, value, actor, "create", now, digests, only_new=True)):
+        change = Change("key", id, value, actor, "create", now, digests, only_new=True, unique_name=spec.name)
+        if not await self._store.change(change):
+            await self._refuse_namesake(id, spec.name, stored=True)
             raise Conflict(f"key {id!r} already exists")
         return key, secret
+
+    async def _refuse_namesake(self, id: str, name: str, stored: bool = False) -> None:
+        """Raises Conflict if another key goes by this name: one of the configuration file, or one that is `stored` and
+        not revoked."""
+        others = [key for key, _ in self._policy().keys.values()]
+        after = ""
+        while name and stored and (page := await self._store.list_records("key", after)):
+            others += [from_record(record.id, record.value)[0] for record in page]
+            after = page[-1].id
+        for other in others:
+            if name in (other.name, other.id) and name and other.id != id and other.revoked_at is None:
+                raise Conflict(
+                    f"there is already a key {name!r}: {other.id}. Choose another name, or revoke that key first; "
+                    f"`mcpgate keys rotate {other.id}` makes a new secret for it"
+                )
 
     async def list_keys(self, after: str = "", limit: int = 1000) -> list[VirtualKey]:
         """Keys of the configuration file first, then by id."""
@@ -115,9 +134,14 @@ class Admin:
             key, spec = from_record(record.id, value)
             scope_rules("key", key.id, spec)
             at, digests = self._clock(), key.digests
-            change = Change("key", key.id, value, actor, action, at, digests, replaces=record.value)
+            renamed = spec.name if spec.name != record.value["spec"].get("name", "") else ""
+            await self._refuse_namesake(key.id, renamed)
+            change = Change(
+                "key", key.id, value, actor, action, at, digests, replaces=record.value, unique_name=renamed
+            )
             if await self._store.change(change):
                 return key, spec
+            await self._refuse_namesake(key.id, renamed, stored=True)
         raise Conflict(f"key {name!r} is being changed by others; try again")
 
     async def _get_record(self, name: str) -> Record:

@@ -130,6 +130,8 @@ class Change:
     """Fail if the record already exists."""
     replaces: Mapping[str, Any] | None = None
     """Fail if the record has changed from this."""
+    unique_name: str = ""
+    """For a key: fail if another key that is not revoked has this name or this id."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,7 +158,8 @@ class Records(Protocol):
         ...
 
     async def change(self, change: Change) -> bool:
-        """Make a change and write it to the audit trail. False if a condition failed: see `only_new`, `replaces`."""
+        """Make a change and write it to the audit trail. False if a condition failed: see `only_new`,
+        `replaces`, `unique_name`."""
         ...
 
     async def list_audit(self, limit: int = 100, before: int | None = None) -> list[tuple[int, AuditLine]]:

@@ -151,6 +151,13 @@ class MemoryStore:
             return False
         if change.replaces is not None and (known is None or known.value != change.replaces):
             return False
+        keys = (record for (kind, id), record in self._records.items() if kind == "key" and id != change.id)
+        if change.unique_name and any(
+            record.value.get("revoked_at") is None
+            and change.unique_name in (record.id, record.value["spec"].get("name"))
+            for record in keys
+        ):
+            return False
         if change.action == "reset":
             pass
         elif change.kind == "key":

@@ -23,7 +23,7 @@ from mcpgate.config.settings import Config
 from mcpgate.governance.admin import Admin
 from mcpgate.governance.policy import Policy
 from mcpgate.governance.records import Entry, Saved, Usage
-from mcpgate.governance.store import Settlement
+from mcpgate.governance.store import Change, Settlement
 from tests.flows.governed import environment, mcpgate, write_config
 
 Run = Callable[..., CompletedProcess[str]]
@@ -171,14 +171,15 @@ def test_rotating_with_an_invalid_overlap_is_refused_and_the_secret_stays_valid(
 
 
 def test_a_name_that_several_keys_have_is_not_enough(run: Run, config: Path) -> None:
-    ids = ["vk_1", "vk_2"]  # the command would not make them, but the admin API may
+    ids = ["vk_1", "vk_2"]  # of a version that did not refuse the second
 
     async def make() -> None:
         stores = await open_stores(load_config(config))
-        for id in ids:
-            await Admin(stores.store, stores.counters, lambda: Policy(GovernanceConfig())).create_key(
-                KeySpec(name="twin"), "test", id
-            )
+        admin = Admin(stores.store, stores.counters, lambda: Policy(GovernanceConfig()))
+        await admin.create_key(KeySpec(name="twin"), "test", ids[0])
+        first = await stores.store.get_record("key", ids[0])
+        assert first is not None
+        await stores.store.change(Change("key", ids[1], first.value, "test", "create", 0.0))
         await stores.close()
 
     asyncio.run(make())

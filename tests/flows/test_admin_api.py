@@ -295,6 +295,19 @@ def test_a_key_is_changed_field_by_field_and_found_by_its_name(office: Served) -
     assert office.admin("PATCH", "keys/field", {"enabled": True, "user": None}).json()["user"] is None
 
 
+def test_a_second_key_of_one_name_is_refused_with_both_named(office: Served) -> None:
+    assert office.admin("POST", "keys", {"id": "name1", "name": "one name"}).status_code == 201
+    refused = [office.admin("POST", "keys", {"id": "name2", "name": name}) for name in ("one name", "name1", "plain")]
+    assert [answer.status_code for answer in refused] == [409, 409, 409]
+    assert "there is already a key 'one name': name1" in refused[0].json()["error"]["message"]
+    assert office.admin("POST", "keys", {"id": "name2", "name": "another"}).status_code == 201
+    renamed = office.admin("PATCH", "keys/name2", {"name": "one name"})
+    assert renamed.status_code == 409 and "'one name': name1" in renamed.json()["error"]["message"]
+    assert office.admin("PATCH", "keys/name1", {"name": "one name", "user": "ada"}).status_code == 200, "its own"
+    office.admin("DELETE", "keys/name1")
+    assert office.admin("PATCH", "keys/name2", {"name": "one name"}).status_code == 200, "revoked keys keep no name"
+
+
 def test_a_revoked_key_stays_revoked_whatever_is_changed_at_the_same_time(office: Served) -> None:
     clients = [office.http(**bearer(ADMIN)) for _ in range(4)]
     with ThreadPoolExecutor(4) as pool:

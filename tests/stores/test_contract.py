@@ -375,6 +375,26 @@ async def test_a_new_record_does_not_take_the_place_of_an_old_one(stores: Govern
     assert len(await stores.store.list_audit()) == 1, "and what was not done is not in the audit trail"
 
 
+def named(id: str, name: str, revoked_at: float | None = None, **conditions: Any) -> Change:
+    return change(id, {"spec": {"name": name}, "revoked_at": revoked_at}, kind="key", **conditions)
+
+
+async def test_a_name_belongs_to_one_key_until_that_is_revoked(stores: GovernanceStores) -> None:
+    store = stores.store
+    assert await store.change(named("vk_1", "ci", unique_name="ci"))
+    assert await store.change(named("vk_1", "ci", unique_name="ci")), "it may keep its own"
+    for taken in ("ci", "vk_1"):
+        assert not await store.change(named("vk_2", taken, unique_name=taken))
+    assert await store.get_record("key", "vk_2") is None
+    await store.change(named("vk_1", "ci", revoked_at=1.0))
+    assert await store.change(named("vk_2", "ci", unique_name="ci"))
+
+
+async def test_of_many_keys_that_get_the_same_name_at_once_one_succeeds(stores: GovernanceStores) -> None:
+    done = await asyncio.gather(*(stores.store.change(named(f"vk_{n}", "ci", unique_name="ci")) for n in range(10)))
+    assert sorted(done) == [False] * 9 + [True]
+
+
 async def test_of_many_that_create_the_same_record_at_once_one_succeeds(stores: GovernanceStores) -> None:
     done = await asyncio.gather(
         *(stores.store.change(change("search", {"n": n}, only_new=True)) for n in range(10)), return_exceptions=True

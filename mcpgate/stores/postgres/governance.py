@@ -237,6 +237,15 @@ class PostgresStore:
                     same = "SELECT 1 FROM records WHERE kind = $1 AND id = $2 AND value = $3::jsonb FOR UPDATE"
                     if not await db.fetch(same, *place, json.dumps(change.replaces)):
                         return False
+                if change.unique_name:
+                    # One at a time, or two that begin at once would not see each other.
+                    await db.execute("SELECT pg_advisory_xact_lock(hashtext($1))", f"mcpgate key {change.unique_name}")
+                    namesake = (
+                        "SELECT 1 FROM records WHERE kind = 'key' AND id <> $1 AND value ->> 'revoked_at' IS NULL"
+                        " AND (id = $2 OR value -> 'spec' ->> 'name' = $2)"
+                    )
+                    if await db.fetch(namesake, change.id, change.unique_name):
+                        return False
                 if change.action != "reset":
                     if value is None:
                         await db.execute("DELETE FROM records WHERE kind = $1 AND id = $2", *place)

@@ -206,6 +206,12 @@ class SqliteStore:
                 return False
             if change.replaces is not None and (known is None or json.loads(known[0]) != change.replaces):
                 return False
+            namesake = (
+                "SELECT 1 FROM records WHERE kind = 'key' AND id <> ?1 AND json_extract(value, '$.revoked_at') IS NULL"
+                " AND (id = ?2 OR json_extract(value, '$.spec.name') = ?2)"
+            )
+            if change.unique_name and db.execute(namesake, (change.id, change.unique_name)).fetchone():
+                return False
             if change.action != "reset":
                 if value is None:
                     db.execute("DELETE FROM records WHERE kind = ? AND id = ?", place)
