@@ -3,6 +3,7 @@
 import argparse
 import asyncio
 import json
+import textwrap
 import time
 from typing import Any
 
@@ -141,10 +142,11 @@ def _print(report: dict[str, Any]) -> None:
     served = [s for s in report["servers"] if s["state"] == "ready"]
     if served:
         tools = console.counted(sum(s["tools"] for s in served), "tool")
-        print(
-            f"\n{tools} of {console.counted(len(served), 'server')}: every request of an agent would carry "
-            f"{report['definition_tokens']:,} tokens of\ndefinitions; through mcpgate {report['meta_tool_tokens']:,}."
+        summary = (
+            f"{tools} of {console.counted(len(served), 'server')}: every request of an agent would carry "
+            f"{report['definition_tokens']:,} tokens of definitions; through mcpgate {report['meta_tool_tokens']:,}."
         )
+        print("\n" + textwrap.fill(summary, min(console.room(), 80)))
     else:
         print("\nNo server can be used now." if report["servers"] else "\nThere are no servers in the configuration.")
     for server in report["servers"]:

@@ -61,7 +61,8 @@ def test_check_exits_1_and_says_why_when_a_server_fails(mcpgate: Mcpgate, config
 def test_check_fits_a_narrow_terminal_and_names_invalid_schemas(
     mcpgate: Mcpgate, config_file: Callable[..., Path]
 ) -> None:
-    tool = {"name": "odd", "inputSchema": {"type": "object", "properties": {"x": {"minItems": -1}}}}
+    output = {"type": "object", "properties": {"x": {"minItems": -1}}}
+    tool = {"name": "odd", "inputSchema": {"type": "object"}, "outputSchema": output}
     long = "a-server-with-a-name-that-goes-on-and-on-for-more-than-a-line"
     servers = {"good": raw("--also", json.dumps([tool])), long: {"url": "http://no-such-host.invalid/mcp"}}
     path = str(config_file(servers))
@@ -80,10 +81,11 @@ def test_check_fits_a_narrow_terminal_and_names_invalid_schemas(
     assert done.returncode == 1 and [line for line in lines if console.width(line) > 72] == []
     text = " ".join(" ".join(lines).split())
     assert "cannot connect to http://no-such-host.invalid/mcp:" in text
-    assert "odd: inputSchema.properties.x.minItems: -1 is less than the minimum of 0" in text
+    fault = "odd: outputSchema.properties.x.minItems: -1 is less than the minimum of 0"
+    assert fault in text
     report = json.loads(mcpgate("check", "--format", "json", "-c", path).stdout)
     (row,) = [row for row in report["servers"] if row["server"] == "good"]
-    assert row["invalid_schemas"] == ["odd: inputSchema.properties.x.minItems: -1 is less than the minimum of 0"]
+    assert row["invalid_schemas"] == [fault]
 
 
 def test_check_tries_a_failing_server_once_while_it_waits_for_a_slow_one(

@@ -1,5 +1,6 @@
 """Who may reach the gateway over HTTP: hosts, origins, keys."""
 
+import logging
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
@@ -21,6 +22,9 @@ _SHOWN = 200
 """Characters of a header that a refusal shows."""
 _MAX_STREAMS_EACH = 256
 """Of one key."""
+_MOST_LOGGED = 20
+"""Different refused hosts and origins; anybody can invent them."""
+log = logging.getLogger("mcpgate.http")
 
 
 class Misdirected(McpgateError):
@@ -34,6 +38,7 @@ class Access:
 
     def __init__(self, settings: Settings, gate: Gate, host: str) -> None:
         """`host`: the address listened on, which is a name that clients may use."""
+        self._logged: set[str] = set()
         self._settings, self._gate, self._host = settings, gate, host
         self._streams = Allowance("streams", _MAX_STREAMS_EACH)
 
@@ -69,8 +74,16 @@ class Access:
             return
         origin_name = _hostname(origin)
         if not (_is_local(origin_name) or origin in server.allowed_origins or "*" in server.allowed_origins):
-            raise NotAllowed(f"origin {origin[:_SHOWN]!r} is not allowed; add it to server.allowed_origins")
+            message = f"origin {origin[:_SHOWN]!r} is not allowed; add it to server.allowed_origins"
+            self._log_once(message)
+            raise NotAllowed(message)
         http.cors = origin
+
+    def _log_once(self, message: str) -> None:
+        """Whoever set up a proxy looks here: clients rarely show why they were refused."""
+        if message not in self._logged and len(self._logged) < _MOST_LOGGED:
+            self._logged.add(message)
+            log.warning("refused: %s", message)
 
     def check_named(self, http: Exchange) -> None:
         """For what is shown without a key: that the gateway is asked for by its address or a name it has. Raises
@@ -90,7 +103,9 @@ class Access:
             or host.lower() in allowed
             or "*" in allowed
         ):
-            raise Misdirected(f"host {host[:_SHOWN]!r} is not served here; add it to server.allowed_hosts")
+            message = f"host {host[:_SHOWN]!r} is not served here; add it to server.allowed_hosts"
+            self._log_once(message)
+            raise Misdirected(message)
 
     async def identify(self, http: Exchange) -> Caller:
         """Who is asking. Raises what the gate does, InvalidRequest for headers that cannot be read."""

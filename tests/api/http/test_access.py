@@ -88,3 +88,15 @@ async def test_a_refusal_shows_no_more_than_200_characters_of_a_header_and_no_co
         assert answer.status_code == 421 and len(answer.text) < 400
         answer = await opened.http.get("/healthz", headers={"origin": "http://" + "y" * 5000})
         assert answer.status_code == 403 and len(answer.text) < 400
+
+
+async def test_a_refused_host_or_origin_is_logged_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    async with faced(tmp_path) as opened:
+        for _ in range(3):
+            await opened.http.get("/healthz", headers={"host": "mcp.example.com"})
+            await opened.http.get("/healthz", headers={"origin": "https://app.example.com"})
+        for number in range(50):
+            await opened.http.get("/healthz", headers={"host": f"invented-{number}"})
+    for name in ("host 'mcp.example.com'", "origin 'https://app.example.com'"):
+        assert len([record for record in caplog.records if name in record.getMessage()]) == 1
+    assert len([record for record in caplog.records if "invented-" in record.getMessage()]) < 20
