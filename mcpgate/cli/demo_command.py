@@ -10,6 +10,7 @@ import sqlite3
 import sys
 import sysconfig
 import tempfile
+import textwrap
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -101,9 +102,9 @@ async def _demo(folder: Path) -> None:
     status = console.Status()
     config = _prepare(folder)
     print(console.styled("Task", "bold"))
-    print(TASK + "\n")
+    print(textwrap.fill(TASK, 80) + "\n")
     began = time.monotonic()
-    status("starting the gateway (the first time, the sandbox is compiled for this machine: about 10 s)")
+    status("starting the gateway (the first time, the sandbox is compiled for this machine: 10 s or more)")
     code_mode = await _through_gateway(config, status)
     status("the same task as classic MCP: one tool call at a time, every definition in every request")
     classic = await _classic(config)
@@ -142,7 +143,11 @@ def _prepare(folder: Path) -> Path:
             "command": _program("mcp-alchemy"),
             "env": {"DB_URL": f"sqlite:///{folder / 'staff.db'}", "CLAUDE_LOCAL_FILES_PATH": ""},
         },
-        "duck": {"command": _program("mcp-server-motherduck"), "args": ["--db-path", str(folder / "incidents.duckdb")]},
+        "duck": {
+            "command": _program("mcp-server-motherduck"),
+            "args": ["--db-path", str(folder / "incidents.duckdb")],
+            "env": {"FASTMCP_CHECK_FOR_UPDATES": "off"},  # it would ask the network, and leave a file behind
+        },
     }
     config = folder / "mcpgate.yaml"
     storage = {"url": f"sqlite:///{folder / 'mcpgate.sqlite3'}"}

@@ -1,13 +1,15 @@
 """Directly exposed tools, which the gateway lists as its own: their names and their form. Pure."""
 
+import hashlib
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from typing import Any
 
 from mcpgate.catalog.tools import Tool
 
-_LONGEST = 64
-"""Characters of a name that every client accepts, of letters, digits, `_` and `-`."""
+_LONGEST = 50
+"""Letters, digits, `_` and `-` of a name that every client accepts. Model APIs take 64, and clients put a prefix before
+the name: Claude Code `mcp__mcpgate__`. Cursor takes 60 together with the name of the server."""
 
 
 def direct_names(
@@ -46,9 +48,19 @@ def _wanted(tools: Iterable[Tool], prefix_of: Callable[[str], str | None]) -> It
     for tool in sorted(tools, key=lambda tool: (prefixes[tool.server] is None, tool.server, tool.name)):
         prefix = prefixes[tool.server]
         if prefix is None:
-            yield re.sub(r"[^A-Za-z0-9_-]", "_", f"{tool.server}__{tool.name}"[:200])[:_LONGEST], tool
+            yield _accepted(tool), tool
         else:
             yield prefix + tool.name, tool
+
+
+def _accepted(tool: Tool) -> str:
+    """server__tool with the characters and the length that every client accepts. Where that takes too much away, a
+    digest of the whole keeps it apart from others, whatever other tools there are."""
+    whole = f"{tool.server}__{tool.name}"
+    name = re.sub(r"[^A-Za-z0-9_-]", "_", whole[:200])
+    if len(whole) <= _LONGEST and re.search("[A-Za-z0-9]", tool.name):
+        return name
+    return f"{name[: _LONGEST - 7]}_{hashlib.sha256(whole.encode()).hexdigest()[:6]}"
 
 
 def shown(name: str, tool: Tool, modern: bool = False) -> dict[str, Any]:
