@@ -175,6 +175,7 @@ _TRANSLATED = frozenset(
         "startup_timeout_sec",
         "startup_timeout_ms",
         "env_http_headers",
+        "env_vars",
         "bearer_token_env_var",
         "includeTools",
         "enabled_tools",
@@ -211,6 +212,9 @@ def to_ours(entry: Mapping[str, Any], of_gemini: bool = False) -> tuple[dict[str
     ):
         if isinstance(span := entry.get(theirs), (int, float)):
             ours[key] = int(span / per_second) if span % per_second == 0 else span / per_second
+    if isinstance(passed := entry.get("env_vars"), list):
+        names = [item.get("name") if isinstance(item, dict) else item for item in passed]
+        ours["env"] = {**{str(name): f"${{{name}}}" for name in names if name}, **ours.get("env", {})}
     if isinstance(named := entry.get("env_http_headers"), dict):
         ours["headers"] = {**ours.get("headers", {}), **{header: f"${{{name}}}" for header, name in named.items()}}
     if isinstance(variable := entry.get("bearer_token_env_var"), str):

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import fcntl
+import http.server
 import json
 import os
 import re
@@ -11,6 +12,7 @@ import struct
 import subprocess
 import sys
 import termios
+import threading
 import time
 import urllib.request
 from collections.abc import Callable
@@ -86,6 +88,26 @@ def test_check_fits_a_narrow_terminal_and_names_invalid_schemas(
     report = json.loads(mcpgate("check", "--format", "json", "-c", path).stdout)
     (row,) = [row for row in report["servers"] if row["server"] == "good"]
     assert row["invalid_schemas"] == [fault]
+
+
+def test_check_says_what_to_do_about_a_server_that_wants_credentials(
+    mcpgate: Mcpgate, config_file: Callable[..., Path]
+) -> None:
+    class Refuse(http.server.BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            self.send_response(401)
+            self.send_header("content-length", "0")
+            self.end_headers()
+
+        do_GET = do_POST
+
+        def log_message(self, *_: object) -> None: ...
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Refuse) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        done = mcpgate("check", "-c", str(config_file({"hub": {"url": f"http://127.0.0.1:{server.server_port}/mcp"}})))
+        server.shutdown()
+    assert done.returncode == 1 and "HTTP 401" in done.stdout and "mcp-remote" in done.stdout
 
 
 def test_check_tries_a_failing_server_once_while_it_waits_for_a_slow_one(

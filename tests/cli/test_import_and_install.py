@@ -359,16 +359,21 @@ tool_timeout_sec = 90.5
 X-Fixed = "1"
 [mcp_servers.r.env_http_headers]
 X-Key = "API_KEY"
+[mcp_servers.local]
+command = "x"
+env = {B = "fixed"}
+env_vars = ["KEY", "B", {name = "DOCS_TOKEN"}]
 """,
     )
     _, out, _ = run("import", "codex")
+    assert machine.servers()["local"]["env"] == {"KEY": "${KEY}", "B": "fixed", "DOCS_TOKEN": "${DOCS_TOKEN}"}
     assert machine.servers()["r"] == {
         "url": "https://r.test/mcp",
         "headers": {"X-Fixed": "1", "X-Key": "${API_KEY}", "Authorization": "Bearer ${R_TOKEN}"},
         "timeout_s": 90.5,
         "connect_timeout_s": 20,
     }
-    assert "without" not in out and out.endswith("Set these: API_KEY, R_TOKEN\n")
+    assert "without" not in out and out.endswith("Set these: API_KEY, R_TOKEN, KEY, DOCS_TOKEN\n")
 
 
 def test_servers_of_a_folder_that_claude_code_does_not_use_come_in_disabled(machine: Machine, run: Run) -> None:
