@@ -1,4 +1,4 @@
-"""`mcpgate check`: everything that can be wrong before an agent meets it. Exit code 1 if anything is."""
+"""`mcpgate check`: finds what is wrong before an agent meets it. Exit code 1 if anything is."""
 
 import argparse
 import asyncio
@@ -47,20 +47,20 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 async def _examine(gateway: Gateway) -> dict[str, Any]:
-    # In a thread of its own: somebody else chose how large the schemas are.
+    # In a thread: the servers choose how large their schemas are.
     servers = [await asyncio.to_thread(_row, view) for view in gateway.pool.views()]
     definitions = json.dumps(gateway.tool_list(LOCAL), separators=(",", ":"), ensure_ascii=False)
     return {
         "servers": servers,
         "definition_tokens": sum(row["tokens"] for row in servers),
-        "parts": [await _sandbox(gateway), await _store(gateway), await _books(gateway)],
+        "parts": [await _sandbox(gateway), await _store(gateway), await _ledger(gateway)],
         "meta_tool_tokens": tokens.count(definitions),
         "exact_tokens": tokens.is_exact(),
     }
 
 
 def _row(view: UpstreamView) -> dict[str, Any]:
-    """What is known of one server, with all that it said made fit to be shown."""
+    """What is known about one server. Text that it sent is made safe to show."""
     ready = view.state == "ready"
     tools = view.tools if ready else ()
     faults = {t["name"]: fault for t in tools if (fault := schema_fault(t.get("inputSchema", {})))}
@@ -103,8 +103,8 @@ async def _store(gateway: Gateway) -> dict[str, Any]:
     return {"part": "store (sqlite)", "ok": not error, "seconds": round(time.monotonic() - began, 2), "error": error}
 
 
-async def _books(gateway: Gateway) -> dict[str, Any]:
-    """The ledger, and the counters of budgets and rate limits in it or beside it."""
+async def _ledger(gateway: Gateway) -> dict[str, Any]:
+    """The ledger and the counters of budgets and rate limits, which may be in another store."""
     began = time.monotonic()
     gate = gateway.gate
     error = await gate.probe()

@@ -310,8 +310,8 @@ def with_entry(client: Client, path: Path, name: str, entry: dict[str, Any]) -> 
 
 
 def write_with_backup(path: Path, text: str) -> Path | None:
-    """Replace a file by `text` in one step, and keep the old file beside it. Returns the backup; None if there was no
-    file, or one with the same text. Raises ConfigError."""
+    """Replace a file in one step and keep the old one next to it. Returns the backup, or None if there was no file or
+    nothing changed. Raises ConfigError."""
     path = path.resolve()  # a dotfile manager's link stays a link
     try:
         return _write_with_backup(path, text)

@@ -31,13 +31,13 @@ _STYLING = re.compile(r"\x1b\[\d+m")
 
 
 def show(value: Any) -> None:
-    """A value as JSON on stdout; what a terminal would obey is written as an escape of JSON."""
+    """Print a value as JSON. Characters that a terminal would obey become JSON escapes."""
     text = json.dumps(value, indent=2, ensure_ascii=False, default=str)
     print(_UNUSUAL.sub(lambda m: m[0] if visible(m[0]) == m[0] else f"\\u{ord(m[0]):04x}", text))
 
 
 def say(text: str, stream: Any = None) -> None:
-    """Text that may hold what others wrote, as lines that a terminal cannot be led astray by."""
+    """Print text that others may have written, with escapes instead of anything that a terminal would obey."""
     print(visible(text, lines=True), file=stream or sys.stdout)
 
 
@@ -83,12 +83,12 @@ def table(headers: Sequence[str], rows: Sequence[Sequence[Any]], right: frozense
 
 
 def room() -> int:
-    """Columns for a line on stdout; where that is no terminal, as many as a line has."""
+    """Columns of the terminal; unlimited if stdout is not one."""
     return max(40, shutil.get_terminal_size().columns) if sys.stdout.isatty() else sys.maxsize
 
 
 def wrapped(text: str, indent: str = "") -> str:
-    """Text in lines that fit the terminal; in one line where stdout is none."""
+    """Text in lines that fit the terminal; in one line if stdout is not one."""
     return textwrap.fill(text, room(), initial_indent=indent, subsequent_indent=indent or "  ")
 
 
@@ -97,7 +97,7 @@ def fail(message: str) -> None:
 
 
 def note(message: str) -> None:
-    """Something for a person, beside what the command is asked for."""
+    """Print a remark for a person to stderr."""
     print(styled(visible(message, lines=True), "dim", sys.stderr), file=sys.stderr)
 
 
@@ -110,7 +110,7 @@ def _columns() -> int:
 
 
 class Status:
-    """One moving line on a terminal; elsewhere only what lasts long, once."""
+    """One line that changes in place on a terminal. Elsewhere, only steps that take long are printed, once."""
 
     def __init__(self) -> None:
         self._live = sys.stderr.isatty()

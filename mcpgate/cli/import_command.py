@@ -29,10 +29,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     known = ", ".join(clients.clients())
     parser.add_argument("sources", nargs="*", metavar="FROM", help=f"{known}, or a file (default: all that are found)")
     parser.add_argument(
-        "--project", action="store_true", help="also the current folder's files, which somebody else may have written"
+        "--project",
+        action="store_true",
+        help="also read the current folder's files, which somebody else may have written",
     )
     parser.add_argument(
-        "--all-projects", action="store_true", help="also the servers that Claude Code has for other folders"
+        "--all-projects", action="store_true", help="also import the servers that Claude Code has for other folders"
     )
     parser.add_argument(
         "-o", "--output", metavar="FILE", help="where to write (default: mcpgate.yaml in the user's config folder)"
@@ -168,7 +170,7 @@ def _how_to_take(left: list[Path]) -> str:
 
 
 def _starts(entry: Any) -> str:
-    """The command or address, without secrets that can be told."""
+    """The command or the address, with recognizable secrets masked."""
     if not isinstance(entry, dict):
         return ""
     arguments = entry.get("args")

@@ -69,7 +69,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _environment_of(path: Path, name: str) -> dict[str, Any]:
-    """The variables that somebody wrote into our entry, which stay when it is written anew."""
+    """The variables that somebody added to our entry. They are kept when the entry is replaced."""
     old = clients.read_servers(path).get(name, {}) if path.exists() else {}
     kept = old.get("env")
     return kept if isinstance(kept, dict) and clients.is_mcpgate(old) else {}

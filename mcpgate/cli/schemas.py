@@ -1,5 +1,5 @@
-"""Whether the schemas of tools are valid JSON Schema. The gateway itself bears those that are not: see
-catalog/arguments. But clients and model APIs that are sent such a tool may refuse the whole request."""
+"""Whether the schemas of tools are valid JSON Schema. The gateway itself tolerates those that are not (see
+catalog/arguments), but clients and model APIs may refuse a whole request because of one such tool."""
 
 import json
 import time
@@ -8,7 +8,7 @@ from typing import Any
 
 _MOST_S = 5.0
 _MOST_CHARS = 200_000
-"""Of one schema; checking a longer one could not be ended in time."""
+"""Of one schema. Checking a longer one might take too long, and cannot be interrupted."""
 
 
 def invalid_schemas(

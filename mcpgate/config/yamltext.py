@@ -56,8 +56,8 @@ def _end_of(events: list[Any], at: int) -> int:
 
 
 def _written_until(events: list[Any], at: int) -> int:
-    """Where the text of the node at `at` ends. What closes a block is not written: the parser notices it only at the
-    next key, below comments that may belong to that key."""
+    """Where the text of the node at `at` ends. A block has no closing character: the parser notices its end only at the
+    next key, after comments that may belong to that key."""
     last = _end_of(events, at)
     while (
         isinstance(events[last], yaml.CollectionEndEvent)
