@@ -498,8 +498,8 @@ class Connection:
                 return await self._greeted(await (greeting or self._greet(timeout_s)))
         finally:
             for task in (probe, greeting):
-                if task is not None and not task.done():
-                    task.cancel()
+                if task is not None and not task.cancel() and not task.cancelled():
+                    task.exception()  # seen: the other answer counted, so nobody else asks for it
 
     async def _greet(self, timeout_s: float) -> dict[str, Any]:
         params = {"protocolVersion": HANDSHAKE_VERSION, "capabilities": CAPABILITIES, "clientInfo": _CLIENT}
