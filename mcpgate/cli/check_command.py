@@ -53,7 +53,7 @@ async def _examine(gateway: Gateway) -> dict[str, Any]:
     return {
         "servers": servers,
         "definition_tokens": sum(row["tokens"] for row in servers),
-        "parts": [await _sandbox(gateway), await _store(gateway), await _ledger(gateway)],
+        "parts": [await _sandbox(gateway), await _store(gateway), await _ledger(gateway), *_names(gateway)],
         "meta_tool_tokens": tokens.count(definitions),
         "exact_tokens": tokens.is_exact(),
     }
@@ -111,6 +111,15 @@ async def _ledger(gateway: Gateway) -> dict[str, Any]:
     names = dict.fromkeys((gate.store.name, gate.counters.name))
     seconds = round(time.monotonic() - began, 2)
     return {"part": f"ledger ({' and '.join(names)})", "ok": not error, "seconds": seconds, "error": error}
+
+
+def _names(gateway: Gateway) -> list[dict[str, Any]]:
+    """One row for all clashes of direct tools' names, if there are any."""
+    if not (clashes := gateway.views.clashes()):
+        return []
+    more = f"; and {len(clashes) - _MOST_NOTES} more" if len(clashes) > _MOST_NOTES else ""
+    error = one_line("; ".join(clashes[:_MOST_NOTES]) + more, 2000)
+    return [{"part": "names of direct tools", "ok": False, "seconds": 0.0, "error": error}]
 
 
 def _remedy(error: str) -> str:

@@ -13,6 +13,7 @@ from mcpgate.config.settings import Settings
 from mcpgate.config.upstreams import UpstreamConfig
 from mcpgate.governance.callers import Caller, Grants
 from mcpgate.proxy.bundles import NOTHING, WHOLE, Surface, surface_of
+from mcpgate.proxy.direct import clashes
 from mcpgate.upstream.pool import UpstreamPool
 from mcpgate.upstream.upstream import UpstreamView
 
@@ -80,6 +81,17 @@ class Views:
     def direct_of(self, caller: Caller) -> dict[str, Tool]:
         """The directly exposed tools that a caller may call."""
         return {name: tool for name, tool in self.surface(caller.bundle).direct.items() if may_call(caller, tool)}
+
+    def clashes(self) -> list[str]:
+        """Names of direct tools that two tools want, anywhere in the gateway, in words."""
+        prefixes = {view.name: view.config.prefix for view in self._pool.views()}
+        found = []
+        for bundle in (None, *self._settings.config.bundles):
+            surface = self.surface(bundle)
+            reserved = self._reserved if surface.meta_tools else ()
+            where = "" if bundle is None else f"bundle {bundle!r}: "
+            found += [where + text for text in clashes(surface.direct_catalog.tools, prefixes.__getitem__, reserved)]
+        return found
 
     def direct_servers_of(self, caller: Caller) -> list[Server]:
         """The servers whose resources and prompts a caller sees as the gateway's own."""

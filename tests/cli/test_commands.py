@@ -337,3 +337,12 @@ def wait_for(condition: Callable[[], bool]) -> None:
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.1)
+
+
+def test_check_names_both_of_two_direct_tools_with_one_name(mcpgate: Mcpgate, config_file: Callable[..., Path]) -> None:
+    servers = {"a": raw(expose="direct", prefix=""), "b": raw(expose="direct", prefix="")}
+    done = mcpgate("check", "-c", str(config_file(servers)), "--format", "json")
+    report = json.loads(done.stdout)
+    (names,) = [part for part in report["parts"] if part["part"] == "names of direct tools"]
+    assert done.returncode == 1 and not report["ok"]
+    assert "'add' is both 'add' of server 'a' and 'add' of server 'b'; set `prefix`" in names["error"]
