@@ -1,4 +1,5 @@
-"""Which tests are quick: those that start no process, no sandbox engine and no database server.
+"""Which tests are quick: those that start no process, no sandbox engine and no database server, and try one case, not
+hundreds (hypothesis).
 
 `pytest -m quick` is what a contributor runs first; CONTRIBUTING.md says how long it takes. A test is quick unless its
 folder, its file, a fixture or its name is listed here, so a new test needs nothing. One that starts a process without
@@ -16,8 +17,15 @@ SLOW_PATHS = [
         "tests/conformance",
         "tests/flows",
         "tests/upstream",
+        "tests/api/http",
+        "tests/api/mcp/test_face.py",
         "tests/cli/test_commands.py",
+        "tests/cli/test_demo.py",
+        "tests/cli/test_unusable_stores.py",
+        "tests/governance/test_arithmetic.py",
         "tests/governance/test_gate_races.py",
+        "tests/stores/test_migrations.py",
+        "tests/test_docs.py",
         "tests/test_examples.py",
         "sandbox/tests/escapes",
         "sandbox/tests/programs",
@@ -36,6 +44,7 @@ def is_quick(item: pytest.Item) -> bool:
         not any(item.path.is_relative_to(path) for path in SLOW_PATHS)
         and SLOW_FIXTURES.isdisjoint(getattr(item, "fixturenames", ()))
         and not any(server in item.name for server in SERVERS)
+        and not getattr(getattr(item, "obj", None), "is_hypothesis_test", False)
     )
 
 

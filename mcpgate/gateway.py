@@ -24,8 +24,8 @@ from mcpgate.errors import NotAllowed, NotFound
 from mcpgate.governance.callers import LOCAL, Caller
 from mcpgate.governance.gate import Gate
 from mcpgate.proxy.calls import Calls
+from mcpgate.proxy.carrier import Carrier
 from mcpgate.proxy.direct import shown
-from mcpgate.proxy.requests import Requests
 from mcpgate.proxy.resources import Resources
 from mcpgate.proxy.subscriptions import Subscriptions
 from mcpgate.proxy.views import Views
@@ -51,9 +51,9 @@ class Gateway:
             config.code_mode.max_handle_mib_in_all * _MIB,
         )
         self.views = Views(settings, self.pool, learned, META_TOOL_NAMES)
-        requests = Requests(self.pool, gate)
-        self.calls = Calls(requests, gate)
-        self.resources = Resources(self.views, self.pool, requests, gate)
+        carrier = Carrier(self.pool, gate)
+        self.calls = Calls(carrier, gate)
+        self.resources = Resources(self.views, self.pool, carrier, gate)
         self.subscriptions = Subscriptions(self.pool)
         self.definitions = Definitions(settings, self.views)
         self.savings = Savings(self.views, self.tool_list)

@@ -10,7 +10,7 @@ from mcpgate.errors import NotAllowed
 from mcpgate.governance.callers import Caller
 from mcpgate.governance.context import RequestContext
 from mcpgate.governance.gate import Gate
-from mcpgate.proxy.requests import Requests
+from mcpgate.proxy.carrier import Carrier
 from mcpgate.proxy.views import may_call
 
 _NOTHING: Mapping[str, Any] = MappingProxyType({})
@@ -19,8 +19,8 @@ _NOTHING: Mapping[str, Any] = MappingProxyType({})
 class Calls:
     """Makes tool calls. One for the whole gateway."""
 
-    def __init__(self, requests: Requests, gate: Gate) -> None:
-        self._requests, self._gate = requests, gate
+    def __init__(self, carrier: Carrier, gate: Gate) -> None:
+        self._carrier, self._gate = carrier, gate
 
     async def carry(
         self, context: RequestContext, tool: Tool, arguments: Mapping[str, Any], more: Mapping[str, Any] = _NOTHING
@@ -38,4 +38,4 @@ class Calls:
                 )
 
         params = {**more, "name": tool.name, "arguments": arguments}
-        return await self._requests.carry(context, "tool", tool.server, tool.name, "tools/call", params, check)
+        return await self._carrier.carry(context, "tool", tool.server, tool.name, "tools/call", params, check)

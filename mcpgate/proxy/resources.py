@@ -12,7 +12,7 @@ from mcpgate.errors import McpgateError, NotAllowed, NotFound
 from mcpgate.governance.callers import Caller
 from mcpgate.governance.context import RequestContext
 from mcpgate.governance.gate import Gate
-from mcpgate.proxy.requests import Requests
+from mcpgate.proxy.carrier import Carrier
 from mcpgate.proxy.views import Views
 from mcpgate.upstream.connection import RpcError
 from mcpgate.upstream.pool import UpstreamPool
@@ -37,8 +37,8 @@ class Place:
 class Resources:
     """Lists, reads and gets. One for the whole gateway."""
 
-    def __init__(self, views: Views, pool: UpstreamPool, requests: Requests, gate: Gate) -> None:
-        self._views, self._pool, self._requests, self._gate = views, pool, requests, gate
+    def __init__(self, views: Views, pool: UpstreamPool, carrier: Carrier, gate: Gate) -> None:
+        self._views, self._pool, self._carrier, self._gate = views, pool, carrier, gate
         self._known: dict[tuple[str, What], Sequence[dict[str, Any]]] = {}
         """The latest lists, by the servers' names."""
 
@@ -57,7 +57,7 @@ class Resources:
                 reason = f"resources and prompts of {server.ident} need a grant of all its tools"
                 raise NotAllowed(reason, key=caller.id, server=server.name)
 
-        return await self._requests.carry(context, "resource", server.name, method, method, params, check)
+        return await self._carrier.carry(context, "resource", server.name, method, method, params, check)
 
     async def listed(self, server: Server, what: What) -> Sequence[dict[str, Any]]:
         """Everything of a kind that one server has. Raises UpstreamError, RpcError."""

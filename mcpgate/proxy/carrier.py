@@ -22,8 +22,8 @@ _MOST_ROUNDS = 20
 """How often one request may need further input."""
 
 
-class Requests:
-    """Makes requests. One for the whole gateway."""
+class Carrier:
+    """Carries requests to upstreams. One for the whole gateway."""
 
     def __init__(self, pool: UpstreamPool, gate: Gate) -> None:
         self._pool, self._gate = pool, gate
