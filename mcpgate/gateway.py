@@ -19,6 +19,7 @@ from mcpgate.codemode.metatools import MetaTools
 from mcpgate.codemode.pages import Pages
 from mcpgate.codemode.runner import Runner
 from mcpgate.codemode.savings import Savings
+from mcpgate.codemode.understanding import Understanding
 from mcpgate.config.settings import Config, Settings
 from mcpgate.errors import NotAllowed, NotFound
 from mcpgate.governance.callers import LOCAL, Caller
@@ -51,6 +52,7 @@ class Gateway:
             config.code_mode.max_handle_mib_in_all * _MIB,
         )
         self.views = Views(settings, self.pool, learned, META_TOOL_NAMES)
+        self.understanding = Understanding(self.views)
         carrier = Carrier(self.pool, gate)
         self.calls = Calls(carrier, gate)
         self.resources = Resources(self.views, self.pool, carrier, gate)
@@ -120,6 +122,7 @@ class Gateway:
         """Take what the pool knows now, and call the listeners if the tool list has changed."""
         self._rebuild_due = False
         self.views.rebuild()
+        self.understanding.refresh()
         self.savings.forget()
         bundles = [None, *self.config.bundles]
         shown_now = jsontext.dumps([self.tool_list(replace(LOCAL, bundle=bundle)) for bundle in bundles])

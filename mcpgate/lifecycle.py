@@ -29,7 +29,7 @@ _FIXED = (
     *("storage.url", "storage.counters", "sandbox.engine"),
     *("sandbox.warm", "sandbox.recycle", "sandbox.isolation", "sandbox.allow_unlocked", "sandbox.max_executions"),
     *("sandbox.max_sessions", "sandbox.max_session_mib", "sandbox.max_sessions_in_all", "sandbox.session_idle_s"),
-    "governance.report_metadata",
+    *("governance.report_metadata", "code_mode.semantic_search"),
 )
 """Settings that cannot change while the gateway runs."""
 
@@ -72,6 +72,7 @@ class App:
                 if with_engine:
                     gateway.engine.start(progress)
                 gateway.pool.go()
+                gateway.understanding.start()
 
         gateway.go = go
         await gateway.gate.start()
@@ -105,7 +106,7 @@ async def running(
             chores.append(asyncio.get_running_loop().call_later(hold_s, app.gateway.go))
         else:
             app.gateway.go()
-        chores += [asyncio.create_task(_flush_now_and_then(app)), asyncio.create_task(_keep_stores(app))]
+        chores += [asyncio.create_task(chore(app)) for chore in (_flush_now_and_then, _keep_stores, _keep_meanings)]
         yield app.gateway
     finally:
         for chore in chores:
@@ -183,6 +184,10 @@ async def _flush_now_and_then(app: App) -> None:
         await asyncio.sleep(_FLUSH_EVERY_S)
         learned = app.gateway.learned
         await asyncio.to_thread(learned.save, learned.take())
+
+
+async def _keep_meanings(app: App) -> None:
+    await app.gateway.understanding.keep(app.gateway.config.code_mode.semantic_search)
 
 
 async def _keep_stores(app: App) -> None:

@@ -1,5 +1,5 @@
 """How often the right tool is among the first tools that a search finds, how often it is in the answer of list_tools,
-which has room for 300 tokens, and how fast the search is.
+which has room for 300 tokens, and how fast the search is; with and without the table of meanings, where numpy is there.
 
     python -m benchmarks.servers install discovery && python -m benchmarks.servers capture discovery
     python -m benchmarks.discovery [--misses]
@@ -24,10 +24,12 @@ from typing import Any
 from benchmarks import servers
 from benchmarks.discovery.answers import shown_tools
 from mcpgate.catalog.catalog import Catalog, ServerListing
+from mcpgate.catalog.meanings import Meanings
 from mcpgate.catalog.search import SearchIndex
 from mcpgate.catalog.tools import Tool
 from mcpgate.codemode.listing import Listing
 from mcpgate.config.settings import CodeModeConfig
+from mcpgate.embedding import Embedding
 from mcpgate.tokens import count
 
 Search = Callable[[str, int], Sequence[Tool]]
@@ -80,9 +82,10 @@ def main() -> None:
     requests = [json.loads(line) for line in lines if line.strip()]
     chosen = servers.select(["discovery"])
     catalog = Catalog.build([ServerListing(s.name, servers.load_tools(s.name)) for s in chosen])
-    ours = catalog.index
+    meaning = _with_meanings(catalog)
     contestants: dict[str, Search] = {
-        "mcpgate": ours.search,
+        "mcpgate": catalog.search,
+        **({"mcpgate, with meanings": meaning.search} if meaning else {}),
         "BM25": bm25(catalog.tools),
         "substring": substring(catalog.tools),
     }
@@ -103,11 +106,30 @@ def main() -> None:
                 print(f"missed: {request['request']!r}\n  wanted {sorted(right)}\n  got    {answers[:5]}")
         rates = " | ".join(f"{found[cut] / len(requests):.1%}" for cut in found)
         print(f"| {name} | {rates} | {statistics.median(times):.2f} |")
-    _print_answers(catalog, requests)
+    _print_answers("words", catalog, requests)
+    if meaning:
+        _print_answers("words and meanings", meaning, requests)
     _print_speed(catalog.tools, [request["request"] for request in requests])
 
 
-def _print_answers(catalog: Catalog, requests: Sequence[Mapping[str, Any]]) -> None:
+def _with_meanings(catalog: Catalog) -> Catalog | None:
+    """The same catalog, searched by meaning as well; None without numpy."""
+    try:
+        embedding = Embedding.load()
+    except ImportError:
+        return None
+    known = Catalog(catalog.servers)
+    known.meanings = _learned(embedding, known.tools)
+    return known
+
+
+def _learned(embedding: Embedding, tools: Sequence[Tool]) -> Meanings:
+    meanings = Meanings(embedding, tools)
+    meanings.learn(len(tools))
+    return meanings
+
+
+def _print_answers(name: str, catalog: Catalog, requests: Sequence[Mapping[str, Any]]) -> None:
     listing = Listing(CodeModeConfig(), lambda tool: None)
     names = {tool.qualified: f"{tool.server}.{tool.name}" for tool in catalog.tools}
     answered, shown, tokens = 0, [], []
@@ -118,9 +140,9 @@ def _print_answers(catalog: Catalog, requests: Sequence[Mapping[str, Any]]) -> N
         shown.append(len(tools))
         tokens.append(count(text))
     print(
-        f"\nIn the answer of list_tools: {answered / len(requests):.1%}; it shows {statistics.mean(shown):.1f} tools in"
+        f"\nIn the answer of list_tools, by {name}: {answered / len(requests):.1%}; it shows "
+        f"{statistics.mean(shown):.1f} tools in {statistics.mean(tokens):.0f} tokens, {max(tokens)} at most."
     )
-    print(f"{statistics.mean(tokens):.0f} tokens, {max(tokens)} at most.")
 
 
 def _print_speed(tools: Sequence[Tool], queries: Sequence[str]) -> None:
@@ -132,16 +154,25 @@ def _print_speed(tools: Sequence[Tool], queries: Sequence[str]) -> None:
     began = time.perf_counter()
     index = SearchIndex(many)
     built = time.perf_counter() - began
+    print(f"\n{FULL_SIZE:,} tools: index built in {built:.2f} s; a search takes {_times(index, queries, None)}.")
+    try:
+        embedding = Embedding.load()
+    except ImportError:
+        return
+    began = time.perf_counter()
+    meanings = _learned(embedding, many)
+    built = time.perf_counter() - began
+    print(f"With meanings: encoded in {built:.2f} s; a search takes {_times(index, queries, meanings)}.")
+
+
+def _times(index: SearchIndex, queries: Sequence[str], meanings: Meanings | None) -> str:
     times = []
     for query in queries:
         began = time.perf_counter()
-        index.search(query, 12)
+        index.search(query, 12, meanings=meanings)
         times.append((time.perf_counter() - began) * 1000)
     times.sort()
-    print(
-        f"\n{FULL_SIZE:,} tools: index built in {built:.2f} s; a search takes {statistics.median(times):.1f} ms (p50),"
-    )
-    print(f"{times[int(len(times) * 0.99)]:.1f} ms (p99).")
+    return f"{statistics.median(times):.1f} ms (p50), {times[int(len(times) * 0.99)]:.1f} ms (p99)"
 
 
 if __name__ == "__main__":

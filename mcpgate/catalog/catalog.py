@@ -7,6 +7,7 @@ from itertools import islice
 from typing import Any
 
 from mcpgate.catalog.brief import brief
+from mcpgate.catalog.meanings import Meanings
 from mcpgate.catalog.names import identifiers, server_identifiers
 from mcpgate.catalog.search import SearchIndex
 from mcpgate.catalog.stubs import shared_sentences
@@ -72,6 +73,8 @@ class Catalog:
         """The catalog of which this is a part: it has the search index."""
         self._among: frozenset[int] | None = None
         """The `id()` of each of the whole's tools that is in this part."""
+        self.meanings: Meanings | None = None
+        """What the tools mean, once that is known; it improves the search."""
         self._by_name = {server.ident: server for server in self.servers}
         for server in self.servers:
             self._by_name.setdefault(server.name, server)
@@ -97,9 +100,9 @@ class Catalog:
             servers.append(Server(listing.name, ident, about, trouble, tools))
         catalog = cls(servers)
         if previous is not None and [*map(id, previous.tools)] == [*map(id, catalog.tools)]:
-            catalog.__dict__["index"] = previous.index if "index" in previous.__dict__ else None
-            if catalog.__dict__["index"] is None:
-                del catalog.__dict__["index"]
+            catalog.meanings = previous.meanings
+            if "index" in previous.__dict__:
+                catalog.__dict__["index"] = previous.index
         return catalog
 
     @cached_property
@@ -111,8 +114,13 @@ class Catalog:
         return SearchIndex(self.tools) if self._whole is None else self._whole.index
 
     def search(self, query: str, limit: int, server: str | None = None) -> list[Tool]:
-        """The tools that best match a request in words."""
-        return self.index.search(query, limit, server, self._among)
+        """The tools that best match a request; none if they share no word with it."""
+        return self.index.search(query, limit, server, self._among, (self._whole or self).meanings)
+
+    def search_by_meaning(self, query: str, limit: int, server: str | None = None) -> list[Tool]:
+        """The tools nearest to what a request means, whatever its words; none while their meanings are not known."""
+        meanings = (self._whole or self).meanings
+        return self.index.nearest(query, limit, meanings, server, self._among) if meanings else []
 
     def limited_to(self, allowed: Callable[[Tool], bool]) -> "Catalog":
         """The same catalog without the tools that are not allowed, and without servers that have none left; names

@@ -1,4 +1,4 @@
-"""Ranked search over tools: BM25 over name, server, parameters and description, tolerant of word forms,
+"""Ranked search over tools: BM25 over name, server, parameters and descriptions, tolerant of word forms,
 synonyms and typos. Pure and immutable: one index per snapshot.
 
 BM25: Robertson & Zaragoza, "The Probabilistic Relevance Framework", 2009; term frequencies are weighted by
@@ -9,9 +9,10 @@ import math
 import re
 from bisect import bisect_left
 from collections import defaultdict
-from collections.abc import Container, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from itertools import islice, takewhile
+from typing import Protocol
 
 from mcpgate.catalog.tools import Tool
 
@@ -19,6 +20,8 @@ _K1, _B = 1.5, 0.75
 _NAME, _SERVER, _PARAMETER, _FIRST, _REST = 1.3, 2.5, 0.3, 1.0, 0.45
 """Weights of a word in the name, the server's name, a parameter's name, the first sentence, the rest; found by random
 search on half of the requests of benchmarks/discovery, and confirmed on the other half."""
+_EXPLAINED = 0.1
+"""Weight of a word in what is said of a parameter."""
 _SYNONYM = 0.55
 _MAX_QUERY = 1_000
 _MAX_QUERY_WORDS = 32
@@ -35,6 +38,10 @@ _LEAST_PART = 0.5
 """Of a word's letters, those of a known word that it begins with, at least."""
 _MAX_WORDS = 160
 """Words indexed per description; some servers ship whole manuals."""
+_MAX_EXPLAINED = 30
+_MAX_EXPLANATION = 300
+_MAX_EXPLANATION_WORDS = 20
+"""Parameters whose descriptions are indexed; characters and words of each that count."""
 
 _STOP = frozenset(
     (
@@ -100,6 +107,13 @@ _GROUPS = (
 """Words that users and tools use interchangeably; each line is a group."""
 
 
+class Ranking(Protocol):
+    """Ranks tools by more than their words: meanings.py."""
+
+    def order(self, query: str, scores: Mapping[int, float]) -> list[int]:
+        """The places of tools, best first; `scores`: of those that share words with the query."""
+
+
 class SearchIndex:
     """An index over a fixed list of tools."""
 
@@ -120,20 +134,58 @@ class SearchIndex:
         """Words as they are written → their stems: typing errors are made in words, not in stems."""
         self._sorted = sorted(term for term in self._postings if len(term) >= 4)
         self._names = [frozenset(words(tool.name[:_MAX_NAME])) | frozenset(words(tool.server)) for tool in tools]
+        self._named: dict[str, list[int]] = defaultdict(list)
+        """A name without its separators → the tools that have it."""
+        for number, tool in enumerate(tools):
+            self._named[_squeeze(tool.name)].append(number)
 
     def search(
-        self, query: str, limit: int, server: str | None = None, among: Container[int] | None = None
+        self,
+        query: str,
+        limit: int,
+        server: str | None = None,
+        among: Container[int] | None = None,
+        meanings: Ranking | None = None,
     ) -> list[Tool]:
         """The best matches, best first; at most `limit`, and only tools whose `id()` is in `among` if that is given.
-        An empty list when no word of the query is known."""
+        An empty list when no word of the query is known. With `meanings`, its meaning counts as well."""
         query = query[:_MAX_QUERY]
+        scores = self._score(query)
+        if not scores:
+            return []
+        ranked = meanings.order(query, scores) if meanings else sorted(scores, key=lambda n: (-scores[n], n))
+        if named := self._named.get(_squeeze(query)):
+            ranked.sort(key=lambda n: n not in named)
+        return self._chosen(ranked, limit, server, among)
+
+    def nearest(
+        self, query: str, limit: int, meanings: Ranking, server: str | None = None, among: Container[int] | None = None
+    ) -> list[Tool]:
+        """The tools that mean what the query does, whatever their words."""
+        return self._chosen(meanings.order(query[:_MAX_QUERY], {}), limit, server, among)
+
+    def _chosen(
+        self, ranked: Iterable[int], limit: int, server: str | None, among: Container[int] | None
+    ) -> list[Tool]:
+        tools = (self._tools[number] for number in ranked)
+        return list(
+            islice(
+                (
+                    tool
+                    for tool in tools
+                    if (server is None or tool.server == server) and (among is None or id(tool) in among)
+                ),
+                limit,
+            )
+        )
+
+    def _score(self, query: str) -> dict[int, float]:
+        """The place of each tool that shares a word with the query, and how well it matches."""
         written: dict[str, str] = {}
-        for surface in _surfaces(query):
+        for surface in surface_words(query):
             written.setdefault(stem(surface), surface)
         wanted = list(written)[:_MAX_QUERY_WORDS]
         guesses = _MAX_GUESSED
-        if not wanted:
-            return []
         scores: dict[int, float] = defaultdict(float)
         matched: dict[int, float] = defaultdict(float)
         total = 0.0
@@ -163,17 +215,7 @@ class SearchIndex:
             scores[number] *= 0.4 + 0.6 * matched[number] / (total or 1.0)
             name = self._names[number]
             scores[number] *= 1 + 0.5 * len(name & asked) / (len(name) or 1)
-        squeezed = _squeeze(query)
-        ranked = sorted(
-            (
-                n
-                for n in scores
-                if (server is None or self._tools[n].server == server)
-                and (among is None or id(self._tools[n]) in among)
-            ),
-            key=lambda n: (_squeeze(self._tools[n].name) != squeezed, -scores[n], n),
-        )
-        return [self._tools[n] for n in ranked[:limit]]
+        return scores
 
     def _idf(self, term: str) -> float:
         seen = len(self._postings[term])
@@ -214,7 +256,7 @@ def _weigh(tool: Tool, spelt: dict[str, str]) -> dict[str, float]:
     """Stem → weight. Notes in `spelt` how its words are written."""
 
     def stems(text: str, most: int | None = None) -> Iterator[str]:
-        for surface in islice(_surfaces(text), most):
+        for surface in islice(surface_words(text), most):
             yield spelt.setdefault(surface, stem(surface))
 
     weights: dict[str, float] = defaultdict(float)
@@ -224,6 +266,11 @@ def _weigh(tool: Tool, spelt: dict[str, str]) -> dict[str, float]:
     for name in islice(tool.properties, _MAX_PARAMETERS):
         for word in stems(name[:_MAX_NAME]):
             weights[word] += _PARAMETER
+    for schema in islice(tool.properties.values(), _MAX_EXPLAINED):
+        about = schema.get("description") if isinstance(schema, dict) else None
+        if isinstance(about, str):
+            for word in dict.fromkeys(stems(about[:_MAX_EXPLANATION], _MAX_EXPLANATION_WORDS)):
+                weights[word] += _EXPLAINED
     first, _, rest = tool.description.partition(". ")
     title = tool.raw.get("title")
     for word in stems(f"{title[:_MAX_NAME]} {first}" if isinstance(title, str) else first, 60):
@@ -241,10 +288,10 @@ _UNSPACED = re.compile("([\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]+)")
 
 def words(text: str) -> list[str]:
     """The stems of a text's words; camelCase and snake_case split, common words left out."""
-    return [stem(word) for word in _surfaces(text)]
+    return [stem(word) for word in surface_words(text)]
 
 
-def _surfaces(text: str) -> Iterator[str]:
+def surface_words(text: str) -> Iterator[str]:
     """A text's words in lower case, without common ones. What is written without spaces comes as pairs of signs."""
     for run in _WORD.findall(_CAMEL.sub(" ", text[:20_000])):
         for part in _UNSPACED.split(run) if not run.isascii() else (run,):

@@ -27,6 +27,8 @@ def run(arguments: argparse.Namespace) -> int:
     query = " ".join(arguments.query)
 
     async def work(gateway: Gateway) -> int:
+        if query:
+            await gateway.understanding.settled()
         if arguments.format == "text":
             console.say(
                 await gateway.metatools.list_tools(

@@ -44,11 +44,15 @@ _DETAILS = (
 _DETAILS_OF_ONE = (_Detail(400, 90, 60), _Detail(160, 60, 40), _Detail(60, 0, 0))
 """For one tool among others."""
 _SHORT_DETAIL = _Detail(40, 0, 0)
-_FULL, _SHORT = 3, 4
+_FULL, _SHORT = 3, 1
 """Of a search that finds more than its answer holds: tools with their whole shape, and after them with a short one, in
-an answer of 300 tokens. The rest come by name."""
+an answer of 300 tokens. The rest come by name: the room of a short shape is worth three names, and a model that wants
+one of those asks describe_tools in any case."""
 _TAIL = "limit=… or a narrower query shows more"
 _NAMES = "by name (describe_tools shows shapes, limit=… more): "
+_NEAREST = "No tool has these words; the nearest in meaning:"
+_MAX_NEAR = 12
+"""Tools that are shown where no word matches."""
 _MARGIN = 8
 """Tokens by which an estimate may be too low."""
 _CHARACTERS_A_TOKEN = 3.7
@@ -93,10 +97,15 @@ class Listing:
             return self._one_server(server, limit, room, found)
         found = catalog.search(query, limit + 1 if limit else _MAX_NAMED)
         waiting = self._waiting(catalog)
+        head = ""
+        if not found:
+            found = catalog.search_by_meaning(query, _MAX_NEAR)
+            head = f"{_NEAREST}\n"
         if not found:
             return f"Nothing matches {query!r}. Without a query, list_tools shows the servers.{waiting}"
         servers = {server.ident: server for server in catalog.servers}
-        return "\n".join(self._ranked(found, servers, limit, room - estimate(waiting))) + waiting
+        lines = self._ranked(found, servers, limit, room - estimate(waiting) - estimate(head))
+        return head + "\n".join(lines) + waiting
 
     def _one_server(self, server: Server, limit: int | None, room: int, found: Sequence[Tool] = ()) -> str:
         """Every tool, in as much detail as there is room for; those that a search has found come first."""

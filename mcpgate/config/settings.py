@@ -19,6 +19,8 @@ class CodeModeConfig(Model):
     """Tools that a search answer shows with their parameters, at most; further ones come by name."""
     list_tokens: int = Field(default=300, ge=100, le=20_000)
     """The most tokens of one `list_tools` answer."""
+    semantic_search: bool = True
+    """Rank tools by what a request means as well as by its words, where the extra `semantic` is installed."""
     max_result_tokens: int = Field(default=2000, ge=100, le=1_000_000)
     """The most tokens of one execution's answer. A longer one is shortened and kept under a handle."""
     index_tokens: int = Field(default=120, ge=0, le=10_000)

@@ -65,6 +65,10 @@ class Views:
         """Every tool that code can call."""
         return self.surface(None).catalog
 
+    def catalogs(self) -> dict[str | None, Catalog]:
+        """The same of each bundle, by its name, and of the whole gateway."""
+        return {bundle: self.surface(bundle).catalog for bundle in (None, *self._settings.config.bundles)}
+
     def catalog_of(self, caller: Caller) -> Catalog:
         """The tools that a caller's code can reach: only what is granted."""
         whole = self.surface(caller.bundle).catalog
