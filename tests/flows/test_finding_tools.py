@@ -1,5 +1,6 @@
 """list_tools where requests and tools share few words or none, through a gateway in front of a real server."""
 
+import dataclasses
 import json
 import sys
 from collections.abc import Iterator
@@ -137,6 +138,15 @@ async def test_without_a_usable_table_words_are_searched(
 async def test_the_setting_turns_meanings_off() -> None:
     async with gateway({"desk": listing(TOOLS)}, code_mode={"semantic_search": False}) as opened:
         assert (await asked(opened, "charge the buyer")).startswith("Nothing matches")
+
+
+@pytest.mark.usefixtures("meanings")
+async def test_the_tools_of_a_bundle_are_found_by_meaning_too() -> None:
+    async with gateway({"desk": listing(TOOLS)}, bundles={"office": {"servers": ["desk"]}}) as opened:
+        await opened.understanding.settled()
+        caller = dataclasses.replace(LOCAL, bundle="office")
+        answer = await opened.metatools.list_tools(RequestContext(caller), "charge the buyer")
+        assert "desk.send_invoice(" in answer
 
 
 @pytest.mark.usefixtures("meanings")
