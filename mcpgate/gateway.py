@@ -12,6 +12,7 @@ from mcpgate.catalog.catalog import Catalog, nearest
 from mcpgate.catalog.learned import Memory
 from mcpgate.catalog.tools import Tool
 from mcpgate.codemode.answers import Answers
+from mcpgate.codemode.attachments import Attachments
 from mcpgate.codemode.bridge import Bridge
 from mcpgate.codemode.definitions import META_TOOL_NAMES, Definitions
 from mcpgate.codemode.handles import HandleStore
@@ -59,7 +60,7 @@ class Gateway:
         self.subscriptions = Subscriptions(self.pool)
         self.definitions = Definitions(settings, self.views)
         self.savings = Savings(self.views, self.tool_list)
-        bridge = Bridge(self.views, self.calls, learned, self.handles)
+        bridge = Bridge(self.views, self.calls, Attachments(self.resources), learned, self.handles)
         answers = Answers(settings, self.handles)
         runner = Runner(settings, engine, bridge, self.views, self.pool, answers, gate, self.savings)
         pages = Pages(settings, self.views, self.pool, self.resources, learned, engine, runner)

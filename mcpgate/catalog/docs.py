@@ -96,6 +96,8 @@ as_completed work too. Without await, calls run one after the other.
 Results are Python values: dicts, lists, numbers, or str. dir(files) lists tools; files["odd-name"](...) takes
 original names. A failing tool raises ToolError (.server .tool .message .data); wrong arguments raise
 ArgumentError, a ToolError, before anything is called.
+Servers with resources or prompts also have files.resources(), files.read_resource(uri), files.prompts() and
+files.get_prompt(name, argument="…").
 
 ## Output
 Only what is printed, and the value of `return` or of a final expression. Long values are shortened and

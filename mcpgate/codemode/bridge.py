@@ -6,11 +6,14 @@ from functools import partial
 from typing import Any
 
 from mcpgate.catalog.arguments import ArgumentFault, bind, check
+from mcpgate.catalog.catalog import Server
 from mcpgate.catalog.learned import Memory
 from mcpgate.catalog.stubs import call_shape, stub
 from mcpgate.catalog.tools import Tool
+from mcpgate.codemode.attachments import NAMES as ATTACHMENTS
+from mcpgate.codemode.attachments import Attachments
 from mcpgate.codemode.handles import HandleStore, Kept
-from mcpgate.codemode.values import error_of, value_of
+from mcpgate.codemode.values import KeepData, error_of, value_of
 from mcpgate.errors import McpgateError, NotAllowed, UnknownTool, UpstreamError
 from mcpgate.governance.callers import Caller
 from mcpgate.governance.context import RequestContext
@@ -28,14 +31,20 @@ _MAX_HELP = 40
 class Bridge:
     """Carries calls from code to upstreams."""
 
-    def __init__(self, views: Views, calls: Calls, learned: Memory, handles: HandleStore) -> None:
-        self._views, self._calls, self._learned, self._handles = views, calls, learned, handles
+    def __init__(
+        self, views: Views, calls: Calls, attachments: Attachments, learned: Memory, handles: HandleStore
+    ) -> None:
+        self._views, self._calls, self._attachments = views, calls, attachments
+        self._learned, self._handles = learned, handles
 
     async def call_tool(
         self, context: RequestContext, server: str, tool_name: str, positional: list[Any], named: dict[str, Any]
     ) -> Any:
         """The tool's value. Raises ToolFailed."""
         caller = context.caller
+        whole = self._views.catalog_of(caller).find_server(server) if tool_name in ATTACHMENTS else None
+        if whole is not None and tool_name in self._attachments.names_of(whole):
+            return await self._call_attachment(context, whole, tool_name, positional, named)
         tool = self._find(caller, server, tool_name)
         try:
             arguments = bind(tool, [self._loaded(caller, v) for v in positional], self._loaded(caller, named))
@@ -55,10 +64,27 @@ class Bridge:
         if result.get("isError") is True:
             message, data = error_of(result)
             raise ToolFailed(message, server=server, tool=tool.ident, data=their_data(data))
-        keep = partial(self._handles.keep_data, caller.owner, account=caller.account)
-        value = value_of(tool, result, lambda *part: handle_of(keep(*part)))
+        value = value_of(tool, result, self._keep(caller))
         self._learned.learn(tool, value, caller.id)
         return value
+
+    async def _call_attachment(
+        self, context: RequestContext, server: Server, name: str, positional: list[Any], named: dict[str, Any]
+    ) -> Any:
+        try:
+            return await self._attachments.call(
+                context, server, name, positional, dict(named), self._keep(context.caller)
+            )
+        except RpcError as error:
+            raise ToolFailed(error.message, server=server.ident, tool=name, data=error.rpc_data) from None
+        except McpgateError as error:
+            data = {"code": error.code, **error.data}
+            raise ToolFailed(error.message, server=server.ident, tool=name, data=data) from None
+
+    def _keep(self, caller: Caller) -> KeepData:
+        """Stores images and blobs for a caller."""
+        keep = partial(self._handles.keep_data, caller.owner, account=caller.account)
+        return lambda *part: handle_of(keep(*part))
 
     def shape(self, caller: Caller, tool: Tool) -> str:
         """How a tool is called and what it returns, as far as the caller may see."""
@@ -71,7 +97,8 @@ class Bridge:
             raise ToolFailed(f"there is no server {server!r}")
         if found.trouble and not found.tools:
             raise ToolFailed(f"server {server!r} is unavailable: {found.trouble}", server=server)
-        return {spelling: tool.ident for spelling, tool in found.accepted.items()}
+        attachments = {name: name for name in self._attachments.names_of(found)}
+        return {**attachments, **{spelling: tool.ident for spelling, tool in found.accepted.items()}}
 
     def _find(self, caller: Caller, server: str, tool_name: str) -> Tool:
         catalog = self._views.catalog_of(caller)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from mcpgate.catalog.brief import brief
 from mcpgate.catalog.catalog import Catalog, Server, nearest
 from mcpgate.catalog.tools import Tool
+from mcpgate.codemode.attachments import NAMES as ATTACHMENTS
 
 _MAX_FAULTS = 5
 _MAX_CHARS = 50_000
@@ -111,6 +112,8 @@ def _in_server(server: Server, node: ast.Attribute, call: ast.Call | None, is_mo
         return
     tool = server.accepted.get(node.attr)
     if tool is None:
+        if node.attr in ATTACHMENTS:
+            return  # which of them the server has is known when the code runs
         if is_module:
             return  # `import time` next to a server called `time`: either may be meant
         near = nearest(node.attr, [t.ident for t in server.tools])

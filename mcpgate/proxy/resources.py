@@ -5,6 +5,7 @@ import asyncio
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 from mcpgate.catalog.catalog import Server, nearest
@@ -51,13 +52,15 @@ class Resources:
         tool with the method's name. Raises NotAllowed, the gate's refusals, UpstreamError, RpcError."""
         if context.parent is not None:
             context.caller = await self._gate.current(context.caller)
-
-        def check(caller: Caller) -> None:
-            if not caller.grants.allow_whole_server(server.name, server.ident):
-                reason = f"resources and prompts of {server.ident} need a grant of all its tools"
-                raise NotAllowed(reason, key=caller.id, server=server.name)
-
+        check = partial(_check_granted, server)
         return await self._carrier.carry(context, "resource", server.name, method, method, params, check)
+
+    async def listed_for(self, context: RequestContext, server: Server, what: What) -> Sequence[dict[str, Any]]:
+        """Everything of a kind that one server has, for a caller. Raises NotAllowed, UpstreamError, RpcError."""
+        if context.parent is not None:
+            context.caller = await self._gate.current(context.caller)
+        _check_granted(server, context.caller)
+        return await self.listed(server, what)
 
     async def listed(self, server: Server, what: What) -> Sequence[dict[str, Any]]:
         """Everything of a kind that one server has. Raises UpstreamError, RpcError."""
@@ -78,7 +81,7 @@ class Resources:
     async def want_logs(self, context: RequestContext, level: str) -> None:
         """Have the servers that the caller reaches directly send log messages from a level on."""
         for server in self._views.direct_servers_of(context.caller):
-            if self._has(server, "logging"):
+            if self.has(server, "logging"):
                 try:
                     await self._pool.get(server.name).set_log_level(level)
                 except McpgateError as error:
@@ -109,7 +112,7 @@ class Resources:
     async def places_of(self, context: RequestContext, uri: str) -> list[Place]:
         """Where a resource may be, the likeliest first: its server lists it, or has a template for it, or is any."""
         servers = self._views.direct_servers_of(context.caller)
-        with_any = [server for server in servers if self._has(server, "resources")]
+        with_any = [server for server in servers if self.has(server, "resources")]
         own, marked, ident = uri.rpartition(_MARK)
         if marked and (found := next((server for server in with_any if server.ident == ident), None)) is not None:
             return [Place(found, own)]
@@ -130,7 +133,7 @@ class Resources:
 
     async def prompt_place(self, context: RequestContext, name: str) -> Place:
         """Whose prompt it is. Raises NotFound."""
-        servers = [s for s in self._views.direct_servers_of(context.caller) if self._has(s, "prompts")]
+        servers = [s for s in self._views.direct_servers_of(context.caller) if self.has(s, "prompts")]
         if len(servers) == 1:
             return Place(servers[0], name)
         await asyncio.gather(
@@ -166,12 +169,13 @@ class Resources:
             raise NotFound(f"there is no resource template {uri[:500]!r}")
         return places[0]
 
-    def _has(self, server: Server, capability: str) -> bool:
+    def has(self, server: Server, capability: str) -> bool:
+        """Whether a server has said that it is capable of something."""
         facts = self._pool.get(server.name).view.facts
         return facts is not None and capability in facts.capabilities
 
     async def _try_to_list(self, server: Server, what: What) -> None:
-        if self._has(server, "prompts" if what == "prompts" else "resources"):
+        if self.has(server, "prompts" if what == "prompts" else "resources"):
             try:
                 await self.listed(server, what)
             except McpgateError as error:
@@ -181,6 +185,12 @@ class Resources:
         """How much of a URI the best of a server's templates determines, in characters; -1 if none matches."""
         templates = (item.get("uriTemplate") for item in self._known.get((server.name, "resourceTemplates"), ()))
         return max((_fit(template, uri) for template in templates if isinstance(template, str)), default=-1)
+
+
+def _check_granted(server: Server, caller: Caller) -> None:
+    if not caller.grants.allow_whole_server(server.name, server.ident):
+        reason = f"resources and prompts of {server.ident} need a grant of all its tools"
+        raise NotAllowed(reason, key=caller.id, server=server.name)
 
 
 def _named(

@@ -228,7 +228,7 @@ async def test_a_bundle_is_a_server_of_its_own(mode: str, config_file: Callable[
         async with Client(f"{address}/mcp/some", mode=mode, cache=None) as client:
             names = [tool.name for tool in (await client.list_tools()).tools]
             assert names == ["list_tools", "describe_tools", "read_docs", "execute_code"]
-            code = "[dir(two), dir(three), 'one' in globals()]"
+            code = "[[n for n in dir(s) if n in ('log', 'ask', 'touch')] for s in (two, three)] + ['one' in globals()]"
             assert text_of(await client.call_tool("execute_code", {"code": code})) == '[["log"],["ask","log"],false]'
         if mode == "legacy":
             async with Client(sse_client(f"{address}/sse/pure"), mode=mode, cache=None) as client:
@@ -236,6 +236,24 @@ async def test_a_bundle_is_a_server_of_its_own(mode: str, config_file: Callable[
         async with httpx2.AsyncClient() as http:
             answer = await http.post(f"{address}/mcp/pur", json={"jsonrpc": "2.0", "id": 1, "method": "ping"})
             assert answer.status_code == 404 and "did you mean pure?" in answer.text
+
+
+async def test_code_reads_resources_and_prompts(config_file: Callable[..., Path], tmp_path: Path) -> None:
+    async with opened(config_file({"full": full("one")}), tmp_path, "http", "legacy", "full__log") as client:
+
+        async def run(code: str) -> str:
+            return text_of(await client.call_tool("execute_code", {"code": code}))
+
+        assert await run("[r.get('uri') or r['uriTemplate'] for r in full.resources()][-1]") == "file:///one/{path}"
+        assert await run("full.read_resource('note://one')") == "note://one of one"
+        assert await run("list(full.read_resource(uri='file:///one/x').bytes())") == "[0,1,2,255]"
+        assert await run("[p['name'] for p in full.prompts()]") == '["greet","only_one"]'
+        assert await run("full.get_prompt('greet', who='Ada')[0]['content']") == "one greets Ada"
+        both = "await asyncio.gather(full.read_resource('note://one'), full.read_resource('note://shared'))"
+        assert await run(both) == '["note://one of one","note://shared of one"]'
+        failing = "try:\n    full.read_resource('no:where')\nexcept ToolError as error:\n    print(error.message)"
+        assert await run(failing) == "there is no no:where"
+        assert "takes no arguments" in await run("full.prompts(1)")
 
 
 async def test_a_key_reaches_its_bundle_and_nothing_else(config_file: Callable[..., Path], tmp_path: Path) -> None:
