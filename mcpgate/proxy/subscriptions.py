@@ -2,13 +2,14 @@
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import Callable
 
 from mcpgate.errors import McpgateError, RateLimited
 from mcpgate.upstream.pool import UpstreamPool
 
-_MOST = 10_000
-"""Resources of one upstream that are subscribed to."""
+_MOST, _MOST_EACH = 10_000, 1000
+"""Resources of one upstream that are subscribed to; subscriptions of one key."""
 Listener = Callable[[str], None]
 log = logging.getLogger("mcpgate.proxy")
 
@@ -20,22 +21,29 @@ class Subscriptions:
         self._pool = pool
         self._table: dict[str, dict[str, list[Listener]]] = {}
         """Server → URI → who listens."""
+        self._of_account: Counter[str] = Counter()
         self._locks: dict[str, asyncio.Lock] = {}
         self._leaving: set[asyncio.Task[None]] = set()
         pool.on_event(self._on_event)
 
-    async def add(self, server: str, uri: str, listener: Listener) -> Callable[[], None]:
-        """Call `listener` with the URI that a server says has changed. Returns the function that ends it. Raises
-        UpstreamError, RpcError, RateLimited."""
+    async def add(self, server: str, uri: str, listener: Listener, account: str) -> Callable[[], None]:
+        """Call `listener` with the URI that a server says has changed. `account`: whose it is. Returns the function
+        that ends it. Raises UpstreamError, RpcError, RateLimited."""
+        if self._of_account[account] >= _MOST_EACH:
+            raise RateLimited(f"at most {_MOST_EACH} resources are subscribed to at once", limit=_MOST_EACH)
         of_server = self._table.setdefault(server, {})
         if uri not in of_server and len(of_server) >= _MOST:
             raise RateLimited(f"{_MOST:,} resources of {server!r} are subscribed to", limit=_MOST)
         of_server.setdefault(uri, []).append(listener)
+        self._of_account[account] += 1
 
         def remove() -> None:
             listeners = of_server.get(uri, [])
             if listener in listeners:
                 listeners.remove(listener)
+                self._of_account[account] -= 1
+                if not self._of_account[account]:
+                    del self._of_account[account]
                 if not listeners:
                     del of_server[uri]
                     task = asyncio.ensure_future(self._leave(server))

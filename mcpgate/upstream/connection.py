@@ -22,6 +22,7 @@ from mcpgate.upstream.untrusted import (
     MAX_INSTRUCTIONS,
     MAX_NAME,
     cut,
+    fits,
     one_line,
     their_data,
     without_our_names,
@@ -43,6 +44,10 @@ _RENEW_AGAIN_S = 10.0
 _WARN_EVERY_S = 1.0
 _LONGEST_ID = 200
 MAX_URI = 4000
+_LONGEST_LOG, _LONGEST_QUESTION = 64_000, 1_000_000
+"""Characters of what is passed on to a client."""
+_ANSWER_S = 600.0
+"""How long a client may take to answer a question; meanwhile its call takes one of the server's places."""
 _MOST_CAPABILITIES = 64
 _MOST_ASKED = 32
 """Requests of a server that wait for a client's answer."""
@@ -239,6 +244,8 @@ class Connection:
         if log.isEnabledFor(logging.DEBUG):
             log.debug("%s says: %s", self._name, one_line(self._secrets.mask(cut(params.get("data"))), 500))
         if (waiting := self._meant(beside)) is not None and waiting.client is not None:
+            if not fits(params, _LONGEST_LOG):
+                params = {"level": cut(params.get("level"), 20), "data": "(a log message that is too long)"}
             waiting.client.log(self._secrets.mask_data(params))
 
     def _meant(self, beside: int | None) -> _Waiting | None:
@@ -262,6 +269,9 @@ class Connection:
         if method not in ASKABLE:
             self._refuse(id, -32601, f"{cut(method, MAX_NAME)} is not supported by this client")
         elif waiting is not None and waiting.client is not None:
+            if not fits(params, _LONGEST_QUESTION):
+                self._refuse(id, -32603, f"{method} is over {_LONGEST_QUESTION:,} characters")
+                return
             if len(self._asked) >= _MOST_ASKED or id in self._asked:
                 self._refuse(id, -32603, f"{len(self._asked)} requests of this server wait for an answer already")
                 return
@@ -284,8 +294,12 @@ class Connection:
             return
         try:
             with waiting.progress.paused():
-                result = await client.ask(method, params)
+                async with asyncio.timeout(_ANSWER_S):
+                    result = await client.ask(method, params)
             answer: Message = {"jsonrpc": "2.0", "id": id, "result": result}
+        except TimeoutError:
+            said = f"the client gave no answer within {_ANSWER_S:g} s"
+            answer = {"jsonrpc": "2.0", "id": id, "error": {"code": -32603, "message": said}}
         except RpcError as error:
             answer = {"jsonrpc": "2.0", "id": id, "error": {"code": error.rpc_code or -32603, "message": error.message}}
         except McpgateError as error:

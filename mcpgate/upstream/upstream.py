@@ -12,7 +12,7 @@ import re
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from mcpgate import jsontext
 from mcpgate.config.upstreams import UpstreamConfig
@@ -38,6 +38,8 @@ _RELIST_EVERY_S = 1.0
 _RELIST_SHARE = 10
 """…and for no more than a tenth of the time."""
 _LONGEST_RELIST_PAUSE_S = 60.0
+_LIST_S = 1.0
+"""How long a list is good that the server does not announce changes of."""
 _STDIO_PATIENCE_S, _HTTP_PATIENCE_S = 0.3, 5.0
 """How long a server may leave a question in the newest revision unanswered."""
 _LEVELS = ("debug", "info", "notice", "warning", "error", "critical", "alert", "emergency")
@@ -67,6 +69,15 @@ class UpstreamView:
 def backoff_s(first_s: float, failures: int, longest_s: float) -> float:
     """The pause before the next attempt, in seconds. Doubles with each of any number of failures."""
     return min(longest_s, first_s * 2.0 ** min(failures, 64))
+
+
+class _List(NamedTuple):
+    """A list of resources, templates or prompts, or the question for it."""
+
+    connection: Connection
+    items: "asyncio.Task[list[dict[str, Any]]]"
+    until: float
+    """When it has to be asked for again, monotonic seconds."""
 
 
 class _EndedByProbe(Broken):
@@ -119,7 +130,7 @@ class Upstream:
         self._restoring: asyncio.Task[None] | None = None
         self._sse_only = self._modern_only = self._handshake_first = self._changes_era = False
         self._header_paths: dict[str, Mapping[Path, str]] = {}
-        self._lists: dict[str, tuple[Connection, list[dict[str, Any]]]] = {}
+        self._lists: dict[str, _List] = {}
         self._subscribed: tuple[str, ...] = ()
         self._log_level: str | None = None
         self._failed_attempts = 0
@@ -228,17 +239,28 @@ class Upstream:
         if facts is None or capability not in facts.capabilities:
             return ()
         known = self._lists.get(what)
-        if known is not None and known[0] is connection:
-            return known[1]
+        if known is None or known.connection is not connection or time.monotonic() >= known.until:
+            # One question for all who ask at once.
+            announced = f"{capability}.listChanged" in facts.capabilities
+            task = asyncio.create_task(self._list_optional(connection, what))
+            known = self._lists[what] = _List(
+                connection, task, float("inf") if announced else time.monotonic() + _LIST_S
+            )
+            task.add_done_callback(lambda task: self._forget_failed(what, task))
+        return await asyncio.shield(known.items)
+
+    async def _list_optional(self, connection: Connection, what: str) -> list[dict[str, Any]]:
         try:
-            items = (await self._list(connection, what, self.config.timeout_s)).items
+            return (await self._list(connection, what, self.config.timeout_s)).items
         except RpcError as error:
             if error.rpc_code != -32601:
                 raise
-            items = []  # templates are optional
-        if f"{capability}.listChanged" in facts.capabilities:
-            self._lists[what] = (connection, items)
-        return items
+            return []  # templates are optional
+
+    def _forget_failed(self, what: str, task: "asyncio.Task[list[dict[str, Any]]]") -> None:
+        known = self._lists.get(what)
+        if (task.cancelled() or task.exception() is not None) and known is not None and known.items is task:
+            del self._lists[what]
 
     async def subscribe(self, uris: Sequence[str]) -> None:
         """Be told of changes of these resources, and of no others; again after each reconnect. Raises UpstreamError."""

@@ -255,7 +255,8 @@ class McpFace:
             return None
         own, server = places[0].own, places[0].server.name
         add = self.gateway.subscriptions.add
-        return await add(server, own, lambda changed: tell(uri if changed == own else changed))
+        account = context.caller.account
+        return await add(server, own, lambda changed: tell(uri if changed == own else changed), account)
 
     async def _call(self, request: RpcRequest) -> dict[str, Any]:
         name = request.params.get("name")
