@@ -167,6 +167,8 @@ def renewed() -> Iterator[Engine]:
     """An engine with one guest ready: whoever comes next gets the one that was just used, renewed."""
     engine = WasmEngine(warm=1)
     asyncio.run(engine.ready())
+    if not any("renewed in place" in lock for lock in asyncio.run(engine.locks())):
+        (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)("this kernel cannot renew guests")
     yield engine
     asyncio.run(engine.aclose())
 
