@@ -28,6 +28,7 @@ from pydantic.fields import FieldInfo
 
 from mcpgate import errors, lifecycle
 from mcpgate.api.admin.routes import AdminFace
+from mcpgate.api.admin.upstreams import UpstreamRoutes
 from mcpgate.api.http import routing
 from mcpgate.api.mcp import http, sse
 from mcpgate.api.server import Health
@@ -360,7 +361,7 @@ def routes() -> str:
             if handlers := cast(routing.Face, face).handler(path):
                 rows.append((f"`{path}`", ", ".join(f"`{method}`" for method in handlers), _PURPOSE[path]))
     lines = [_ROUTES, *_table(("path", "methods", "purpose"), dict.fromkeys(rows)), _ADMIN]
-    table = AdminFace(nothing, nothing)._table
+    table = AdminFace(nothing, nothing, UpstreamRoutes(nothing).routes())._table
     lines += _table(
         ("route", "does", "body", "status"),
         [(f"`{r.method} {r.path}`", r.summary, _body(r.body), str(r.status)) for r in table],

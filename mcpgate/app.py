@@ -9,6 +9,7 @@ from typing import Any
 
 from mcpgate import lifecycle
 from mcpgate.catalog.learned import Memory
+from mcpgate.config.environment import token_key_of_environment
 from mcpgate.config.files import user_data_folder
 from mcpgate.config.governance import GovernanceConfig
 from mcpgate.config.settings import Config, SandboxConfig, Settings, StorageConfig
@@ -16,11 +17,14 @@ from mcpgate.errors import ConfigError, Unavailable
 from mcpgate.gateway import Gateway
 from mcpgate.governance.gate import Gate
 from mcpgate.governance.store import Store, StoreUnavailable
-from mcpgate.lifecycle import App, GovernanceStores, prices_of
+from mcpgate.lifecycle import App, GovernanceStores, TokenStore, prices_of
 from mcpgate.stores.memory import MemoryStore
 from mcpgate.stores.sqlite.governance import SqliteStore
 from mcpgate.stores.sqlite.learned import SqliteLearnedStore
+from mcpgate.stores.sqlite.tokens import SqliteTokens
+from mcpgate.stores.tokens import MemoryTokens
 from mcpgate.telemetry.metrics import Metrics
+from mcpgate.upstream.tokens import Vault
 from mcpgate_sandbox.engine import Engine
 from mcpgate_sandbox.sessions import SessionLimits
 
@@ -41,7 +45,20 @@ async def build(config: Config) -> App:
     learned = SqliteLearnedStore(_local_file(config.storage))
     metrics = Metrics()
     gate = Gate(config.governance, prices_of(config), stores.counters, stores.store, metrics)
-    return App(Gateway(Settings(config), engine, Memory(learned), gate, metrics), stores, learned)
+    tokens = token_store(config, stores)
+    vault = Vault(tokens, token_key_of_environment())
+    return App(Gateway(Settings(config), engine, Memory(learned), gate, metrics, vault), stores, learned, tokens)
+
+
+def token_store(config: Config, stores: GovernanceStores) -> TokenStore:
+    """Where tokens of sign-ins are kept: with the rest, in a table of their own."""
+    if isinstance(stores.store, MemoryStore):
+        return MemoryTokens()
+    if isinstance(stores.store, SqliteStore):
+        return SqliteTokens(_local_file(config.storage))
+    postgres = _optional("mcpgate.stores.postgres.tokens", "postgres", "storage.url")
+    made: TokenStore = postgres.PostgresTokens(stores.store.pool)  # type: ignore[attr-defined]
+    return made
 
 
 async def open_stores(config: Config, may_forget: bool = False) -> GovernanceStores:

@@ -32,7 +32,9 @@ from mcpgate.proxy.resources import Resources
 from mcpgate.proxy.subscriptions import Subscriptions
 from mcpgate.proxy.views import Views
 from mcpgate.telemetry.metrics import Metrics
+from mcpgate.upstream.links import Links
 from mcpgate.upstream.pool import UpstreamPool
+from mcpgate.upstream.tokens import Vault
 from mcpgate_sandbox.engine import Engine
 
 _MIB = 1024 * 1024
@@ -42,10 +44,14 @@ Listener = Callable[[str, str], None]
 class Gateway:
     """Code Mode in front of a pool of upstreams, independent of any face."""
 
-    def __init__(self, settings: Settings, engine: Engine, learned: Memory, gate: Gate, metrics: Metrics) -> None:
+    def __init__(
+        self, settings: Settings, engine: Engine, learned: Memory, gate: Gate, metrics: Metrics, vault: Vault
+    ) -> None:
         self.settings, self.engine, self.learned, self.gate, self.metrics = settings, engine, learned, gate, metrics
+        self.vault = vault
         config = settings.config
-        self.pool = UpstreamPool(held=True)
+        self.links = Links(vault)
+        self.pool = UpstreamPool(held=True, vault=vault, link=self.links.make)
         self.handles = HandleStore(
             config.code_mode.max_handles,
             config.code_mode.max_handle_mib * _MIB,

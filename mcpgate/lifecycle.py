@@ -18,6 +18,7 @@ from mcpgate.errors import ConfigError
 from mcpgate.gateway import Gateway
 from mcpgate.governance.prices import Prices
 from mcpgate.governance.store import Counters, Store, StoreUnavailable
+from mcpgate.upstream.tokens import Tokens
 
 log = logging.getLogger("mcpgate.app")
 _MIB = 1024 * 1024
@@ -51,6 +52,10 @@ class Closable(Protocol):
     def close(self) -> None: ...
 
 
+class TokenStore(Tokens, Protocol):
+    async def close(self) -> None: ...
+
+
 @dataclass(frozen=True, slots=True)
 class App:
     """A gateway and its stores."""
@@ -59,6 +64,8 @@ class App:
     stores: GovernanceStores
     learned: Closable
     """Where learned shapes are stored."""
+    tokens: TokenStore
+    """Where tokens of sign-ins are stored."""
 
     async def start(self, progress: Callable[[str], None] | None = None, with_engine: bool = True) -> None:
         """Get ready for `gateway.go()`, which begins connecting and preparing the sandbox and returns at once. Without
@@ -84,6 +91,7 @@ class App:
         await asyncio.gather(gateway.pool.aclose(), gateway.engine.aclose(), return_exceptions=True)
         await gateway.gate.aclose()
         gateway.learned.flush()
+        await self.tokens.close()
         await self.stores.close()
         self.learned.close()
 

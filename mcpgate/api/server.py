@@ -9,6 +9,7 @@ import orjson
 
 from mcpgate.addresses import Network
 from mcpgate.api.admin.routes import AdminFace
+from mcpgate.api.admin.upstreams import UpstreamRoutes
 from mcpgate.api.http.access import Access
 from mcpgate.api.http.exchange import Closing, Disconnected, Exchange, Receive, Scope, Send, plain_refusal
 from mcpgate.api.http.memory import Memory
@@ -18,6 +19,7 @@ from mcpgate.api.mcp.face import McpFace
 from mcpgate.api.mcp.http import StreamableHttp
 from mcpgate.api.mcp.sessions import Sessions
 from mcpgate.api.mcp.sse import Sse
+from mcpgate.api.oauth import OAuthFace
 from mcpgate.errors import McpgateError, NotFound, Unavailable
 from mcpgate.gateway import Gateway
 from mcpgate.telemetry.metrics import CONTENT_TYPE
@@ -76,7 +78,8 @@ class Server:
         self._faces: Sequence[Face] = (
             StreamableHttp(face, self._access, table, self.closing),
             Sse(face, self._access, table, self.closing),
-            AdminFace(gateway.gate, self._access),
+            AdminFace(gateway.gate, self._access, UpstreamRoutes(gateway).routes()),
+            OAuthFace(gateway),
             Health(gateway, self._access),
         )
 

@@ -165,7 +165,7 @@ def read_file(path: Path) -> dict[str, Any]:
 _TAKEN = {
     "command": "command", "args": "args", "env": "env", "cwd": "cwd", "url": "url", "serverUrl": "url",
     "httpUrl": "url", "headers": "headers", "http_headers": "headers", "type": "type", "transport": "type",
-    "disabled": "disabled", "description": "description",
+    "disabled": "disabled", "description": "description", "auth": "auth", "oauth": "auth",
 }  # fmt: skip
 """A client's key → ours."""
 _TRANSLATED = frozenset(

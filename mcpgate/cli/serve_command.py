@@ -165,6 +165,9 @@ async def _serve_http(config: Config, path: Path, host: str, port: int, supervis
             served = Port(face, limits, face.trusted_proxies, face.when_full)
             listener = _listen(host, port, is_worker)
             host_shown = f"[{host}]" if ":" in host else host
+            reached = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, host_shown)
+            own_url = f"http://{reached}:{listener.getsockname()[1]}{config.server.base_path}"
+            gateway.links.address = config.server.public_url or own_url
             ways = "/mcp (streamable HTTP)" if is_worker else "/mcp (streamable HTTP) and /sse"
             log.info("listening on http://%s:%d%s", host_shown, listener.getsockname()[1], ways)
 

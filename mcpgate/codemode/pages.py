@@ -49,7 +49,7 @@ class Pages:
             return await self._sandbox_page(caller)
         if (server := catalog.find_server(topic)) is not None:
             return self._bounded(
-                await self._server_page(server, caller.grants.allow_whole_server(server.name, server.ident))
+                await self._server_page(server, caller, caller.grants.allow_whole_server(server.name, server.ident))
             )
         head, _, rest = topic.partition(" ")
         if rest and (server := catalog.find_server(head)) is not None:
@@ -71,8 +71,10 @@ class Pages:
             raise Unavailable(f"code cannot run: {error}") from error
         return docs.sandbox_page(self._engine.name, available, missing, dataclasses.asdict(self._runner.limits(caller)))
 
-    async def _server_page(self, server: Server, with_resources: bool) -> str:
+    async def _server_page(self, server: Server, caller: Caller, with_resources: bool) -> str:
         upstream = self._pool.get(server.name)
+        if (way_in := await upstream.way_in(caller.owner)) is not None:
+            server = dataclasses.replace(server, trouble=way_in)
         facts = upstream.view.facts
         found: dict[What, list[dict[str, Any]]] = {"resources": [], "resourceTemplates": [], "prompts": []}
         if facts is not None and not server.trouble and with_resources:

@@ -59,6 +59,11 @@ def metadata_of_environment(environ: Mapping[str, str] = os.environ) -> str:
     return environ.get("MCPGATE_METADATA", "")
 
 
+def token_key_of_environment(environ: Mapping[str, str] = os.environ) -> str | None:
+    """What tokens are encrypted with where they are stored: $MCPGATE_TOKEN_KEY."""
+    return environ.get("MCPGATE_TOKEN_KEY") or None
+
+
 INHERITED = (
     ("APPDATA", "HOMEDRIVE", "HOMEPATH", "LOCALAPPDATA", "PATH", "PATHEXT", "PROCESSOR_ARCHITECTURE", "SYSTEMDRIVE",
      "SYSTEMROOT", "TEMP", "USERNAME", "USERPROFILE")

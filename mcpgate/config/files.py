@@ -4,6 +4,7 @@ cli/clients.py."""
 import difflib
 import json
 import os
+import types
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, get_args, get_origin
@@ -241,7 +242,7 @@ class _OurYaml(yaml.SafeLoader):
         return node
 
 
-_MAY_HOLD_SECRETS = frozenset(("secret", "keys", "headers", "env", "args", "storage"))
+_MAY_HOLD_SECRETS = frozenset(("secret", "keys", "headers", "env", "args", "storage", "client_secret", "private_key"))
 """Settings whose values are never shown in errors."""
 
 
@@ -265,4 +266,6 @@ def _known_keys(loc: tuple[Any, ...]) -> list[str]:
             model = model.model_fields[part].annotation
         elif get_origin(model) is dict:
             model = get_args(model)[1]
+        if get_origin(model) is types.UnionType:  # a section that may be left out
+            model = get_args(model)[0]
     return list(model.model_fields) if isinstance(model, type) and issubclass(model, BaseModel) else []

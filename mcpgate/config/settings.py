@@ -105,6 +105,9 @@ class ServerConfig(Model):
     """Addresses or networks whose X-Forwarded-For, Forwarded and X-Forwarded-Proto headers are believed."""
     base_path: str = ""
     """The path prefix under which a proxy serves the gateway, e.g. /mcpgate."""
+    public_url: str | None = None
+    """The address at which browsers reach the gateway, e.g. https://gateway.example.com/mcpgate: people are sent there
+    to sign in to servers. Default: `host` and `port`."""
     watchdog_s: float = Field(default=10.0, ge=0, le=3600)
     """If the process has not answered for this long, it logs where it is stuck. A worker is replaced after three times
     as long. 0 turns it off."""
@@ -120,6 +123,13 @@ class ServerConfig(Model):
             except ValueError:
                 raise ValueError(f"{text!r} must be an address or a network, e.g. 10.0.0.0/8") from None
         return networks
+
+    @field_validator("public_url")
+    @classmethod
+    def _public(cls, url: str | None) -> str | None:
+        if url is not None and not re.fullmatch(r"https?://[^\s/?#@]+(/[^\s?#]*)?", url):
+            raise ValueError(f"{url!r} must be an address such as https://gateway.example.com")
+        return None if url is None else url.rstrip("/")
 
     @field_validator("base_path")
     @classmethod

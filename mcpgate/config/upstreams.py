@@ -5,6 +5,7 @@ from typing import Any, Literal
 
 from pydantic import Field, PrivateAttr, field_validator, model_validator
 
+from mcpgate.config.auth import AuthConfig
 from mcpgate.config.base import Model
 from mcpgate.config.governance import PositiveSeconds, Usd
 
@@ -52,6 +53,9 @@ class UpstreamConfig(Model):
     """The address of a server that is reached over HTTP."""
     headers: dict[str, str] = Field(default={}, repr=False)
     """HTTP headers of every request to it, e.g. `Authorization`."""
+    auth: AuthConfig | None = None
+    """How the gateway signs in to it: `oauth`, or an object. A server without this key that wants OAuth can be signed
+    in to as well."""
     type: Literal["stdio", "http", "sse"] | None = None
     """Default: `stdio` for a `command`. For a `url`: `http`, then `sse` if the server has only that."""
     disabled: bool = False
@@ -103,7 +107,7 @@ class UpstreamConfig(Model):
         if not isinstance(data, dict):
             return data
         data = {key: value for key, value in data.items() if key not in _CLIENTS_ONLY}
-        for theirs, ours in (("serverUrl", "url"), ("httpUrl", "url"), ("transport", "type")):
+        for theirs, ours in (("serverUrl", "url"), ("httpUrl", "url"), ("transport", "type"), ("oauth", "auth")):
             if theirs in data and ours not in data:
                 data[ours] = data.pop(theirs)
         if isinstance(data.get("type"), str):
@@ -116,6 +120,11 @@ class UpstreamConfig(Model):
             return self
         if (self.command is None) == (self.url is None):
             raise ValueError("needs either `command` (a program to start) or `url` (a server to connect to)")
+        if self.auth is not None:
+            if self.url is None:
+                raise ValueError("`auth` needs `url`: a program is given its credentials in `env`")
+            if any(name.lower() == "authorization" for name in self.headers):
+                raise ValueError("has both `auth` and a header Authorization; remove one of them")
         if self.url is not None:
             if not self.url.startswith(("http://", "https://")):
                 # Without user, password and query: they may be secrets.

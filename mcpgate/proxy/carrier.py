@@ -53,7 +53,12 @@ class Carrier:
 
             async def send(more: Mapping[str, Any]) -> dict[str, Any]:
                 return await upstream.limited_request(
-                    method, {**params, **more}, client=context.client, confirm=confirm, on_sent=on_sent
+                    method,
+                    {**params, **more},
+                    client=context.client,
+                    confirm=confirm,
+                    on_sent=on_sent,
+                    identity=upstream.identity_of(context.caller.owner),
                 )
 
             began = time.monotonic()

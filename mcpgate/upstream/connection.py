@@ -14,6 +14,7 @@ from typing import Any
 from mcpgate import __version__
 from mcpgate.errors import McpgateError, UpstreamError, UpstreamTimeout
 from mcpgate.upstream.backchannel import ASKABLE, CAPABILITIES, Client, lacking
+from mcpgate.upstream.challenges import SignInNeeded
 from mcpgate.upstream.framing import Broken, Message, Transport
 from mcpgate.upstream.param_headers import encoded
 from mcpgate.upstream.progress import Progress
@@ -619,7 +620,7 @@ class Connection:
 
 def _may_mean_lost(error: UpstreamError) -> bool:
     """Whether such a refusal may mean that the server does not know our session."""
-    if isinstance(error, (Broken, UpstreamTimeout)):
+    if isinstance(error, (Broken, UpstreamTimeout, SignInNeeded)):
         return False
     status = error.data.get("server_status")
     if status in _REFUSES_SESSIONS:

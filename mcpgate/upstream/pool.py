@@ -9,14 +9,18 @@ from typing import Any
 
 from mcpgate.config.upstreams import UpstreamConfig
 from mcpgate.errors import NotFound
+from mcpgate.upstream.bearer import Link
+from mcpgate.upstream.tokens import Vault
 from mcpgate.upstream.upstream import Upstream, UpstreamView
 
 
 class UpstreamPool:
     """Every upstream by name. One broken upstream never delays or breaks another."""
 
-    def __init__(self, held: bool = False) -> None:
-        """`held`: do not connect before `go` is called."""
+    def __init__(self, held: bool = False, vault: Vault | None = None, link: Link | None = None) -> None:
+        """`held`: do not connect before `go` is called. `vault`: where tokens are; without it nobody signs in. `link`:
+        where callers sign in for themselves."""
+        self._vault, self._link = vault, link
         self._upstreams: dict[str, Upstream] = {}
         self._listeners: list[Callable[[], None]] = []
         self._event_listeners: list[Callable[[str, str, str], None]] = []
@@ -57,7 +61,10 @@ class UpstreamPool:
             del self._upstreams[upstream.name]
         for name, config in configs.items():
             if name not in self._upstreams:
-                upstream = Upstream(name, config, self._notify, self._tell, self._remembered(name, config), self._go)
+                remembered = self._remembered(name, config)
+                upstream = Upstream(
+                    name, config, self._notify, self._tell, remembered, self._go, self._vault, self._link
+                )
                 self._upstreams[name] = upstream
                 upstream.start()
         self._upstreams = {name: self._upstreams[name] for name in configs}

@@ -16,12 +16,14 @@ import httpx2
 
 from mcpgate.config.upstreams import UpstreamConfig
 from mcpgate.errors import UpstreamError
+from mcpgate.upstream.bearer import Bearer
+from mcpgate.upstream.bodies import decoded
 from mcpgate.upstream.connection import MODERN_VERSION
 from mcpgate.upstream.events import EventReader
 from mcpgate.upstream.framing import Inbox, Message, Transport, deliver, encode, log
 from mcpgate.upstream.secrets import Secrets
 from mcpgate.upstream.streams import Intake, Offers
-from mcpgate.upstream.web import Web, decoded, kind_of, open_web
+from mcpgate.upstream.web import Web, kind_of, open_web
 
 _JSON, _EVENTS = "application/json", "text/event-stream"
 _TOLD_BY_STATUS = frozenset((401, 403, 413, 429, 503))
@@ -39,10 +41,10 @@ _MAX_REST, _REST_S = 64 * 1024, 1.0
 
 @asynccontextmanager
 async def open_streamable(
-    name: str, config: UpstreamConfig, inbox: Inbox, secrets: Secrets
+    name: str, config: UpstreamConfig, inbox: Inbox, secrets: Secrets, bearer: Bearer
 ) -> AsyncIterator[Transport]:
     """Communicate over streamable HTTP until the block exits. Connects with the first message."""
-    async with open_web(config, secrets) as web:
+    async with open_web(config, secrets, bearer) as web:
         transport = _StreamableHttp(name, web, inbox, config.connect_timeout_s)
         try:
             yield transport

@@ -14,6 +14,7 @@ from mcpgate.upstream.untrusted import MAX_DATA, MAX_TEXT, cut, fits
 
 _MASK = "********"
 _SHORTEST = 4
+_MOST_LEARNED = 200
 _PLAIN_VALUES = frozenset(
     "debug development error false http https info localhost none null prod production stdio true utf-8 warn warning "
     "application/json basic bearer text/event-stream token".split()
@@ -34,8 +35,22 @@ class Secrets:
     """Masks the secrets of one `mcpServers` entry."""
 
     def __init__(self, config: UpstreamConfig) -> None:
+        self._configured = list(_values(config))
+        self._learned: dict[str, None] = {}
+        self._compile()
+
+    def learn(self, *values: str) -> None:
+        """Mask these too: what came along at run time, such as tokens. The latest are kept."""
+        new = [value for value in values if value and value not in self._learned]
+        if new:
+            self._learned.update(dict.fromkeys(new))
+            for value in list(self._learned)[: max(0, len(self._learned) - _MOST_LEARNED)]:
+                del self._learned[value]
+            self._compile()
+
+    def _compile(self) -> None:
         literals: set[str] = set()
-        for value in _values(config):
+        for value in (*self._configured, *self._learned):
             value = value.strip()
             if len(value) >= _SHORTEST and value.lower() not in _PLAIN_VALUES:
                 literals.update(*map(_spellings, {value, unquote(value)}))
@@ -99,6 +114,8 @@ def _values(config: UpstreamConfig) -> Iterator[str]:
     yield from _argument_values(config.args)
     if config.url is not None:
         yield from _url_parts(config.url)
+    if config.auth is not None:
+        yield from filter(None, (config.auth.client_secret, config.auth.private_key))
 
 
 def _parts(value: str) -> Iterator[str]:

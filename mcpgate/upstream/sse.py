@@ -10,20 +10,24 @@ import httpx2
 
 from mcpgate.config.upstreams import UpstreamConfig
 from mcpgate.errors import UpstreamError
+from mcpgate.upstream.bearer import Bearer
+from mcpgate.upstream.bodies import decoded
 from mcpgate.upstream.events import Event
 from mcpgate.upstream.framing import Broken, Inbox, Message, Transport, encode
 from mcpgate.upstream.secrets import Secrets, place
 from mcpgate.upstream.streams import Intake, Offers
-from mcpgate.upstream.web import Web, decoded, kind_of, open_web
+from mcpgate.upstream.web import Web, kind_of, open_web
 
 _EVENTS = "text/event-stream"
 _GONE = frozenset((404, 410))
 
 
 @asynccontextmanager
-async def open_sse(name: str, config: UpstreamConfig, inbox: Inbox, secrets: Secrets) -> AsyncIterator[Transport]:
+async def open_sse(
+    name: str, config: UpstreamConfig, inbox: Inbox, secrets: Secrets, bearer: Bearer
+) -> AsyncIterator[Transport]:
     """Open the stream and communicate until the block exits. Raises UpstreamError if there is no such stream."""
-    async with open_web(config, secrets) as web, contextlib.AsyncExitStack() as stack:
+    async with open_web(config, secrets, bearer) as web, contextlib.AsyncExitStack() as stack:
         intake = Intake(inbox, web.limit)
         try:
             async with asyncio.timeout(config.connect_timeout_s):

@@ -12,22 +12,28 @@ import re
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from types import MappingProxyType
-from typing import Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from mcpgate import jsontext
 from mcpgate.config.upstreams import UpstreamConfig
 from mcpgate.errors import UpstreamError, UpstreamTimeout
 from mcpgate.upstream import listing
 from mcpgate.upstream.backchannel import Client
+from mcpgate.upstream.bearer import Bearer, Link
+from mcpgate.upstream.challenges import Challenge, SignInNeeded
 from mcpgate.upstream.connection import Connection, RpcError, ServerFacts
 from mcpgate.upstream.framing import Broken
 from mcpgate.upstream.identities import RETRY_EVERY_S, Identities
 from mcpgate.upstream.param_headers import Malformed, Path, header_paths, headers_of
 from mcpgate.upstream.secrets import Secrets
 from mcpgate.upstream.stdio import open_stdio
+from mcpgate.upstream.tokens import Place, Vault
 from mcpgate.upstream.untrusted import MAX_NAME, cut, one_line
 
-State = Literal["connecting", "ready", "failed", "disabled"]
+if TYPE_CHECKING:
+    from mcpgate.upstream.auth import SignIn
+
+State = Literal["connecting", "ready", "failed", "needs_sign_in", "disabled"]
 _FIRST_BACKOFF_S = 0.5
 _LONGEST_BACKOFF_S = 60.0
 _DEBOUNCE_S = 0.15
@@ -100,11 +106,15 @@ class Upstream:
         on_event: Callable[[str, str, str], None],
         remembered: Sequence[dict[str, Any]] = (),
         go: asyncio.Event | None = None,
+        vault: Vault | None = None,
+        link: Link | None = None,
     ) -> None:
         """`on_change`: called when the view has changed. `on_event`: with the name, and what else the server announces:
         ('list', 'resources' or 'prompts') or ('updated', URI)."""
         self.name, self.config = name, config
         self._secrets = Secrets(config)
+        self._vault, self._link = vault, link
+        self._bearer = Bearer(name, config, self._secrets, vault, borrows=self.per_user)
         state: State = "failed" if config.unusable else "disabled" if config.disabled else "connecting"
         remembered = self._allowed(remembered[: config.max_tools])
         self.view = UpstreamView(name, config, state, config.unusable, tools=remembered)
@@ -152,6 +162,65 @@ class Upstream:
             self._task = None
         await self._identities.aclose()
         await self._live.aclose()
+
+    @property
+    def per_user(self) -> bool:
+        """Whether every caller signs in for itself. The shared connection then only lists tools."""
+        return self.config.auth is not None and self.config.auth.per == "user"
+
+    def identity_of(self, owner: str) -> str | None:
+        """On whose connection a caller's requests are made; None: the shared one."""
+        return owner if self.per_user else None
+
+    async def knock(self) -> Challenge | None:
+        """Connect and list the tools, for an upstream without a vault: what the server asks for; None if it lets
+        everybody in. Raises UpstreamError if it cannot be reached."""
+        connection = Connection(self.name, lambda what: None, self._secrets)
+        try:
+            async with asyncio.timeout(self.config.connect_timeout_s), contextlib.AsyncExitStack() as stack:
+                stack.callback(connection.stop)
+                await self._open(connection, stack)
+                await self._list_tools(connection)
+        except TimeoutError:
+            raise UpstreamError("it does not answer in time") from None
+        except UpstreamError:
+            if self._bearer.challenge is None:
+                raise
+        return self._bearer.challenge
+
+    def sign_in(self, subject: str) -> "SignIn":
+        """The way to sign in to it; a caller's own with `per: user`."""
+        from mcpgate.upstream.auth import SignIn
+
+        if self.config.url is None or self._vault is None:
+            raise UpstreamError(f"nobody signs in to {self.name!r}")
+        return SignIn(Place(self.name, self.config.url, subject), self.config, self._vault, self._secrets)
+
+    async def asked_for(self) -> Challenge | None:
+        """What the server asked for when it last refused, or would if it was asked now."""
+        return self._bearer.challenge or await stranger(self.name, self.config).knock()
+
+    async def sign_out(self, subject: str) -> bool | None:
+        """Forget a token, and end it at the server: whether it could. None if there was none."""
+        if self.config.url is None or self._vault is None:
+            return None
+        token = await self._vault.forget(Place(self.name, self.config.url, subject))
+        return None if token is None else await self.sign_in(subject).revoke(token)
+
+    async def way_in(self, owner: str) -> str | None:
+        """Where a caller signs in for itself; None if it has, or need not."""
+        if not self.per_user or self._vault is None:
+            return None
+        try:
+            await self._bearer_of(owner).token()
+        except SignInNeeded as needed:
+            return needed.message
+        return None
+
+    def _bearer_of(self, identity: str | None) -> Bearer:
+        if not identity or not self.per_user:
+            return self._bearer
+        return Bearer(self.name, self.config, self._secrets, self._vault, identity, self._link)
 
     async def call(
         self,
@@ -201,6 +270,8 @@ class Upstream:
             except RpcError:
                 raise
             except UpstreamError as error:
+                if isinstance(error, SignInNeeded) and error.ended:
+                    connection.on_close(Broken(error.message))
                 kind = UpstreamTimeout if isinstance(error, UpstreamTimeout) else UpstreamError
                 reason = self._secrets.mask(error.message)
                 attempts = [{"upstream": self.name, "reason": reason}]
@@ -233,6 +304,8 @@ class Upstream:
     async def listed(self, what: str) -> Sequence[dict[str, Any]]:
         """Every item of `resources`, `resourceTemplates` or `prompts`, as far as they fit the limits; remembered until
         the server says that they have changed, if it does that. Raises UpstreamError."""
+        if self.per_user:
+            return ()  # what the shared connection lists is somebody's own
         capability = "prompts" if what == "prompts" else "resources"
         connection = await self._connection_of(None)
         facts = self.view.facts
@@ -264,6 +337,10 @@ class Upstream:
 
     async def subscribe(self, uris: Sequence[str]) -> None:
         """Be told of changes of these resources, and of no others; again after each reconnect. Raises UpstreamError."""
+        if self.per_user:
+            raise UpstreamError(
+                f"upstream {self.name!r}: resources of a server that users sign in to cannot be followed"
+            )
         self._subscribed = tuple(uris)
         await (await self._connection_of(None)).subscribe(self._subscribed, self.config.timeout_s)
 
@@ -289,10 +366,11 @@ class Upstream:
             return await self._identities.get(identity)
         except UpstreamError as error:
             reason, _ = self._told(error)
-            raise self._unreachable(f"is not connected: {reason}") from error
+            raise self._unreachable(f"is not connected: {reason}", error.data) from error
 
-    def _unreachable(self, reason: str) -> UpstreamError:
-        return UpstreamError(f"upstream {self.name!r} {reason}", attempts=[{"upstream": self.name, "reason": reason}])
+    def _unreachable(self, reason: str, data: Mapping[str, Any] = EMPTY) -> UpstreamError:
+        attempts = [{"upstream": self.name, "reason": reason}]
+        return UpstreamError(f"upstream {self.name!r} {reason}", **{**data, "attempts": attempts})
 
     def _told(self, error: UpstreamError) -> tuple[str, str]:
         """A failure as two texts without secrets: one for callers, one for the log and `mcpgate check`."""
@@ -306,6 +384,8 @@ class Upstream:
             raise self._unreachable("is disabled in the configuration")
         if self.config.unusable:
             raise self._unreachable(f"is not usable: {self.config.unusable}")
+        if self.view.state == "needs_sign_in" and not await self._bearer.has_news():
+            raise self._unreachable(f"is not connected: {self.view.reason}")
         if self.view.state == "failed" and time.monotonic() - self._failed_at < RETRY_EVERY_S:
             # Calls in a loop must not start a broken server a hundred times a second.
             raise self._unreachable(f"is not connected: {self.view.reason}")
@@ -343,10 +423,12 @@ class Upstream:
         while True:
             began = time.monotonic()
             self._wake.clear()
+            signed_out = False
             try:
                 reason, detail = self._told(await self._connect_and_serve(began))
             except UpstreamError as error:
                 reason, detail = self._told(error)
+                signed_out = error.data.get("server_status") == 401 and self._bearer.signs_in
                 self._failed_attempts += 1
                 self._failed_at = time.monotonic()
             except Exception as error:
@@ -354,6 +436,14 @@ class Upstream:
                 reason, detail = self._told(UpstreamError(f"{type(error).__name__}: {error}"))
                 self._failed_attempts += 1
                 self._failed_at = time.monotonic()
+            if signed_out:
+                log.warning("%s: %s", self.name, detail)
+                self._set("needs_sign_in", reason=reason, detail=detail)
+                await self._bearer.changed()
+                log.info("%s: there is a new token", self.name)
+                failures = 0
+                self._set("connecting", reason=reason, detail=detail)
+                continue
             failures = 1 if time.monotonic() - began > _LONGEST_BACKOFF_S else failures + 1
             delay = backoff_s(_FIRST_BACKOFF_S, failures - 1, _LONGEST_BACKOFF_S) * random.uniform(0.8, 1.2)
             log.warning("%s: %s; next try in %.1f s", self.name, detail, delay)
@@ -423,11 +513,16 @@ class Upstream:
         from mcpgate.upstream.remote import open_streamable
         from mcpgate.upstream.sse import open_sse
 
+        bearer = self._bearer_of(identity)
         if config.type == "sse" or (config.type is None and self._sse_only):
-            connection.transport = await stack.enter_async_context(open_sse(self.name, config, connection, secrets))
+            connection.transport = await stack.enter_async_context(
+                open_sse(self.name, config, connection, secrets, bearer)
+            )
             return await self._handshake(connection, old=True)
         inner = await stack.enter_async_context(contextlib.AsyncExitStack())
-        connection.transport = await inner.enter_async_context(open_streamable(self.name, config, connection, secrets))
+        connection.transport = await inner.enter_async_context(
+            open_streamable(self.name, config, connection, secrets, bearer)
+        )
         try:
             return await self._handshake(connection)
         except UpstreamError as error:
@@ -435,7 +530,7 @@ class Upstream:
                 raise
         # The specification's way of detecting a server with the old transport.
         await inner.aclose()
-        connection.transport = await stack.enter_async_context(open_sse(self.name, config, connection, secrets))
+        connection.transport = await stack.enter_async_context(open_sse(self.name, config, connection, secrets, bearer))
         facts = await self._handshake(connection, old=True)
         self._sse_only = True
         return facts
@@ -568,3 +663,8 @@ class Upstream:
 
     def __repr__(self) -> str:
         return f"<Upstream {self.name}: {self.view.state}>"
+
+
+def stranger(name: str, config: UpstreamConfig) -> Upstream:
+    """The same server without any sign-in, to see what it asks for; it is not started."""
+    return Upstream(name, config, lambda: None, lambda *_: None)

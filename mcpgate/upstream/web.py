@@ -5,10 +5,8 @@ import asyncio
 import contextlib
 import datetime
 import email.utils
-import functools
 import re
-import ssl
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -17,8 +15,10 @@ import httpx2
 from mcpgate import __version__, jsontext
 from mcpgate.config.upstreams import UpstreamConfig
 from mcpgate.errors import UpstreamError
+from mcpgate.upstream.bearer import Bearer
+from mcpgate.upstream.bodies import decoded, tls
+from mcpgate.upstream.challenges import Challenge, parse_challenge
 from mcpgate.upstream.framing import too_long
-from mcpgate.upstream.inflate import Inflate, Undecodable
 from mcpgate.upstream.secrets import Secrets, place
 from mcpgate.upstream.untrusted import one_line
 
@@ -28,8 +28,6 @@ _MAX_REFUSAL = 64 * 1024
 _REFUSAL_S = 5.0
 _KEEP_IDLE_S = 3.0
 """Many servers close connections that were idle for 5 s, and a request sent at that moment is lost."""
-_BREATHE_EVERY, _BREATHE_EVERY_BYTES = 100, 64 * 1024
-"""Pieces and bytes of a body after which other tasks get the loop, however fast it arrives."""
 _MAX_REDIRECTS = 3
 _MAX_COOKIE_CHARS = 32 * 1024
 _MAX_SAID = 300
@@ -41,9 +39,9 @@ _TITLE = re.compile(r"(?is)<title[^>]*>(.{1,200}?)</title>")
 class Web:
     """Requests to one upstream. Everything it raises is an UpstreamError or an httpx2.HTTPError; see `say`."""
 
-    def __init__(self, config: UpstreamConfig, secrets: Secrets, client: httpx2.AsyncClient) -> None:
+    def __init__(self, config: UpstreamConfig, secrets: Secrets, bearer: Bearer, client: httpx2.AsyncClient) -> None:
         assert config.url is not None
-        self._secrets, self._client = secrets, client
+        self._secrets, self._bearer, self._client = secrets, bearer, client
         try:
             self.url = httpx2.URL(config.url)
         except httpx2.InvalidURL as error:
@@ -55,12 +53,23 @@ class Web:
         self, method: str, url: httpx2.URL, headers: Mapping[str, str], content: bytes | None = None
     ) -> AsyncIterator[httpx2.Response]:
         """One request and its response, which is closed when the block exits. Redirects are followed only within
-        the same origin, for which headers and secrets were configured."""
-        for _ in range(_MAX_REDIRECTS + 1):
-            request = self._client.build_request(method, url, headers=dict(headers), content=content)
+        the same origin, for which headers and secrets were configured. Where another token may help against a refusal,
+        the request is sent once more."""
+        token, renewed = await self._bearer.token(), False
+        for _ in range(_MAX_REDIRECTS + 2):
+            fields = {**headers, **({} if token is None else {"authorization": f"Bearer {token.access}"})}
+            request = self._client.build_request(method, url, headers=fields, content=content)
             response = await self._client.send(request, stream=True, follow_redirects=False)
             try:
                 self._forget_cookies()
+                if response.status_code in (401, 403) and not renewed:
+                    renewed = True
+                    if (other := await self._bearer.again(token, _challenge(response))) is not None:
+                        token = other
+                        continue
+                elif token is not None and response.status_code != 401:
+                    self._bearer.accepted(token)
+                response.extensions["mcpgate_token"] = token
                 target = _redirect(response)
                 if target is None:
                     yield response
@@ -114,6 +123,9 @@ class Web:
         if (wait_s := _retry_after(response.headers.get("retry-after", ""))) is not None:
             data["server_retry_after_s"] = wait_s
             text += f" (retry after {wait_s:g} s)"
+        if status in (401, 403):
+            sent = response.extensions.get("mcpgate_token")
+            return await self._bearer.refused(sent, _challenge(response), text, data), parsed
         return UpstreamError(text, **data), parsed
 
     async def _beginning(self, response: httpx2.Response) -> bytes:
@@ -136,45 +148,24 @@ class Web:
         return UpstreamError(one_line(self._secrets.mask(text)))
 
 
-@functools.cache
-def _tls() -> ssl.SSLContext:
-    """Read the machine's certificates once for all upstreams and attempts: it blocks the event loop for 30 ms."""
-    return httpx2.create_ssl_context()
-
-
 @asynccontextmanager
-async def open_web(config: UpstreamConfig, secrets: Secrets) -> AsyncIterator[Web]:
+async def open_web(config: UpstreamConfig, secrets: Secrets, bearer: Bearer) -> AsyncIterator[Web]:
     async with httpx2.AsyncClient(
         headers={"user-agent": f"mcpgate/{__version__}", **config.headers, "accept-encoding": "identity"},
-        verify=_tls(),
+        verify=tls(),
         timeout=httpx2.Timeout(config.connect_timeout_s, read=None),
         limits=httpx2.Limits(max_connections=None, max_keepalive_connections=32, keepalive_expiry=_KEEP_IDLE_S),
     ) as client:
-        yield Web(config, secrets, client)
-
-
-async def decoded(response: httpx2.Response) -> AsyncGenerator[bytes, None]:
-    """Yield the decoded body as it arrives, in pieces of bounded size. Raises UpstreamError, httpx2.HTTPError."""
-    encodings = [e.strip().lower() for e in response.headers.get("content-encoding", "").split(",")]
-    encodings = [encoding for encoding in encodings if encoding not in ("", "identity")]
-    try:
-        inflate = Inflate(",".join(encodings)) if encodings else None
-        async with contextlib.aclosing(response.aiter_raw()) as pieces:
-            count = size = 0
-            async for piece in pieces:
-                for part in inflate.feed(piece) if inflate is not None else (piece,):
-                    yield part
-                    count, size = count + 1, size + len(part)
-                    if count >= _BREATHE_EVERY or size >= _BREATHE_EVERY_BYTES:
-                        count = size = 0
-                        await asyncio.sleep(0)
-    except Undecodable as error:
-        raise UpstreamError(str(error)) from error
+        yield Web(config, secrets, bearer, client)
 
 
 def kind_of(response: httpx2.Response) -> str:
     """The media type, without its parameters."""
     return str(response.headers.get("content-type", "")).partition(";")[0].strip().lower()
+
+
+def _challenge(response: httpx2.Response) -> Challenge:
+    return parse_challenge(response.status_code, response.headers.get("www-authenticate", ""))
 
 
 def _redirect(response: httpx2.Response) -> httpx2.URL | None:

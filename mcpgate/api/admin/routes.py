@@ -2,7 +2,7 @@
 serves and what /api/openapi.json is made from. Not here: the rules themselves, see governance/admin.py."""
 
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -63,10 +63,11 @@ _QUESTION = {
 class AdminFace(Face):
     """Answers requests under /api."""
 
-    def __init__(self, gate: Gate, access: Access) -> None:
+    def __init__(self, gate: Gate, access: Access, more: Sequence[Route] = ()) -> None:
+        """`more`: routes of other parts of the gateway."""
         self._gate, self._access, self._store, self._clock = gate, access, gate.store, time.time
         self._admin = Admin(gate.store, gate.counters, lambda: gate.policy)
-        self._table = self._make_routes()
+        self._table = [*self._make_routes(), *more]
         self._routes = Routes(self._table)
         self._openapi: bytes | None = None
 

@@ -85,6 +85,11 @@ class PostgresStore:
             raise StoreUnavailable(f"{_without_password(url)}: {error}") from error
         return cls(pool, report_metadata)
 
+    @property
+    def pool(self) -> "asyncpg.Pool[Any]":
+        """Its connections, for what else is kept in the same schema."""
+        return self._pool
+
     async def close(self) -> None:
         try:
             async with asyncio.timeout(5):

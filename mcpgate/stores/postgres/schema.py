@@ -361,8 +361,14 @@ BEGIN
 END $$
 """
 
+_TOKENS = """
+CREATE TABLE tokens (key TEXT COLLATE "C" PRIMARY KEY, value BYTEA NOT NULL, until DOUBLE PRECISION);
+CREATE TABLE token_locks (key TEXT COLLATE "C" PRIMARY KEY, owner TEXT NOT NULL, until DOUBLE PRECISION NOT NULL)
+"""
+
 MIGRATIONS: list[tuple[str, ...]] = [
     (_TABLES, _LOCK, _RESERVE, _RESERVE_ALL, _LET_GO, _SETTLE, _EXPIRE),
     (_MORE_COLUMNS, _RESERVE_2, _RESERVE_ALL_2, _SETTLE_2, _EXPIRE_2),
+    (_TOKENS,),
 ]
 """Each is a few statements. The table `migrations` of a schema lists those that it has."""

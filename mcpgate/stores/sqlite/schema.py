@@ -65,6 +65,11 @@ ALTER TABLE entries ADD COLUMN facts TEXT NOT NULL DEFAULT '{}';
 ALTER TABLE reservations ADD COLUMN abandoned TEXT;
 """
 
+_TOKENS = """
+CREATE TABLE tokens (key TEXT PRIMARY KEY, value BLOB NOT NULL, until REAL) WITHOUT ROWID;
+CREATE TABLE token_locks (key TEXT PRIMARY KEY, owner TEXT NOT NULL, until REAL NOT NULL) WITHOUT ROWID;
+"""
+
 
 def _run(script: str) -> Callable[[sqlite3.Connection], None]:
     def migration(db: sqlite3.Connection) -> None:
@@ -84,4 +89,5 @@ MIGRATIONS: list[Callable[[sqlite3.Connection], None]] = [
     _run("CREATE TABLE tallies (day TEXT, name TEXT, amount INTEGER NOT NULL, PRIMARY KEY (day, name)) WITHOUT ROWID"),
     _run(_GOVERNANCE),
     _run(_ABANDONED),
+    _run(_TOKENS),
 ]

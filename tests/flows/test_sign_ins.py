@@ -1,0 +1,203 @@
+"""Signing in to upstreams of a served gateway: by the admin API and a browser, for each user, in several workers."""
+
+import re
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+
+from tests.flows.governed import (
+    TRUSTED,
+    Answer,
+    Served,
+    bearer,
+    call_of,
+    own_database,
+    serving,
+    wait_until,
+    write_config,
+)
+from tests.upstream.sign_in_server import SignInServer, sign_in_server
+
+ADA, BOB = "mg-the-key-of-ada", "mg-the-key-of-bob"
+KEYS = {
+    **TRUSTED,
+    "ada": {"secret": ADA, "grants": {"tools": ["*"]}},
+    "bob": {"secret": BOB, "grants": {"tools": ["*"]}},
+}
+
+
+@pytest.fixture
+def server() -> Iterator[SignInServer]:
+    with sign_in_server() as started:
+        yield started
+
+
+def config(folder: Path, server: SignInServer, auth: Any = None, **sections: Any) -> Path:
+    entry = server.entry(expose="both", **({} if auth is None else {"auth": auth}))
+    return write_config(folder, {"linear": entry}, governance={"require_key": True, "keys": KEYS}, **sections)
+
+
+def link_of(served: Served) -> str:
+    answer = served.admin("POST", "upstreams/linear/login")
+    assert answer.status_code == 200, answer.text
+    return str(answer.json()["url"])
+
+
+def agree(browser: httpx2.Client, link: str) -> str:
+    """Open a link, go on, and agree to everything. Returns the last page."""
+    page = browser.get(link)
+    assert page.status_code == 200 and 'href="?continue=1"' in page.text, page.text
+    return browser.get(f"{link}?continue=1", follow_redirects=True).text
+
+
+def state_of(served: Served) -> str:
+    return str(served.admin("GET", "upstreams").json()["upstreams"][0]["state"])
+
+
+def whoami(served: Served, key: str) -> Answer:
+    return served.call("linear__whoami", key=key)
+
+
+def test_an_operator_signs_in_without_a_shell(server: SignInServer, tmp_path: Path) -> None:
+    with serving(tmp_path / "home", config(tmp_path, server)) as served:
+        shown = served.admin("GET", "upstreams").json()["upstreams"]
+        assert [(one["name"], one["state"], one["signed_in"]) for one in shown] == [("linear", "needs_sign_in", False)]
+        assert shown[0]["reason"].startswith("sign in: mcpgate auth login linear (HTTP 401")
+        with httpx2.Client() as browser:
+            assert "You are signed in to linear" in agree(browser, link_of(served))
+        wait_until(lambda: state_of(served) == "ready")
+        assert whoami(served, ADA).text == "whoami by ada"
+        assert served.admin("POST", "upstreams/linear/logout").json() == {"revoked": True}
+        assert not server.tokens and served.admin("POST", "upstreams/linear/logout").status_code == 404
+        assert served.admin("POST", "upstreams/linear/login", key=ADA).status_code == 403
+
+
+def test_a_sign_in_ends_in_the_browser_in_which_it_began_and_only_once(server: SignInServer, tmp_path: Path) -> None:
+    with serving(tmp_path / "home", config(tmp_path, server)) as served:
+        link = link_of(served)
+        with httpx2.Client() as browser, httpx2.Client() as victim:
+            page = browser.get(f"{link}?continue=1")
+            assert page.status_code == 303 and page.headers["set-cookie"].count("HttpOnly; SameSite=Lax")
+            back = browser.get(page.headers["location"]).headers["location"]
+            assert back.startswith(f"{served.address}/oauth/callback?")
+            answer = victim.get(back)
+            assert answer.status_code == 404 and "begun in another browser" in answer.text and not server.tokens
+            assert "You are signed in" in browser.get(back).text
+            assert "has ended" in browser.get(back).text
+            assert server.count("/token") == 1
+        for path in (
+            "oauth/callback",
+            "oauth/callback?state=x&code=y",
+            "oauth/login/none",
+            "oauth/callback?state=link",
+        ):
+            assert served.clients[0].get(path).status_code == 404
+
+
+def test_a_page_cannot_be_framed_and_shows_names_as_text(server: SignInServer, tmp_path: Path) -> None:
+    name = "<b>linear"
+    file = write_config(tmp_path, {name: server.entry()}, governance={"require_key": True, "keys": KEYS})
+    with serving(tmp_path / "home", file) as served:
+        answer = served.admin("POST", "upstreams/%3Cb%3Elinear/login")
+        page = served.clients[0].get(answer.json()["url"])
+        assert name not in page.text and "&lt;b&gt;linear" in page.text
+        assert (
+            page.headers["x-frame-options"] == "DENY"
+            and "frame-ancestors 'none'" in page.headers["content-security-policy"]
+        )
+
+
+def test_each_caller_signs_in_for_itself_and_acts_as_itself(server: SignInServer, tmp_path: Path) -> None:
+    file = config(tmp_path, server, {"type": "oauth", "per": "user"})
+    with serving(tmp_path / "home", file) as served:
+
+        def docs(key: str) -> str:
+            return served.call("read_docs", {"topic": "linear"}, key).text
+
+        assert 'read_docs("linear") tells where' in served.call("list_tools", {}, ADA).text
+        link = re.search(r"http\S+/oauth/login/[\w-]+", docs(ADA))
+        assert link is not None, docs(ADA)
+        with httpx2.Client() as browser:
+            assert "the key ada" in browser.get(link[0]).text
+            agree(browser, link[0])
+        wait_until(lambda: any(tool["name"] == "linear__whoami" for tool in served.tools(ADA)))
+        assert whoami(served, ADA).text == "whoami by ada"
+        assert "oauth/login" not in docs(ADA)
+
+        refused = whoami(served, BOB)
+        theirs = re.search(r"sign in: (http\S+/oauth/login/[\w-]+)", refused.text)
+        assert not refused.ok and theirs is not None and theirs[1] != link[0]
+        server.subject = "bob"
+        with httpx2.Client() as browser:
+            agree(browser, theirs[1])
+        wait_until(lambda: whoami(served, BOB).text == "whoami by bob")
+        assert whoami(served, ADA).text == "whoami by ada"
+
+        gone = served.admin("POST", "upstreams/linear/logout", {"key": "bob"})
+        assert gone.json() == {"revoked": True}
+        wait_until(lambda: "sign in: http" in whoami(served, BOB).text)
+        assert whoami(served, ADA).text == "whoami by ada"
+        assert served.admin("POST", "upstreams/linear/login").status_code == 400
+
+
+@pytest.mark.parametrize("store", ["sqlite", "postgres"])
+def test_two_workers_follow_a_sign_in_and_renew_its_token_once(
+    server: SignInServer, tmp_path: Path, store: str
+) -> None:
+    def calls(served: Served) -> set[str]:
+        """On fresh connections, which reach either worker."""
+
+        def call(_: int) -> str:
+            with httpx2.Client(base_url=served.address, timeout=30) as fresh:
+                return Answer(fresh.post("/mcp", json=call_of("linear__whoami"), headers=bearer(ADA))).text
+
+        with ThreadPoolExecutor(8) as pool:
+            return set(pool.map(call, range(24)))
+
+    def check(storage: dict[str, Any]) -> None:
+        with serving(tmp_path / "home", config(tmp_path, server, **storage), workers=2) as served:
+            with httpx2.Client() as browser:
+                assert "You are signed in" in agree(browser, link_of(served))
+            wait_until(lambda: calls(served) == {"whoami by ada"})
+            assert len({one.path for one in server.calls("initialize")}) == 1
+            for times in (1, 2, 3):
+                server.expire_all()
+                assert calls(served) == {"whoami by ada"}
+                assert (len(server.used), server.stolen) == (times, 0)
+            server.revoke_all()
+            assert all("sign in: mcpgate auth login linear" in text for text in calls(served))
+            server.subject = "bob"
+            with httpx2.Client() as browser:
+                agree(browser, link_of(served))
+            wait_until(lambda: calls(served) == {"whoami by bob"})
+
+    if store == "sqlite":
+        check({})
+        return
+    with own_database() as url:
+        check({"storage": {"url": url}})
+
+
+def test_no_secret_of_a_sign_in_is_in_the_log_of_a_gateway_that_tells_everything(
+    server: SignInServer, tmp_path: Path
+) -> None:
+    server.metadata = {"token_endpoint_auth_methods_supported": ["client_secret_post"]}
+    file = config(tmp_path, server, telemetry={"log_level": "debug"})
+    with serving(tmp_path / "home", file) as served:
+        with httpx2.Client() as browser:
+            agree(browser, link_of(served))
+        wait_until(lambda: state_of(served) == "ready")
+        whoami(served, ADA)
+        server.expire_all()
+        whoami(served, ADA)
+        server.revoke_all()
+        answers = [whoami(served, ADA).response.text for _ in range(2)]
+        wait_until(lambda: state_of(served) == "needs_sign_in")
+        shown = [*answers, served.admin("GET", "upstreams").text, served.clients[0].get("/readyz").text]
+    shown += [path.read_text() for path in (tmp_path / "home").glob("log*")]
+    assert len(server.secrets()) >= 5 and "sign in: mcpgate auth login linear" in "".join(shown)
+    assert [secret for secret in server.secrets() if any(secret in text for text in shown)] == []
