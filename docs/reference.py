@@ -27,6 +27,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, SecretStr
 from pydantic.fields import FieldInfo
 
 from mcpgate import errors, lifecycle
+from mcpgate.api import oauth
 from mcpgate.api.admin.routes import AdminFace
 from mcpgate.api.admin.upstreams import UpstreamRoutes
 from mcpgate.api.http import routing
@@ -341,6 +342,8 @@ _PURPOSE = {
     "[bundle](../guides/pass-through.md)",
     "/sse": "MCP over the legacy SSE transport: the stream to the client (one worker only). `/sse/NAME`: a bundle",
     "/messages": "MCP over the legacy SSE transport: messages from the client",
+    "/oauth/callback": "where authorization servers send people back to after [signing in](../guides/signing-in.md)",
+    "/oauth/login/": "the page that a sign-in link leads to",
     "/healthz": "200 while the process serves. Needs no key",
     "/readyz": "200 once no upstream is starting for the first time, else 503. Needs no key",
     "/metrics": "[Metrics](metrics.md) in Prometheus format",
@@ -353,11 +356,14 @@ def routes() -> str:
     faces = [
         (http, http.StreamableHttp(nothing, nothing, None, nothing)),
         (sse, sse.Sse(nothing, None, nothing, nothing)),
+        (oauth, oauth.OAuthFace(nothing)),
         (inspect.getmodule(Health), Health(nothing, nothing)),
     ]
     rows = []
     for module, face in faces:
         for path in _paths_in(inspect.getsource(cast(Any, module))):
+            if path not in _PURPOSE and path.rstrip("/") in _PURPOSE:
+                continue  # the beginning of other paths
             if handlers := cast(routing.Face, face).handler(path):
                 rows.append((f"`{path}`", ", ".join(f"`{method}`" for method in handlers), _PURPOSE[path]))
     lines = [_ROUTES, *_table(("path", "methods", "purpose"), dict.fromkeys(rows)), _ADMIN]
@@ -395,7 +401,7 @@ def _paths_in(source: str) -> list[str]:
     found = [
         node.value
         for node in ast.walk(ast.parse(source))
-        if isinstance(node, ast.Constant) and isinstance(node.value, str) and re.fullmatch(r"/[a-z]+", node.value)
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and re.fullmatch(r"(/[a-z]+)+/?", node.value)
     ]
     return list(dict.fromkeys(found))
 

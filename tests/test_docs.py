@@ -47,7 +47,7 @@ def blocks(language: str, *names: str) -> Iterator[tuple[str, str]]:
 
 def test_the_example_is_valid() -> None:
     config = parse_config(EXAMPLE, "servers.example.yaml", {})
-    assert set(config.mcpServers) == {"files", "docs"}
+    assert set(config.mcpServers) == {"files", "tracker", "docs"}
 
 
 def test_the_example_shows_every_setting() -> None:

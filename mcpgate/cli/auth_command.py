@@ -28,7 +28,7 @@ from mcpgate.upstream.challenges import has_own_credentials
 from mcpgate.upstream.secrets import Secrets
 from mcpgate.upstream.secrets import place as where
 from mcpgate.upstream.tokens import Place, Token, Vault
-from mcpgate.upstream.upstream import stranger
+from mcpgate.upstream.upstream import anonymous
 
 _PATIENCE_S = 600.0
 _HEAD_S, _LONGEST_HEAD = 10.0, 16 * 1024
@@ -118,7 +118,7 @@ async def _login(arguments: argparse.Namespace, name: str, server: UpstreamConfi
         )
     place = _place(arguments, name, server)
     sign_in = SignIn(place, server, vault, Secrets(server))
-    challenge = await stranger(name, server).knock()
+    challenge = await anonymous(name, server).knock()
     if challenge is None and server.auth is None:
         print(f"{name} lets everybody in; no sign-in is needed")
         return 0

@@ -18,7 +18,7 @@ from urllib.parse import parse_qsl, quote, urlencode, urlsplit, urlunsplit
 from mcpgate.config.auth import AuthConfig
 from mcpgate.config.upstreams import UpstreamConfig
 from mcpgate.upstream.challenges import Challenge, scopes
-from mcpgate.upstream.discovery import Authority, SignInFailed, Strangers, discover, said, strangers
+from mcpgate.upstream.discovery import Authority, SignInFailed, UntrustedWeb, discover, said, untrusted_web
 from mcpgate.upstream.secrets import Secrets
 from mcpgate.upstream.secrets import place as where
 from mcpgate.upstream.tokens import Client, Place, Token, Vault
@@ -67,7 +67,7 @@ class SignIn:
 
     async def begin(self, redirect_uri: str, challenge: Challenge | None) -> Begun:
         """The address to open, and what must be remembered until the person comes back to `redirect_uri`."""
-        async with strangers(self._place.url) as web:
+        async with untrusted_web(self._place.url) as web:
             authority = await self._discover(web, challenge)
             if not authority.authorization_endpoint or not authority.token_endpoint:
                 raise SignInFailed("its authorization server signs nobody in: it has no authorization endpoint")
@@ -118,13 +118,13 @@ class SignIn:
             "redirect_uri": begun.redirect_uri,
             "code_verifier": begun.verifier,
         }
-        async with strangers(self._place.url) as web:
+        async with untrusted_web(self._place.url) as web:
             return await self._obtain(web, authority, begun.client, form, begun.scope)
 
     async def by_device(self, challenge: Challenge | None, show: Callable[[str, str], None]) -> Token:
         """Sign in with a code that is entered in a browser of any machine (RFC 8628). `show` is given the address and
         the code."""
-        async with strangers(self._place.url) as web:
+        async with untrusted_web(self._place.url) as web:
             authority = await self._discover(web, challenge)
             if not authority.device_endpoint:
                 raise SignInFailed("its authorization server has no device flow; use --no-browser")
@@ -156,7 +156,7 @@ class SignIn:
 
     async def by_client(self, challenge: Challenge | None) -> Token:
         """A token for the client itself: `client_credentials` and `private_key_jwt`."""
-        async with strangers(self._place.url) as web:
+        async with untrusted_web(self._place.url) as web:
             authority = await self._discover(web, challenge)
             if not authority.token_endpoint:
                 raise SignInFailed("its authorization server has no token endpoint")
@@ -167,7 +167,7 @@ class SignIn:
 
     async def renew(self, token: Token) -> Token:
         """A new token for one that has a refresh token. The old one may be used up even if this fails."""
-        async with strangers(self._place.url) as web:
+        async with untrusted_web(self._place.url) as web:
             form = {"grant_type": "refresh_token", "refresh_token": token.refresh}
             return await self._obtain(web, _authority_of(token), token.client, form, token.scope, token)
 
@@ -175,7 +175,7 @@ class SignIn:
         """End a token at its authorization server (RFC 7009). False where the server cannot."""
         if not token.revocation_endpoint:
             return False
-        async with strangers(self._place.url) as web:
+        async with untrusted_web(self._place.url) as web:
             for hint, secret in (("refresh_token", token.refresh), ("access_token", token.access)):
                 if secret:
                     form = {"token": secret, "token_type_hint": hint}
@@ -184,7 +184,7 @@ class SignIn:
 
     # --- parts
 
-    async def _discover(self, web: Strangers, challenge: Challenge | None) -> Authority:
+    async def _discover(self, web: UntrustedWeb, challenge: Challenge | None) -> Authority:
         authority = await discover(web, self._place.url, self._config, challenge)
         before = await self._vault.token(self._place)
         has_secret = self._config.client_secret or self._config.private_key
@@ -204,7 +204,7 @@ class SignIn:
             chosen = scopes(before.scope, before.wanted, chosen)
         return chosen
 
-    async def _client(self, web: Strangers, authority: Authority, redirect_uri: str) -> Client:
+    async def _client(self, web: UntrustedWeb, authority: Authority, redirect_uri: str) -> Client:
         config = self._config
         if config.client_id is not None:
             secret = config.client_secret or ""
@@ -224,7 +224,7 @@ class SignIn:
             )
         return await self._register(web, authority, redirect_uri)
 
-    async def _register(self, web: Strangers, authority: Authority, redirect_uri: str) -> Client:
+    async def _register(self, web: UntrustedWeb, authority: Authority, redirect_uri: str) -> Client:
         methods = authority.methods
         asked_method = next(
             (method for method in ("none", *_SECRET_METHODS) if methods is None or method in methods), "none"
@@ -257,7 +257,7 @@ class SignIn:
 
     async def _obtain(
         self,
-        web: Strangers,
+        web: UntrustedWeb,
         authority: Authority,
         client: Client,
         form: Mapping[str, str],
@@ -278,7 +278,7 @@ class SignIn:
         return token
 
     async def _post(
-        self, web: Strangers, authority: Authority, client: Client, endpoint: str, form: Mapping[str, str]
+        self, web: UntrustedWeb, authority: Authority, client: Client, endpoint: str, form: Mapping[str, str]
     ) -> dict[str, Any]:
         proof, headers = self._proof(authority, client)
         what = f"the authorization server {where(authority.issuer)}"

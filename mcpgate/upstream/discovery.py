@@ -1,5 +1,5 @@
 """Finds out how to sign in to a server: its protected resource metadata (RFC 9728), and the metadata of its
-authorization server (RFC 8414, OpenID Connect Discovery). All that is read comes from strangers: bodies are bounded,
+authorization server (RFC 8414, OpenID Connect Discovery). Nothing that is read is trusted: bodies are bounded,
 nothing is followed to another origin, and what names itself wrongly is not used.
 """
 
@@ -63,7 +63,7 @@ class Authority:
     """Whether its answers carry `iss`."""
 
 
-class Strangers:
+class UntrustedWeb:
     """Requests to addresses that a server has named."""
 
     def __init__(self, server_url: str, client: httpx2.AsyncClient) -> None:
@@ -123,13 +123,13 @@ class Strangers:
 
 
 @asynccontextmanager
-async def strangers(server_url: str) -> AsyncIterator[Strangers]:
+async def untrusted_web(server_url: str) -> AsyncIterator[UntrustedWeb]:
     headers = {"user-agent": f"mcpgate/{__version__}", "accept-encoding": "identity"}
     async with httpx2.AsyncClient(headers=headers, verify=tls(), timeout=_ANSWER_S) as client:
-        yield Strangers(server_url, client)
+        yield UntrustedWeb(server_url, client)
 
 
-async def discover(web: Strangers, url: str, config: AuthConfig, challenge: Challenge | None) -> Authority:
+async def discover(web: UntrustedWeb, url: str, config: AuthConfig, challenge: Challenge | None) -> Authority:
     """Whom to ask for tokens for a server, and for what. Raises SignInFailed."""
     resource = await _resource(web, url, challenge)
     if resource is None and config.metadata_url is None and config.issuer is None:
@@ -152,7 +152,7 @@ async def discover(web: Strangers, url: str, config: AuthConfig, challenge: Chal
     return await _authority(web, expected, addresses, target, wanted)
 
 
-async def _resource(web: Strangers, url: str, challenge: Challenge | None) -> dict[str, Any] | None:
+async def _resource(web: UntrustedWeb, url: str, challenge: Challenge | None) -> dict[str, Any] | None:
     what = "the protected resource metadata"
     path = urlsplit(url).path.rstrip("/")
     root = f"{_root(url)}/.well-known/oauth-protected-resource"
@@ -172,7 +172,9 @@ async def _resource(web: Strangers, url: str, challenge: Challenge | None) -> di
     return None
 
 
-async def _authority(web: Strangers, issuer: str | None, addresses: list[str], resource: str, wanted: str) -> Authority:
+async def _authority(
+    web: UntrustedWeb, issuer: str | None, addresses: list[str], resource: str, wanted: str
+) -> Authority:
     what = "the authorization server's metadata"
     for address in addresses:
         status, found = await web.get(address, what)

@@ -198,7 +198,7 @@ class Upstream:
 
     async def asked_for(self) -> Challenge | None:
         """What the server asked for when it last refused, or would if it was asked now."""
-        return self._bearer.challenge or await stranger(self.name, self.config).knock()
+        return self._bearer.challenge or await anonymous(self.name, self.config).knock()
 
     async def sign_out(self, subject: str) -> bool | None:
         """Forget a token, and end it at the server: whether it could. None if there was none."""
@@ -665,6 +665,6 @@ class Upstream:
         return f"<Upstream {self.name}: {self.view.state}>"
 
 
-def stranger(name: str, config: UpstreamConfig) -> Upstream:
+def anonymous(name: str, config: UpstreamConfig) -> Upstream:
     """The same server without any sign-in, to see what it asks for; it is not started."""
     return Upstream(name, config, lambda: None, lambda *_: None)

@@ -26,7 +26,7 @@ from mcpgate.governance.callers import LOCAL
 from mcpgate.governance.context import RequestContext
 from mcpgate.upstream.auth import redirected
 from mcpgate.upstream.challenges import Challenge
-from mcpgate.upstream.discovery import SignInFailed, Strangers
+from mcpgate.upstream.discovery import SignInFailed, UntrustedWeb
 from tests.conftest import gateway, until
 from tests.upstream.sign_in_server import Exchange, SignInServer, sign_in_server
 
@@ -519,7 +519,7 @@ async def test_a_token_that_cannot_be_used_is_refused(server: SignInServer, case
     ],
 )
 async def test_only_https_is_used_but_where_the_server_itself_is_not(server_url: str, url: str, allowed: bool) -> None:
-    web = Strangers(server_url, httpx2.AsyncClient())
+    web = UntrustedWeb(server_url, httpx2.AsyncClient())
     if allowed:
         assert web.checked(url, "it") == url
     else:
