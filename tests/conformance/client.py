@@ -15,6 +15,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import mcp_types as types
 from mcp.client import Client
 from mcp.client.context import ClientRequestContext
@@ -120,6 +121,24 @@ async def call(client: Client, folder: Path, name: str, arguments: dict[str, Any
         await asyncio.to_thread(sign_in, folder)
 
 
+async def list_tools(client: Client, address: str, folder: Path) -> Sequence[types.Tool]:
+    """The tools; signs in again if the gateway waits for that, because a server changed its mind."""
+    for _ in range(_SIGN_INS):
+        tools = (await client.list_tools()).tools
+        if tools or await _state(address) != "needs_sign_in":
+            return tools
+        await asyncio.to_thread(sign_in, folder)
+        while await _state(address) in ("needs_sign_in", "connecting"):
+            await asyncio.sleep(0.05)
+    return []
+
+
+async def _state(address: str) -> str:
+    async with httpx2.AsyncClient() as http:
+        ready = await http.get(address.replace("/mcp/one", "/readyz"))
+    return str(ready.json()["upstreams"]["up"])
+
+
 async def play(scenario: str, address: str, folder: Path, context: Mapping[str, Any]) -> None:
     revision = os.environ["MCP_CONFORMANCE_PROTOCOL_VERSION"]
     mode = "legacy" if revision < "2026" else revision
@@ -134,7 +153,7 @@ async def play(scenario: str, address: str, folder: Path, context: Mapping[str, 
             list_roots_callback=list_roots,
         ) as client,
     ):
-        tools = (await client.list_tools()).tools
+        tools = await list_tools(client, address, folder)
         print("tools:", [tool.name for tool in tools], file=sys.stderr)
         for name, arguments in calls(scenario, tools, context):
             await call(client, folder, name, arguments)
