@@ -9,6 +9,7 @@ import pytest
 
 from mcpgate.config.files import load_config, parse_config
 from mcpgate.config.settings import Config
+from mcpgate.config.upstreams import UpstreamConfig
 from mcpgate.errors import ConfigError
 from mcpgate.governance.callers import LOCAL
 from mcpgate.governance.context import RequestContext
@@ -136,3 +137,33 @@ async def test_an_edit_that_makes_names_clash_leaves_the_incumbent_its_name(
             assert {view.name for view in opened.pool.views()} == {"brave-search"}
         finally:
             watching.cancel()
+
+
+def test_how_to_sign_in_is_one_word_or_an_object() -> None:
+    url = {"url": "https://x.test/mcp"}
+    assert UpstreamConfig.model_validate(url).auth is None
+    found = UpstreamConfig.model_validate({**url, "auth": "oauth"}).auth
+    assert found is not None and (found.type, found.per, found.scopes) == ("oauth", "gateway", ())
+
+
+@pytest.mark.parametrize(
+    ("entry", "words"),
+    [
+        ({"command": "x", "auth": "oauth"}, "`auth` needs `url`"),
+        ({"url": "https://x.test", "auth": "oauth", "headers": {"authorization": "x"}}, "both `auth` and a header"),
+        ({"url": "https://x.test", "auth": "basic"}, "auth.type: .*'oauth'"),
+        ({"url": "https://x.test", "auth": {"type": "client_credentials", "client_id": "c"}}, "needs `client_secret`"),
+        ({"url": "https://x.test", "auth": {"type": "private_key_jwt"}}, "needs `client_id`"),
+        (
+            {"url": "https://x.test", "auth": {"type": "client_credentials", "client_id": "c", "client_secret": "secret-value",
+                                               "per": "user"}},
+            "cannot be `per: user`",
+        ),
+        ({"url": "https://x.test", "auth": {"issuer": "auth.test"}}, "must be an address"),
+        ({"url": "https://x.test", "auth": {"scope": "a"}}, "unknown key `mcpServers.x.auth.scope`; did you mean `scopes`"),
+    ],
+)  # fmt: skip
+def test_a_way_to_sign_in_that_cannot_work_is_explained(entry: dict[str, Any], words: str) -> None:
+    with pytest.raises(ConfigError, match=words) as refused:
+        parse_config(json.dumps({"mcpServers": {"x": entry}}))
+    assert "secret-value" not in str(refused.value)

@@ -14,6 +14,7 @@ from typing import Any, Literal
 import tomlkit
 
 from mcpgate.config import jsonc
+from mcpgate.config.auth import auth_of_client
 from mcpgate.config.environment import missing_variables
 from mcpgate.config.upstreams import is_disabled, transport_name
 from mcpgate.errors import ConfigError
@@ -194,6 +195,11 @@ def to_ours(entry: Mapping[str, Any], of_gemini: bool = False) -> tuple[dict[str
         value = entry.get(theirs)
         if value not in (None, "", [], {}, False):
             ours.setdefault(key, value)
+    if "auth" in ours:
+        ours["auth"], unknown = auth_of_client(ours["auth"])
+        notes += [f"without oauth.{key}" for key in unknown]
+        if not ours["auth"]:
+            del ours["auth"]  # signing in needs no key
     if isinstance(ours.get("type"), str):
         kind = transport_name(ours["type"])
         if kind in ("http", "sse", "stdio"):

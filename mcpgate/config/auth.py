@@ -1,5 +1,6 @@
 """The `auth` section of one server: how the gateway signs in to it with OAuth."""
 
+from collections.abc import Mapping
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
@@ -21,6 +22,13 @@ _CLIENTS_ONLY = frozenset(
     ("enabled", "redirectUri", "authorizationUrl", "tokenUrl", "registrationUrl", "tokenParamName")
 )
 """Keys of pasted entries that mean nothing here: endpoints are discovered, and the redirect address is ours."""
+
+
+def _our_spelling(data: Mapping[str, Any]) -> dict[str, Any]:
+    ours = {_SPELLINGS.get(key, key): value for key, value in data.items() if key not in _CLIENTS_ONLY}
+    if isinstance(ours.get("scopes"), str):
+        ours["scopes"] = ours["scopes"].split()
+    return ours
 
 
 class AuthConfig(Model):
@@ -61,10 +69,7 @@ class AuthConfig(Model):
             data = {"type": data}
         if not isinstance(data, dict):
             return data
-        data = {_SPELLINGS.get(key, key): value for key, value in data.items() if key not in _CLIENTS_ONLY}
-        if isinstance(data.get("scopes"), str):
-            data["scopes"] = data["scopes"].split()
-        return data
+        return _our_spelling(data)
 
     @field_validator("metadata_url", "client_metadata_url", "issuer")
     @classmethod
@@ -84,3 +89,12 @@ class AuthConfig(Model):
         if self.per == "user":
             raise ValueError(f"type {self.type!r} signs in without a person, so it cannot be `per: user`")
         return self
+
+
+def auth_of_client(data: Any) -> tuple[dict[str, Any], list[str]]:
+    """What another program's `auth` or `oauth` says, as ours, and the keys that mean nothing here."""
+    if not isinstance(data, Mapping):
+        return {}, []
+    ours = _our_spelling(data)
+    lost = sorted(key for key in ours if key not in AuthConfig.model_fields)
+    return {key: value for key, value in ours.items() if key not in lost}, lost

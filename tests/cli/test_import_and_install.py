@@ -16,6 +16,7 @@ from mcpgate.cli import clients, console
 from mcpgate.cli.main import main
 from mcpgate.config import jsonc
 from mcpgate.config.files import load_config, parse_config
+from mcpgate.config.upstreams import UpstreamConfig
 from mcpgate.errors import ConfigError
 
 _CLAUDE_CODE = """{
@@ -874,3 +875,37 @@ def test_no_file_is_half_read(machine: Machine) -> None:
     path = machine.write("cursor", '{"a": "b')
     with pytest.raises(ConfigError, match="cannot be read"):
         clients.read_servers(path)
+
+
+@pytest.mark.parametrize(
+    ("theirs", "expected", "notes"),
+    [
+        (
+            {"oauth": {"clientId": "c", "callbackPort": 8080, "scopes": "a b"}},
+            {"client_id": "c", "redirect_port": 8080, "scopes": ["a", "b"]},
+            [],
+        ),
+        (
+            {"oauth": {"authServerMetadataUrl": "https://a.test/.well-known/openid-configuration"}},
+            {"metadata_url": "https://a.test/.well-known/openid-configuration"},
+            [],
+        ),
+        ({"oauth": {"clientId": "c", "later": 1}}, {"client_id": "c"}, ["without oauth.later"]),
+        (
+            {"auth": {"CLIENT_ID": "${env:ID}", "CLIENT_SECRET": "${env:SECRET}", "scopes": ["a"]}},
+            {"client_id": "${env:ID}", "client_secret": "${env:SECRET}", "scopes": ["a"]},
+            [],
+        ),
+        ({"oauth": {"enabled": True}}, None, []),
+    ],
+    ids=["Claude Code", "Claude Code's metadata", "VS Code", "Cursor", "Gemini CLI"],
+)
+def test_how_a_client_signs_in_is_taken_over(
+    theirs: dict[str, Any], expected: dict[str, Any] | None, notes: list[str]
+) -> None:
+    entry = {"type": "http", "url": "https://x.test/mcp", **theirs}
+    ours, told = clients.to_ours(entry)
+    assert (ours.get("auth"), told) == (expected, notes)
+    UpstreamConfig.model_validate(ours)
+    if not notes:
+        UpstreamConfig.model_validate(entry)  # pasted as it is
