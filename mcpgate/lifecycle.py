@@ -25,7 +25,14 @@ _MIB = 1024 * 1024
 _FLUSH_EVERY_S = 5.0
 _ROLL_UP_EVERY_S = 60.0
 _FIXED = (
-    *("server.host", "server.port", "server.base_path", "server.max_body_mib", "server.max_body_mib_in_all"),
+    *(
+        "server.host",
+        "server.port",
+        "server.base_path",
+        "server.public_url",
+        "server.max_body_mib",
+        "server.max_body_mib_in_all",
+    ),
     *("server.max_connections", "server.max_connections_per_address", "server.keep_alive_s", "server.watchdog_s"),
     *("storage.url", "storage.counters", "sandbox.engine"),
     *("sandbox.warm", "sandbox.recycle", "sandbox.isolation", "sandbox.allow_unlocked", "sandbox.max_executions"),

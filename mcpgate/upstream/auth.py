@@ -60,7 +60,8 @@ class SignIn:
     """Signing in to one server on behalf of one subject. Every method raises SignInFailed and TokensUnavailable."""
 
     def __init__(self, place: Place, config: UpstreamConfig, vault: Vault, masked: Secrets) -> None:
-        """`masked` learns every secret that comes along."""
+        """`masked` learns every secret that comes along. Whoever calls `renew` or `by_client` while others may holds
+        the lock of the place."""
         self._place, self._config, self._vault, self._secrets = place, config.auth or AuthConfig(), vault, masked
 
     # --- a person signs in
@@ -118,7 +119,7 @@ class SignIn:
             "redirect_uri": begun.redirect_uri,
             "code_verifier": begun.verifier,
         }
-        async with untrusted_web(self._place.url) as web:
+        async with untrusted_web(self._place.url) as web, self._vault.lock(self._place):
             return await self._obtain(web, authority, begun.client, form, begun.scope)
 
     async def by_device(self, challenge: Challenge | None, show: Callable[[str, str], None]) -> Token:
@@ -144,7 +145,8 @@ class SignIn:
             while time.monotonic() < give_up:
                 await asyncio.sleep(min(interval_s, _LONGEST_INTERVAL_S))
                 try:
-                    return await self._obtain(web, authority, client, form, scope)
+                    async with self._vault.lock(self._place):
+                        return await self._obtain(web, authority, client, form, scope)
                 except SignInFailed as error:
                     if error.error == "slow_down":
                         interval_s += 5
@@ -212,8 +214,8 @@ class SignIn:
             return Client(config.client_id, secret, method)
         if config.client_metadata_url is not None and authority.takes_metadata_urls:
             return Client(config.client_metadata_url)
-        known = await self._vault.client(self._place.server, authority.issuer)
-        if known is not None and known.redirect_uri == redirect_uri and not _is_past(known.expires_at):
+        known = await self._vault.client(self._place.server, authority.issuer, redirect_uri)
+        if known is not None and not _is_past(known.expires_at):
             self._secrets.learn(known.secret)
             return known
         if not authority.registration_endpoint:
@@ -269,8 +271,8 @@ class SignIn:
         try:
             found = await self._post(web, authority, client, authority.token_endpoint, asked)
         except SignInFailed as error:
-            if error.error == "invalid_client" and client.redirect_uri:
-                await self._vault.forget_client(self._place.server, authority.issuer)  # registered anew next time
+            if error.error == "invalid_client":  # one that was registered is registered anew next time
+                await self._vault.forget_client(self._place.server, authority.issuer, client.redirect_uri)
             raise
         token = _token(found, authority, client, scope, before)
         self._secrets.learn(*token.secrets())

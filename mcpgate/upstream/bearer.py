@@ -90,7 +90,7 @@ class Bearer:
 
     async def again(self, refused: Token | None, challenge: Challenge) -> Token | None:
         """Another token for a request that was refused, if there is one: from the store, or after a 401 a new one."""
-        self.challenge = challenge
+        self._note(challenge)
         if self._vault is None or (challenge.status != 401 and not challenge.wants_more):
             return None
         await self._look(now=True)
@@ -115,11 +115,12 @@ class Bearer:
 
     async def refused(self, sent: Token | None, challenge: Challenge, text: str, data: dict[str, Any]) -> UpstreamError:
         """A final 401 or 403 as an error that says what to do. `text`: what the server said."""
-        self.challenge = challenge
+        self._note(challenge)
         way_in, more = await self._way_in()
         data = {**data, **more}
         if challenge.wants_more and sent is not None and not self._needs_nobody:
-            await self._want(challenge.scope)
+            with contextlib.suppress(TokensUnavailable):
+                await self._want(challenge.scope)
         words = remedy(self._name, self._config, challenge, sent is not None, way_in)
         message = f"{words} ({text})"
         if challenge.status != 401 or has_own_credentials(self._config) or self._needs_nobody:
@@ -154,6 +155,10 @@ class Bearer:
     def signs_in(self) -> bool:
         """Whether a sign-in of a person could help against a 401."""
         return self._vault is not None and not self._needs_nobody
+
+    def _note(self, challenge: Challenge) -> None:
+        if challenge.status == 401 or self.challenge is None:  # a 403 asks only for what is missing
+            self.challenge = challenge
 
     async def _way_in(self) -> tuple[str, dict[str, Any]]:
         """How to sign in: a command, or, for callers who have no shell here, an address."""
@@ -207,12 +212,12 @@ class Bearer:
         from mcpgate.upstream.auth import SignIn
         from mcpgate.upstream.discovery import SignInFailed
 
-        vault = self._vault
+        vault, place = self._vault, self._place
         assert vault is not None
-        sign_in = SignIn(self._place, self._config, vault, self._secrets)
+        sign_in = SignIn(place, self._config, vault, self._secrets)
         try:
-            async with vault.lock(self._place):
-                token = await vault.token(self._place)
+            async with vault.lock(place):
+                token = await vault.token(place)
                 if token is not None and token.access and token.serial != serial:
                     pass  # somebody else was faster
                 elif token is not None and token.refresh:
@@ -223,7 +228,7 @@ class Bearer:
                             raise
                         log.warning("%s: the sign-in has ended: %s", self._name, error.message)
                         token = dataclasses.replace(token, access="", refresh="", serial=secrets.token_hex(8))
-                        await vault.keep(self._place, token)
+                        await vault.keep(place, token)
                 if self._needs_nobody and (token is None or not token.access or token.serial == serial):
                     token = await sign_in.by_client(self.challenge)
         except UpstreamError as error:
@@ -235,12 +240,12 @@ class Bearer:
 
     async def _want(self, scope: str) -> None:
         """Remember what the server wants beyond what was granted: the next sign-in asks for it."""
-        vault = self._vault
+        vault, place = self._vault, self._place
         assert vault is not None
-        async with vault.lock(self._place):
-            token = await vault.token(self._place)
+        async with vault.lock(place):
+            token = await vault.token(place)
             if token is not None and (wanted := scopes(token.wanted, scope)) != token.wanted:
-                await vault.keep(self._place, dataclasses.replace(token, wanted=wanted))
+                await vault.keep(place, dataclasses.replace(token, wanted=wanted))
 
 
 def _is_due(token: Token) -> bool:

@@ -127,30 +127,29 @@ class Vault:
 
     async def forget(self, place: Place) -> Token | None:
         """Delete the token of a place; returns what it was."""
-        content = await self._tokens.take(place.key)
+        async with self.lock(place):  # whoever renews it would store it again
+            content = await self._tokens.take(place.key)
         return None if content is None else _token_of(self._open(content))
 
     async def places(self) -> list[Place]:
         """Every place there is a token of."""
         return [Place.of_key(key) for key in await self._tokens.keys("token:")]
 
-    async def client(self, server: str, issuer: str) -> Client | None:
+    async def client(self, server: str, issuer: str, redirect_uri: str) -> Client | None:
         """The client that the gateway has registered. Never that of another authorization server."""
-        found = await self._get("client:" + json.dumps([server, issuer]))
+        found = await self._get(_client_key(server, issuer, redirect_uri))
         return None if found is None else Client(**found)
 
     async def keep_client(self, server: str, issuer: str, client: Client) -> None:
-        await self._put("client:" + json.dumps([server, issuer]), dataclasses.asdict(client))
+        await self._put(_client_key(server, issuer, client.redirect_uri), dataclasses.asdict(client))
 
     async def redirect_uris(self, server: str) -> list[str]:
         """Those that clients are registered with: who uses one again needs no new client."""
-        keys = [
-            key for key in await self._tokens.keys("client:") if json.loads(key.removeprefix("client:"))[0] == server
-        ]
-        return [found["redirect_uri"] for key in keys if (found := await self._get(key)) is not None]
+        known = [json.loads(key.removeprefix("client:")) for key in await self._tokens.keys("client:")]
+        return [redirect_uri for name, _, redirect_uri in known if name == server]
 
-    async def forget_client(self, server: str, issuer: str) -> None:
-        await self._tokens.take("client:" + json.dumps([server, issuer]))
+    async def forget_client(self, server: str, issuer: str, redirect_uri: str) -> None:
+        await self._tokens.take(_client_key(server, issuer, redirect_uri))
 
     async def keep_pending(self, state: str, facts: dict[str, Any], for_s: float) -> None:
         """Remember a sign-in under way by its unguessable name."""
@@ -214,6 +213,10 @@ class _Lock:
     def __init__(self) -> None:
         self.here = asyncio.Lock()
         self.users = 0
+
+
+def _client_key(server: str, issuer: str, redirect_uri: str) -> str:
+    return "client:" + json.dumps([server, issuer, redirect_uri])
 
 
 def _token_of(facts: dict[str, Any]) -> Token:

@@ -125,14 +125,16 @@ async def test_a_token_comes_back_as_it_was_for_its_place_only(stores: tuple[Tok
     await vault.keep(HERE, TOKEN)
     await vault.keep_client("linear", "https://auth.example", Client("c1", "s1", "client_secret_post", "http://x/"))
     assert await other.token(HERE) == TOKEN
-    assert await other.client("linear", "https://auth.example") == Client("c1", "s1", "client_secret_post", "http://x/")
+    assert await other.client("linear", "https://auth.example", "http://x/") == Client(
+        "c1", "s1", "client_secret_post", "http://x/"
+    )
     elsewhere = [
         Place("linear", "https://evil.example/mcp"),
         Place("other", HERE.url),
         Place(HERE.server, HERE.url, "ada"),
     ]
     assert [await other.token(place) for place in elsewhere] == [None] * 3
-    assert await other.client("linear", "https://evil.example") is None
+    assert await other.client("linear", "https://evil.example", "http://x/") is None
     assert await other.places() == [HERE]
     assert await other.forget(HERE) == TOKEN and await vault.token(HERE) is None
 

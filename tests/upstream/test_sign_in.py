@@ -572,3 +572,35 @@ async def test_what_the_server_asked_for_is_found_by_knocking(server: SignInServ
         asked = await opened.pool.get("linear").asked_for()
         place = f"{server.mcp}/.well-known/oauth-protected-resource/mcp"
         assert asked == Challenge(401, True, "", "mcp:read", place)
+
+
+async def test_a_sign_out_during_a_renewal_is_final(server: SignInServer) -> None:
+    reached, go_on = threading.Event(), threading.Event()
+
+    def hold(exchange: Exchange) -> bool:
+        if exchange.way == "/token":
+            reached.set()
+            go_on.wait(10)
+        return False
+
+    async with signed_in(server) as opened:
+        server.expire_all()
+        server.hook = hold
+        call = asyncio.create_task(whoami(opened))
+        await until(reached.is_set)
+        gone = asyncio.create_task(opened.pool.get("linear").sign_out(""))
+        await asyncio.sleep(0)
+        go_on.set()
+        await asyncio.gather(call, gone, return_exceptions=True)
+        assert await opened.vault.places() == [] and server.refresh_tokens == {}
+
+
+async def test_a_sign_in_while_more_rights_are_wanted_asks_for_what_the_server_first_asked_for(
+    server: SignInServer,
+) -> None:
+    async with signed_in(server) as opened:
+        linear = opened.pool.get("linear")
+        with pytest.raises(UpstreamError, match="grant more rights"):
+            await linear.call("write", {})
+        await linear.sign_out("")
+        assert "mcp:read" in (await sign_in(opened))["scope"].split()
