@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from functools import partial
 
 from mcpgate.api.http.exchange import Exchange
-from mcpgate.api.http.routing import Handler
+from mcpgate.api.http.routing import Face, Handler
 from mcpgate.errors import McpgateError, NotFound
 from mcpgate.gateway import Gateway
 from mcpgate.upstream.links import LIVES_S
@@ -36,7 +36,7 @@ _PAGE = (
 log = logging.getLogger("mcpgate.oauth")
 
 
-class OAuthFace:
+class OAuthFace(Face):
     """Answers /oauth/login/… and /oauth/callback."""
 
     def __init__(self, gateway: Gateway) -> None:
@@ -44,13 +44,18 @@ class OAuthFace:
 
     def handler(self, path: str) -> Mapping[str, Handler] | None:
         if path == _CALLBACK:
-            return {"GET": self._come_back}
+            return {"GET": partial(self._shown, self._come_back)}
         if path.startswith(_LOGIN):
-            return {"GET": partial(self._begin, path.removeprefix(_LOGIN)[:200])}
+            return {"GET": partial(self._shown, partial(self._begin, path.removeprefix(_LOGIN)[:200]))}
         return None
 
-    async def refuse(self, http: Exchange, error: McpgateError) -> None:
-        await _show(http, error.http_status if error.http_status < 500 else 400, "Not signed in", error.message)
+    async def _shown(self, handler: Handler, http: Exchange) -> None:
+        """Answers for people: what goes wrong is a page too."""
+        try:
+            await handler(http)
+        except McpgateError as error:
+            status = error.http_status if error.http_status < 500 else 400
+            await _show(http, status, "Not signed in", error.message)
 
     async def _begin(self, ticket: str, http: Exchange) -> None:
         place = await self._gateway.links.place_of(ticket)

@@ -30,6 +30,12 @@ from mcpgate.upstream.secrets import place as where
 from mcpgate.upstream.tokens import Place, Token, Vault
 from mcpgate.upstream.upstream import anonymous
 
+EXAMPLES = (
+    "mcpgate auth login linear",
+    "mcpgate auth login linear --no-browser",
+    "mcpgate auth list",
+    "mcpgate auth logout linear",
+)
 _PATIENCE_S = 600.0
 _HEAD_S, _LONGEST_HEAD = 10.0, 16 * 1024
 _LOCAL = "local"
