@@ -52,7 +52,7 @@ def test_a_refused_right_names_what_was_not_granted(house: Served) -> None:
 def test_a_body_over_the_limit_carries_the_limit(house: Served) -> None:
     answer = house.http().post("/mcp", content=b" " * (17 * 1024 * 1024), headers=bearer(HELD["all"]))
     assert answer.status_code == 413
-    assert answer.json()["error"].items() >= {"code": "too_large", "limit": 16 * 1024 * 1024}.items()
+    assert answer.json()["error"]["data"].items() >= {"code": "too_large", "limit": 16 * 1024 * 1024}.items()
 
 
 def test_a_failed_upstream_carries_every_attempt_with_its_reason(house: Served) -> None:
