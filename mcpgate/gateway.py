@@ -61,7 +61,7 @@ class Gateway:
         self.views = Views(settings, self.pool, learned, META_TOOL_NAMES)
         self.understanding = Understanding(self.views)
         carrier = Carrier(self.pool, gate)
-        self.calls = Calls(carrier, gate)
+        self.calls = Calls(self.pool, carrier, gate)
         self.resources = Resources(self.views, self.pool, carrier, gate)
         self.subscriptions = Subscriptions(self.pool)
         self.definitions = Definitions(settings, self.views)

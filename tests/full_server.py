@@ -125,10 +125,15 @@ def read(params: dict[str, Any]) -> dict[str, Any]:
     return {"contents": [{"uri": uri, "text": f"{uri} of {NAME}", "_meta": {"kept": True}}]}
 
 
+def tool_of(name: str) -> dict[str, Any]:
+    harmless = {"annotations": {"readOnlyHint": True}} if name == "which_era" else {}
+    return {"name": name, "inputSchema": {"type": "object"}, **harmless}
+
+
 def result_of(method: str, params: dict[str, Any], modern: bool) -> dict[str, Any]:
     match method:
         case "tools/list":
-            return {"tools": [{"name": name, "inputSchema": {"type": "object"}} for name in TOOLS]}
+            return {"tools": [tool_of(name) for name in TOOLS]}
         case "tools/call":
             return call(params, modern)
         case "resources/list":

@@ -83,6 +83,11 @@ class UpstreamConfig(Model):
     """Only the first tools of a longer list are used."""
     description: str | None = None
     """What the server is for. Shown in lists. Default: the server's own title or instructions."""
+    approve: tuple[str, ...] = ()
+    """Globs over its tools. Before such a call, the person at the client is asked; a client that cannot ask is
+    refused."""
+    approve_destructive: bool = False
+    """The same for every tool that its annotations do not call read-only or not destructive."""
     prices: dict[str, Usd] = {}
     """US dollars for one call, by glob over the tool's own name. The first match counts. Without a match the call has
     no known price."""

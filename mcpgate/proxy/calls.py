@@ -10,8 +10,10 @@ from mcpgate.errors import NotAllowed
 from mcpgate.governance.callers import Caller
 from mcpgate.governance.context import RequestContext
 from mcpgate.governance.gate import Gate
+from mcpgate.proxy.approvals import ask_for_approval, needs_approval
 from mcpgate.proxy.carrier import Carrier
 from mcpgate.proxy.views import may_call
+from mcpgate.upstream.pool import UpstreamPool
 
 _NOTHING: Mapping[str, Any] = MappingProxyType({})
 
@@ -19,8 +21,8 @@ _NOTHING: Mapping[str, Any] = MappingProxyType({})
 class Calls:
     """Makes tool calls. One for the whole gateway."""
 
-    def __init__(self, carrier: Carrier, gate: Gate) -> None:
-        self._carrier, self._gate = carrier, gate
+    def __init__(self, pool: UpstreamPool, carrier: Carrier, gate: Gate) -> None:
+        self._pool, self._carrier, self._gate = pool, carrier, gate
 
     async def carry(
         self, context: RequestContext, tool: Tool, arguments: Mapping[str, Any], more: Mapping[str, Any] = _NOTHING
@@ -37,5 +39,10 @@ class Calls:
                     f"{tool.qualified} is not granted to this key", key=caller.id, server=tool.server, tool=tool.name
                 )
 
+        config = self._pool.get(tool.server).config
+        if config.approve or config.approve_destructive:
+            check(context.caller)
+            if needs_approval(config, tool):
+                await ask_for_approval(context, tool, arguments)
         params = {**more, "name": tool.name, "arguments": arguments}
         return await self._carrier.carry(context, "tool", tool.server, tool.name, "tools/call", params, check)

@@ -238,6 +238,36 @@ async def test_a_bundle_is_a_server_of_its_own(mode: str, config_file: Callable[
             assert answer.status_code == 404 and "did you mean pure?" in answer.text
 
 
+@pytest.mark.parametrize("mode", CLIENT_ERAS)
+async def test_a_person_has_to_allow_some_calls(mode: str, config_file: Callable[..., Path], tmp_path: Path) -> None:
+    asked: list[str] = []
+
+    async def decide(context: Any, params: types.ElicitRequestParams) -> types.ElicitResult:
+        asked.append(params.message)
+        return types.ElicitResult(action="accept" if "log" in params.message else "decline")
+
+    servers = {"full": full("one", approve=["lo*", "touch"]), "other": full("other", approve_destructive=True)}
+    config = config_file(servers)
+    async with opened(config, tmp_path, "http", mode, "full__log", elicitation_callback=decide) as client:
+        await names_of_tools(client, "other__log")
+        assert text_of(await client.call_tool("full__log", {"deep": 1})) == "logged"
+        assert asked == ['Allow the call full.log({"deep":1})?']
+        refused = await client.call_tool("full__touch", {})
+        assert refused.is_error and "did not allow" in text_of(refused)
+        code = "try:\n    full.touch()\nexcept ToolError as error:\n    print(error.data['code'], full.log())"
+        assert text_of(await client.call_tool("execute_code", {"code": code})) == "not_allowed logged"
+        asked.clear()
+        await client.call_tool("full__which_era", {})
+        await client.call_tool("other__which_era", {})
+        assert asked == []
+        await client.call_tool("other__log", {})
+        assert asked == ["Allow the call other.log({})?"]
+    (tmp_path / "mute").mkdir()
+    async with opened(config, tmp_path / "mute", "http", mode, "full__log") as client:
+        refused = await client.call_tool("full__log", {})
+        assert refused.is_error and "needs the approval of a person" in text_of(refused)
+
+
 async def test_code_reads_resources_and_prompts(config_file: Callable[..., Path], tmp_path: Path) -> None:
     async with opened(config_file({"full": full("one")}), tmp_path, "http", "legacy", "full__log") as client:
 
