@@ -20,6 +20,8 @@ from tests.conftest import gateway, raw, until
 from tests.listeners import Listener
 
 pytestmark = pytest.mark.anyio
+QUIET = {"semantic_search": False}
+"""The table of meanings is loaded in a thread, and would be measured."""
 MIB = 1024 * 1024
 
 
@@ -44,7 +46,7 @@ async def test_pings_of_a_server_that_does_not_read_are_answered_only_while_ther
 
 async def test_calls_to_a_server_that_does_not_read_wait_with_their_arguments() -> None:
     """Nothing is queued for a server beyond what its pipe takes, not even what has timed out."""
-    async with gateway({"evil": hostile({"timeout_s": 0.2})}) as opened:
+    async with gateway({"evil": hostile({"timeout_s": 0.2})}, code_mode=QUIET) as opened:
         evil = opened.pool.get("evil")
         tracemalloc.start()
         try:
@@ -104,7 +106,7 @@ async def test_noise_without_end_leaves_the_loop_to_others() -> None:
 
 
 async def test_a_line_without_end_fails_its_call_and_is_not_kept() -> None:
-    async with gateway({"raw": raw(max_message_mib=1)}) as opened:
+    async with gateway({"raw": raw(max_message_mib=1)}, code_mode=QUIET) as opened:
         tracemalloc.start()
         try:
             with pytest.raises(UpstreamError, match=r"50 MiB is over the limit \(max_message_mib=1\)"):
