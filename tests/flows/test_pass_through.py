@@ -173,6 +173,15 @@ async def test_log_messages_of_a_call_reach_its_client(
         assert (heard[0].level, heard[0].data, heard[0].logger) == ("warning", "mind the gap", "one")
 
 
+async def test_what_tools_logged_is_shown_when_code_fails(config_file: Callable[..., Path], tmp_path: Path) -> None:
+    config = config_file({"full": full("one", "handshake")})
+    async with opened(config, tmp_path, "http", "legacy", "full__log") as client:
+        failed = await client.call_tool("execute_code", {"code": "full.log()\n1 / 0"})
+        assert failed.is_error and "ZeroDivisionError" in text_of(failed)
+        assert text_of(failed).endswith("Tools have logged meanwhile:\none warning: mind the gap")
+        assert text_of(await client.call_tool("execute_code", {"code": "full.log()"})) == "logged"
+
+
 @pytest.mark.parametrize("era", SERVER_ERAS)
 async def test_changes_reach_sessions_and_subscriptions(
     era: str, config_file: Callable[..., Path], tmp_path: Path

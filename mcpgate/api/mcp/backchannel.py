@@ -4,19 +4,22 @@ on when the client has sent it again with the answers."""
 
 import asyncio
 import secrets
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
+from mcpgate import jsontext
 from mcpgate.api.mcp.protocol import INVALID_PARAMS, LOG_LEVELS, RpcFault, RpcRequest
 from mcpgate.errors import NotSupported, RateLimited
 from mcpgate.governance.callers import Caller
 from mcpgate.upstream.backchannel import ASKABLE, lacking
+from mcpgate.upstream.untrusted import one_line
 
 _STATE = "mcpgate:"
 """Begins the `requestState` of requests that are parked here; any other is an upstream's."""
 _PARKED_S = 600.0
 """How long a person may take to answer."""
+_KEPT_LOGS = 20
 _MOST_PARKED, _MOST_PARKED_EACH = 2000, 64
 """In total, and of one key."""
 Result = dict[str, Any]
@@ -30,6 +33,8 @@ class BackChannel:
         self.request, self._inner = request, inner
         self._count = 0
         self.parked: Parked | None = None
+        self.logs: deque[str] = deque(maxlen=_KEPT_LOGS)
+        """The last log messages of calls that running code has made, a line each."""
 
     @property
     def capabilities(self) -> Mapping[str, Any]:
@@ -61,6 +66,12 @@ class BackChannel:
 
     def log(self, params: Mapping[str, Any]) -> None:
         wanted, level = self.request.log_level, params.get("level")
+        if self._inner:
+            data = params.get("data")
+            text = data if isinstance(data, str) else jsontext.dumps(data).decode("utf-8", "replace")
+            self.logs.append(
+                f"{one_line(params.get('logger') or '', 60)} {one_line(level, 20)}: {one_line(text, 300)}".strip()
+            )
         if wanted is None and (self.request.modern or self._inner):
             return
         if wanted in LOG_LEVELS and level in LOG_LEVELS and LOG_LEVELS.index(level) < LOG_LEVELS.index(wanted):

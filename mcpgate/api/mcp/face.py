@@ -288,7 +288,11 @@ class McpFace:
             else:
                 method: Callable[..., Awaitable[str]] = getattr(tools, name)
                 answer = answers.Answer.of_text(await method(context, **given))
-            return {"content": list(answer.content), "isError": answer.is_error}
+            content = list(answer.content)
+            if answer.is_error and channel.logs:
+                said = "\n".join(["Tools have logged meanwhile:", *channel.logs])
+                content.append({"type": "text", "text": said})
+            return {"content": content, "isError": answer.is_error}
 
         try:
             return _with_warnings(await self._parking.carry(request, work, inner=True), trail)
