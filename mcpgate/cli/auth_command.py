@@ -45,7 +45,7 @@ _LOCAL = "local"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
     login = actions.add_parser("login", help="sign in to a server with a browser")
-    login.add_argument("server", metavar="SERVER")
+    login.add_argument("server", metavar="SERVER", help="name of the server in the configuration")
     way = login.add_mutually_exclusive_group()
     way.add_argument(
         "--no-browser",
@@ -57,7 +57,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     listed = actions.add_parser("list", help="list servers and sign-ins; tokens are not shown")
     logout = actions.add_parser("logout", help="end every sign-in to a server, here and there")
-    logout.add_argument("server", metavar="SERVER")
+    logout.add_argument("server", metavar="SERVER", help="name of the server in the configuration")
     for action in (login, logout):
         action.add_argument(
             "--user",

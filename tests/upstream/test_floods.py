@@ -75,7 +75,7 @@ async def test_progress_for_ever_does_not_extend_a_call_beyond_its_total() -> No
         began = time.monotonic()
         with anyio.fail_after(20), pytest.raises(UpstreamTimeout, match="total_timeout_s=3"):
             await opened.pool.get("evil").call(
-                "progress", {"number": 10_000, "size": 1, "every_s": 0.05}, on_progress=lambda params: None
+                "progress", {"number": 10_000, "size": 1, "every_s": 0.05}, client=Listener()
             )
         assert 2.9 < time.monotonic() - began < 10
 
