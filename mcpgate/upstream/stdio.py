@@ -178,7 +178,7 @@ class _StdioProtocol(asyncio.SubprocessProtocol):
         self._writable.set()
         if fd == 1 and not self._ended:
             # The child closed its stdout or died. Wait briefly for the exit status.
-            asyncio.get_running_loop().call_later(0.2, self._close)
+            asyncio.get_running_loop().call_later(1.0, self._close)
 
     def process_exited(self) -> None:
         self._exited.set()
