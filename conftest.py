@@ -19,12 +19,10 @@ SLOW_PATHS = [
         "tests/upstream",
         "tests/api/http",
         "tests/api/mcp/test_face.py",
-        "tests/cli/test_commands.py",
-        "tests/cli/test_demo.py",
-        "tests/cli/test_unusable_stores.py",
+        "tests/cli",
         "tests/governance/test_arithmetic.py",
         "tests/governance/test_gate_races.py",
-        "tests/stores/test_migrations.py",
+        "tests/stores",
         "tests/test_docs.py",
         "tests/test_examples.py",
         "sandbox/tests/escapes",
@@ -36,7 +34,7 @@ SLOW_PATHS = [
 SLOW_FIXTURES = {"wasm", "restricted", "any_engine", "race", "processes"}
 """Engines, and what starts processes."""
 SERVERS = ("postgres", "redis")
-"""Databases that are servers; SQLite and memory are quick."""
+"""Databases that are servers."""
 
 
 def is_quick(item: pytest.Item) -> bool:
