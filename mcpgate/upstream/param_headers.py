@@ -30,6 +30,7 @@ def header_paths(schema: Any) -> dict[Path, str]:
     """Path of a property in the arguments → the name of its header, in lower case. Raises Malformed: an annotation
     counts only on strings, integers and booleans that are reached through `properties` alone, and a name only once."""
     found: dict[Path, str] = {}
+    names: set[str] = set()
     for path, place in _places(schema):
         if KEY not in place:
             continue
@@ -41,8 +42,9 @@ def header_paths(schema: Any) -> dict[Path, str]:
             raise Malformed(f"{KEY} of {where!r} is no name of a header")
         if place.get("type") not in _TYPES:
             raise Malformed(f"{KEY} of {where!r} needs the type string, integer or boolean")
-        if (name := PREFIX + token.lower()) in found.values():
+        if (name := PREFIX + token.lower()) in names:
             raise Malformed(f"{KEY} {token!r} occurs twice")
+        names.add(name)
         found[path] = name
     return found
 

@@ -51,8 +51,6 @@ def test_headers_are_those_that_the_sdk_sends(schema: dict[str, Any], arguments:
 def test_every_text_survives_a_header(text: str) -> None:
     value = encoded(text)
     assert value.isascii() and not set(value) & set("\r\n\0")
-    if "\ud800" <= max(text, default="") <= "\udfff":
-        return
     assert decoded(value) == text == decode_header_value(value)
 
 
@@ -88,5 +86,5 @@ def test_a_number_may_be_written_in_any_way() -> None:
 
 
 def test_a_huge_schema_is_looked_at_in_bounded_steps() -> None:
-    wide = {"properties": {str(number): {"type": "string"} for number in range(200_000)}}
-    assert header_paths(wide) == {}
+    wide = {str(number): {"type": "string", "x-mcp-header": f"H{number}"} for number in range(200_000)}
+    assert 0 < len(header_paths({"properties": wide})) < 20_000
