@@ -3,49 +3,13 @@ what was admitted for it. It decides nothing: see admission.py."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol
+from typing import Any
 
+from mcpgate.client import Client
 from mcpgate.errors import McpgateError, NotSupported
 from mcpgate.governance.callers import Caller
 from mcpgate.governance.records import EMPTY, Balance, Request, random_hex
 from mcpgate.governance.rule import Share
-
-
-class Client(Protocol):
-    """The channel back to the client, open while the request is in progress."""
-
-    @property
-    def capabilities(self) -> Mapping[str, Any]:
-        """What it can be asked: MCP's `ClientCapabilities`."""
-        ...
-
-    @property
-    def origin(self) -> object:
-        """Equal for all requests of one client, and only for those."""
-        ...
-
-    @property
-    def is_live(self) -> bool:
-        """Whether it is asked in the middle of its request, as in the handshake era."""
-        ...
-
-    @property
-    def takes_questions(self) -> bool:
-        """Whether it takes a result that asks for input as it is, and sends the request again with the answers."""
-        ...
-
-    def progress(self, params: Mapping[str, Any]) -> None:
-        """Pass on progress: the parameters of MCP's `notifications/progress`, with any token."""
-        ...
-
-    def log(self, params: Mapping[str, Any]) -> None:
-        """Pass on a log message: the parameters of `notifications/message`."""
-        ...
-
-    async def ask(self, method: str, params: Mapping[str, Any]) -> dict[str, Any]:
-        """Have the person or the model there answer: `elicitation/create`, `sampling/createMessage`, `roots/list`.
-        Raises NotSupported, McpgateError."""
-        ...
 
 
 class _Silent:

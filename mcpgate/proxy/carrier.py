@@ -7,9 +7,10 @@ from functools import partial
 from typing import Any
 
 from mcpgate import jsontext
+from mcpgate.client import Client
 from mcpgate.errors import McpgateError, UpstreamError
 from mcpgate.governance.callers import Caller
-from mcpgate.governance.context import Client, RequestContext
+from mcpgate.governance.context import RequestContext
 from mcpgate.governance.gate import Gate
 from mcpgate.governance.records import Kind, Request, Usage
 from mcpgate.governance.store import Content

@@ -1,12 +1,15 @@
-"""What comes back while a request is under way: progress and log messages, and what a server asks of whoever made the
-request (elicitation, sampling, roots). connection.py decides which request a message belongs to."""
+"""What a server asks of whoever made a request (elicitation, sampling, roots), and whether that client can answer.
+connection.py decides which request a question belongs to."""
 
 import asyncio
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any
+
+from mcpgate.client import Client
 
 ASKABLE = {"elicitation/create": "elicitation", "sampling/createMessage": "sampling", "roots/list": "roots"}
 """What a server may ask, and the client capability that it takes."""
+LOG_LEVELS = ("debug", "info", "notice", "warning", "error", "critical", "alert", "emergency")
 CAPABILITIES: Mapping[str, Any] = {
     "elicitation": {"form": {}, "url": {}},
     "sampling": {"context": {}, "tools": {}},
@@ -14,37 +17,6 @@ CAPABILITIES: Mapping[str, Any] = {
 }
 """What the gateway offers to servers of the handshake era. Their sessions begin before any client is known; a client
 that lacks a capability is an error when the server asks."""
-
-
-class Client(Protocol):
-    """Whoever made a request."""
-
-    @property
-    def capabilities(self) -> Mapping[str, Any]:
-        """What it can be asked: MCP's `ClientCapabilities`."""
-        ...
-
-    @property
-    def origin(self) -> object:
-        """Equal for all requests of one client, and only for those."""
-        ...
-
-    @property
-    def is_live(self) -> bool:
-        """Whether it is asked in the middle of its request, as in the handshake era."""
-        ...
-
-    def progress(self, params: Mapping[str, Any]) -> None:
-        """Hear progress: the parameters of `notifications/progress`, with any token."""
-        ...
-
-    def log(self, params: Mapping[str, Any]) -> None:
-        """Hear a log message: the parameters of `notifications/message`."""
-        ...
-
-    async def ask(self, method: str, params: Mapping[str, Any]) -> dict[str, Any]:
-        """Have it answer one of ASKABLE; may take as long as a person does. Raises NotSupported, McpgateError."""
-        ...
 
 
 def lacking(capabilities: Mapping[str, Any], method: str, params: Mapping[str, Any]) -> str:

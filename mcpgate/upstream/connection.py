@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from mcpgate import __version__
+from mcpgate.client import Client
 from mcpgate.errors import McpgateError, UpstreamError, UpstreamTimeout
-from mcpgate.upstream.backchannel import ASKABLE, CAPABILITIES, Client, lacking
+from mcpgate.upstream.backchannel import ASKABLE, CAPABILITIES, lacking
 from mcpgate.upstream.challenges import SignInNeeded
 from mcpgate.upstream.framing import Broken, Message, Transport
 from mcpgate.upstream.param_headers import encoded

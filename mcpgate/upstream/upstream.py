@@ -15,10 +15,11 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from mcpgate import jsontext
+from mcpgate.client import Client
 from mcpgate.config.upstreams import UpstreamConfig
 from mcpgate.errors import UpstreamError, UpstreamTimeout
 from mcpgate.upstream import listing
-from mcpgate.upstream.backchannel import Client
+from mcpgate.upstream.backchannel import LOG_LEVELS
 from mcpgate.upstream.bearer import Bearer, Link
 from mcpgate.upstream.challenges import Challenge, SignInNeeded
 from mcpgate.upstream.connection import Connection, RpcError, ServerFacts
@@ -48,7 +49,6 @@ _LIST_S = 1.0
 """How long a list is good that the server does not announce changes of."""
 _STDIO_PATIENCE_S, _HTTP_PATIENCE_S = 0.3, 5.0
 """How long a server may leave a question in the newest revision unanswered."""
-_LEVELS = ("debug", "info", "notice", "warning", "error", "critical", "alert", "emergency")
 EMPTY: Mapping[str, Any] = MappingProxyType({})
 log = logging.getLogger("mcpgate.upstream")
 
@@ -348,7 +348,7 @@ class Upstream:
         """Have a server of the handshake era send log messages from a level on, or from a lower one that somebody else
         wants; again after each reconnect. Raises UpstreamError, RpcError."""
         wanted = [*([self._log_level] if self._log_level else []), level]
-        lowest = min(wanted, key=_LEVELS.index)
+        lowest = min(wanted, key=LOG_LEVELS.index)
         if lowest != self._log_level:
             self._log_level = lowest
             await self._send_log_level(await self._connection_of(None))

@@ -9,10 +9,10 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from mcpgate import jsontext
-from mcpgate.api.mcp.protocol import INVALID_PARAMS, LOG_LEVELS, RpcFault, RpcRequest
+from mcpgate.api.mcp.protocol import INVALID_PARAMS, RpcFault, RpcRequest
 from mcpgate.errors import NotSupported, RateLimited
 from mcpgate.governance.callers import Caller
-from mcpgate.upstream.backchannel import ASKABLE, lacking
+from mcpgate.upstream.backchannel import ASKABLE, LOG_LEVELS, lacking
 from mcpgate.upstream.untrusted import one_line
 
 _STATE = "mcpgate:"

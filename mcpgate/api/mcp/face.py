@@ -24,7 +24,6 @@ from mcpgate.api.mcp.protocol import (
     HEADER_MISMATCH,
     INTERNAL_ERROR,
     INVALID_PARAMS,
-    LOG_LEVELS,
     META,
     METHOD_NOT_FOUND,
     MODERN_VERSIONS,
@@ -45,7 +44,8 @@ from mcpgate.errors import McpgateError, NotFound, RateLimited
 from mcpgate.gateway import Gateway
 from mcpgate.governance.callers import Caller
 from mcpgate.governance.context import RequestContext, Trail
-from mcpgate.upstream.connection import RpcError
+from mcpgate.upstream.backchannel import LOG_LEVELS
+from mcpgate.upstream.connection import MAX_URI, RpcError
 from mcpgate.upstream.param_headers import Malformed, Path, difference, header_paths
 from mcpgate.upstream.untrusted import OURS
 
@@ -62,7 +62,6 @@ _GOVERNED = (
 )
 _ENVELOPE = frozenset((META + "protocolVersion", META + "clientInfo", META + "clientCapabilities", "progressToken"))
 """What of a request's `_meta` concerns only the client and the gateway."""
-_MAX_URI = 4000
 _MAX_SUBSCRIPTIONS_EACH = 1000
 """Resources that one session or subscription follows."""
 _FREE_BURST, _FREE_PER_S = 64 * 1024 * 1024, 16 * 1024 * 1024
@@ -339,7 +338,7 @@ class McpFace:
             followed = []
             uris = wanted.get("resourceSubscriptions")
             for uri in uris[:_MAX_SUBSCRIPTIONS_EACH] if isinstance(uris, list) else ():
-                if isinstance(uri, str) and len(uri) <= _MAX_URI:
+                if isinstance(uri, str) and len(uri) <= MAX_URI:
                     with contextlib.suppress(McpgateError):  # what cannot be followed is not in the acknowledgement
                         if (end := await self._follow(context, uri, updated)) is not None:
                             ends.callback(end)
@@ -352,8 +351,8 @@ class McpFace:
 
 def _text(params: Mapping[str, Any], key: str) -> str:
     value = params.get(key)
-    if not isinstance(value, str) or len(value) > _MAX_URI:
-        raise RpcFault(INVALID_PARAMS, f"{key} must be a string of at most {_MAX_URI} characters")
+    if not isinstance(value, str) or len(value) > MAX_URI:
+        raise RpcFault(INVALID_PARAMS, f"{key} must be a string of at most {MAX_URI} characters")
     return value
 
 

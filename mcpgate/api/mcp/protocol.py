@@ -8,6 +8,7 @@ from typing import Any, Protocol
 from mcpgate import jsontext
 from mcpgate.errors import McpgateError
 from mcpgate.governance.context import RequestContext
+from mcpgate.upstream.backchannel import LOG_LEVELS
 
 HANDSHAKE_VERSIONS = ("2024-11-05", "2025-03-26", "2025-06-18", "2025-11-25")
 MODERN_VERSIONS = ("2026-07-28",)
@@ -16,7 +17,6 @@ PARSE_ERROR, INVALID_REQUEST, METHOD_NOT_FOUND, INVALID_PARAMS, INTERNAL_ERROR =
 HEADER_MISMATCH, MISSING_CAPABILITY, UNSUPPORTED_VERSION = -32020, -32021, -32022
 NO_RESOURCE = -32002
 """Of the handshake era; later INVALID_PARAMS."""
-LOG_LEVELS = ("debug", "info", "notice", "warning", "error", "critical", "alert", "emergency")
 _ABOUT_THE_PEER = frozenset((PARSE_ERROR, INVALID_REQUEST, HEADER_MISMATCH, MISSING_CAPABILITY, UNSUPPORTED_VERSION))
 """Codes that say something about how the two ends of a connection understand each other: clients negotiate another
 revision, drop a session or send other headers when they get one."""
