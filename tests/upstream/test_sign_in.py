@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -150,7 +150,8 @@ async def test_a_token_that_the_server_ended_early_is_renewed_within_the_call(se
         assert opened.pool.views()[0].state == "ready" and not server.calls("initialize")
 
 
-async def test_a_caller_that_gives_up_does_not_lose_the_renewal_for_others(server: SignInServer) -> None:
+def held_renewal() -> tuple[Callable[[Exchange], bool], threading.Event, threading.Event]:
+    """A hook that holds every renewal of a token; set when one has come; set it to let them go on."""
     reached, go_on = threading.Event(), threading.Event()
 
     def hold(exchange: Exchange) -> bool:
@@ -158,6 +159,12 @@ async def test_a_caller_that_gives_up_does_not_lose_the_renewal_for_others(serve
             reached.set()
             go_on.wait(10)
         return False
+
+    return hold, reached, go_on
+
+
+async def test_a_caller_that_gives_up_does_not_lose_the_renewal_for_others(server: SignInServer) -> None:
+    hold, reached, go_on = held_renewal()
 
     async with signed_in(server) as opened:
         server.expire_all()
@@ -575,13 +582,7 @@ async def test_what_the_server_asked_for_is_found_by_knocking(server: SignInServ
 
 
 async def test_a_sign_out_during_a_renewal_is_final(server: SignInServer) -> None:
-    reached, go_on = threading.Event(), threading.Event()
-
-    def hold(exchange: Exchange) -> bool:
-        if exchange.way == "/token":
-            reached.set()
-            go_on.wait(10)
-        return False
+    hold, reached, go_on = held_renewal()
 
     async with signed_in(server) as opened:
         server.expire_all()

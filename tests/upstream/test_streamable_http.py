@@ -323,21 +323,27 @@ async def test_an_answer_that_broke_for_good_fails_at_once() -> None:
                     await opened.pool.get("far").call(tool, {})
 
 
+async def answer_without_end(reply: Reply, here: asyncio.Event, gone: asyncio.Event) -> None:
+    """Begin to answer, and find out when the client has gone."""
+    await reply.start(kind="text/event-stream")
+    here.set()
+    try:
+        while True:
+            await reply.chunk(b": still at it\n")
+            await asyncio.sleep(0.01)
+    except ConnectionError:
+        gone.set()
+        raise
+
+
 async def test_giving_a_call_up_closes_its_stream_and_tells_the_server() -> None:
     here, gone = asyncio.Event(), asyncio.Event()
 
     async def answer(server: HttpServer, reply: Reply) -> bool:
         if reply.request.tool != "slow":
             return False
-        await reply.start(kind="text/event-stream")
-        here.set()
-        try:
-            while True:
-                await reply.chunk(b": still at it\n")
-                await asyncio.sleep(0.01)
-        except ConnectionError:
-            gone.set()
-            raise
+        await answer_without_end(reply, here, gone)
+        return True
 
     async with http_server(answer) as server, gateway({"far": server.entry()}) as opened:
         call = asyncio.create_task(opened.pool.get("far").call("slow", {}))
@@ -367,15 +373,8 @@ async def test_the_response_of_a_call_that_was_answered_another_way_is_closed_at
             return False
         if reply.request.tool != "slow":
             return False
-        await reply.start(kind="text/event-stream")
-        here.set()
-        try:
-            while True:
-                await reply.chunk(b": still at it\n")
-                await asyncio.sleep(0.01)
-        except ConnectionError:
-            gone.set()
-            raise
+        await answer_without_end(reply, here, gone)
+        return True
 
     async with http_server(answer) as server, gateway({"far": server.entry()}) as opened:
         far = opened.pool.get("far")
