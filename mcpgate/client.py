@@ -2,7 +2,22 @@
 It decides nothing; api/mcp/backchannel.py implements it."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, Protocol
+
+
+@dataclass(frozen=True, slots=True)
+class TaskState:
+    """How a task stands that a server has made of a request."""
+
+    id: str
+    """The server's own."""
+    status: str
+    """`working`, `input_required`, `completed`, `failed` or `cancelled`."""
+    message: str
+    """In the server's words; may be empty."""
+    poll_s: float
+    """How often the server wants to be asked, in seconds."""
 
 
 class Client(Protocol):
@@ -26,6 +41,15 @@ class Client(Protocol):
     @property
     def takes_questions(self) -> bool:
         """Whether it takes a result that asks for input as it is, and sends the request again with the answers."""
+        ...
+
+    @property
+    def takes_tasks(self) -> bool:
+        """Whether its request may become a task, whose result it fetches later."""
+        ...
+
+    def task(self, state: TaskState) -> None:
+        """Hear that the server has made a task of the request, and how it stands."""
         ...
 
     def progress(self, params: Mapping[str, Any]) -> None:

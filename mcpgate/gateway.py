@@ -71,6 +71,8 @@ class Gateway:
         runner = Runner(settings, engine, bridge, self.views, self.pool, answers, gate, self.savings)
         pages = Pages(settings, self.views, self.pool, self.resources, learned, engine, runner)
         self.metatools = MetaTools(settings, self.views, learned, pages, runner, gate, self.savings)
+        self.outliving: set[asyncio.Task[dict[str, Any]]] = set()
+        """Work that goes on without the request it is for; it ends with the gateway."""
         self._listeners: list[Listener] = []
         self._shown = b""
         self._rebuild_due = False

@@ -95,6 +95,9 @@ class App:
 
     async def aclose(self) -> None:
         gateway = self.gateway
+        for work in gateway.outliving:
+            work.cancel()
+        await asyncio.gather(*gateway.outliving, return_exceptions=True)
         await asyncio.gather(gateway.pool.aclose(), gateway.engine.aclose(), return_exceptions=True)
         await gateway.gate.aclose()
         gateway.learned.flush()

@@ -3,11 +3,12 @@
 from collections.abc import Mapping
 from typing import Any
 
+from mcpgate.client import TaskState
 from mcpgate.errors import NotSupported
 
 
 class Listener:
-    takes_questions = False
+    takes_questions = takes_tasks = False
 
     def __init__(
         self,
@@ -19,8 +20,12 @@ class Listener:
         """`answers`: method → what is answered to it."""
         self.answers, self.capabilities, self.is_live, self.origin = answers or {}, capabilities or {}, is_live, origin
         self.heard: list[Mapping[str, Any]] = []
+        self.states: list[TaskState] = []
         self.logs: list[Mapping[str, Any]] = []
         self.asked: list[tuple[str, Mapping[str, Any]]] = []
+
+    def task(self, state: TaskState) -> None:
+        self.states.append(state)
 
     def progress(self, params: Mapping[str, Any]) -> None:
         self.heard.append(params)

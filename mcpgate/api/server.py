@@ -73,7 +73,7 @@ class Server:
         server = gateway.config.server
         self._limit, in_all = server.max_body_mib * _MIB, server.max_body_mib_in_all * _MIB
         self._memory, self._base_path = Memory(in_all, in_all // 4), server.base_path
-        face = McpFace(gateway)
+        face = McpFace(gateway, alone=sessions)
         table = self._sessions = Sessions(face, self._access.still_admitted) if sessions else None
         self._faces: Sequence[Face] = (
             StreamableHttp(face, self._access, table, self.closing),

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from mcpgate.client import Client
+from mcpgate.client import Client, TaskState
 from mcpgate.errors import McpgateError, NotSupported
 from mcpgate.governance.callers import Caller
 from mcpgate.governance.records import EMPTY, Balance, Request, random_hex
@@ -17,7 +17,10 @@ class _Silent:
 
     capabilities: Mapping[str, Any] = EMPTY
     origin: object = None
-    is_live = takes_questions = False
+    is_live = takes_questions = takes_tasks = False
+
+    def task(self, state: TaskState) -> None:
+        pass
 
     def progress(self, params: Mapping[str, Any]) -> None:
         pass

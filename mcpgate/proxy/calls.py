@@ -6,6 +6,7 @@ from types import MappingProxyType
 from typing import Any
 
 from mcpgate.catalog.tools import Tool
+from mcpgate.client import Client
 from mcpgate.errors import NotAllowed
 from mcpgate.governance.callers import Caller
 from mcpgate.governance.context import RequestContext
@@ -13,7 +14,10 @@ from mcpgate.governance.gate import Gate
 from mcpgate.proxy.approvals import ask_for_approval, needs_approval
 from mcpgate.proxy.carrier import Carrier
 from mcpgate.proxy.views import may_call
+from mcpgate.upstream.connection import HANDSHAKE_VERSION
 from mcpgate.upstream.pool import UpstreamPool
+from mcpgate.upstream.tasks import CAPABILITY, support_of
+from mcpgate.upstream.upstream import UpstreamView
 
 _NOTHING: Mapping[str, Any] = MappingProxyType({})
 
@@ -39,10 +43,22 @@ class Calls:
                     f"{tool.qualified} is not granted to this key", key=caller.id, server=tool.server, tool=tool.name
                 )
 
-        config = self._pool.get(tool.server).config
+        upstream = self._pool.get(tool.server)
+        config = upstream.config
         if config.approve or config.approve_destructive:
             check(context.caller)
             if needs_approval(config, tool):
                 await ask_for_approval(context, tool, arguments)
         params = {**more, "name": tool.name, "arguments": arguments}
+        if _as_task(upstream.view, tool, context.client):
+            params["task"] = {"ttl": round(config.total_timeout_s * 1000)}
         return await self._carrier.carry(context, "tool", tool.server, tool.name, "tools/call", params, check)
+
+
+def _as_task(view: UpstreamView, tool: Tool, client: Client) -> bool:
+    """Whether the gateway asks for a task, as in the handshake era; later, servers decide that."""
+    facts = view.facts
+    if facts is None or facts.protocol != HANDSHAKE_VERSION or CAPABILITY not in facts.capabilities:
+        return False
+    support = support_of(tool.raw)
+    return support == "required" or (support == "optional" and client.takes_tasks)

@@ -14,6 +14,7 @@ from mcpgate.governance.context import RequestContext
 from mcpgate.governance.gate import Gate
 from mcpgate.governance.records import Kind, Request, Usage
 from mcpgate.governance.store import Content
+from mcpgate.proxy.tasks import Followed, created_task
 from mcpgate.upstream.backchannel import ask_all, lacking
 from mcpgate.upstream.connection import RpcError
 from mcpgate.upstream.pool import UpstreamPool
@@ -52,19 +53,19 @@ class Carrier:
             # A call that was sent is spent, whatever its outcome; one that could not be sent is not.
             on_sent = partial(admission.spent, _ONE_CALL)
 
-            async def send(more: Mapping[str, Any]) -> dict[str, Any]:
+            client, identity = context.client, upstream.identity_of(context.caller.owner)
+
+            async def ask(more: Mapping[str, Any]) -> dict[str, Any]:
+                given = {**params, **more}
                 return await upstream.limited_request(
-                    method,
-                    {**params, **more},
-                    client=context.client,
-                    confirm=confirm,
-                    on_sent=on_sent,
-                    identity=upstream.identity_of(context.caller.owner),
+                    method, given, client=client, confirm=confirm, on_sent=on_sent, identity=identity
                 )
 
             began = time.monotonic()
             try:
-                result = await _answered(context.client, send)
+                result = await _answered(client, ask)
+                if method == "tools/call" and (task := created_task(params, result)) is not None:
+                    result = await Followed(upstream, client, identity, confirm, modern=task is result).result(task)
             except RpcError:
                 admission.outcome = "tool_error"
                 raise
@@ -78,9 +79,9 @@ class Carrier:
             return result
 
 
-async def _answered(client: Client, send: Callable[[Mapping[str, Any]], Awaitable[dict[str, Any]]]) -> dict[str, Any]:
+async def _answered(client: Client, ask: Callable[[Mapping[str, Any]], Awaitable[dict[str, Any]]]) -> dict[str, Any]:
     """The result once it needs no further input; or the first one, for a client that provides the input itself."""
-    result = await send({})
+    result = await ask({})
     for _ in range(_MOST_ROUNDS):
         if result.get("resultType") != "input_required":
             return result
@@ -98,7 +99,7 @@ async def _answered(client: Client, send: Callable[[Mapping[str, Any]], Awaitabl
                 raise UpstreamError(f"the server needs input that it did not get: {error.message}") from error
         if "requestState" in result:
             more["requestState"] = result["requestState"]
-        result = await send(more)
+        result = await ask(more)
     raise UpstreamError(f"the server needed input more than {_MOST_ROUNDS} times")
 
 

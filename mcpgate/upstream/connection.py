@@ -20,6 +20,7 @@ from mcpgate.upstream.framing import Broken, Message, Transport
 from mcpgate.upstream.param_headers import encoded
 from mcpgate.upstream.progress import Progress
 from mcpgate.upstream.secrets import Secrets
+from mcpgate.upstream.tasks import CAPABILITY, RELATED, makes_tasks_of_calls, with_extension
 from mcpgate.upstream.untrusted import (
     MAX_INSTRUCTIONS,
     MAX_NAME,
@@ -54,6 +55,11 @@ _MOST_CAPABILITIES = 64
 _MOST_ASKED = 32
 """Requests of a server that wait for a client's answer."""
 _UNSUPPORTED_VERSION = -32022
+NAMED: Mapping[str, str] = {
+    **{"tools/call": "name", "prompts/get": "name", "resources/read": "uri"},
+    **dict.fromkeys(("tasks/get", "tasks/update", "tasks/cancel"), "taskId"),
+}
+"""Methods whose requests repeat a parameter in the `mcp-name` header, and which parameter, in the modern era."""
 log = logging.getLogger("mcpgate.upstream")
 
 _REFUSES_SESSIONS = frozenset((400, 401, 404, 410, 412, 422, 440))
@@ -67,6 +73,18 @@ class RpcError(UpstreamError):
     def __init__(self, rpc_code: int, message: str, data: Any = None, **more: Any) -> None:
         super().__init__(message, rpc_code=rpc_code, data=data, **more)
         self.rpc_code, self.rpc_data = rpc_code, data
+
+
+def rpc_error(error: Any, secrets: Secrets, status: int | None = None) -> RpcError:
+    """A JSON-RPC error as a server sent it, which may be anything."""
+    said = error if isinstance(error, dict) else {"message": error}
+    code, text = said.get("code"), said.get("message")
+    return RpcError(
+        code if isinstance(code, int) and abs(code) < 2**31 else 0,
+        secrets.mask(text if isinstance(text, str) else cut(text)) or "the server gave no reason",
+        secrets.mask_data(their_data(said.get("data"))),
+        **({} if status is None else {"server_status": status}),
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +101,7 @@ class ServerFacts:
 
 
 class _Waiting:
-    __slots__ = ("asked", "client", "future", "note", "progress", "standing")
+    __slots__ = ("asked", "client", "future", "note", "progress", "standing", "task_id")
 
     def __init__(
         self,
@@ -93,6 +111,8 @@ class _Waiting:
         standing: bool,
     ) -> None:
         self.future, self.progress, self.client, self.standing = future, progress, client, standing
+        self.task_id: str | None = None
+        """Of the task whose result it waits for."""
         self.asked: set[asyncio.Task[None]] = set()
         """What the server has asked the client meanwhile."""
         self.note = ""
@@ -190,7 +210,7 @@ class Connection:
         error = message.get("error")
         if waiting is None:
             if error is not None and (id is None or not 0 < id <= self._next_id):
-                self._stray(self._rpc_error(error, status))
+                self._stray(rpc_error(error, self._secrets, status))
             elif id is None:
                 self._note(f"it sent an answer with the unknown id {one_line(message.get('id'), 50)!r}")
             return False
@@ -201,18 +221,8 @@ class Connection:
             result = message.get("result")
             waiting.future.set_result(result if isinstance(result, dict) else {"value": result})
         else:
-            waiting.future.set_exception(self._rpc_error(error, status))
+            waiting.future.set_exception(rpc_error(error, self._secrets, status))
         return True
-
-    def _rpc_error(self, error: Any, status: int | None) -> RpcError:
-        said = error if isinstance(error, dict) else {"message": error}
-        code, text = said.get("code"), said.get("message")
-        return RpcError(
-            code if isinstance(code, int) and abs(code) < 2**31 else 0,
-            self._secrets.mask(text if isinstance(text, str) else cut(text)) or "the server gave no reason",
-            self._secrets.mask_data(their_data(said.get("data"))),
-            **({} if status is None else {"server_status": status}),
-        )
 
     def _stray(self, error: UpstreamError) -> None:
         """An error that names no request. If only one request is pending, it belongs to that one."""
@@ -245,14 +255,21 @@ class Connection:
     def _on_log(self, params: dict[str, Any], beside: int | None) -> None:
         if log.isEnabledFor(logging.DEBUG):
             log.debug("%s says: %s", self._name, one_line(self._secrets.mask(cut(params.get("data"))), 500))
-        if (waiting := self._meant(beside)) is not None and waiting.client is not None:
+        if (waiting := self._meant(params, beside)) is not None and waiting.client is not None:
             if not fits(params, _LONGEST_LOG):
                 params = {"level": cut(params.get("level"), 20), "data": "(a log message that is too long)"}
             waiting.client.log(self._secrets.mask_data(params))
 
-    def _meant(self, beside: int | None) -> _Waiting | None:
-        """The request that a message without its id belongs to: the one whose response brought it. On a transport
-        with one stream it may be any of those under way; it is only known where they are all of one client."""
+    def _meant(self, params: dict[str, Any], beside: int | None) -> _Waiting | None:
+        """The request that a message without its id belongs to: the one for the task that it names, or the one whose
+        response brought it. On a transport with one stream it may be any of those under way; it is only known where
+        they are all of one client."""
+        meta = params.get("_meta")
+        related = meta.get(RELATED) if isinstance(meta, dict) else None
+        if isinstance(related, dict) and isinstance(related.get("taskId"), str):
+            of_task = [waiting for waiting in self._waiting.values() if waiting.task_id == related["taskId"]]
+            if of_task:
+                return of_task[0]
         if beside is not None:
             return self._waiting.get(beside)
         candidates = [waiting for waiting in self._waiting.values() if waiting.client is not None]
@@ -267,7 +284,7 @@ class Connection:
         if method == "ping":
             self._offer({"jsonrpc": "2.0", "id": id, "result": {}})
             return
-        waiting = self._meant(beside)
+        waiting = self._meant(params, beside)
         if method not in ASKABLE:
             self._refuse(id, -32601, f"{cut(method, MAX_NAME)} is not supported by this client")
         elif waiting is not None and waiting.client is not None:
@@ -395,6 +412,8 @@ class Connection:
         future: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
         progress = Progress(self._name, None if client is None else client.progress, timeout_s, total_s)
         waiting = _Waiting(future, progress, client, standing=method == "subscriptions/listen")
+        if method == "tasks/result":
+            waiting.task_id = str(params.get("taskId"))
         self._waiting[id] = waiting
         sent = False
         try:
@@ -426,11 +445,13 @@ class Connection:
         self, method: str, params: dict[str, Any], meta: dict[str, Any], client: Client | None
     ) -> dict[str, str]:
         meta[_META + "protocolVersion"] = MODERN_VERSION
-        meta[_META + "clientCapabilities"] = {} if client is None else dict(client.capabilities)
+        capabilities = {} if client is None else client.capabilities
+        about_tasks = method == "tools/call" or method.startswith("tasks/")
+        meta[_META + "clientCapabilities"] = with_extension(capabilities) if about_tasks else dict(capabilities)
         meta[_META + "clientInfo"] = _CLIENT
         headers = {"mcp-protocol-version": MODERN_VERSION, "mcp-method": method}
-        name = params.get("uri") if method == "resources/read" else params.get("name")
-        if isinstance(name, str) and method in ("tools/call", "prompts/get", "resources/read"):
+        name = params.get(NAMED.get(method, ""))
+        if isinstance(name, str):
             headers["mcp-name"] = encoded(name)
         return headers
 
@@ -656,7 +677,7 @@ def _version(said: Any) -> str:
 def _facts(result: dict[str, Any], protocol: str, info: Any) -> ServerFacts:
     info = info if isinstance(info, dict) else {}
     capabilities = result.get("capabilities")
-    named: list[str] = []
+    named: list[str] = [CAPABILITY] if makes_tasks_of_calls(capabilities) else []
     for name, value in capabilities.items() if isinstance(capabilities, dict) else ():
         inner = [f"{name}.{key}" for key, set_ in value.items() if set_ is True] if isinstance(value, dict) else []
         named += [one for one in (name, *inner) if len(one) <= MAX_NAME]

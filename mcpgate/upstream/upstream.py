@@ -22,7 +22,7 @@ from mcpgate.upstream import listing
 from mcpgate.upstream.backchannel import LOG_LEVELS
 from mcpgate.upstream.bearer import Bearer, Link
 from mcpgate.upstream.challenges import Challenge, SignInNeeded
-from mcpgate.upstream.connection import Connection, RpcError, ServerFacts
+from mcpgate.upstream.connection import Connection, RpcError, ServerFacts, rpc_error
 from mcpgate.upstream.framing import Broken
 from mcpgate.upstream.identities import RETRY_EVERY_S, Identities
 from mcpgate.upstream.param_headers import Malformed, Path, header_paths, headers_of
@@ -246,11 +246,12 @@ class Upstream:
         confirm: Callable[[], Awaitable[None]] | None = None,
         on_sent: Callable[[], None] | None = None,
         identity: str | None = None,
+        timeout_s: float | None = None,
     ) -> dict[str, Any]:
         """A request that counts against `max_concurrency`. Connects first if need be. `confirm` may still refuse it
         when nothing has to be waited for any more; `on_sent` is called when it is about to be sent; `client` hears what
-        comes back meanwhile. `identity`: on whose connection; None: the shared one. Raises UpstreamError with this
-        upstream's name in it, RpcError, and what `confirm` raises."""
+        comes back meanwhile. `identity`: on whose connection; None: the shared one. `timeout_s`: None as configured.
+        Raises UpstreamError with this upstream's name in it, RpcError, and what `confirm` raises."""
         async with self._slots:
             connection = await self._connection_of(identity)
             if client is not None and client.is_live and connection.is_modern and identity is None:
@@ -260,7 +261,7 @@ class Upstream:
                 return await connection.request(
                     method,
                     params,
-                    timeout_s=self.config.timeout_s,
+                    timeout_s=timeout_s or self.config.timeout_s,
                     total_s=self.config.total_timeout_s,
                     client=client,
                     headers=headers,
@@ -276,6 +277,10 @@ class Upstream:
                 reason = self._secrets.mask(error.message)
                 attempts = [{"upstream": self.name, "reason": reason}]
                 raise kind(f"upstream {self.name!r}: {reason}", **{**error.data, "attempts": attempts}) from error
+
+    def rpc_error(self, error: Any) -> RpcError:
+        """A JSON-RPC error that the server has sent within a result."""
+        return rpc_error(error, self._secrets)
 
     async def _live_connection(self, connection: Connection) -> Connection:
         """A connection on which the server can ask a client in the middle of a call: servers of both eras do that only

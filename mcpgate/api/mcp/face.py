@@ -7,9 +7,9 @@ tested with. Transports: stdio.py, http.py, sse.py.
 """
 
 import asyncio
-import contextlib
 import logging
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -17,8 +17,9 @@ from weakref import WeakKeyDictionary
 from mcpgate import __version__, jsontext
 from mcpgate.api.http.allowance import Allowance
 from mcpgate.api.mcp.arguments import checked
-from mcpgate.api.mcp.backchannel import BackChannel, Parking
+from mcpgate.api.mcp.backchannel import BackChannel
 from mcpgate.api.mcp.pages import page_of
+from mcpgate.api.mcp.parking import Parking
 from mcpgate.api.mcp.protocol import (
     HANDSHAKE_VERSIONS,
     HEADER_MISMATCH,
@@ -34,7 +35,9 @@ from mcpgate.api.mcp.protocol import (
     RpcRequest,
     passed_on,
     refusal,
+    refused_call,
 )
+from mcpgate.api.mcp.tasks import Tasks, missing_extension
 from mcpgate.api.mcp.throttle import Throttle
 from mcpgate.catalog.catalog import nearest
 from mcpgate.catalog.tools import Tool
@@ -45,8 +48,9 @@ from mcpgate.gateway import Gateway
 from mcpgate.governance.callers import Caller
 from mcpgate.governance.context import RequestContext, Trail
 from mcpgate.upstream.backchannel import LOG_LEVELS
-from mcpgate.upstream.connection import MAX_URI, RpcError
+from mcpgate.upstream.connection import MAX_URI, MODERN_VERSION, RpcError
 from mcpgate.upstream.param_headers import Malformed, Path, difference, header_paths
+from mcpgate.upstream.tasks import CAPABILITY, EXTENSION, has_extension, support_of
 from mcpgate.upstream.untrusted import OURS
 
 _SERVER_INFO = {"name": "mcpgate", "title": "mcpgate", "version": __version__}
@@ -74,11 +78,14 @@ log = logging.getLogger("mcpgate.mcp")
 class McpFace:
     """Answers requests. One for the whole gateway."""
 
-    def __init__(self, gateway: Gateway) -> None:
-        self.gateway = gateway
+    def __init__(self, gateway: Gateway, alone: bool = True) -> None:
+        """`alone`: whether this process gets every request. A task lives in one process, so there are none where
+        several share a port."""
+        self.gateway, self._has_tasks = gateway, alone
         self._throttle = Throttle(_FREE_BURST, _FREE_PER_S)
         self._listeners = Allowance("subscriptions", _MAX_LISTENERS_EACH)
-        self._parking = Parking()
+        self._tasks = Tasks(gateway.gate)
+        self._parking = Parking(self._tasks, gateway.outliving)
         self._header_paths: WeakKeyDictionary[Tool, Mapping[Path, str]] = WeakKeyDictionary()
 
     def shows(self, caller: Caller, server: str) -> bool:
@@ -142,6 +149,8 @@ class McpFace:
                 return {}
             case "tools/list":
                 tools = self.gateway.tool_list(context.caller, request.modern)
+                if self._has_tasks and not request.modern:
+                    tools = self._with_task_support(context.caller, tools)
                 asyncio.get_running_loop().call_soon(self.gateway.go)
                 return _listed(request, "tools", tools)
             case "resources/list":
@@ -174,6 +183,16 @@ class McpFace:
                 return {}
             case "subscriptions/listen" if request.modern:
                 return await self._listen(request)
+            case "tasks/get" if self._has_tasks:
+                return self._tasks.get(request)
+            case "tasks/cancel" if self._has_tasks:
+                return self._tasks.cancel(request)
+            case "tasks/update" if self._has_tasks and request.modern:
+                return self._tasks.update(request)
+            case "tasks/list" if self._has_tasks and not request.modern:
+                return self._tasks.list(request)
+            case "tasks/result" if self._has_tasks and not request.modern:
+                return await self._tasks.result(request)
         raise RpcFault(METHOD_NOT_FOUND, f"Method not found: {request.method[:200]}")
 
     async def _introduction(self, request: RpcRequest) -> dict[str, Any]:
@@ -193,6 +212,11 @@ class McpFace:
             capabilities["completions"] = {}
         if "logging" in offered:
             capabilities["logging"] = {}
+        if CAPABILITY in offered and self._has_tasks:
+            if request.modern or request.method == "server/discover":
+                capabilities["extensions"] = {EXTENSION: {}}
+            else:
+                capabilities["tasks"] = {"list": {}, "cancel": {}, "requests": {"tools": {"call": {}}}}
         if views.surface(caller.bundle).meta_tools:
             return {"capabilities": capabilities, "instructions": _INSTRUCTIONS}
         theirs = [view.facts.instructions for view in views.direct_views_of(caller) if view.facts is not None]
@@ -216,16 +240,16 @@ class McpFace:
         self,
         request: RpcRequest,
         carry: Callable[[RequestContext, Mapping[str, Any]], Awaitable[dict[str, Any]]],
+        takes_tasks: bool = False,
     ) -> dict[str, Any]:
         """The result of a request that goes through as it is."""
 
         async def work(channel: BackChannel) -> dict[str, Any]:
-            return await carry(replace(request.context, client=channel), _their_params(request))
+            context = replace(request.context, client=channel)
+            result = _with_warnings(await carry(context, _their_params(request)), context.trail)
+            return result if request.modern else {key: result[key] for key in result if key != "resultType"}
 
-        result = _with_warnings(await self._parking.carry(request, work, inner=False), request.context.trail)
-        if not request.modern:
-            result = {key: value for key, value in result.items() if key != "resultType"}
-        return result
+        return await self._parking.carry(request, work, inner=False, takes_tasks=takes_tasks)
 
     async def _subscribe(self, request: RpcRequest) -> dict[str, Any]:
         session, uri = request.session, _text(request.params, "uri")
@@ -267,6 +291,8 @@ class McpFace:
         caller, views = request.context.caller, self.gateway.views
         surface = views.surface(caller.bundle)
         if surface.meta_tools and name in META_TOOL_NAMES:
+            if self._asks_for_task(request):
+                raise _no_task(name)
             return await self._call_meta_tool(request, name, arguments)
         tool = surface.direct.get(name)
         if tool is None:
@@ -296,22 +322,58 @@ class McpFace:
         try:
             return _with_warnings(await self._parking.carry(request, work, inner=True), trail)
         except McpgateError as error:
-            return _refused(trail, error)
+            return refused_call(trail, error)
 
     async def _call_direct(self, request: RpcRequest, tool: Tool, arguments: dict[str, Any]) -> dict[str, Any]:
         """Pass a call through: the result is the upstream's own, unknown fields and content types included."""
 
         async def carry(context: RequestContext, params: Mapping[str, Any]) -> dict[str, Any]:
-            more = {key: value for key, value in params.items() if key not in ("name", "arguments")}
+            more = {key: value for key, value in params.items() if key not in ("name", "arguments", "task")}
             result = await self.gateway.calls.carry(context, tool, arguments, more)
             return result if result.get("resultType") == "input_required" else {"content": [], **result}
 
+        takes_tasks = self._takes_tasks(request, tool)
         try:
-            return await self._passed(request, carry)
+            return await self._passed(request, carry, takes_tasks)
         except RpcError:
             raise
         except McpgateError as error:
-            return _refused(request.context.trail, error)
+            if takes_tasks and not request.modern:
+                raise refusal(error) from error  # such a client takes a task or an error, but no result
+            return refused_call(request.context.trail, error)
+
+    def _asks_for_task(self, request: RpcRequest) -> bool:
+        """Whether a client of the handshake era wants its call to become a task; later, servers decide that."""
+        return self._has_tasks and not request.modern and isinstance(request.params.get("task"), dict)
+
+    def _takes_tasks(self, request: RpcRequest, tool: Tool) -> bool:
+        """Whether a call may become a task. Raises RpcFault for one that should and cannot."""
+        if request.modern:
+            return self._has_tasks and has_extension(request.capabilities)
+        if not self._asks_for_task(request):
+            return False
+        if support_of(tool.raw) == "forbidden" and not self._decides_on_tasks(tool.server):
+            raise _no_task(tool.name)
+        return True
+
+    def _decides_on_tasks(self, server: str) -> bool:
+        """Whether a server is of a revision in which it may make a task of any call."""
+        facts = self.gateway.pool.get(server).view.facts
+        return facts is not None and facts.protocol == MODERN_VERSION and CAPABILITY in facts.capabilities
+
+    def _with_task_support(self, caller: Caller, listed: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Tools as clients of the handshake era can call them: as tasks too where the server may make one of them."""
+        direct = self.gateway.views.surface(caller.bundle).direct
+        deciding = {server for server in {tool.server for tool in direct.values()} if self._decides_on_tasks(server)}
+        if not deciding:
+            return listed
+        optional = {"execution": {"taskSupport": "optional"}}
+        return [
+            {**wire, **optional}
+            if (tool := direct.get(wire["name"])) is not None and tool.server in deciding and "execution" not in wire
+            else wire
+            for wire in listed
+        ]
 
     async def _listen(self, request: RpcRequest) -> dict[str, Any]:
         """`subscriptions/listen`: acknowledge, then tell of changes until the request is cancelled."""
@@ -333,20 +395,47 @@ class McpFace:
         def updated(uri: str) -> None:
             request.notify(_UPDATED, {"uri": uri, "_meta": meta})
 
-        with self._listeners.one(context.caller.id), contextlib.ExitStack() as ends:
+        with self._listeners.one(context.caller.id), ExitStack() as ends:
             ends.callback(self.gateway.on_list_changed(changed))
             followed = []
             uris = wanted.get("resourceSubscriptions")
             for uri in uris[:_MAX_SUBSCRIPTIONS_EACH] if isinstance(uris, list) else ():
                 if isinstance(uri, str) and len(uri) <= MAX_URI:
-                    with contextlib.suppress(McpgateError):  # what cannot be followed is not in the acknowledgement
+                    with suppress(McpgateError):  # what cannot be followed is not in the acknowledgement
                         if (end := await self._follow(context, uri, updated)) is not None:
                             ends.callback(end)
                             followed.append(uri)
-            acknowledged = {**agreed, **({"resourceSubscriptions": followed} if followed else {})}
+            tasks = self._follow_tasks(request, wanted.get("taskIds"), meta, ends)
+            acknowledged = {
+                **agreed,
+                **({"resourceSubscriptions": followed} if followed else {}),
+                **({"taskIds": tasks} if tasks else {}),
+            }
             request.notify("notifications/subscriptions/acknowledged", {"notifications": acknowledged, "_meta": meta})
             await asyncio.get_running_loop().create_future()
             raise AssertionError("a subscription only ends by being cancelled")
+
+    def _follow_tasks(self, request: RpcRequest, ids: Any, meta: dict[str, Any], ends: ExitStack) -> list[str]:
+        """Tell of changes of tasks until the stack ends. Which of them there are. Raises RpcFault."""
+        if not isinstance(ids, list) or not ids or not self._has_tasks:
+            return []
+        if not has_extension(request.capabilities):
+            raise missing_extension()
+
+        def changed(state: dict[str, Any]) -> None:
+            request.notify("notifications/tasks", {**state, "_meta": meta})
+
+        followed = []
+        for id in ids[:_MAX_SUBSCRIPTIONS_EACH]:
+            end = self._tasks.follow(id, request.context.caller, changed) if isinstance(id, str) else None
+            if end is not None:
+                ends.callback(end)
+                followed.append(id)
+        return followed
+
+
+def _no_task(name: str) -> RpcFault:
+    return RpcFault(METHOD_NOT_FOUND, f"{name} cannot be called as a task; call it without `task`")
 
 
 def _text(params: Mapping[str, Any], key: str) -> str:
@@ -369,14 +458,6 @@ def _their_params(request: RpcRequest) -> dict[str, Any]:
     if request.session is not None and request.log_level is not None:
         kept[META + "logLevel"] = request.log_level
     return {**params, "_meta": kept} if kept else params
-
-
-def _refused(trail: Trail, error: McpgateError) -> dict[str, Any]:
-    """An error as a tool's result: a model reads results, not protocol errors, and SDK clients take another HTTP status
-    for a broken transport."""
-    trail.refusal = error
-    meta = {OURS + "error": {"code": error.code, **error.data}}
-    return {"content": [{"type": "text", "text": error.message}], "isError": True, "_meta": meta}
 
 
 def _with_warnings(result: dict[str, Any], trail: Trail) -> dict[str, Any]:

@@ -40,6 +40,7 @@ from mcpgate.api.mcp.sessions import OpenSession, Sessions
 from mcpgate.errors import InvalidRequest, McpgateError, NotAllowed, NotFound, TooLarge, Unavailable
 from mcpgate.governance.callers import Caller
 from mcpgate.governance.context import RequestContext, Trail
+from mcpgate.upstream.connection import NAMED
 from mcpgate.upstream.param_headers import decoded
 from mcpgate.upstream.untrusted import OURS
 
@@ -60,7 +61,6 @@ _BATCH_BYTES = 16 * 1024 * 1024
 """Of the answers to one batch; those beyond are errors."""
 _SHUTDOWN_S = 4.0
 """How long requests under way may go on when the server stops."""
-_NAMED = {"tools/call": "name", "prompts/get": "name", "resources/read": "uri"}
 
 
 class StreamableHttp(Face):
@@ -447,7 +447,7 @@ def _modern_fault(message: Message, version: str | None, http: Exchange) -> RpcF
         return RpcFault(HEADER_MISMATCH, "the mcp-protocol-version header differs from the body's protocol version")
     if _trimmed(http, "mcp-method") != message.get("method"):
         return RpcFault(HEADER_MISMATCH, "the mcp-method header differs from the body's method")
-    key = _NAMED.get(str(message.get("method")))
+    key = NAMED.get(str(message.get("method")))
     value = message["params"].get(key) if key else None
     if value is not None and decoded(_trimmed(http, "mcp-name")) != value:
         return RpcFault(HEADER_MISMATCH, f"the mcp-name header differs from the body's {key}")

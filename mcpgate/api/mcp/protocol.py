@@ -7,8 +7,9 @@ from typing import Any, Protocol
 
 from mcpgate import jsontext
 from mcpgate.errors import McpgateError
-from mcpgate.governance.context import RequestContext
+from mcpgate.governance.context import RequestContext, Trail
 from mcpgate.upstream.backchannel import LOG_LEVELS
+from mcpgate.upstream.untrusted import OURS
 
 HANDSHAKE_VERSIONS = ("2024-11-05", "2025-03-26", "2025-06-18", "2025-11-25")
 MODERN_VERSIONS = ("2026-07-28",)
@@ -146,6 +147,14 @@ def refusal(error: McpgateError) -> RpcFault:
     """A refusal of ours: programs read its code in `data`, for JSON-RPC has numbers only."""
     number = INVALID_REQUEST if error.code == "invalid_request" else INTERNAL_ERROR
     return RpcFault(number, error.message, {"code": error.code, **error.data})
+
+
+def refused_call(trail: Trail, error: McpgateError) -> dict[str, Any]:
+    """An error as a tool's result: a model reads results, not protocol errors, and SDK clients take another HTTP status
+    for a broken transport."""
+    trail.refusal = error
+    meta = {OURS + "error": {"code": error.code, **error.data}}
+    return {"content": [{"type": "text", "text": error.message}], "isError": True, "_meta": meta}
 
 
 def passed_on(code: int, message: str, data: Any, modern: bool) -> RpcFault:
