@@ -171,7 +171,7 @@ def main() -> None:
         folder = Path(name)
         settings = auth_settings(context) if scenario.startswith("auth/") else {}
         if settings:
-            config(folder, url, settings)
+            config(folder, {"url": url, **settings})
             sign_in(folder)
         try:
             with gateway(folder, url, **settings) as address:

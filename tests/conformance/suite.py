@@ -58,6 +58,11 @@ def run_server(revision: str, url: str, scenario: str | None = None) -> dict[str
     return _run("server", "--url", url, *which)[0]
 
 
+def run_extension(url: str, scenario: str) -> dict[str, Outcome]:
+    """The outcome of a scenario that belongs to an extension, and so to no revision."""
+    return _run("server", "--url", url, "--scenario", scenario)[0]
+
+
 def run_client(revision: str, command: Sequence[str], scenario: str) -> Outcome:
     """The outcome of a scenario with any program as the client. One at a time: the suite would start all at once."""
     which = ("--scenario", scenario, "--spec-version", revision)
@@ -125,22 +130,26 @@ def everything_server(folder: Path) -> Iterator[str]:
 
 
 @contextlib.contextmanager
-def gateway(folder: Path, url: str, **settings: Any) -> Iterator[str]:
+def gateway(folder: Path, **server: Any) -> Iterator[str]:
     """mcpgate in front of one server, whose tools keep their own names; yields the URL of the bundle."""
-    with serving(folder, config(folder, url, settings)) as served:
+    with serving(folder, config(folder, server)) as served:
         yield f"{served.address}/mcp/one"
 
 
-def config(folder: Path, url: str, settings: Mapping[str, Any]) -> Path:
+def config(folder: Path, server: Mapping[str, Any]) -> Path:
     bundle = {"servers": ["up"], "expose": "direct", "meta_tools": False}
-    return write_config(
-        folder, {"up": {"url": url, "prefix": "", "expose": "direct", **settings}}, bundles={"one": bundle}
-    )
+    return write_config(folder, {"up": {"prefix": "", "expose": "direct", **server}}, bundles={"one": bundle})
 
 
 @contextlib.contextmanager
 def gateway_over_everything(folder: Path) -> Iterator[str]:
-    with everything_server(folder) as url, gateway(folder, url) as address:
+    with everything_server(folder) as url, gateway(folder, url=url) as address:
+        yield address
+
+
+@contextlib.contextmanager
+def gateway_over_tasks(folder: Path) -> Iterator[str]:
+    with gateway(folder, command=sys.executable, args=[str(_ROOT / "tests" / "task_server.py"), "modern"]) as address:
         yield address
 
 

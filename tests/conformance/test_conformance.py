@@ -18,7 +18,9 @@ from tests.conformance.suite import (
     Leg,
     Outcome,
     gateway_over_everything,
+    gateway_over_tasks,
     run_client,
+    run_extension,
     run_server,
     scenarios,
 )
@@ -26,6 +28,14 @@ from tests.conftest import IN_CI
 
 REQUIRED = {("server", "2025-11-25"): 30, ("server", "2026-07-28"): 37}
 REQUIRED |= {("client", "2025-11-25"): 18, ("client", "2026-07-28"): 32}
+
+
+TASKS = (
+    *("lifecycle", "capability-negotiation", "wire-fields", "request-state-removal", "mrtr-input"),
+    *("request-headers", "dispatch-and-envelope", "mrtr-composition"),
+)
+"""The suite's scenarios of the tasks extension, which no revision requires, but for two: one checks nothing where a
+server tells of no changes unasked, and one wants a refusal where the gateway waits for the result."""
 
 
 def every(leg: Leg) -> list[tuple[str, str]]:
@@ -64,6 +74,18 @@ def test_no_required_scenario_is_left_out(leg: Leg, revision: str) -> None:
 @pytest.mark.parametrize(("revision", "scenario"), every("server"))
 def test_the_gateway_serves_as_the_specification_requires(revision: str, scenario: str, address: str) -> None:
     judge(run_all(revision, address).get(scenario, NO_RESULT))
+
+
+@pytest.fixture(scope="module")
+def tasks_address(installed: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with gateway_over_tasks(tmp_path_factory.mktemp("tasks")) as url:
+        yield url
+
+
+@pytest.mark.parametrize("scenario", TASKS)
+def test_the_gateway_serves_tasks_as_their_extension_requires(scenario: str, tasks_address: str) -> None:
+    name = f"tasks-{scenario}"
+    judge(run_extension(tasks_address, name).get(name, NO_RESULT))
 
 
 @pytest.mark.parametrize(("revision", "scenario"), every("client"))

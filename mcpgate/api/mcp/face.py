@@ -84,7 +84,7 @@ class McpFace:
         self.gateway, self._has_tasks = gateway, alone
         self._throttle = Throttle(_FREE_BURST, _FREE_PER_S)
         self._listeners = Allowance("subscriptions", _MAX_LISTENERS_EACH)
-        self._tasks = Tasks(gateway.gate)
+        self._tasks = Tasks(gateway.gate.current)
         self._parking = Parking(self._tasks, gateway.outliving)
         self._header_paths: WeakKeyDictionary[Tool, Mapping[Path, str]] = WeakKeyDictionary()
 

@@ -4,7 +4,7 @@ followed in proxy/tasks.py. Ours live in this process, and nobody but their call
 import asyncio
 import contextlib
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from functools import partial
 
@@ -22,7 +22,6 @@ from mcpgate.api.mcp.protocol import (
 )
 from mcpgate.errors import McpgateError, RateLimited
 from mcpgate.governance.callers import Caller
-from mcpgate.governance.gate import Gate
 from mcpgate.governance.records import random_hex
 from mcpgate.upstream.connection import RpcError
 from mcpgate.upstream.tasks import EXTENSION, FINAL, RELATED, has_extension
@@ -133,8 +132,9 @@ class GatewayTask:
 class Tasks:
     """Every task by its id: bounded in number, time, and in what their results take."""
 
-    def __init__(self, gate: Gate) -> None:
-        self._gate = gate
+    def __init__(self, current: Callable[[Caller], Awaitable[Caller]]) -> None:
+        """`current`: an identified caller as of now; see Gate.current."""
+        self._current = current
         self._table: dict[str, GatewayTask] = {}
         self._watching: set[asyncio.Task[None]] = set()
 
@@ -243,7 +243,7 @@ class Tasks:
             await asyncio.wait((work,), timeout=None if caller.is_local else _RIGHTS_S)
             if not work.done() and not caller.is_local:
                 try:
-                    await self._gate.current(caller)
+                    await self._current(caller)
                 except McpgateError:
                     work.cancel()
         task.end()

@@ -6,9 +6,11 @@ from typing import Any
 
 import pytest
 
-from mcpgate.api.mcp.backchannel import BackChannel, Parking
+from mcpgate.api.mcp.backchannel import BackChannel
 from mcpgate.api.mcp.pages import PAGE, page_of
+from mcpgate.api.mcp.parking import Parking
 from mcpgate.api.mcp.protocol import RpcFault, RpcRequest
+from mcpgate.api.mcp.tasks import Tasks
 from mcpgate.errors import NotSupported, RateLimited
 from mcpgate.governance.callers import LOCAL, Caller
 from mcpgate.governance.context import RequestContext
@@ -25,12 +27,19 @@ def request(caller: Caller = LOCAL, capabilities: dict[str, Any] = ASKABLE, **pa
     )
 
 
+def parking_of(**more: Any) -> Parking:
+    async def is_current(caller: Caller) -> Caller:
+        return caller
+
+    return Parking(Tasks(is_current), set(), **more)
+
+
 async def ask_once(channel: BackChannel) -> dict[str, Any]:
     return {"told": await channel.ask("elicitation/create", FORM)}
 
 
 async def test_a_parked_request_goes_on_with_the_answer() -> None:
-    parking = Parking()
+    parking = parking_of()
     asked = await parking.carry(request(), ask_once, inner=False)
     ((name, question),) = asked["inputRequests"].items()
     assert asked["resultType"] == "input_required"
@@ -42,7 +51,7 @@ async def test_a_parked_request_goes_on_with_the_answer() -> None:
 
 
 async def test_what_was_not_answered_is_asked_again() -> None:
-    parking = Parking()
+    parking = parking_of()
     asked = await parking.carry(request(), ask_once, inner=False)
     again = await parking.carry(request(requestState=asked["requestState"]), ask_once, inner=False)
     assert again["inputRequests"] == asked["inputRequests"] and again["requestState"] != asked["requestState"]
@@ -50,7 +59,7 @@ async def test_what_was_not_answered_is_asked_again() -> None:
 
 @pytest.mark.parametrize("thief", [Caller("another"), replace(LOCAL, bundle="other"), replace(LOCAL, user="eve")])
 async def test_nobody_else_can_answer(thief: Caller) -> None:
-    parking = Parking()
+    parking = parking_of()
     asked = await parking.carry(request(), ask_once, inner=False)
     with pytest.raises(RpcFault, match="expired or is unknown"):
         await parking.carry(request(thief, requestState=asked["requestState"]), ask_once, inner=False)
@@ -65,13 +74,13 @@ async def test_a_request_whose_client_does_not_come_back_is_cancelled() -> None:
         finally:
             ended.set()
 
-    await Parking(stay_s=0.01).carry(request(), work, inner=False)
+    await parking_of(stay_s=0.01).carry(request(), work, inner=False)
     async with asyncio.timeout(5):
         await ended.wait()
 
 
 async def test_a_key_has_a_bounded_number_of_parked_requests() -> None:
-    parking = Parking()
+    parking = parking_of()
     for _ in range(64):
         await parking.carry(request(), ask_once, inner=False)
     with pytest.raises(RateLimited):
@@ -95,7 +104,7 @@ async def test_a_client_is_not_asked_what_it_cannot_answer(
         return await channel.ask("elicitation/create", params)
 
     with pytest.raises(NotSupported, match=missing):
-        await Parking().carry(request(capabilities=capabilities), work, inner=False)
+        await parking_of().carry(request(capabilities=capabilities), work, inner=False)
 
 
 def test_a_list_is_read_page_by_page() -> None:
