@@ -207,10 +207,11 @@ class Exchange:
         }
         await self._start(200, {**fields, **self._extra(), **(headers or {})})
 
-    async def event(self, data: bytes, name: str = "message", last: bool = False) -> None:
-        """One event; `data` without line breaks."""
-        event = b"event: " + name.encode() + b"\r\ndata: " + data + b"\r\n\r\n"
-        await self._write(event, last)
+    async def event(self, data: bytes, name: str = "message", last: bool = False, id: bytes = b"") -> None:
+        """One event; `data` without line breaks. One without data only tells its id."""
+        named = b"event: " + name.encode() + b"\r\n" if data else b""
+        numbered = b"id: " + id + b"\r\n" if id else b""
+        await self._write(named + numbered + b"data: " + data + b"\r\n\r\n", last)
 
     async def ping(self) -> None:
         await self._send({"type": "http.response.body", "body": b": ping\r\n\r\n", "more_body": True})

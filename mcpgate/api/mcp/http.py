@@ -6,13 +6,13 @@ A request is answered with plain JSON unless something has to be told before the
 
 import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from mcpgate import jsontext
 from mcpgate.api.http.access import Access
-from mcpgate.api.http.exchange import Closing, Exchange
+from mcpgate.api.http.exchange import Closing, Disconnected, Exchange
 from mcpgate.api.http.headers import governance_headers
 from mcpgate.api.http.routing import Face, Handler, MethodNotAllowed
 from mcpgate.api.mcp.face import McpFace
@@ -35,6 +35,7 @@ from mcpgate.api.mcp.protocol import (
     refusal,
     unsupported,
 )
+from mcpgate.api.mcp.replay import Event, Replay, Stream
 from mcpgate.api.mcp.session import MAX_BATCH, Requests, Session
 from mcpgate.api.mcp.sessions import OpenSession, Sessions
 from mcpgate.errors import InvalidRequest, McpgateError, NotAllowed, NotFound, TooLarge, Unavailable
@@ -55,6 +56,10 @@ _STATUS = {
 }
 """HTTP status of a modern answer by its JSON-RPC error code, as the 2026-07-28 transport wants; else 200."""
 _PING_S = 15.0
+_BEGIN_S = 2.0
+"""After which a response of the handshake era becomes a stream that can be resumed."""
+_NEEDS_STREAMS = "event streams need HTTP/1.1 (for nginx: proxy_http_version 1.1)"
+_NOTHING_YET: tuple[bytes, Message] = (b"", {})
 _RIGHTS_S = 1.0
 """How often a standing stream asks whether its caller may still listen."""
 _BATCH_BYTES = 16 * 1024 * 1024
@@ -69,6 +74,7 @@ class StreamableHttp(Face):
     def __init__(self, face: McpFace, access: Access, sessions: Sessions | None, closing: Closing) -> None:
         """`sessions`: None where several processes share the port, so that no request depends on an earlier one."""
         self._face, self._access, self._sessions, self._closing = face, access, sessions, closing
+        self._keepers: set[asyncio.Task[None]] = set()
 
     def handler(self, path: str) -> Mapping[str, Handler] | None:
         if path == "/mcp" or path.startswith("/mcp/"):
@@ -158,7 +164,7 @@ class StreamableHttp(Face):
         if message.get("method") == "initialize" and self._sessions is not None:
             opened = self._sessions.new(context.caller)
             requests, headers["mcp-session-id"] = opened.session, opened.id
-        await self._exchange(http, context, requests, message, headers)
+        await self._exchange(http, context, requests, message, headers, opened=opened)
 
     async def _batch(
         self,
@@ -197,10 +203,11 @@ class StreamableHttp(Face):
         message: Message,
         headers: Mapping[str, str] | None = None,
         modern: bool = False,
+        opened: OpenSession | None = None,
     ) -> None:
         """One request and its answer."""
         outbox = Outbox()
-        answer = _Answer(http, context.trail, headers or {}, modern)
+        answer = _Answer(http, context.trail, headers or {}, modern, None if opened is None else opened.replay)
 
         def send(sent: Message) -> None:
             # A client that takes no stream here may have one open for its session.
@@ -219,7 +226,8 @@ class StreamableHttp(Face):
             while True:
                 item = asyncio.ensure_future(outbox.get())
                 waiting = {item, gone, closing, *([task] if task is not None and not task.done() else [])}
-                await asyncio.wait(waiting, timeout=rights.pause_s, return_when=asyncio.FIRST_COMPLETED)
+                pause_s = min(rights.pause_s, answer.begins_in_s)
+                await asyncio.wait(waiting, timeout=pause_s, return_when=asyncio.FIRST_COMPLETED)
                 if not await rights.are_good():
                     item.cancel()
                     await self._stop(task)
@@ -240,6 +248,8 @@ class StreamableHttp(Face):
                 if gone.done():
                     if task is not None and modern:
                         task.cancel()  # of the handshake era only notifications/cancelled cancels
+                    if task is not None and answer.stream is not None:
+                        self._outlive(task, outbox, answer, rights)
                     return
                 if closing.done():
                     if task is not None:
@@ -252,12 +262,42 @@ class StreamableHttp(Face):
                             return
                     await answer.end_without()
                     return
+                await answer.begin()
                 if time.monotonic() - silent_since >= _PING_S:
                     await answer.ping()
                     silent_since = time.monotonic()
+        except Disconnected:
+            if task is not None and answer.stream is not None:
+                self._outlive(task, outbox, answer, rights)
+            raise
         finally:
             gone.cancel()
             closing.cancel()
+
+    def _outlive(self, task: "asyncio.Task[Any]", outbox: Outbox, answer: "_Answer", rights: "_Rights") -> None:
+        """Go on with a request whose stream broke, for the client to come back."""
+        keeper = asyncio.create_task(self._keep(task, outbox, answer, rights))
+        self._keepers.add(keeper)
+        keeper.add_done_callback(self._keepers.discard)
+
+    async def _keep(self, task: "asyncio.Task[Any]", outbox: Outbox, answer: "_Answer", rights: "_Rights") -> None:
+        stream, item = answer.stream, None
+        assert stream is not None
+        try:
+            while not stream.ended:
+                item = asyncio.ensure_future(outbox.get())
+                await asyncio.wait({item, task}, timeout=rights.pause_s, return_when=asyncio.FIRST_COMPLETED)
+                if not await rights.are_good():
+                    await self._stop(task)
+                    return
+                found = item.result() if item.done() else outbox.get_nowait() if task.done() else _NOTHING_YET
+                item.cancel()
+                if found is None or (found is not _NOTHING_YET and answer.keep(*found)):
+                    return
+        finally:
+            if item is not None:
+                item.cancel()
+            stream.end()
 
     async def _stop(self, task: asyncio.Task[Any] | None) -> None:
         if task is not None:
@@ -274,7 +314,46 @@ class StreamableHttp(Face):
         if opened is None or self._sessions is None:
             message = "GET needs the mcp-session-id of a live session"
             raise NotFound(message) if id else InvalidRequest(message)
-        await stream(http, self._access, self._sessions, opened, caller, self._closing)
+        found = opened.replay.find(http.headers.get("last-event-id", ""))
+        if found is not None and found[0] is not opened.replay.standing:
+            await self._replay(http, opened, caller, *found)
+            return
+        missed = [] if found is None else opened.replay.after(*found)
+        await stream(http, self._access, self._sessions, opened, caller, self._closing, missed=missed)
+
+    async def _replay(
+        self, http: Exchange, opened: OpenSession, caller: Caller, missed: Stream, last_event: int
+    ) -> None:
+        """The rest of a response whose stream broke."""
+        if not http.may_stream:
+            raise InvalidRequest(_NEEDS_STREAMS)
+        with self._access.standing_stream(caller):
+            await http.start_stream()
+            gone = asyncio.ensure_future(http.disconnected())
+            stopped = asyncio.ensure_future(self._closing.wait())
+            more = missed.change()
+            rights = _Rights(self._access, caller)
+            silent_since = rights.asked
+            try:
+                while not gone.done() and not stopped.done() and await rights.are_good():
+                    more = missed.change()
+                    ended, events, last_event = missed.ended, opened.replay.after(missed, last_event), missed.last
+                    for id, data in events:
+                        await http.event(data, id=id)
+                        silent_since = time.monotonic()
+                    if ended:
+                        break
+                    waiting = (more, gone, stopped)
+                    await asyncio.wait(waiting, timeout=rights.pause_s, return_when=asyncio.FIRST_COMPLETED)
+                    more.cancel()
+                    if time.monotonic() - silent_since >= _PING_S:
+                        await http.ping()
+                        silent_since = time.monotonic()
+                await http.end_stream()
+            finally:
+                more.cancel()
+                gone.cancel()
+                stopped.cancel()
 
 
 def bundle_of(path: str, root: str) -> str | None:
@@ -295,15 +374,19 @@ async def stream(
     caller: Caller,
     closing: Closing,
     endpoint: str | None = None,
+    missed: Sequence[Event] = (),
 ) -> None:
     """What comes for a session, until one side ends, the caller loses its rights or leaves too much unread; as long as
-    it is open the session does not expire. `endpoint`: where the legacy SSE transport takes messages."""
+    it is open the session does not expire. `endpoint`: where the legacy SSE transport takes messages. `missed`: events
+    of an earlier stream that the client asks for again."""
     if not http.may_stream:
-        raise InvalidRequest("event streams need HTTP/1.1 (for nginx: proxy_http_version 1.1)")
+        raise InvalidRequest(_NEEDS_STREAMS)
     with access.standing_stream(caller):
         await http.start_stream()
         if endpoint is not None:
             await http.event(endpoint.encode(), "endpoint")
+        for id, data in missed:
+            await http.event(data, id=id)
         gone = asyncio.ensure_future(http.disconnected())
         stopped = asyncio.ensure_future(closing.wait())
         rights = _Rights(access, caller)
@@ -321,7 +404,8 @@ async def stream(
                     if found is None:
                         sessions.drop(opened.id)
                         break
-                    await http.event(found[0])
+                    id = b"" if endpoint is not None else opened.replay.standing.add(found[0])
+                    await http.event(found[0], id=id)
                     silent_since = time.monotonic()
                     continue
                 item.cancel()
@@ -375,8 +459,14 @@ class _Answers:
 class _Answer:
     """The response to one request: plain until something must be said before the answer, then a stream."""
 
-    def __init__(self, http: Exchange, trail: Trail, headers: Mapping[str, str], modern: bool) -> None:
-        self._http, self._trail, self._headers, self._modern = http, trail, headers, modern
+    def __init__(
+        self, http: Exchange, trail: Trail, headers: Mapping[str, str], modern: bool, replay: Replay | None
+    ) -> None:
+        """`replay`: keeps what the stream says, where its client can ask for it again."""
+        self._http, self._trail, self._headers, self._modern, self._replay = http, trail, headers, modern, replay
+        self._began = time.monotonic()
+        self.stream: Stream | None = None
+        """What is kept, once there is a stream."""
         accept = http.headers.get("accept", "")
         self.may_stream = http.may_stream and ("text/event-stream" in accept or "*/*" in accept)
         self._streaming = False
@@ -388,8 +478,31 @@ class _Answer:
             status = _STATUS.get(message.get("error", {}).get("code"), 200) if self._modern else 200
             await _respond(self._http, data, status, {**self._headers, **governance_headers(self._trail)})
         elif await self._stream():
-            await self._http.event(self._with_headers(data, message) if last else data, last=last)
+            data = self._with_headers(data, message) if last else data
+            id = b"" if self.stream is None else self.stream.add(data)
+            await self._http.event(data, last=last, id=id)
+            if last and self.stream is not None:
+                self.stream.end()
         return last
+
+    def keep(self, data: bytes, message: Message) -> bool:
+        """The same for a client that is not there: it may come back for it."""
+        last = "method" not in message
+        if self.stream is not None:
+            self.stream.add(self._with_headers(data, message) if last else data)
+        return last
+
+    @property
+    def begins_in_s(self) -> float:
+        """When `begin` is due, in seconds; infinite if it is not."""
+        if self._replay is None or self._streaming or not self.may_stream:
+            return float("inf")
+        return max(0.0, self._began + _BEGIN_S - time.monotonic())
+
+    async def begin(self) -> None:
+        """Give a client that waits for long an event's id, with which it can come back if its connection breaks."""
+        if self.begins_in_s == 0:
+            await self._stream()
 
     async def ping(self) -> None:
         if await self._stream():
@@ -411,6 +524,10 @@ class _Answer:
         if self.may_stream and not self._streaming:
             self._streaming = True
             await self._http.start_stream(self._headers)
+            if self._replay is not None:
+                self.stream = self._replay.open()
+                if self._http.headers.get("mcp-protocol-version") == HANDSHAKE_VERSIONS[-1]:
+                    await self._http.event(b"", id=self.stream.add(b""))
         return self._streaming
 
     def _with_headers(self, data: bytes, answer: Message) -> bytes:

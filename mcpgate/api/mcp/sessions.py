@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from mcpgate.api.mcp.face import McpFace
 from mcpgate.api.mcp.outbox import OUTBOX_BYTES, Outbox
+from mcpgate.api.mcp.replay import KEPT_BYTES_IN_ALL, Replay
 from mcpgate.api.mcp.session import Session
 from mcpgate.governance.callers import Caller
 
@@ -25,6 +26,8 @@ class SessionLimits:
     unread: int = OUTBOX_BYTES
     """Bytes that wait for the client of one session."""
     unread_in_all: int = 64 * 1024 * 1024
+    kept_in_all: int = KEPT_BYTES_IN_ALL
+    """Bytes of events that clients may ask for again."""
 
 
 @dataclass(slots=True)
@@ -33,6 +36,7 @@ class OpenSession:
     session: Session
     outbox: Outbox
     """What waits for the client's stream."""
+    replay: Replay
     used: float
     """When it was last used, monotonic seconds."""
 
@@ -52,7 +56,7 @@ class Sessions:
         self._table: OrderedDict[str, OpenSession] = OrderedDict()
         """The longest unused one first; so are those of each key."""
         self._of: dict[str, OrderedDict[str, None]] = {}
-        self._unread = 0
+        self._unread = self._kept = 0
         self._timer: asyncio.TimerHandle | None = None
         self._sweeping: asyncio.Task[None] | None = None
 
@@ -71,7 +75,7 @@ class Sessions:
         id = secrets.token_urlsafe(24)
         outbox = Outbox(self._limits.unread, self._count, lambda: self.drop(id))
         session = Session(self._face, lambda _: None, caller, announce=outbox.put)
-        opened = self._table[id] = OpenSession(id, session, outbox, self._clock())
+        opened = self._table[id] = OpenSession(id, session, outbox, Replay(self._count_kept), self._clock())
         self._of.setdefault(caller.id, OrderedDict())[id] = None
         self._sweep_later()
         return opened
@@ -100,6 +104,7 @@ class Sessions:
             del self._of[key]
         found.session.close()
         found.outbox.end()
+        found.replay.close()
         return True
 
     async def sweep(self) -> None:
@@ -127,6 +132,12 @@ class Sessions:
         if self._table:
             self._sweeping = asyncio.create_task(self.sweep())
             self._sweep_later()
+
+    def _count_kept(self, change: int) -> None:
+        """Keep what can be asked for again bounded, at the expense of the session that has most of it."""
+        self._kept += change
+        while self._kept > self._limits.kept_in_all:
+            max((one.replay for one in self._table.values()), key=lambda replay: replay.size).shrink()
 
     def _count(self, change: int) -> None:
         """Keep what waits for all clients together bounded, at the expense of the key that reads least."""
