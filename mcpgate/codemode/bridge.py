@@ -10,11 +10,12 @@ from mcpgate.catalog.catalog import Server
 from mcpgate.catalog.learned import Memory
 from mcpgate.catalog.stubs import call_shape, stub
 from mcpgate.catalog.tools import Tool
+from mcpgate.codemode import client_calls
 from mcpgate.codemode.attachments import NAMES as ATTACHMENTS
 from mcpgate.codemode.attachments import Attachments
 from mcpgate.codemode.handles import HandleStore, Kept
 from mcpgate.codemode.values import KeepData, error_of, value_of
-from mcpgate.errors import McpgateError, NotAllowed, UnknownTool, UpstreamError
+from mcpgate.errors import InvalidRequest, McpgateError, NotAllowed, UnknownTool, UpstreamError
 from mcpgate.governance.callers import Caller
 from mcpgate.governance.context import RequestContext
 from mcpgate.proxy.calls import Calls
@@ -41,6 +42,8 @@ class Bridge:
         self, context: RequestContext, server: str, tool_name: str, positional: list[Any], named: dict[str, Any]
     ) -> Any:
         """The tool's value. Raises ToolFailed."""
+        if server == client_calls.SERVER:
+            return await self._call_client(context, tool_name, positional, named)
         caller = context.caller
         whole = self._views.catalog_of(caller).find_server(server) if tool_name in ATTACHMENTS else None
         if whole is not None and tool_name in self._attachments.names_of(whole):
@@ -80,6 +83,16 @@ class Bridge:
         except McpgateError as error:
             data = {"code": error.code, **error.data}
             raise ToolFailed(error.message, server=server.ident, tool=name, data=data) from None
+
+    async def _call_client(self, context: RequestContext, name: str, given: list[Any], named: dict[str, Any]) -> Any:
+        try:
+            return await client_calls.call(context.client, name, given, named)
+        except InvalidRequest as error:
+            raise ToolFailed(error.message, server="", tool=name, kind="arguments") from None
+        except RpcError as error:
+            raise ToolFailed(error.message, server="", tool=name, data=error.rpc_data) from None
+        except McpgateError as error:
+            raise ToolFailed(error.message, server="", tool=name, data={"code": error.code, **error.data}) from None
 
     def _keep(self, caller: Caller) -> KeepData:
         """Stores images and blobs for a caller."""
@@ -147,6 +160,8 @@ class Bridge:
 
     def _help(self, caller: Caller, name: str) -> str:
         """The stub of a tool; of a server, how each of its tools is called."""
+        if name.startswith(f"{client_calls.SERVER}."):
+            return client_calls.SHAPES.get(name.partition(".")[2], "")
         catalog = self._views.catalog_of(caller)
         if (server := catalog.find_server(name)) is not None:
             shapes = [self.shape(caller, tool) for tool in server.tools[:_MAX_HELP]]

@@ -309,3 +309,50 @@ async def test_a_key_reaches_its_bundle_and_nothing_else(config_file: Callable[.
             assert {tool["name"].partition("__")[0] for tool in tools} == {"one"}
             assert (await http.post("/mcp/pure", json=listing)).json()["result"]["tools"] == tools
             assert (await http.post("/mcp/other", json=listing)).status_code == 403
+
+
+@pytest.mark.parametrize("mode", CLIENT_ERAS)
+@pytest.mark.parametrize("engine", ["wasm", "restricted"])
+async def test_code_asks_the_person_and_tells_its_progress(
+    mode: str, engine: str, config_file: Callable[..., Path], tmp_path: Path
+) -> None:
+    asked: list[Any] = []
+    heard: list[str] = []
+
+    async def answer(context: Any, params: Any) -> types.ElicitResult:
+        asked.append(params.model_dump(by_alias=True)["requestedSchema"])
+        if "declined" in params.message:
+            return types.ElicitResult(action="decline")
+        return types.ElicitResult(action="accept", content={"size": "M", "note": "gift"})
+
+    async def progress(progress: float, total: float | None, message: str | None) -> None:
+        heard.append(message or "")
+
+    code = """
+progress("halfway")
+order = elicit("Which one?", {"size": ["S", "M"], "note": "string"})
+return [order, elicit("Delete?"), elicit("This will be declined", {"x": "integer"}), await elicit("Sure?")]
+"""
+    config = config_file({}, sandbox={"engine": engine})
+    async with connected("http", mode, config, tmp_path, elicitation_callback=answer) as client:
+        result = await client.call_tool("execute_code", {"code": code}, progress_callback=progress)
+        assert json.loads(text_of(result)) == [{"size": "M", "note": "gift"}, True, None, True]
+        assert asked[0] == {
+            "type": "object",
+            "properties": {"size": {"type": "string", "enum": ["S", "M"]}, "note": {"type": "string"}},
+            "required": ["size", "note"],
+        }
+        assert heard[0] == "halfway"
+        wrong = await client.call_tool("execute_code", {"code": "elicit('Which?', {'size': 3})"})
+        assert wrong.is_error and "'size' must be one of string, number, integer, boolean" in text_of(wrong)
+        shown = await client.call_tool("execute_code", {"code": "help(elicit)"})
+        assert text_of(shown).startswith("elicit(message: str")
+
+
+async def test_code_cannot_ask_a_client_that_has_no_person(config_file: Callable[..., Path], tmp_path: Path) -> None:
+    async with connected("stdio", "legacy", config_file({}), tmp_path) as client:
+        code = "try:\n    elicit('Which one?')\nexcept ToolError as error:\n    print(error, error.data['code'])"
+        said = text_of(await client.call_tool("execute_code", {"code": code}))
+        assert said == "the client of this request does not support elicitation not_supported"
+        own = "def elicit(text):\n    return text\nprogress = 3\nelicit('mine'), progress"
+        assert text_of(await client.call_tool("execute_code", {"code": own})) == '["mine",3]'

@@ -14,7 +14,7 @@ from typing import Any
 import wit_world
 
 from mcpgate_guest import wire
-from mcpgate_guest.errors import ToolError
+from mcpgate_guest.errors import CLIENT, ToolError
 
 _waiting: dict[int, "Pending"] = {}
 """Calls that have no answer yet."""
@@ -228,7 +228,7 @@ class Tool:
     def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
         global _next_id
         arguments = wire.encode([args, kwargs])
-        name = wire.clean(f"{self._server}.{self.__name__}")
+        name = wire.clean(self.qualified)
         if asyncio._get_running_loop() is None:
             return wire.decode(wit_world.call(name, arguments))
         _next_id += 1
@@ -236,8 +236,12 @@ class Tool:
         wit_world.submit(_next_id, name, arguments)
         return pending
 
+    @property
+    def qualified(self) -> str:
+        return f"{self._server}.{self.__name__}"
+
     def __repr__(self) -> str:
-        return f"<tool {self._server}.{self.__name__}>"
+        return f"<function {self.__name__}>" if self._server == CLIENT else f"<tool {self.qualified}>"
 
 
 class Server:

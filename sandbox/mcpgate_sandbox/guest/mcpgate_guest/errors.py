@@ -7,6 +7,9 @@ Exception
 
 from typing import Any
 
+CLIENT = "(client)"
+"""Takes the place of a server in what code says to its client."""
+
 
 class ToolError(Exception):
     """A tool call failed. `.server` and `.tool` say which, `.message` why, `.data` is what the tool
@@ -30,6 +33,10 @@ ToolError.__module__ = ArgumentError.__module__ = "builtins"
 
 def error_from(fields: dict[str, Any]) -> ToolError:
     kind = ArgumentError if fields.get("kind") == "arguments" else ToolError
+    server = str(fields.get("server", ""))
     return kind(
-        str(fields.get("message", "")), str(fields.get("server", "")), str(fields.get("tool", "")), fields.get("data")
+        str(fields.get("message", "")),
+        "" if server == CLIENT else server,
+        str(fields.get("tool", "")),
+        fields.get("data"),
     )

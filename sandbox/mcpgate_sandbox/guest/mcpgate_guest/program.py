@@ -15,7 +15,7 @@ from typing import Any
 import wit_world
 
 from mcpgate_guest import calls, eventloop, rewrite, stdlib, wire
-from mcpgate_guest.errors import ArgumentError, ToolError
+from mcpgate_guest.errors import CLIENT, ArgumentError, ToolError
 
 eventloop.install()
 
@@ -97,8 +97,7 @@ def _no_input(prompt: object = "") -> str:
 def _help(thing: Any = None) -> None:
     """help(server.tool): what describe_tools shows. There is no pager here, and nobody to press a key."""
     if isinstance(thing, (calls.Tool, calls.Server)):
-        name = f"{thing._server}.{thing.__name__}" if isinstance(thing, calls.Tool) else thing._name
-        print(wire.call("@help", [[name], {}]))
+        print(wire.call("@help", [[thing.qualified if isinstance(thing, calls.Tool) else thing._name], {}]))
     elif thing is None:
         print("help(server.tool) shows how a tool is called; dir(server) lists a server's tools.")
     else:
@@ -135,6 +134,8 @@ def _prepare() -> None:
             "ToolError": ToolError,
             "ArgumentError": ArgumentError,
             "load": _load,
+            "elicit": calls.Tool(CLIENT, "elicit"),
+            "progress": calls.Tool(CLIENT, "progress"),
             rewrite.VALUE: calls.value_of,
             rewrite.VALUES: calls.values_of,
             rewrite.WAIT: calls.wait_for_value,
