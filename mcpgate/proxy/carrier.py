@@ -14,6 +14,7 @@ from mcpgate.governance.context import RequestContext
 from mcpgate.governance.gate import Gate
 from mcpgate.governance.records import Kind, Request, Usage
 from mcpgate.governance.store import Content
+from mcpgate.proxy.sign_ins import signs_in
 from mcpgate.proxy.tasks import Followed, created_task
 from mcpgate.upstream.backchannel import ask_all, lacking
 from mcpgate.upstream.connection import RpcError
@@ -63,7 +64,12 @@ class Carrier:
 
             began = time.monotonic()
             try:
-                result = await _answered(client, ask)
+                try:
+                    result = await _answered(client, ask)
+                except UpstreamError as error:
+                    if not await signs_in(client, upstream, context.caller.owner, error):
+                        raise
+                    result = await _answered(client, ask)
                 if method == "tools/call" and (task := created_task(params, result)) is not None:
                     result = await Followed(upstream, client, identity, confirm, modern=task is result).result(task)
             except RpcError:

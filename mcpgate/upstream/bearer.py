@@ -140,6 +140,15 @@ class Bearer:
                 async with asyncio.timeout(_WAIT_S * random.uniform(0.8, 1.2)):
                     await self._news.wait()
 
+    async def replaced(self) -> None:
+        """Returns when there is another token than now, if only in the store."""
+        await self._look(now=True)
+        before = None if self._token is None else self._token.serial
+        while self._token is None or not self._token.access or self._token.serial == before:
+            await asyncio.sleep(_WAIT_S * random.uniform(0.8, 1.2))
+            with contextlib.suppress(TokensUnavailable):
+                await self._look(now=True)
+
     async def has_news(self) -> bool:
         """Whether there is a token now that the server has not refused; `changed` then returns at once."""
         try:

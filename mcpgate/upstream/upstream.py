@@ -217,6 +217,10 @@ class Upstream:
             return needed.message
         return None
 
+    async def signed_in(self, owner: str) -> None:
+        """Returns when a caller has a token that it does not have now."""
+        await self._bearer_of(owner).replaced()
+
     def _bearer_of(self, identity: str | None) -> Bearer:
         if not identity or not self.per_user:
             return self._bearer

@@ -62,12 +62,14 @@ def text_of(result: Any) -> str:
 
 
 @asynccontextmanager
-async def client_of(address: str, mode: str, headers: dict[str, str], sse: bool = False) -> AsyncIterator[Client]:
+async def client_of(
+    address: str, mode: str, headers: dict[str, str], sse: bool = False, **options: Any
+) -> AsyncIterator[Client]:
     async with httpx2.AsyncClient(headers=headers, timeout=30) as http:
         target = (
             sse_client(f"{address}/sse", headers=headers)
             if sse
             else streamable_http_client(f"{address}/mcp", http_client=http)
         )
-        async with Client(target, mode=mode, cache=None) as client:
+        async with Client(target, mode=mode, cache=None, **options) as client:
             yield client

@@ -1,5 +1,6 @@
 """Signing in to upstreams of a served gateway: by the admin API and a browser, for each user, in several workers."""
 
+import asyncio
 import re
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -7,8 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import httpx2
+import mcp_types as types
 import pytest
 
+from tests.flows.clients import client_of, text_of
 from tests.flows.governed import (
     TRUSTED,
     Answer,
@@ -142,6 +145,37 @@ def test_each_caller_signs_in_for_itself_and_acts_as_itself(server: SignInServer
         wait_until(lambda: "sign in: http" in whoami(served, BOB).text)
         assert whoami(served, ADA).text == "whoami by ada"
         assert served.admin("POST", "upstreams/linear/login").status_code == 400
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("mode", ["legacy", "2026-07-28"])
+async def test_the_person_at_the_client_gets_the_link_and_the_call_goes_on(
+    mode: str, server: SignInServer, tmp_path: Path
+) -> None:
+    asked: list[Any] = []
+
+    async def person(context: Any, params: Any) -> types.ElicitResult:
+        asked.append(params)
+        if len(asked) == 1:
+            return types.ElicitResult(action="decline")
+        with httpx2.Client() as browser:
+            assert "You are signed in" in await asyncio.to_thread(agree, browser, params.url)
+        return types.ElicitResult(action="accept")
+
+    with serving(tmp_path / "home", config(tmp_path, server, {"type": "oauth", "per": "user"})) as served:
+        link = re.search(r"http\S+/oauth/login/[\w-]+", served.call("read_docs", {"topic": "linear"}, ADA).text)
+        assert link is not None
+        with httpx2.Client() as browser:
+            agree(browser, link[0])  # its tools are known from now on
+        wait_until(lambda: served.tools(BOB)[4:])
+        server.subject = "bob"
+        async with client_of(served.address, mode, bearer(BOB), elicitation_callback=person) as client:
+            code = {"code": "return linear.whoami()"}
+            declined = await client.call_tool("execute_code", code)
+            assert declined.is_error and "sign in: http" in text_of(declined)
+            assert text_of(await client.call_tool("execute_code", code)) == "whoami by bob"
+            assert text_of(await client.call_tool("linear__whoami", {})) == "whoami by bob"
+        assert [params.mode for params in asked] == ["url", "url"] and "'linear'" in asked[0].message
 
 
 @pytest.mark.parametrize("store", ["sqlite", "postgres"])
