@@ -1,0 +1,52 @@
+"""What a wire format of models is to the rest of the gateway: pure functions between bytes and messages.py. A format has
+two sides: that of clients (api/llm/) and that of providers (providers/).
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, Literal, Protocol
+
+from mcpgate.llm.messages import ChatAnswer, ChatRequest, StreamEvent
+
+Format = Literal["chat", "responses", "messages"]
+"""OpenAI's Chat Completions and Responses, and Anthropic's Messages."""
+
+
+class ClientSide(Protocol):
+    """How clients of a format ask, and what they read. One module each, api/llm/FORMAT.py."""
+
+    def parse_request(self, body: Mapping[str, Any]) -> ChatRequest:
+        """Raises InvalidRequest for what the format does not allow, Untranslatable for what has no neutral form."""
+        ...
+
+    def render_answer(self, answer: ChatAnswer, request: ChatRequest) -> dict[str, Any]: ...
+
+    def render_stream(self, request: ChatRequest) -> "StreamWriter":
+        """What turns the events of one answer into server-sent events."""
+        ...
+
+
+class StreamWriter(Protocol):
+    def write(self, event: StreamEvent) -> Iterable[bytes]:
+        """Whole server-sent events, with their blank lines."""
+        ...
+
+
+class ProviderSide(Protocol):
+    """How providers of a format are asked, and what they answer. One module each, providers/FORMAT.py."""
+
+    def render_request(self, request: ChatRequest) -> dict[str, Any]:
+        """The body. Raises Untranslatable, with the name of what the format has no form for."""
+        ...
+
+    def parse_answer(self, body: Mapping[str, Any]) -> ChatAnswer:
+        """Raises Untranslatable, ValueError for what is no answer."""
+        ...
+
+    def parse_stream(self) -> "StreamReader": ...
+
+
+class StreamReader(Protocol):
+    def read(self, name: str, data: bytes) -> Iterator[StreamEvent]:
+        """The events of one server-sent event: its name (may be empty) and its data. Raises ValueError for what is no
+        event of the format; Untranslatable."""
+        ...
