@@ -1,8 +1,9 @@
 """Puts the parts together: the only file that picks implementations."""
 
+import functools
 import importlib
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -12,12 +13,17 @@ from mcpgate.catalog.learned import Memory
 from mcpgate.config.environment import token_key_of_environment
 from mcpgate.config.files import user_data_folder
 from mcpgate.config.governance import GovernanceConfig
+from mcpgate.config.llm import ProviderConfig
 from mcpgate.config.settings import Config, SandboxConfig, Settings, StorageConfig
 from mcpgate.errors import ConfigError, Unavailable
 from mcpgate.gateway import Gateway
 from mcpgate.governance.gate import Gate
 from mcpgate.governance.store import Store, StoreUnavailable
 from mcpgate.lifecycle import App, GovernanceStores, TokenStore, prices_of
+from mcpgate.llm.chat import Chat
+from mcpgate.llm.provider import Provider
+from mcpgate.llm.registry import Providers
+from mcpgate.llm.wire import ClientSide, Translator
 from mcpgate.stores.memory import MemoryStore
 from mcpgate.stores.sqlite.governance import SqliteStore
 from mcpgate.stores.sqlite.learned import SqliteLearnedStore
@@ -47,7 +53,11 @@ async def build(config: Config) -> App:
     gate = Gate(config.governance, prices_of(config), stores.counters, stores.store, metrics)
     tokens = token_store(config, stores)
     vault = Vault(tokens, token_key_of_environment())
-    return App(Gateway(Settings(config), engine, Memory(learned), gate, metrics, vault), stores, learned, tokens)
+    settings = Settings(config)
+    providers = Providers(settings, make_provider)
+    chat = Chat(settings, gate, providers, _translator)
+    gateway = Gateway(settings, engine, Memory(learned), gate, metrics, vault, chat)
+    return App(gateway, stores, learned, tokens, providers)
 
 
 def token_store(config: Config, stores: GovernanceStores) -> TokenStore:
@@ -120,6 +130,32 @@ async def running(
     """The running gateway of a configuration: see lifecycle.running."""
     async with lifecycle.running(await build(config), progress, hold_s, with_engine) as gateway:
         yield gateway
+
+
+def make_provider(name: str, config: ProviderConfig) -> Provider:
+    """One provider of models."""
+    if config.type == "echo":
+        from mcpgate.providers.echo import EchoProvider
+
+        return EchoProvider(name, config, _client_sides())
+    from mcpgate.providers.http import HttpProvider  # imports an HTTP client, which takes 0.2 s
+
+    return HttpProvider(name, config)
+
+
+@functools.cache
+def _client_sides() -> Mapping[str, ClientSide]:
+    from mcpgate.api.llm import chat, messages, responses
+
+    return {"chat": chat, "messages": messages, "responses": responses}
+
+
+@functools.cache
+def _translator() -> Translator:
+    from mcpgate.api.llm.translation import WireTranslator
+    from mcpgate.providers import chat, messages
+
+    return WireTranslator(_client_sides(), {"chat": chat, "messages": messages})
 
 
 def _local_file(storage: StorageConfig) -> Path:

@@ -25,6 +25,7 @@ from mcpgate.config.settings import Config, Settings
 from mcpgate.errors import NotAllowed, NotFound
 from mcpgate.governance.callers import LOCAL, Caller
 from mcpgate.governance.gate import Gate
+from mcpgate.llm.chat import Chat
 from mcpgate.proxy.calls import Calls
 from mcpgate.proxy.carrier import Carrier
 from mcpgate.proxy.direct import shown
@@ -45,10 +46,17 @@ class Gateway:
     """Code Mode in front of a pool of upstreams, independent of any face."""
 
     def __init__(
-        self, settings: Settings, engine: Engine, learned: Memory, gate: Gate, metrics: Metrics, vault: Vault
+        self,
+        settings: Settings,
+        engine: Engine,
+        learned: Memory,
+        gate: Gate,
+        metrics: Metrics,
+        vault: Vault,
+        chat: Chat,
     ) -> None:
         self.settings, self.engine, self.learned, self.gate, self.metrics = settings, engine, learned, gate, metrics
-        self.vault = vault
+        self.vault, self.chat = vault, chat
         config = settings.config
         self.links = Links(vault)
         self.pool = UpstreamPool(held=True, vault=vault, link=self.links.make)

@@ -18,6 +18,8 @@ from mcpgate.errors import ConfigError
 from mcpgate.gateway import Gateway
 from mcpgate.governance.prices import Prices
 from mcpgate.governance.store import Counters, Store, StoreUnavailable
+from mcpgate.llm.prices import ModelPrices
+from mcpgate.llm.registry import Providers
 from mcpgate.upstream.tokens import Tokens
 
 log = logging.getLogger("mcpgate.app")
@@ -73,6 +75,8 @@ class App:
     """Where learned shapes are stored."""
     tokens: TokenStore
     """Where tokens of sign-ins are stored."""
+    providers: Providers
+    """Of models."""
 
     async def start(self, progress: Callable[[str], None] | None = None, with_engine: bool = True) -> None:
         """Get ready for `gateway.go()`, which begins connecting and preparing the sandbox and returns at once. Without
@@ -98,7 +102,9 @@ class App:
         for work in gateway.outliving:
             work.cancel()
         await asyncio.gather(*gateway.outliving, return_exceptions=True)
-        await asyncio.gather(gateway.pool.aclose(), gateway.engine.aclose(), return_exceptions=True)
+        await asyncio.gather(
+            gateway.pool.aclose(), gateway.engine.aclose(), self.providers.aclose(), return_exceptions=True
+        )
         await gateway.gate.aclose()
         gateway.learned.flush()
         await self.tokens.close()
@@ -108,7 +114,7 @@ class App:
 
 def prices_of(config: Config) -> Prices:
     tools = {name: server.prices for name, server in config.mcpServers.items()}
-    return Prices(tools, config.governance.execution_usd_per_s)
+    return Prices(tools, config.governance.execution_usd_per_s, ModelPrices(config.llm).cost)
 
 
 @asynccontextmanager

@@ -22,7 +22,6 @@ from mcpgate.errors import ConfigError
 FILE_NAMES = ("mcpgate.yaml", "mcpgate.yml", "mcpgate.json")
 _LATER = {
     "cache": "caching",
-    "llm": "the LLM gateway",
 }
 """Sections of the public contract that this version does not support yet: rejected, never silently ignored."""
 

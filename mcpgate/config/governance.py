@@ -90,7 +90,7 @@ def _limits(given: dict[str, float]) -> dict[str, float]:
     return {name: getattr(checked, name) for name in given}
 
 
-def _one_or_many(value: Any) -> Any:
+def one_or_many(value: Any) -> Any:
     return (value,) if isinstance(value, (str, int, float, bool, dict)) else value
 
 
@@ -117,7 +117,7 @@ Usd = Annotated[Decimal, Field(ge=0, le=9_000_000, decimal_places=9, allow_inf_n
 """US dollars, to the nano-dollar. Nine million is the most that a counter can hold exactly on every store."""
 Pattern = Annotated[str, Field(min_length=1, max_length=512)]
 Patterns = Annotated[
-    tuple[Pattern, ...], BeforeValidator(_one_or_many, json_schema_input_type=Pattern | tuple[Pattern, ...])
+    tuple[Pattern, ...], BeforeValidator(one_or_many, json_schema_input_type=Pattern | tuple[Pattern, ...])
 ]
 Id = Annotated[str, Field(min_length=1, max_length=128, pattern=r"^[^\s|/\x00-\x1f][^|/\x00-\x1f]*$")]
 KeyId = Annotated[Id, AfterValidator(_key_id)]
@@ -258,11 +258,11 @@ class RateLimitRuleConfig(_RuleConfig, RateLimitConfig):
 
 Budgets = Annotated[
     tuple[BudgetConfig, ...],
-    BeforeValidator(_one_or_many, json_schema_input_type=BudgetConfig | tuple[BudgetConfig, ...]),
+    BeforeValidator(one_or_many, json_schema_input_type=BudgetConfig | tuple[BudgetConfig, ...]),
 ]
 RateLimits = Annotated[
     tuple[RateLimitConfig, ...],
-    BeforeValidator(_one_or_many, json_schema_input_type=RateLimitConfig | tuple[RateLimitConfig, ...]),
+    BeforeValidator(one_or_many, json_schema_input_type=RateLimitConfig | tuple[RateLimitConfig, ...]),
 ]
 
 

@@ -11,6 +11,7 @@ from pydantic import Field, field_validator
 
 from mcpgate.config.base import Model
 from mcpgate.config.governance import GovernanceConfig, LimitsConfig, PositiveSeconds
+from mcpgate.config.llm import LlmConfig
 from mcpgate.config.upstreams import BundleConfig, UpstreamConfig
 
 
@@ -152,6 +153,7 @@ class Config(Model):
     code_mode: CodeModeConfig = CodeModeConfig()
     sandbox: SandboxConfig = SandboxConfig()
     governance: GovernanceConfig = GovernanceConfig()
+    llm: LlmConfig = LlmConfig()
     storage: StorageConfig = StorageConfig()
     server: ServerConfig = ServerConfig()
     telemetry: TelemetryConfig = TelemetryConfig()

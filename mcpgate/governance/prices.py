@@ -1,19 +1,27 @@
 """The cost of usage. An unknown price is None, never zero: zero would look like a free call."""
 
 import fnmatch
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from decimal import Decimal
 
 from mcpgate.governance.records import Request, Usage, to_nano
 
 _MOST_REMEMBERED = 20_000
+OfModel = Callable[[str, str, Usage], int | None]
+"""(provider, model, usage) → nano-dollars; None without a known price."""
 
 
 class Prices:
     """The prices of one configuration."""
 
-    def __init__(self, tools: Mapping[str, Mapping[str, Decimal]], execution_usd_per_s: Decimal | None) -> None:
+    def __init__(
+        self,
+        tools: Mapping[str, Mapping[str, Decimal]],
+        execution_usd_per_s: Decimal | None,
+        models: OfModel = lambda provider, model, usage: None,
+    ) -> None:
         """`tools`: server → glob over its tools' own names → US dollars per call; the first match counts."""
+        self._models = models
         self._tools = {
             server: {glob: to_nano(usd) for glob, usd in prices.items()} for server, prices in tools.items() if prices
         }
@@ -33,6 +41,8 @@ class Prices:
                 return 0
             case "chat" | "embedding" if request.provider is None:
                 return 0  # its attempts have costs of their own
+            case "chat" | "embedding":
+                return self._models(request.provider or "", request.model or "", usage)
         return None
 
     def _of_tool(self, server: str, tool: str) -> int | None:

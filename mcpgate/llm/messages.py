@@ -1,7 +1,6 @@
-"""The neutral form of a conversation with a model: what every wire format is translated into and out of where client and
-provider speak different ones. Frozen values; no format is known here. What a format can say and this cannot is refused
-by the name of its field, never dropped: see `Untranslatable`.
-"""
+"""The neutral form of a conversation with a model. Where client and provider speak different wire formats, everything
+is translated into it and out of it. Frozen values; no format is known here. What a format can say and this cannot is
+refused by the name of its field, never dropped: see `Untranslatable`."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field

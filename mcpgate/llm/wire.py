@@ -1,11 +1,15 @@
-"""What a wire format of models is to the rest of the gateway: pure functions between bytes and messages.py. A format has
-two sides: that of clients (api/llm/) and that of providers (providers/).
+"""What a wire format of models is to the rest of the gateway: pure functions between bodies and messages.py. A format
+has two sides: that of clients (api/llm/) and that of providers (providers/).
 """
 
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Literal, Protocol
 
+from mcpgate.errors import McpgateError
+from mcpgate.llm.asked import Asked
 from mcpgate.llm.messages import ChatAnswer, ChatRequest, StreamEvent
+from mcpgate.llm.provider import Call, Provider
+from mcpgate.llm.routing import Target
 
 Format = Literal["chat", "responses", "messages"]
 """OpenAI's Chat Completions and Responses, and Anthropic's Messages."""
@@ -49,4 +53,36 @@ class StreamReader(Protocol):
     def read(self, name: str, data: bytes) -> Iterator[StreamEvent]:
         """The events of one server-sent event: its name (may be empty) and its data. Raises ValueError for what is no
         event of the format; Untranslatable."""
+        ...
+
+
+class Finish(Protocol):
+    """What becomes of one provider's answer on its way to the client."""
+
+    def whole(self, body: bytes) -> bytes:
+        """Raises UpstreamError for what is no answer."""
+        ...
+
+    def error(self, status: int, body: bytes) -> bytes:
+        """The body of an error that the provider has answered with."""
+        ...
+
+    def event(self, event: bytes) -> Iterable[bytes]:
+        """What the client gets for one server-sent event, or for several that came at once."""
+        ...
+
+    def end(self) -> Iterable[bytes]:
+        """What the client gets when the provider's stream has ended."""
+        ...
+
+    def broken(self, error: McpgateError) -> Iterable[bytes]:
+        """What it gets when the stream broke."""
+        ...
+
+
+class Translator(Protocol):
+    """Makes one client's request fit one provider."""
+
+    def call_for(self, provider: Provider, asked: Asked, target: Target) -> tuple[Call, Finish]:
+        """What the provider is sent, and what its answer becomes. Raises Untranslatable."""
         ...

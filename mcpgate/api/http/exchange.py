@@ -213,6 +213,10 @@ class Exchange:
         numbered = b"id: " + id + b"\r\n" if id else b""
         await self._write(named + numbered + b"data: " + data + b"\r\n\r\n", last)
 
+    async def raw(self, data: bytes) -> None:
+        """A part of a stream, as it is."""
+        await self._write(data, last=False)
+
     async def ping(self) -> None:
         await self._send({"type": "http.response.body", "body": b": ping\r\n\r\n", "more_body": True})
 

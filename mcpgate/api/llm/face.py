@@ -1,0 +1,280 @@
+"""The LLM face: /v1 as clients of OpenAI and of Anthropic know it. What a request may cost and where it goes is decided
+in llm/chat.py."""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator, Mapping
+from typing import Any
+
+import orjson
+
+from mcpgate import jsontext
+from mcpgate.api.http.access import Access
+from mcpgate.api.http.exchange import Closing, Disconnected, Exchange
+from mcpgate.api.http.headers import governance_headers
+from mcpgate.api.http.routing import Face, Handler, MethodNotAllowed
+from mcpgate.api.llm import errors
+from mcpgate.errors import InvalidRequest, McpgateError, NotAllowed, Unavailable
+from mcpgate.governance.context import RequestContext
+from mcpgate.llm.asked import Asked
+from mcpgate.llm.chat import Answered, Chat, HungUp, Streamed, UnknownModel, Whole
+from mcpgate.llm.messages import Untranslatable
+
+_FORMATS = {path: format for format, path in errors.ROUTES.items()}
+_RIGHTS_S = 1.0
+_PING_S = 15.0
+_SHUTDOWN_S = 20.0
+"""How long streams may go on when the server stops."""
+_SESSION_HEADERS = (
+    *("x-claude-code-session-id", "session-id", "thread-id", "x-session-id", "x-session-affinity"),
+    "x-mcpgate-session",
+)
+"""By which agents name their sessions."""
+_PASSED_ON = {
+    "messages": ("anthropic-version", "anthropic-beta"),
+    "count_tokens": ("anthropic-version", "anthropic-beta"),
+    "responses": ("openai-beta", "originator", "version", "session-id", "thread-id", "x-codex-beta-features"),
+    "chat": ("openai-beta",),
+    "embeddings": (),
+}
+"""Headers of a client that belong to its format, and go on to a provider of the same one."""
+_LONGEST_NAME = 512
+
+
+class LlmFace(Face):
+    """/v1 and what clients probe before they use it."""
+
+    def __init__(self, chat: Chat, access: Access, closing: Closing) -> None:
+        self._chat, self._access, self._closing = chat, access, closing
+
+    def handler(self, path: str) -> Mapping[str, Handler] | None:
+        if path in _FORMATS:
+            posts: dict[str, Handler] = {"POST": self._post}
+            return {**posts, "GET": self._upgrade} if path == "/v1/responses" else posts
+        if path == "/v1/models" or path.startswith("/v1/models/"):
+            return {"GET": self._models}
+        if path in ("/", "/api/hello"):
+            return {"HEAD": self._hello}
+        return None
+
+    def refusal(self, error: McpgateError) -> dict[str, Any]:
+        return errors.refusal("chat", error)
+
+    async def _hello(self, http: Exchange) -> None:
+        await http.respond(200)
+
+    async def _upgrade(self, http: Exchange) -> None:
+        """Clients that dial a WebSocket go on over HTTP when they hear 426."""
+        if "websocket" not in http.headers.get("upgrade", "").lower():
+            raise MethodNotAllowed("GET is not allowed on /v1/responses; POST is", allow="POST")
+        error = errors.body_of("responses", 426, "invalid_request", "WebSockets are not served here; use POST")
+        await http.respond(426, orjson.dumps(error), {"upgrade": "HTTP/1.1", "connection": "close"})
+
+    async def _models(self, http: Exchange) -> None:
+        caller = await self._access.identify(http)
+        names = self._chat.names(caller)
+        anthropic = "anthropic-version" in http.headers
+        wanted = http.path.removeprefix("/v1/models").strip("/")
+        shown = [_model(name, anthropic) for name in names if not wanted or name == wanted]
+        if wanted:
+            if not shown:
+                await self._refuse(http, "messages" if anthropic else "chat", UnknownModel(f"no model {wanted!r}"))
+                return
+            await http.respond(200, orjson.dumps(shown[0]))
+            return
+        body: dict[str, Any] = {"object": "list", "data": shown}
+        if anthropic:
+            ends = {"first_id": names[0] if names else None, "last_id": names[-1] if names else None}
+            body = {"data": shown, "has_more": False, **ends}
+        await http.respond(200, orjson.dumps(body))
+
+    async def _post(self, http: Exchange) -> None:
+        format = _FORMATS[http.path]
+        context: RequestContext | None = None
+        try:
+            context = await self._access.context(http)
+            asked = _asked(format, await http.body(), http.headers)
+            if format == "count_tokens" and not self._counts(context, asked):
+                tokens = self._chat.estimate(asked).input_tokens
+                await http.respond(200, orjson.dumps({"input_tokens": tokens}))
+                return
+            await self._answer(http, context, asked)
+        except (Disconnected, HungUp):
+            raise Disconnected from None
+        except McpgateError as error:
+            if http.started:
+                await http.raw(errors.event(format, error))
+                await http.end_stream()
+                return
+            await self._refuse(http, format, error, context)
+
+    def _counts(self, context: RequestContext, asked: Asked) -> bool:
+        """Whether a provider counts tokens itself."""
+        return self._chat.serves(context.caller, asked)
+
+    async def _refuse(
+        self, http: Exchange, format: str, error: McpgateError, context: RequestContext | None = None
+    ) -> None:
+        if context is not None:
+            context.trail.refusal = None
+        await http.refuse(error, errors.refusal(format, error))
+
+    async def _answer(self, http: Exchange, context: RequestContext, asked: Asked) -> None:
+        whole: Whole | None = None
+        async with (
+            _watched(http, self._access, context, self._closing) as watch,
+            self._chat.answered(context, asked) as answer,
+        ):
+            headers = _headers(answer)
+            if isinstance(answer.what, Whole):
+                whole = answer.what
+            else:
+                await self._stream(http, context, answer.what, headers, watch)
+        if whole is not None:  # what it cost is known now
+            headers |= {**whole.headers, **governance_headers(context.trail)}
+            await http.respond(whole.status, whole.body, headers)
+            return
+        late = governance_headers(context.trail)
+        await http.raw(b"".join(b": %s: %s\n" % (k.encode(), v.encode()) for k, v in late.items()) + b"\n")
+        await http.end_stream()
+
+    async def _stream(
+        self, http: Exchange, context: RequestContext, answer: Streamed, headers: dict[str, str], watch: "_Watch"
+    ) -> None:
+        if not http.may_stream:
+            raise InvalidRequest("event streams need HTTP/1.1 (for nginx: proxy_http_version 1.1)")
+        async with contextlib.aclosing(answer.events) as events:  # type: ignore[type-var]
+            await http.start_stream({**headers, **governance_headers(context.trail)})
+            async for event in events:
+                watch.heard()
+                await http.raw(event)
+
+
+class _Watch:
+    """Ends a request whose client is gone, whose key is no longer good, or whose server stops."""
+
+    def __init__(self) -> None:
+        self.task = asyncio.current_task()
+        self.reason: McpgateError | None = None
+        self.last = time.monotonic()
+
+    def heard(self) -> None:
+        self.last = time.monotonic()
+
+    def end(self, reason: McpgateError) -> None:
+        if self.reason is None and self.task is not None:
+            self.reason = reason
+            self.task.cancel()
+
+
+@contextlib.asynccontextmanager
+async def _watched(http: Exchange, access: Access, context: RequestContext, closing: Closing) -> AsyncIterator[_Watch]:
+    """Raises what ended the block from outside."""
+    watch = _Watch()
+    watcher = asyncio.create_task(_look(watch, http, access, context, closing))
+    try:
+        yield watch
+    except asyncio.CancelledError:
+        if watch.reason is None or watch.task is None:
+            raise
+        watch.task.uncancel()
+        raise watch.reason from None
+    finally:
+        watcher.cancel()
+
+
+async def _look(watch: _Watch, http: Exchange, access: Access, context: RequestContext, closing: Closing) -> None:
+    gone = asyncio.ensure_future(http.disconnected())
+    stopped = asyncio.ensure_future(closing.wait(_SHUTDOWN_S))
+    try:
+        while True:
+            await asyncio.wait((gone, stopped), timeout=_RIGHTS_S, return_when=asyncio.FIRST_COMPLETED)
+            if gone.done():
+                watch.end(HungUp("the client is gone"))
+                return
+            if stopped.done():
+                watch.end(Unavailable("the gateway is shutting down"))
+                return
+            if not context.caller.is_local and not await access.still_admitted(context.caller):
+                watch.end(NotAllowed("the key of this request is no longer good", key=context.caller.id))
+                return
+            if http.started and time.monotonic() - watch.last >= _PING_S:
+                watch.heard()
+                await http.ping()
+    finally:
+        gone.cancel()
+        stopped.cancel()
+
+
+def _headers(answer: Answered) -> dict[str, str]:
+    return {
+        "x-mcpgate-provider": _plain(answer.target.provider),
+        "x-mcpgate-model": _plain(answer.target.model),
+        "x-mcpgate-attempts": str(answer.attempts),
+        "x-mcpgate-cache": "off",
+    }
+
+
+def _plain(text: str) -> str:
+    return text.encode("ascii", "replace").decode()
+
+
+def _model(name: str, anthropic: bool) -> dict[str, Any]:
+    if anthropic:
+        return {"type": "model", "id": name, "display_name": name, "created_at": "1970-01-01T00:00:00Z"}
+    return {"id": name, "object": "model", "created": 0, "owned_by": "mcpgate"}
+
+
+def _asked(format: str, body: bytes, headers: Mapping[str, str]) -> Asked:
+    """Raises InvalidRequest."""
+    try:
+        parsed = jsontext.loads(body, most=jsontext.MAX_REQUEST_VALUES)
+    except ValueError as error:
+        raise InvalidRequest(f"the body is not JSON: {error}") from None
+    if not isinstance(parsed, dict):
+        raise InvalidRequest("the body must be a JSON object")
+    model = parsed.get("model")
+    if not isinstance(model, str) or not 0 < len(model) <= _LONGEST_NAME:
+        raise Untranslatable("model", f"must be the name of a model, of at most {_LONGEST_NAME} characters")
+    stream = parsed.get("stream", False)
+    if stream is not None and not isinstance(stream, bool):
+        raise Untranslatable("stream", "must be true or false")
+    tools = parsed.get("tools")
+    return Asked(
+        format=format,
+        body=body,
+        parsed=parsed,
+        model=model,
+        stream=bool(stream) and format not in ("embeddings", "count_tokens"),
+        max_tokens=_most(parsed),
+        answers=_whole(parsed, "n") or 1,
+        tools=isinstance(tools, list) and bool(tools),
+        images=b'"image' in body,
+        session=_session(parsed, headers),
+        headers={name: headers[name] for name in _PASSED_ON[format] if name in headers},
+    )
+
+
+def _most(parsed: Mapping[str, Any]) -> int | None:
+    for name in ("max_completion_tokens", "max_output_tokens", "max_tokens"):
+        if (found := _whole(parsed, name)) is not None:
+            return found
+    return None
+
+
+def _whole(parsed: Mapping[str, Any], name: str) -> int | None:
+    value = parsed.get(name)
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 < value < 2**31:
+        raise Untranslatable(name, "must be a whole number of at least 1")
+    return value
+
+
+def _session(parsed: Mapping[str, Any], headers: Mapping[str, str]) -> str:
+    for name in _SESSION_HEADERS:
+        if headers.get(name):
+            return headers[name][:200]
+    key = parsed.get("prompt_cache_key")
+    return key[:200] if isinstance(key, str) else ""

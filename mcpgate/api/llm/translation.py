@@ -1,0 +1,128 @@
+"""Makes one client's request fit one provider. Where both speak the same format, bytes go through: only the name of the
+model changes, and a stream is asked for its usage. Else the request and its answer are translated through the neutral
+form (llm/messages.py)."""
+
+import json
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import orjson
+
+from mcpgate.api.llm import errors
+from mcpgate.errors import McpgateError, UpstreamError
+from mcpgate.llm.asked import Asked
+from mcpgate.llm.bodies import with_field
+from mcpgate.llm.events import Events, parts_of
+from mcpgate.llm.messages import Broken, ChatRequest, Untranslatable
+from mcpgate.llm.metering import decoded
+from mcpgate.llm.provider import Call, Provider
+from mcpgate.llm.routing import Target
+from mcpgate.llm.wire import ClientSide, ProviderSide, StreamWriter
+
+_NEUTRAL_ORDER = ("messages", "chat")
+"""Formats of providers that requests are translated into, the richer one first."""
+
+
+class WireTranslator:
+    """The translator of all formats."""
+
+    def __init__(self, clients: Mapping[str, ClientSide], providers: Mapping[str, ProviderSide]) -> None:
+        self._clients, self._providers = clients, providers
+
+    def call_for(self, provider: Provider, asked: Asked, target: Target) -> "tuple[Call, Through | Translated]":
+        if asked.format in provider.formats:
+            return self._through(asked, target)
+        native = next((one for one in _NEUTRAL_ORDER if one in provider.formats and one in self._providers), None)
+        client = self._clients.get(asked.format)
+        if native is None or client is None:
+            raise Untranslatable("model", f"{target.name} does not serve {errors.ROUTES[asked.format]}")
+        request = client.parse_request(dict(asked.parsed))
+        side = self._providers[native]
+        body = orjson.dumps({**side.render_request(request), "model": target.model, "stream": asked.stream})
+        call = Call(native, body, target.model, asked.stream, timeout_s=target.timeout_s)
+        return call, Translated(asked, client, side, request)
+
+    def _through(self, asked: Asked, target: Target) -> "tuple[Call, Through]":
+        parsed, body = dict(asked.parsed), asked.body
+        if asked.model != target.model:
+            body = with_field(body, parsed, "model", target.model)
+            parsed["model"] = target.model
+        hides_usage = False
+        if asked.format == "chat" and asked.stream:
+            options = parsed.get("stream_options")
+            options = options if isinstance(options, dict) else {}
+            if options.get("include_usage") is not True:
+                hides_usage = True
+                body = with_field(body, parsed, "stream_options", {**options, "include_usage": True})
+        call = Call(asked.format, body, target.model, asked.stream, asked.headers, target.timeout_s)
+        return call, Through(asked.format, hides_usage)
+
+
+class Through:
+    """An answer that the client gets byte for byte."""
+
+    def __init__(self, format: str, hides_usage: bool) -> None:
+        """`hides_usage`: the client has not asked for the usage that the stream was asked for."""
+        self._format, self._hides_usage = format, hides_usage
+
+    def whole(self, body: bytes) -> bytes:
+        return body
+
+    def error(self, status: int, body: bytes) -> bytes:
+        return body
+
+    def event(self, event: bytes) -> Iterable[bytes]:
+        if self._hides_usage and b'"usage"' in event:
+            return [piece for piece in Events().feed(event) if not _is_usage(piece)]
+        return (event,)
+
+    def end(self) -> Iterable[bytes]:
+        return ()
+
+    def broken(self, error: McpgateError) -> Iterable[bytes]:
+        return (errors.event(self._format, error),)
+
+
+def _is_usage(event: bytes) -> bool:
+    message = decoded(parts_of(event)[1])
+    return isinstance(message, dict) and message.get("choices") == [] and isinstance(message.get("usage"), dict)
+
+
+class Translated:
+    """An answer in another format than the client's."""
+
+    def __init__(self, asked: Asked, client: ClientSide, side: ProviderSide, request: ChatRequest) -> None:
+        self._asked, self._client, self._side, self._request = asked, client, side, request
+        self._reader = side.parse_stream()
+        self._writer: StreamWriter = client.render_stream(request)
+
+    def whole(self, body: bytes) -> bytes:
+        try:
+            answer = self._side.parse_answer(json.loads(body))
+        except (ValueError, RecursionError) as error:
+            raise UpstreamError(f"the provider's answer cannot be read: {str(error)[:300]}") from error
+        return orjson.dumps(self._client.render_answer(answer, self._request))
+
+    def error(self, status: int, body: bytes) -> bytes:
+        said: Any = decoded(body)
+        error = said.get("error") if isinstance(said, dict) else None
+        message = error.get("message") if isinstance(error, dict) else None
+        text = message if isinstance(message, str) else body[:500].decode("utf-8", "replace")
+        return orjson.dumps(errors.body_of(self._asked.format, status, "upstream_error", text))
+
+    def event(self, event: bytes) -> Iterable[bytes]:
+        for piece in Events().feed(event):
+            name, data = parts_of(piece)
+            if not data or data == b"[DONE]":
+                continue
+            try:
+                for read in self._reader.read(name, data):
+                    yield from self._writer.write(read)
+            except (ValueError, RecursionError) as error:
+                raise UpstreamError(f"the provider's stream cannot be read: {str(error)[:300]}") from error
+
+    def end(self) -> Iterable[bytes]:
+        return ()
+
+    def broken(self, error: McpgateError) -> Iterable[bytes]:
+        return self._writer.write(Broken("api_error", error.message))

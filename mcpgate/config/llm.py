@@ -1,0 +1,222 @@
+"""The `llm` section: providers of models, the names that clients use for them, and prices."""
+
+import re
+from decimal import Decimal
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, field_validator, model_validator
+
+from mcpgate.config.base import Model
+from mcpgate.config.governance import METADATA, SCOPES, Id, Pattern, PositiveSeconds, Usd, one_or_many
+
+PRESETS: dict[str, str] = {
+    "openai": "https://api.openai.com/v1",
+    "anthropic": "https://api.anthropic.com/v1",
+    "deepseek": "https://api.deepseek.com/v1",
+    "fireworks": "https://api.fireworks.ai/inference/v1",
+    "groq": "https://api.groq.com/openai/v1",
+    "mistral": "https://api.mistral.ai/v1",
+    "ollama": "http://127.0.0.1:11434/v1",
+    "openrouter": "https://openrouter.ai/api/v1",
+    "together": "https://api.together.xyz/v1",
+    "vllm": "http://127.0.0.1:8000/v1",
+    "xai": "https://api.x.ai/v1",
+}
+"""`type` of a provider → its base_url. All but `anthropic` speak OpenAI's formats."""
+STATUSES = {"5xx": range(500, 600), "4xx": range(400, 500)}
+FALLBACK_ON = ("408", "409", "429", "5xx", "timeout", "connection")
+"""What the next target is taken for by default."""
+QUALITIES = ("stream", "tools", "images")
+"""What a route can look at besides who is asking: `true` or `false`."""
+
+
+def _as_texts(value: Any) -> Any:
+    """Numbers and truth values as text, as YAML has them."""
+    return tuple(
+        str(one).lower() if isinstance(one, bool) else str(one) if isinstance(one, int) else one
+        for one in one_or_many(value)
+    )
+
+
+def _condition(name: str) -> str:
+    known = (*SCOPES, "model", *QUALITIES)
+    if name not in known and not METADATA.fullmatch(name):
+        raise ValueError(f"{name!r} is not a valid condition; expected {', '.join(known)} or metadata.NAME")
+    return name
+
+
+def _reason(text: str) -> str:
+    if text in ("timeout", "connection", "budget", *STATUSES) or re.fullmatch("[45][0-9][0-9]", text):
+        return text
+    raise ValueError(f"{text!r} must be a status such as 429, 4xx, 5xx, timeout, connection or budget")
+
+
+Patterns = Annotated[tuple[Pattern, ...], BeforeValidator(_as_texts)]
+Reasons = Annotated[tuple[Annotated[str, AfterValidator(_reason)], ...], BeforeValidator(_as_texts)]
+Weight = Annotated[float, Field(ge=0, le=1_000_000, allow_inf_nan=False)]
+
+
+class ProviderKeyConfig(Model):
+    """One of several keys of a provider."""
+
+    api_key: SecretStr
+    """Take it from the environment: `"${OPENAI_KEY_2}"`."""
+    weight: Weight = 1.0
+    """How often it is used, compared with the other keys."""
+    models: Patterns = ("*",)
+    """Globs over the provider's model names that it may be used for."""
+
+
+class EchoConfig(Model):
+    """What the provider `echo` does with each request."""
+
+    delay_ms: float = Field(default=0, ge=0, le=600_000)
+    """Before the answer, and in a stream before each word."""
+    fail: int | None = Field(default=None, ge=400, le=599)
+    """The status of an error that it answers with instead."""
+
+
+class ProviderConfig(Model):
+    """Something that serves models."""
+
+    type: str
+    """`openai` and everything that speaks its formats (`deepseek`, `fireworks`, `groq`, `mistral`, `ollama`,
+    `openrouter`, `together`, `vllm`, `xai`, or any other with `base_url`), `anthropic`, or `echo`, which needs no key
+    and repeats what it is sent."""
+    base_url: str | None = None
+    """The address that the paths of the format are added to, e.g. `http://127.0.0.1:8000/v1`. Default: that of the
+    `type`."""
+    api_key: SecretStr | None = None
+    """Take it from the environment: `"${OPENAI_API_KEY}"`."""
+    keys: tuple[ProviderKeyConfig, ...] = ()
+    """Several keys instead of one. A key that is refused or exhausted rests, and another takes over."""
+    headers: dict[str, str] = Field(default={}, repr=False)
+    """Further headers of every request."""
+    connect_timeout_s: PositiveSeconds = 10.0
+    """How long connecting may take."""
+    timeout_s: PositiveSeconds = 600.0
+    """How long the provider may be silent: before the answer, and within it."""
+    max_concurrency: int = Field(default=1000, ge=1, le=100_000)
+    """Requests to it at once. Beyond that, the next target is taken."""
+    echo: EchoConfig = EchoConfig()
+    """For type `echo`."""
+
+    @field_validator("type")
+    @classmethod
+    def _known(cls, type: str) -> str:
+        if type in ("gemini", "bedrock"):
+            raise ValueError(f"{type!r} is not built yet; see docs/not-built.md")
+        if type != "echo" and type not in PRESETS:
+            raise ValueError(f"{type!r} must be one of {', '.join((*PRESETS, 'echo'))}; others: openai with base_url")
+        return type
+
+    @field_validator("base_url")
+    @classmethod
+    def _address(cls, url: str | None) -> str | None:
+        if url is not None and not re.fullmatch(r"https?://[^\s/?#@]+(/[^\s?#]*)?", url):
+            raise ValueError(f"{url!r} must be an address such as http://127.0.0.1:8000/v1")
+        return None if url is None else url.rstrip("/")
+
+    @model_validator(mode="after")
+    def _one_way(self) -> "ProviderConfig":
+        if self.api_key is not None and self.keys:
+            raise ValueError("either api_key or keys, not both")
+        return self
+
+    @property
+    def address(self) -> str:
+        return self.base_url or PRESETS.get(self.type, "")
+
+
+class TargetConfig(Model):
+    """One model of one provider, or another alias."""
+
+    target: str = Field(min_length=1, max_length=512)
+    """`provider/model`, or an alias of `models`."""
+    weight: Weight = 1.0
+    """Its share, for strategy `weight`."""
+    retries: int = Field(default=0, ge=0, le=10)
+    """How often the same target is tried again, with a pause or after `Retry-After`."""
+    fallback_on: Reasons = FALLBACK_ON
+    """What the next target is taken for: statuses, `4xx`, `5xx`, `timeout`, `connection`, `budget`."""
+    timeout_s: PositiveSeconds | None = None
+    """How long it may take to begin its answer. Default: the provider's."""
+
+
+class RouteConfig(Model):
+    """Targets for some of an alias's requests."""
+
+    when: dict[Annotated[str, AfterValidator(_condition)], Patterns] = {}
+    """Condition to globs; all conditions must hold: `key`, `user`, `team`, `customer`, `metadata.NAME`, `model` (as the
+    client named it); `stream`, `tools`, `images`, which are `true` or `false`. None: every request that is left."""
+    strategy: Literal["priority", "weight"] = "priority"
+    targets: tuple[TargetConfig, ...] = Field(min_length=1)
+
+
+class ModelConfig(Model):
+    """A name that clients use for a model."""
+
+    strategy: Literal["priority", "weight"] = "priority"
+    """`priority`: in order, the next one if one fails. `weight`: by chance, always the same for one session."""
+    targets: tuple[TargetConfig, ...] = ()
+    routes: tuple[RouteConfig, ...] = ()
+    """Instead of `targets`: the first route whose conditions hold."""
+    on_budget: str | None = None
+    """The alias that is taken when a budget refuses this one."""
+
+    @model_validator(mode="after")
+    def _either(self) -> "ModelConfig":
+        if bool(self.targets) == bool(self.routes):
+            raise ValueError("a model needs either targets or routes")
+        return self
+
+
+class ModelPriceConfig(Model):
+    """US dollars for a million tokens. What is left out costs as the input or the output does."""
+
+    input_usd_per_mtok: Usd
+    output_usd_per_mtok: Usd = Decimal(0)
+    cache_read_usd_per_mtok: Usd | None = None
+    cache_write_usd_per_mtok: Usd | None = None
+
+
+class LlmConfig(Model):
+    """The second face: models of providers under names of your own."""
+
+    providers: dict[Id, ProviderConfig] = {}
+    """Providers by name."""
+    models: dict[Id, ModelConfig] = {}
+    """Aliases. `provider/model` is always accepted too."""
+    prices: dict[str, ModelPriceConfig] = {}
+    """`provider/model` → its price, instead of the one of the price list. Globs hold where no name does; the first one
+    counts."""
+    unknown_model: str = "refuse"
+    """`refuse`, or the alias that is taken for models that nobody configured: agents ask for small ones by
+    themselves."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "LlmConfig":
+        for name, model in self.models.items():
+            where = f"models.{name}"
+            for target in (*model.targets, *(t for route in model.routes for t in route.targets)):
+                self._check(target.target, f"{where}: the target")
+            if model.on_budget is not None and model.on_budget not in self.models:
+                raise ValueError(f"{where}.on_budget: there is no alias {model.on_budget!r} in llm.models")
+        if self.unknown_model != "refuse" and self.unknown_model not in self.models:
+            raise ValueError(f"unknown_model: there is no alias {self.unknown_model!r} in llm.models")
+        for name in self.models:
+            self._check_circle(name, ())
+        return self
+
+    def _check(self, target: str, what: str) -> None:
+        provider = target.partition("/")[0]
+        if target not in self.models and provider not in self.providers:
+            raise ValueError(f"{what} {target!r} names neither a provider of llm.providers nor an alias of llm.models")
+
+    def _check_circle(self, name: str, above: tuple[str, ...]) -> None:
+        if name in above:
+            raise ValueError(f"models.{name}: its targets lead back to it ({' → '.join((*above, name))})")
+        model = self.models[name]
+        for target in (*model.targets, *(t for route in model.routes for t in route.targets)):
+            if target.target in self.models:
+                self._check_circle(target.target, (*above, name))

@@ -1,0 +1,28 @@
+"""What a client has asked for, as its face has read it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any
+
+NO_HEADERS: Mapping[str, str] = MappingProxyType({})
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """One request as its face has read it."""
+
+    format: str
+    """`chat`, `responses`, `messages`, `embeddings` or `count_tokens`."""
+    body: bytes
+    parsed: Mapping[str, Any]
+    model: str
+    stream: bool = False
+    max_tokens: int | None = None
+    answers: int = 1
+    """How many answers it wants (`n`)."""
+    tools: bool = False
+    images: bool = False
+    session: str = ""
+    headers: Mapping[str, str] = field(default_factory=lambda: NO_HEADERS)
+    """What goes on to a provider of the same format."""

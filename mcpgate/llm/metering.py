@@ -1,0 +1,176 @@
+"""How many tokens a request takes: estimated before it is sent, read from what the provider says, and counted from what
+was delivered where it says nothing. Pure, but for what is learned of each model."""
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from mcpgate import jsontext
+from mcpgate.governance.records import Usage
+
+_BYTES_PER_TOKEN = 3.0
+"""Of JSON bodies in any language, before anything is learned: few texts have less."""
+_LEARN = 0.1
+_LEAST, _MOST = 1.0, 8.0
+_BASE64 = re.compile(rb"[A-Za-z0-9+/_-]{1000,}={0,2}")
+_IMAGE_TOKENS = 2000
+"""For each long run of base64: what a large image costs at most providers."""
+_MOST_MODELS = 5000
+
+
+class Ratios:
+    """Bytes of a body for each input token, learned for each model from what providers have counted."""
+
+    def __init__(self) -> None:
+        self._learned: dict[str, float] = {}
+
+    def input_tokens(self, model: str, body: bytes) -> int:
+        """An estimate that is rather too high."""
+        text, images = _sizes(body)
+        return int(text / (self._learned.get(model, _BYTES_PER_TOKEN) * 0.9)) + _IMAGE_TOKENS * images + 8
+
+    def learn(self, model: str, body: bytes, input_tokens: int) -> None:
+        text, images = _sizes(body)
+        if images or input_tokens < 50:
+            return  # too little text to learn from
+        if len(self._learned) >= _MOST_MODELS:
+            self._learned.clear()
+        seen = min(max(text / input_tokens, _LEAST), _MOST)
+        known = self._learned.get(model, _BYTES_PER_TOKEN)
+        # Downwards at once, upwards slowly: an estimate that is too low lets money slip through.
+        self._learned[model] = seen if seen < known else known + _LEARN * (seen - known)
+
+
+def _sizes(body: bytes) -> tuple[int, int]:
+    """Bytes without long runs of base64, and how many of those there are."""
+    if len(body) < 1000:
+        return len(body), 0
+    runs = _BASE64.findall(body)
+    return len(body) - sum(map(len, runs)), len(runs)
+
+
+def _count(value: Any) -> int:
+    return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**40 else 0
+
+
+def _of(mapping: Any, key: str) -> Any:
+    return mapping.get(key) if isinstance(mapping, dict) else None
+
+
+def usage_of(format: str, usage: Any) -> Usage | None:
+    """A provider's `usage` object, in the form that all are counted in; None for anything else. Anthropic's input
+    leaves cached tokens out, OpenAI's holds them."""
+    if not isinstance(usage, dict):
+        return None
+    if format == "messages":
+        read, write = _count(usage.get("cache_read_input_tokens")), _count(usage.get("cache_creation_input_tokens"))
+        hour = min(write, _count(_of(usage.get("cache_creation"), "ephemeral_1h_input_tokens")))
+        more = {"cache_write_1h_tokens": hour} if hour else {}
+        plain = _count(usage.get("input_tokens"))
+        return Usage(0, plain + read + write, _count(usage.get("output_tokens")), read, write, more=more)
+    chat = format in ("chat", "embeddings")
+    incoming, outgoing = ("prompt_tokens", "completion_tokens") if chat else ("input_tokens", "output_tokens")
+    details = "prompt_tokens_details" if chat else "input_tokens_details"
+    of_output = "completion_tokens_details" if chat else "output_tokens_details"
+    cached = _count(_of(usage.get(details), "cached_tokens"))
+    written = _count(_of(usage.get(details), "cache_write_tokens"))
+    reasoning = _count(_of(usage.get(of_output), "reasoning_tokens"))
+    tokens = _count(usage.get(incoming)), _count(usage.get(outgoing))
+    return Usage(0, *tokens, cached, written, more={"reasoning_tokens": reasoning} if reasoning else {})
+
+
+class Meter:
+    """Reads along with the events of one streamed answer."""
+
+    def __init__(self, format: str, input_tokens: int) -> None:
+        """`input_tokens`: the estimate, until the provider says better."""
+        self._format = format
+        self.usage = Usage(input_tokens=input_tokens)
+        self.is_exact = False
+        """Whether the provider has said the whole usage."""
+        self.tier = "default"
+        self.is_over = False
+        """Whether the event that ends a good answer has come."""
+        self._characters = 0
+
+    def read(self, event: Any) -> None:
+        """One decoded event."""
+        if not isinstance(event, dict):
+            return
+        self._count_text(event)
+        match self._format:
+            case "messages":
+                self._read_messages(event)
+            case "responses":
+                response = event.get("response")
+                if isinstance(response, dict):
+                    self._take(response.get("usage"), response)
+                self.is_over = event.get("type") in ("response.completed", "response.incomplete", "response.failed")
+            case _:
+                self._take(event.get("usage"), event)
+                choices = event.get("choices")
+                if isinstance(choices, list) and any(_of(one, "finish_reason") for one in choices):
+                    self.is_over = True
+
+    def _take(self, usage: Any, carrier: Mapping[str, Any]) -> None:
+        found = usage_of(self._format, usage)
+        if found is not None:
+            self.usage, self.is_exact = found, True
+            tier = carrier.get("service_tier")
+            self.tier = tier if isinstance(tier, str) else "default"
+
+    def _read_messages(self, event: dict[str, Any]) -> None:
+        message = event.get("message")
+        if event.get("type") == "message_start" and isinstance(message, dict):
+            self._began = message.get("usage") if isinstance(message.get("usage"), dict) else {}
+            found = usage_of("messages", self._began)
+            if found is not None and found.input_tokens:
+                self.usage = found
+        elif event.get("type") == "message_delta" and isinstance(event.get("usage"), dict):
+            # Its numbers are totals, and stand for those of the beginning where it has them.
+            self._take({**getattr(self, "_began", {}), **event["usage"]}, event)
+        elif event.get("type") == "message_stop":
+            self.is_over = True
+
+    def _count_text(self, event: dict[str, Any]) -> None:
+        if self.is_exact:
+            return
+        self._characters += _text_in(event, self._format)
+        if self._characters:
+            tokens = -(-self._characters // 3)
+            if tokens > self.usage.output_tokens:
+                have = self.usage
+                self.usage = Usage(0, have.input_tokens, tokens, have.cache_read_tokens, have.cache_write_tokens)
+
+
+def _text_in(event: dict[str, Any], format: str) -> int:
+    """Characters that an event delivers."""
+    if format == "chat":
+        choices = event.get("choices")
+        deltas = [_of(one, "delta") for one in choices] if isinstance(choices, list) else []
+    else:
+        deltas = [event.get("delta")]
+    return sum(len(delta) if isinstance(delta, str) else _length(delta, 4) for delta in deltas)
+
+
+def _length(value: Any, depth: int) -> int:
+    if isinstance(value, str):
+        return len(value)
+    if depth and isinstance(value, dict):
+        return sum(_length(one, depth - 1) for key, one in value.items() if key not in ("type", "role", "id", "index"))
+    if depth and isinstance(value, list):
+        return sum(_length(one, depth - 1) for one in value)
+    return 0
+
+
+def delivered(body: bytes) -> Usage:
+    """What a whole answer without usage has delivered, counted by its size."""
+    return Usage(output_tokens=-(-len(body) // 3))
+
+
+def decoded(data: bytes) -> Any:
+    """An event's JSON; None where it is none."""
+    try:
+        return jsontext.loads(data)
+    except ValueError:
+        return None

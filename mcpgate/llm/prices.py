@@ -1,0 +1,140 @@
+"""What tokens cost: the configuration's own prices, else those of genai-prices (its packaged list; nothing is fetched).
+Compiled to whole numbers once for each model. An unknown price is None, never zero."""
+
+import datetime
+import fnmatch
+import re
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Any
+
+from mcpgate.config.llm import PRESETS, LlmConfig, ModelPriceConfig
+from mcpgate.governance.records import Usage
+
+_LISTED = {"xai": "x-ai"}
+"""Provider types whose name in the price list differs."""
+_KINDS = ("input", "output", "cache_read", "cache_write", "cache_write_1h")
+_MILLION = 1_000_000
+_MOST_REMEMBERED = 10_000
+Steps = tuple[tuple[int, int], ...]
+"""(From so many input tokens on, nano-dollars for a million tokens), rising; the first begins at 0."""
+
+
+@dataclass(frozen=True, slots=True)
+class TokenPrice:
+    """The prices of one model."""
+
+    input: Steps
+    output: Steps
+    cache_read: Steps
+    cache_write: Steps
+    cache_write_1h: Steps
+
+    def cost(self, usage: Usage) -> int:
+        """Nano-dollars, rounded up once. Cached tokens are part of the input, at their own prices; a long input moves
+        all its tokens to the price of its step."""
+        hour = min(usage.more.get("cache_write_1h_tokens", 0), usage.cache_write_tokens)
+        plain = max(0, usage.input_tokens - usage.cache_read_tokens - usage.cache_write_tokens)
+        parts = (
+            (self.input, plain),
+            (self.output, usage.output_tokens),
+            (self.cache_read, usage.cache_read_tokens),
+            (self.cache_write, usage.cache_write_tokens - hour),
+            (self.cache_write_1h, hour),
+        )
+        total = sum(_at(steps, usage.input_tokens) * tokens for steps, tokens in parts)
+        return -(-total // _MILLION)
+
+
+class ModelPrices:
+    """Prices by provider and model."""
+
+    def __init__(self, config: LlmConfig) -> None:
+        self._config = config
+        self._known: dict[tuple[str, str, str], TokenPrice | None] = {}
+
+    def of(self, provider: str, model: str, tier: str = "default") -> TokenPrice | None:
+        """`tier`: the provider's service tier, such as `priority` or `flex`."""
+        place = (provider, model, tier)
+        if place not in self._known:
+            if len(self._known) >= _MOST_REMEMBERED:
+                self._known.clear()
+            self._known[place] = self._find(provider, model, tier)
+        return self._known[place]
+
+    def cost(self, provider: str, model: str, usage: Usage) -> int | None:
+        """Nano-dollars; None without a known price."""
+        price = self.of(provider, model)
+        return None if price is None else price.cost(usage)
+
+    def _find(self, provider: str, model: str, tier: str) -> TokenPrice | None:
+        name, prices = f"{provider}/{model}", self._config.prices
+        globs = (own for glob, own in prices.items() if fnmatch.fnmatchcase(name, glob))
+        if (own := prices.get(name) or next(globs, None)) is not None:
+            return _own(own)
+        config = self._config.providers.get(provider)
+        if config is None:
+            return None
+        if config.type == "echo":
+            return TokenPrice(*[((0, 0),)] * len(_KINDS))
+        if config.base_url is not None and config.base_url != PRESETS.get(config.type):
+            return _listed_at(config.base_url, model, tier)  # who runs it is known by its address, or not at all
+        return _listed(_LISTED.get(config.type, config.type), model, tier)
+
+
+def _at(steps: Steps, input_tokens: int) -> int:
+    found = 0
+    for start, nano in steps:
+        if input_tokens < start:
+            break
+        found = nano
+    return found
+
+
+def _own(price: ModelPriceConfig) -> TokenPrice:
+    read, write = price.cache_read_usd_per_mtok, price.cache_write_usd_per_mtok
+    plain = price.input_usd_per_mtok
+    amounts = (plain, price.output_usd_per_mtok, plain if read is None else read, plain if write is None else write)
+    return TokenPrice(*(((0, _nano(usd)),) for usd in (*amounts, amounts[-1])))
+
+
+def _listed_at(address: str, model: str, tier: str) -> TokenPrice | None:
+    from genai_prices.data_snapshot import get_snapshot  # 0.4 s, which only users of models pay
+
+    for provider in get_snapshot().providers:
+        if re.match(provider.api_pattern, address):
+            return _listed(provider.id, model, tier)
+    return None
+
+
+def _listed(provider_id: str, model: str, tier: str) -> TokenPrice | None:
+    from genai_prices.data_snapshot import get_snapshot
+
+    provider = next((one for one in get_snapshot().providers if one.id == provider_id), None)
+    found = None if provider is None else provider.find_model(model)
+    if found is None:
+        return None
+    amounts = _amounts(found.get_prices(datetime.datetime.now(datetime.UTC), {"service_tier": tier}))
+    if "input" not in amounts:
+        return None
+    amounts.setdefault("output", ((0, 0),))
+    amounts.setdefault("cache_read", amounts["input"])
+    amounts.setdefault("cache_write", amounts["input"])
+    amounts.setdefault("cache_write_1h", amounts["cache_write"])
+    return TokenPrice(**amounts)
+
+
+def _amounts(prices: Any) -> dict[str, Steps]:
+    found: dict[str, Steps] = {}
+    for kind in _KINDS:
+        price = getattr(prices, f"{kind}_mtok", None)
+        if isinstance(price, Decimal):
+            found[kind] = ((0, _nano(price)),)
+        elif price is not None:
+            found[kind] = ((0, _nano(price.base)), *((tier.start + 1, _nano(tier.price)) for tier in price.tiers))
+    return found
+
+
+def _nano(usd: Decimal) -> int:
+    """Nano-dollars for a million tokens."""
+    return int(usd.scaleb(9).to_integral_value())

@@ -1,0 +1,66 @@
+"""The contract between the flow and whoever serves models. Implementations: providers/."""
+
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Protocol
+
+from mcpgate.errors import UpstreamError
+
+NOTHING: Mapping[str, str] = MappingProxyType({})
+
+
+class Unreachable(UpstreamError):
+    """No connection to the provider, or it broke before the answer began."""
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One request to a provider, in a format that it speaks."""
+
+    format: str
+    """`chat`, `responses`, `messages`, `embeddings` or `count_tokens`."""
+    body: bytes
+    model: str
+    """The provider's own name of it, which the body has too."""
+    stream: bool = False
+    headers: Mapping[str, str] = field(default_factory=lambda: NOTHING)
+    """What the client said that belongs to the format, such as `anthropic-beta`."""
+    timeout_s: float | None = None
+    """Until the answer begins; None: the provider's own."""
+
+
+class Reply(Protocol):
+    """What a provider answers."""
+
+    status: int
+    headers: Mapping[str, str]
+
+    async def read(self) -> bytes:
+        """The whole body. Raises Unreachable, UpstreamTimeout, TooLarge."""
+        ...
+
+    def chunks(self) -> AsyncIterator[bytes]:
+        """The body as it comes. Raises Unreachable, UpstreamTimeout."""
+        ...
+
+
+class Provider(Protocol):
+    """One provider of the configuration."""
+
+    name: str
+    formats: frozenset[str]
+    """Those of `Call.format` that it speaks itself."""
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether requests are under way."""
+        ...
+
+    def send(self, call: Call) -> AbstractAsyncContextManager[Reply]:
+        """Send a request; inside the block its answer is read. Raises Unreachable, UpstreamTimeout, RateLimited for a
+        provider with `max_concurrency` requests."""
+        ...
+
+    async def aclose(self) -> None: ...

@@ -1,0 +1,149 @@
+"""Providers that are reached over HTTP: OpenAI, Anthropic, and everything that speaks the formats of one of them."""
+
+import asyncio
+import contextlib
+import email.utils
+import time
+from collections.abc import AsyncIterator, Mapping
+from typing import Any
+
+import httpx2
+
+from mcpgate.config.llm import ProviderConfig
+from mcpgate.errors import RateLimited, TooLarge, UpstreamTimeout
+from mcpgate.llm.provider import Call, Unreachable
+from mcpgate.providers.keys import Key, KeyRing
+
+_PATHS = {
+    "chat": "/chat/completions",
+    "responses": "/responses",
+    "embeddings": "/embeddings",
+    "messages": "/messages",
+    "count_tokens": "/messages/count_tokens",
+}
+OPENAI_FORMATS = frozenset(("chat", "responses", "embeddings"))
+ANTHROPIC_FORMATS = frozenset(("messages", "count_tokens"))
+_LARGEST = 64 * 1024 * 1024
+_VERSION = "2023-06-01"
+"""Of Anthropic's format, where the client is not one of its own."""
+
+
+class HttpReply:
+    """An answer that has begun."""
+
+    def __init__(self, response: httpx2.Response, name: str, timeout_s: float) -> None:
+        self._response, self._name, self._timeout_s = response, name, timeout_s
+        self.status = response.status_code
+        self.headers: Mapping[str, str] = response.headers
+
+    async def read(self) -> bytes:
+        parts, size = [], 0
+        async for chunk in self.chunks():
+            size += len(chunk)
+            if size > _LARGEST:
+                raise TooLarge(f"the answer of {self._name} is over {_LARGEST:,} bytes", limit=_LARGEST)
+            parts.append(chunk)
+        return b"".join(parts)
+
+    async def chunks(self) -> AsyncIterator[bytes]:
+        try:
+            async for chunk in self._response.aiter_bytes():
+                if chunk:
+                    yield chunk
+        except httpx2.TimeoutException as error:
+            raise UpstreamTimeout(f"{self._name} fell silent for {self._timeout_s:g} s") from error
+        except httpx2.HTTPError as error:
+            raise Unreachable(f"the answer of {self._name} broke off: {_said(error)}") from error
+
+
+class HttpProvider:
+    """One provider of the configuration."""
+
+    def __init__(self, name: str, config: ProviderConfig) -> None:
+        self.name, self._config = name, config
+        self._is_anthropic = config.type == "anthropic"
+        self.formats = ANTHROPIC_FORMATS if self._is_anthropic else OPENAI_FORMATS
+        address = config.address
+        # Anthropic's own SDK is given the address without the version.
+        self._address = f"{address}/v1" if self._is_anthropic and not address.endswith("/v1") else address
+        self._keys = KeyRing(config)
+        self._under_way = 0
+        timeout = httpx2.Timeout(config.timeout_s, connect=config.connect_timeout_s)
+        limits = httpx2.Limits(max_connections=None, max_keepalive_connections=100)
+        self._client = httpx2.AsyncClient(timeout=timeout, limits=limits, follow_redirects=False)
+
+    @property
+    def is_busy(self) -> bool:
+        return self._under_way > 0
+
+    async def aclose(self) -> None:
+        await self._client.aclose()
+
+    @contextlib.asynccontextmanager
+    async def send(self, call: Call) -> AsyncIterator[HttpReply]:
+        if self._under_way >= self._config.max_concurrency:
+            raise RateLimited(
+                f"{self._config.max_concurrency} requests to {self.name} are under way",
+                **{"scope": f"provider {self.name}", "limit": self._config.max_concurrency, "window": None},
+            )
+        self._under_way += 1
+        async with contextlib.AsyncExitStack() as stack:
+            stack.callback(self._leave)
+            keys = self._keys.candidates(call.model)
+            if not keys:
+                raise Unreachable(f"no key of {self.name} may be used for {call.model}")
+            for key in keys:
+                attempt = await stack.enter_async_context(contextlib.AsyncExitStack())
+                response = await self._begin(attempt, call, key)
+                wait_s = retry_after_s(response.headers)
+                if key is keys[-1] or not self._keys.rest(key, response.status_code, wait_s):
+                    break
+                await attempt.aclose()
+            yield HttpReply(response, self.name, self._config.timeout_s)
+
+    def _leave(self) -> None:
+        self._under_way -= 1
+
+    async def _begin(self, stack: contextlib.AsyncExitStack, call: Call, key: Key) -> httpx2.Response:
+        url = self._address + _PATHS[call.format]
+        headers = self._headers(call, key)
+        limit_s = call.timeout_s or self._config.timeout_s
+        try:
+            async with asyncio.timeout(limit_s):
+                return await stack.enter_async_context(
+                    self._client.stream("POST", url, content=call.body, headers=headers)
+                )
+        except (TimeoutError, httpx2.TimeoutException) as error:
+            raise UpstreamTimeout(f"{self.name} did not answer within {limit_s:g} s") from error
+        except httpx2.HTTPError as error:
+            raise Unreachable(f"{self.name} cannot be reached: {_said(error)}") from error
+
+    def _headers(self, call: Call, key: Key) -> dict[str, str]:
+        headers = {"content-type": "application/json", "accept-encoding": "identity", **call.headers}
+        headers["accept"] = "text/event-stream" if call.stream else "application/json"
+        if self._is_anthropic:
+            headers.setdefault("anthropic-version", _VERSION)
+            if key.secret:
+                headers["x-api-key"] = key.secret
+        elif key.secret:
+            headers["authorization"] = f"Bearer {key.secret}"
+        return {**headers, **self._config.headers}
+
+
+def retry_after_s(headers: Mapping[str, str]) -> float | None:
+    """The pause that an answer asks for, in seconds."""
+    for name, unit in (("retry-after-ms", 0.001), ("retry-after", 1.0)):
+        text = headers.get(name, "")
+        try:
+            return max(0.0, float(text) * unit)
+        except ValueError:
+            pass
+    try:
+        moment = email.utils.parsedate_to_datetime(headers.get("retry-after", ""))
+    except (TypeError, ValueError):
+        return None
+    return max(0.0, moment.timestamp() - time.time())
+
+
+def _said(error: Any) -> str:
+    return str(error)[:300] or type(error).__name__

@@ -1,0 +1,235 @@
+"""A provider of models, as far as its wire formats go: Chat Completions, Responses and Embeddings as OpenAI sends them,
+Messages as Anthropic does. It says what it is told by the name of the model that it is asked for:
+
+    good            an answer with usage            no-usage        an answer without
+    status-429      an error with that status       overloaded      an error event within a 200 stream
+    cut             a stream that ends in between   garbage         bytes that are no answer
+    hang            nothing, for ever               slow            a stream that waits for `go_on`
+"""
+
+import json
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+WORDS = ["Hello", " from", " the", " model", "."]
+USAGE = {
+    "prompt_tokens": 1000,
+    "completion_tokens": 50,
+    "total_tokens": 1050,
+    "prompt_tokens_details": {"cached_tokens": 400},
+    "completion_tokens_details": {"reasoning_tokens": 20},
+}
+MESSAGES_USAGE = {
+    "input_tokens": 500,
+    "cache_read_input_tokens": 400,
+    "cache_creation_input_tokens": 100,
+    "output_tokens": 50,
+}
+
+
+@dataclass
+class Received:
+    path: str
+    headers: dict[str, str]
+    raw: bytes
+
+    @property
+    def body(self) -> dict[str, Any]:
+        found: dict[str, Any] = json.loads(self.raw)
+        return found
+
+
+@dataclass
+class ModelProvider:
+    address: str = ""
+    received: list[Received] = field(default_factory=list)
+    go_on: threading.Event = field(default_factory=threading.Event)
+    gone: threading.Event = field(default_factory=threading.Event)
+    """Set when a client of `slow` or `hang` has hung up."""
+    failures_left: int = 0
+    """How many requests for `flaky` still fail."""
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def models(self) -> list[str]:
+        return [one.body["model"] for one in self.received]
+
+
+def chat_chunks(model: str, with_usage: bool) -> Iterator[dict[str, Any]]:
+    def chunk(choices: list[Any], **more: Any) -> dict[str, Any]:
+        base = {"id": "chatcmpl-1", "object": "chat.completion.chunk", "created": 1, "model": model}
+        return {**base, "choices": choices, "service_tier": "default", **more}
+
+    usage = {"usage": None} if with_usage else {}
+    yield chunk([{"index": 0, "delta": {"role": "assistant", "content": ""}, "finish_reason": None}], **usage)
+    for word in WORDS:
+        yield chunk([{"index": 0, "delta": {"content": word}, "finish_reason": None}], **usage)
+    yield chunk([{"index": 0, "delta": {}, "finish_reason": "stop"}], **usage)
+    if with_usage:
+        yield chunk([], usage=USAGE)
+
+
+def messages_events(model: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    begin = {**MESSAGES_USAGE, "output_tokens": 1}
+    message = {"id": "msg_1", "type": "message", "role": "assistant", "model": model, "content": [], "usage": begin}
+    yield "message_start", {"message": {**message, "stop_reason": None, "stop_sequence": None}}
+    yield "content_block_start", {"index": 0, "content_block": {"type": "text", "text": ""}}
+    yield "ping", {}
+    for word in WORDS:
+        yield "content_block_delta", {"index": 0, "delta": {"type": "text_delta", "text": word}}
+    yield "content_block_stop", {"index": 0}
+    yield "message_delta", {"delta": {"stop_reason": "end_turn", "stop_sequence": None}, "usage": {"output_tokens": 50}}
+    yield "message_stop", {}
+
+
+def whole_chat(model: str, with_usage: bool) -> dict[str, Any]:
+    message = {"role": "assistant", "content": "".join(WORDS), "refusal": None}
+    choices = [{"index": 0, "message": message, "finish_reason": "stop", "logprobs": None}]
+    base = {"id": "chatcmpl-1", "object": "chat.completion", "created": 1, "model": model, "choices": choices}
+    return {**base, "vendor_field": [1.0, 12345678901234567890123], **({"usage": USAGE} if with_usage else {})}
+
+
+def whole_message(model: str) -> dict[str, Any]:
+    content = [{"type": "text", "text": "".join(WORDS)}]
+    base = {"id": "msg_1", "type": "message", "role": "assistant", "model": model, "content": content}
+    return {**base, "stop_reason": "end_turn", "stop_sequence": None, "usage": MESSAGES_USAGE}
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    provider: ModelProvider
+
+    def log_message(self, *_: Any) -> None:
+        pass
+
+    def do_POST(self) -> None:
+        raw = self.rfile.read(int(self.headers["content-length"]))
+        headers = {name.lower(): value for name, value in self.headers.items()}
+        received = Received(self.path, headers, raw)
+        with self.provider.lock:
+            self.provider.received.append(received)
+        model, stream = received.body["model"], received.body.get("stream", False)
+        if model == "flaky":
+            with self.provider.lock:
+                fails = self.provider.failures_left > 0
+                self.provider.failures_left -= 1
+            if fails:
+                self._error(503, {"retry-after-ms": "10"})
+                return
+        if model.startswith("status-"):
+            self._error(int(model.removeprefix("status-")), {"retry-after": "0"})
+        elif model == "hang":
+            self._wait_for_hang_up()
+        elif model == "garbage":
+            self._whole(b"<html>this is no answer</html>")
+        elif self.path.endswith("/count_tokens"):
+            self._whole(b'{"input_tokens": 77}')
+        elif self.path.endswith("/embeddings"):
+            data = [{"object": "embedding", "index": 0, "embedding": [0.5, -0.5]}]
+            self._json(
+                {"object": "list", "data": data, "model": model, "usage": {"prompt_tokens": 10, "total_tokens": 10}}
+            )
+        elif not stream:
+            with_usage = model != "no-usage"
+            self._json(whole_message(model) if self.path.endswith("/messages") else whole_chat(model, with_usage))
+        else:
+            self._stream(model, received.body)
+
+    def _events(self, model: str, body: dict[str, Any]) -> Iterator[bytes]:
+        if self.path.endswith("/messages"):
+            for name, data in messages_events(model):
+                yield f"event: {name}\ndata: {json.dumps({'type': name, **data})}\n\n".encode()
+            return
+        options = body.get("stream_options") or {}
+        for chunk in chat_chunks(model, options.get("include_usage", False) and model != "no-usage"):
+            yield f"data: {json.dumps(chunk)}\n\n".encode()
+        yield b"data: [DONE]\n\n"
+
+    def _stream(self, model: str, body: dict[str, Any]) -> None:
+        self.send_response(200)
+        self.send_header("content-type", "text/event-stream")
+        self.send_header("transfer-encoding", "chunked")
+        self.end_headers()
+        if model == "overloaded":
+            error = {"type": "error", "error": {"type": "overloaded_error", "message": "Overloaded"}}
+            self._chunk(f"event: error\ndata: {json.dumps(error)}\n\n".encode())
+            self._chunk(b"")
+            return
+        for number, event in enumerate(self._events(model, body)):
+            if number == 3 and model == "cut":
+                self.close_connection = True
+                self.connection.close()
+                return
+            if number == 3 and model == "slow" and not self._wait_for_go():
+                return
+            self._chunk(event)
+        self._chunk(b"")
+
+    def _chunk(self, data: bytes) -> None:
+        self.wfile.write(b"%x\r\n%s\r\n" % (len(data), data))
+        self.wfile.flush()
+
+    def _wait_for_go(self) -> bool:
+        self.connection.settimeout(0.02)
+        while not self.provider.go_on.wait(0.01):
+            if self._has_hung_up():
+                return False
+        self.connection.settimeout(None)
+        return True
+
+    def _wait_for_hang_up(self) -> None:
+        self.connection.settimeout(0.02)
+        while not self._has_hung_up() and not self.provider.go_on.is_set():
+            pass
+        self.close_connection = True
+
+    def _has_hung_up(self) -> bool:
+        try:
+            if self.connection.recv(1) == b"":
+                self.provider.gone.set()
+                self.close_connection = True
+                return True
+        except TimeoutError:
+            pass
+        except OSError:
+            self.provider.gone.set()
+            return True
+        return False
+
+    def _error(self, status: int, headers: dict[str, str]) -> None:
+        error = {
+            "type": "error",
+            "error": {"type": "told_to_fail", "message": f"Told to fail with {status}", "code": None},
+        }
+        self._whole(json.dumps(error).encode(), status, headers)
+
+    def _json(self, body: dict[str, Any]) -> None:
+        self._whole(json.dumps(body).encode())
+
+    def _whole(self, data: bytes, status: int = 200, headers: dict[str, str] | None = None) -> None:
+        self.send_response(status)
+        for name, value in {"content-type": "application/json", **(headers or {})}.items():
+            self.send_header(name, value)
+        self.send_header("content-length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+
+
+@contextmanager
+def model_provider() -> Iterator[ModelProvider]:
+    provider = ModelProvider()
+    handler = type("Handler", (_Handler,), {"provider": provider})
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    server.daemon_threads = True
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
+    thread.start()
+    provider.address = f"http://127.0.0.1:{server.server_address[1]}/v1"
+    try:
+        yield provider
+    finally:
+        provider.go_on.set()
+        server.shutdown()
+        server.server_close()
