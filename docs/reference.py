@@ -31,6 +31,9 @@ from mcpgate.api import oauth
 from mcpgate.api.admin.routes import AdminFace
 from mcpgate.api.admin.upstreams import UpstreamRoutes
 from mcpgate.api.http import routing
+from mcpgate.api.llm import errors as llm_errors
+from mcpgate.api.llm import face as llm_face
+from mcpgate.api.llm.face import LlmFace
 from mcpgate.api.mcp import http, sse
 from mcpgate.api.server import Health
 from mcpgate.app import make_engine
@@ -344,6 +347,15 @@ _PURPOSE = {
     "/messages": "MCP over the legacy SSE transport: messages from the client",
     "/oauth/callback": "where authorization servers send people back to after [signing in](../guides/signing-in.md)",
     "/oauth/login/": "the page that a sign-in link leads to",
+    "/v1/chat/completions": "OpenAI's [Chat Completions](../guides/models.md)",
+    "/v1/responses": "OpenAI's Responses. `GET` with `Upgrade: websocket` is answered with 426",
+    "/v1/messages": "Anthropic's Messages",
+    "/v1/messages/count_tokens": "tokens of a request: as the provider counts them, else an estimate",
+    "/v1/embeddings": "OpenAI's Embeddings",
+    "/v1/models": "the models that the key may use, in OpenAI's form, or in Anthropic's with `anthropic-version`",
+    "/v1/models/": "one of them",
+    "/": "for clients that probe the address. Needs no key",
+    "/api/hello": "the same",
     "/healthz": "200 while the process serves. Needs no key",
     "/readyz": "200 once no upstream is starting for the first time, else 503. Needs no key",
     "/metrics": "[Metrics](metrics.md) in Prometheus format",
@@ -357,6 +369,8 @@ def routes() -> str:
         (http, http.StreamableHttp(nothing, nothing, None, nothing)),
         (sse, sse.Sse(nothing, None, nothing, nothing)),
         (oauth, oauth.OAuthFace(nothing)),
+        (llm_errors, LlmFace(nothing, nothing, nothing)),
+        (llm_face, LlmFace(nothing, nothing, nothing)),
         (inspect.getmodule(Health), Health(nothing, nothing)),
     ]
     rows = []

@@ -9,6 +9,7 @@ McpgateError
  ├── BudgetExceeded     (budget_exceeded, 402)  the estimated cost does not fit what is left of a budget
  ├── NotAllowed         (not_allowed, 403)      not granted, or not allowed to this key, user, address or origin
  ├── UnknownTool        (unknown_tool, 404)     no such tool
+ ├── UnknownModel       (unknown_model, 404)    no such model
  ├── NotFound           (not_found, 404)        no such server, page, handle, session, route, key or declaration
  ├── Conflict           (invalid_request, 409)  already exists, declared in the file, or being changed by others
  ├── TooLarge           (too_large, 413)        a message or body over its limit
@@ -74,6 +75,10 @@ class RateLimited(McpgateError):
 
 class UnknownTool(McpgateError):
     code, http_status = "unknown_tool", 404
+
+
+class UnknownModel(McpgateError):
+    code, http_status = "unknown_model", 404
 
 
 class NotFound(McpgateError):

@@ -15,6 +15,7 @@ from mcpgate.cli.schemas import invalid_schemas
 from mcpgate.gateway import Gateway
 from mcpgate.governance.callers import LOCAL
 from mcpgate.governance.context import RequestContext
+from mcpgate.llm.provider import Provider
 from mcpgate.telemetry.text import one_line
 from mcpgate.upstream.upstream import UpstreamView
 
@@ -53,7 +54,11 @@ async def _examine(gateway: Gateway) -> dict[str, Any]:
     return {
         "servers": servers,
         "definition_tokens": sum(row["tokens"] for row in servers),
-        "parts": [await _sandbox(gateway), await _store(gateway), await _ledger(gateway), *_names(gateway)],
+        "parts": [
+            *(await _sandbox(gateway), await _store(gateway), await _ledger(gateway)),
+            *await _providers(gateway),
+            *_names(gateway),
+        ],
         "meta_tool_tokens": tokens.count(definitions),
         "exact_tokens": tokens.is_exact(),
     }
@@ -111,6 +116,18 @@ async def _ledger(gateway: Gateway) -> dict[str, Any]:
     names = dict.fromkeys((gate.store.name, gate.counters.name))
     seconds = round(time.monotonic() - began, 2)
     return {"part": f"ledger ({' and '.join(names)})", "ok": not error, "seconds": seconds, "error": error}
+
+
+async def _providers(gateway: Gateway) -> list[dict[str, Any]]:
+    """One row for each provider of models."""
+
+    async def row(name: str, provider: Provider) -> dict[str, Any]:
+        began = time.monotonic()
+        error = one_line(await provider.probe(), 500)
+        seconds = round(time.monotonic() - began, 2)
+        return {"part": f"models ({name})", "ok": not error, "seconds": seconds, "error": error}
+
+    return await asyncio.gather(*(row(*one) for one in gateway.chat.providers.all().items()))
 
 
 def _names(gateway: Gateway) -> list[dict[str, Any]]:

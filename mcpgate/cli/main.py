@@ -25,6 +25,7 @@ COMMANDS = {
     "run": "run a Python file in the sandbox, with the servers as globals",
     "keys": "make, list, rotate and revoke virtual keys",
     "auth": "sign in to servers that want OAuth, list sign-ins, end them",
+    "route": "say where a request for a model would go, and why",
     "usage": "show who used the gateway for what, what it cost, and what Code Mode saved",
     "import": "import the servers that your agents already use",
     "install": "register mcpgate in an agent",

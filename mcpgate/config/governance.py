@@ -204,11 +204,11 @@ class RateLimitConfig(Model):
     requests: Count | None = None
     """Requests in one window."""
     tokens: Count | None = None
-    """Tokens of models, in and out, in one window. Not counted in this version."""
+    """Tokens of models, in and out, in one window."""
     input_tokens: Count | None = None
-    """Input tokens of models in one window. Not counted in this version."""
+    """Input tokens of models in one window."""
     output_tokens: Count | None = None
-    """Output tokens of models in one window. Not counted in this version."""
+    """Output tokens of models in one window."""
     execution_seconds: Amount | None = None
     """Seconds of running code in one window."""
     concurrency: Count | None = None
@@ -299,9 +299,9 @@ class GrantsConfig(Model):
     servers: Patterns = ()
     """Globs over servers. Grants all their tools, resources and prompts."""
     models: Patterns = ()
-    """Globs over model aliases and `provider/model`. Not used in this version."""
+    """Globs over model aliases and `provider/model`."""
     providers: Patterns = ()
-    """Globs over providers. Not used in this version."""
+    """Globs over providers."""
     meta_tools: Patterns | None = None
     """Globs over the four meta-tools, or `false` for none. Default: all four for a key with any tool."""
     admin: bool = False

@@ -89,7 +89,7 @@ class ProviderConfig(Model):
     api_key: SecretStr | None = None
     """Take it from the environment: `"${OPENAI_API_KEY}"`."""
     keys: tuple[ProviderKeyConfig, ...] = ()
-    """Several keys instead of one. A key that is refused or exhausted rests, and another takes over."""
+    """Several keys instead of one. A key that is refused or exhausted rests, and another is used."""
     headers: dict[str, str] = Field(default={}, repr=False)
     """Further headers of every request."""
     connect_timeout_s: PositiveSeconds = 10.0

@@ -18,7 +18,15 @@ from typing import Any
 from mcpgate.catalog.catalog import nearest
 from mcpgate.config.llm import LlmConfig
 from mcpgate.config.settings import Settings
-from mcpgate.errors import BudgetExceeded, McpgateError, NotAllowed, RateLimited, UpstreamError, UpstreamTimeout
+from mcpgate.errors import (
+    BudgetExceeded,
+    McpgateError,
+    NotAllowed,
+    RateLimited,
+    UnknownModel,
+    UpstreamError,
+    UpstreamTimeout,
+)
 from mcpgate.governance.admission import Admission
 from mcpgate.governance.callers import Caller
 from mcpgate.governance.context import RequestContext
@@ -47,12 +55,6 @@ _PASSED_ON = ("retry-after", "retry-after-ms", "x-should-retry")
 _OURS = (401, 402, 403)
 """What a provider says of the gateway's own key, which is none of the client's business."""
 log = logging.getLogger("mcpgate.llm")
-
-
-class UnknownModel(McpgateError):
-    """No such model."""
-
-    code, http_status = "unknown_model", 404
 
 
 class HungUp(McpgateError):
@@ -107,7 +109,7 @@ class Chat:
         translator: Callable[[], Translator],
     ) -> None:
         """`translator`: asked for when it is first needed."""
-        self._settings, self._gate, self._providers, self._translator = settings, gate, providers, translator
+        self._settings, self._gate, self.providers, self._translator = settings, gate, providers, translator
         self._targets, self._ratios = Targets(), Ratios()
 
     @property
@@ -128,7 +130,7 @@ class Chat:
     def serves(self, caller: Caller, asked: Asked) -> bool:
         """Whether the first target of a request speaks its format itself. Raises UnknownModel, NotAllowed."""
         _, targets = self._plan(caller, asked, [])
-        provider = self._providers.all().get(targets[0].provider)
+        provider = self.providers.all().get(targets[0].provider)
         return provider is not None and asked.format in provider.formats
 
     def explain(self, caller: Caller, asked: Asked) -> tuple[list[Target], list[Step]]:
@@ -235,7 +237,7 @@ class Chat:
     ) -> Whole | Streamed:
         """One request to one target; what it opens stays open in `stack` if it brings an answer. Raises Failed,
         Untranslatable, the gate's refusals."""
-        provider = self._providers.all().get(target.provider)
+        provider = self.providers.all().get(target.provider)
         if provider is None:
             raise Failed("connection", Unreachable(f"there is no provider {target.provider!r}"))
         call, finish = self._translator().call_for(provider, asked, target)
@@ -261,7 +263,7 @@ class Chat:
         try:
             began = time.monotonic()
             reply = await own.enter_async_context(provider.send(call))
-            paid = _Paid(admission, call.format, estimate, self._ratios, asked, self._providers.prices(), target)
+            paid = _Paid(admission, call.format, estimate, self._ratios, asked, self.providers.prices(), target)
             what = await self._taken(reply, call, finish, paid, began)
         except Failed as error:
             admission.outcome = error.error.code

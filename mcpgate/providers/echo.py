@@ -53,6 +53,9 @@ class EchoProvider:
         self.formats = frozenset((*clients, "embeddings"))
         self.is_busy = False
 
+    async def probe(self) -> str:
+        return ""
+
     async def aclose(self) -> None:
         pass
 

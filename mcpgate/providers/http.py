@@ -76,6 +76,20 @@ class HttpProvider:
     def is_busy(self) -> bool:
         return self._under_way > 0
 
+    async def probe(self) -> str:
+        for number, key in enumerate(self._keys.all, 1):
+            call = Call("models", b"", "")
+            try:
+                response = await self._client.get(f"{self._address}/models", headers=self._headers(call, key))
+            except httpx2.HTTPError as error:
+                return f"{self._address} cannot be reached: {_said(error)}"
+            if response.status_code in (401, 403):
+                which = f"key {number} of {len(self._keys.all)}" if len(self._keys.all) > 1 else "the key"
+                return f"{self._address} does not accept {which} (HTTP {response.status_code})"
+            if response.status_code >= 500:
+                return f"{self._address} answers HTTP {response.status_code}"
+        return ""
+
     async def aclose(self) -> None:
         await self._client.aclose()
 

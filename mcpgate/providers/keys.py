@@ -1,4 +1,4 @@
-"""The keys of one provider: drawn by weight; one that was refused or is exhausted rests, and another takes over."""
+"""The keys of one provider: drawn by weight; one that was refused or is exhausted rests, and another is used."""
 
 import fnmatch
 import random
@@ -31,13 +31,13 @@ class KeyRing:
     def __init__(self, config: ProviderConfig, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         several = [Key(one.api_key.get_secret_value(), one.weight, one.models) for one in config.keys]
-        self._keys = several or [Key(config.api_key.get_secret_value() if config.api_key is not None else "")]
+        self.all = several or [Key(config.api_key.get_secret_value() if config.api_key is not None else "")]
 
     def candidates(self, model: str) -> Sequence[Key]:
         """The keys for a model, in the order in which they are tried. Those that rest come last: they are better than
         nothing."""
         now = self._clock()
-        fit = [key for key in self._keys if any(fnmatch.fnmatchcase(model, glob) for glob in key.models)]
+        fit = [key for key in self.all if any(fnmatch.fnmatchcase(model, glob) for glob in key.models)]
         drawn = sorted(fit, key=lambda key: -(random.random() ** (1 / key.weight)) if key.weight > 0 else 1.0)
         return sorted(drawn, key=lambda key: max(0.0, key.rests_until - now))
 
@@ -50,4 +50,4 @@ class KeyRing:
         else:
             return False
         key.rests_until = self._clock() + pause_s
-        return len(self._keys) > 1
+        return len(self.all) > 1

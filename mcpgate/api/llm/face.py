@@ -15,10 +15,10 @@ from mcpgate.api.http.exchange import Closing, Disconnected, Exchange
 from mcpgate.api.http.headers import governance_headers
 from mcpgate.api.http.routing import Face, Handler, MethodNotAllowed
 from mcpgate.api.llm import errors
-from mcpgate.errors import InvalidRequest, McpgateError, NotAllowed, Unavailable
+from mcpgate.errors import InvalidRequest, McpgateError, NotAllowed, Unavailable, UnknownModel
 from mcpgate.governance.context import RequestContext
 from mcpgate.llm.asked import Asked
-from mcpgate.llm.chat import Answered, Chat, HungUp, Streamed, UnknownModel, Whole
+from mcpgate.llm.chat import Answered, Chat, HungUp, Streamed, Whole
 from mcpgate.llm.messages import Untranslatable
 
 _FORMATS = {path: format for format, path in errors.ROUTES.items()}
