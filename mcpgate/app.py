@@ -6,7 +6,7 @@ import logging
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mcpgate import lifecycle
 from mcpgate.catalog.learned import Memory
@@ -20,10 +20,7 @@ from mcpgate.gateway import Gateway
 from mcpgate.governance.gate import Gate
 from mcpgate.governance.store import Store, StoreUnavailable
 from mcpgate.lifecycle import App, GovernanceStores, TokenStore, prices_of
-from mcpgate.llm.chat import Chat
-from mcpgate.llm.provider import Provider
 from mcpgate.llm.registry import Providers
-from mcpgate.llm.wire import ClientSide, Translator
 from mcpgate.stores.memory import MemoryStore
 from mcpgate.stores.sqlite.governance import SqliteStore
 from mcpgate.stores.sqlite.learned import SqliteLearnedStore
@@ -33,6 +30,11 @@ from mcpgate.telemetry.metrics import Metrics
 from mcpgate.upstream.tokens import Vault
 from mcpgate_sandbox.engine import Engine
 from mcpgate_sandbox.sessions import SessionLimits
+
+if TYPE_CHECKING:
+    from mcpgate.llm.chat import Chat
+    from mcpgate.llm.provider import Provider
+    from mcpgate.llm.wire import ClientSide, Translator
 
 log = logging.getLogger("mcpgate.app")
 _ENGINES = {
@@ -55,8 +57,13 @@ async def build(config: Config) -> App:
     vault = Vault(tokens, token_key_of_environment())
     settings = Settings(config)
     providers = Providers(settings, make_provider)
-    chat = Chat(settings, gate, providers, _translator)
-    gateway = Gateway(settings, engine, Memory(learned), gate, metrics, vault, chat)
+
+    def make_chat() -> "Chat":
+        from mcpgate.llm.chat import Chat
+
+        return Chat(settings, gate, providers, _translator)
+
+    gateway = Gateway(settings, engine, Memory(learned), gate, metrics, vault, make_chat)
     return App(gateway, stores, learned, tokens, providers)
 
 
@@ -132,7 +139,7 @@ async def running(
         yield gateway
 
 
-def make_provider(name: str, config: ProviderConfig) -> Provider:
+def make_provider(name: str, config: ProviderConfig) -> "Provider":
     """One provider of models."""
     if config.type == "echo":
         from mcpgate.providers.echo import EchoProvider
@@ -144,14 +151,14 @@ def make_provider(name: str, config: ProviderConfig) -> Provider:
 
 
 @functools.cache
-def _client_sides() -> Mapping[str, ClientSide]:
+def _client_sides() -> "Mapping[str, ClientSide]":
     from mcpgate.api.llm import chat, messages, responses
 
     return {"chat": chat, "messages": messages, "responses": responses}
 
 
 @functools.cache
-def _translator() -> Translator:
+def _translator() -> "Translator":
     from mcpgate.api.llm.translation import WireTranslator
     from mcpgate.providers import chat, messages
 

@@ -5,7 +5,8 @@ import asyncio
 import contextlib
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
 from mcpgate import jsontext
 from mcpgate.catalog.catalog import Catalog, nearest
@@ -25,7 +26,6 @@ from mcpgate.config.settings import Config, Settings
 from mcpgate.errors import NotAllowed, NotFound
 from mcpgate.governance.callers import LOCAL, Caller
 from mcpgate.governance.gate import Gate
-from mcpgate.llm.chat import Chat
 from mcpgate.proxy.calls import Calls
 from mcpgate.proxy.carrier import Carrier
 from mcpgate.proxy.direct import shown
@@ -37,6 +37,9 @@ from mcpgate.upstream.links import Links
 from mcpgate.upstream.pool import UpstreamPool
 from mcpgate.upstream.tokens import Vault
 from mcpgate_sandbox.engine import Engine
+
+if TYPE_CHECKING:
+    from mcpgate.llm.chat import Chat
 
 _MIB = 1024 * 1024
 Listener = Callable[[str, str], None]
@@ -53,10 +56,10 @@ class Gateway:
         gate: Gate,
         metrics: Metrics,
         vault: Vault,
-        chat: Chat,
+        make_chat: Callable[[], "Chat"],
     ) -> None:
         self.settings, self.engine, self.learned, self.gate, self.metrics = settings, engine, learned, gate, metrics
-        self.vault, self.chat = vault, chat
+        self.vault, self._make_chat = vault, make_chat
         config = settings.config
         self.links = Links(vault)
         self.pool = UpstreamPool(held=True, vault=vault, link=self.links.make)
@@ -89,6 +92,11 @@ class Gateway:
         the children it starts. Does nothing after the first call."""
         self.pool.on_change(self._rebuild_soon)
         self.pool.on_event(self._on_event)
+
+    @cached_property
+    def chat(self) -> "Chat":
+        """The flow of models; made when it is first needed, because an agent's start does not need it."""
+        return self._make_chat()
 
     @property
     def config(self) -> Config:
