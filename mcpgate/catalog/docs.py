@@ -98,8 +98,8 @@ original names. A failing tool raises ToolError (.server .tool .message .data); 
 ArgumentError, a ToolError, before anything is called.
 Servers with resources or prompts also have files.resources(), files.read_resource(uri), files.prompts() and
 files.get_prompt(name, argument="…").
-progress("half done") tells the client. elicit("Which one?", {"size": ["S", "M"], "note": "string"}) asks the person
-there and returns {"size": …, "note": …}, or None if they decline; elicit("Delete 5 files?") returns True or False. A
+progress("half done") tells the client. elicit("Which one?", {{"size": ["S", "M"], "note": "string"}}) asks the person
+there and returns {{"size": …, "note": …}}, or None if they decline; elicit("Delete 5 files?") returns True or False. A
 client that cannot be asked is a ToolError. Both count as tool calls.
 
 ## Output

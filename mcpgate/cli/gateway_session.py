@@ -72,12 +72,14 @@ async def _only_our_errors(status: Status) -> AsyncIterator[None]:
             super().emit(record)
 
     ours, root, quiet, lines = logging.getLogger("mcpgate"), logging.getLogger(), logging.NullHandler(), Lines()
+    level = ours.level
     ours.setLevel(logging.ERROR)
     ours.addHandler(lines)
     root.addHandler(quiet)  # without any handler, Python would print them itself
     try:
         yield
     finally:
+        ours.setLevel(level)
         ours.removeHandler(lines)
         root.removeHandler(quiet)
 

@@ -39,6 +39,9 @@ _MIB = 1024 * 1024
 _ENDS = 4096
 """Bytes kept of each end of an oversized line: the JSON-RPC id is at one of them."""
 _GRACE_S = 2.0
+_STATUS_WAIT_S = 2.0
+"""From the end of a process's output to its exit status, which says why it ended: longer only on a machine that is
+overloaded, or where the process goes on without its output."""
 """How long a child may take to exit after its stdin was closed, and again after SIGTERM."""
 
 
@@ -178,7 +181,7 @@ class _StdioProtocol(asyncio.SubprocessProtocol):
         self._writable.set()
         if fd == 1 and not self._ended:
             # The child closed its stdout or died. Wait briefly for the exit status.
-            asyncio.get_running_loop().call_later(1.0, self._close)
+            asyncio.get_running_loop().call_later(_STATUS_WAIT_S, self._close)
 
     def process_exited(self) -> None:
         self._exited.set()

@@ -20,14 +20,17 @@ from sandbox.tests.conftest import Run
 pytestmark = pytest.mark.anyio
 
 LOAD = """
-from mcpgate_sandbox.component import load, new_engine
-load(new_engine(), lambda text: print(text, flush=True))
+import sys
+from pathlib import Path
+from mcpgate_sandbox import component
+component.COMPONENT = Path(sys.argv[1])
+component.load(component.new_engine(), lambda text: print(text, flush=True))
 print("loaded")
 """
 
 
-def start(cache: Path, temporary: Path) -> "subprocess.Popen[str]":
-    """A process that loads the component, and prints what it hears of the progress."""
+def start(cache: Path, temporary: Path, component: Path = artefact.COMPONENT) -> "subprocess.Popen[str]":
+    """A process that loads a component, and prints what it hears of the progress."""
     paths = [str(Path(mcpgate_sandbox.__file__).parents[1]), *sys.path]
     environment = {
         **os.environ,
@@ -36,7 +39,11 @@ def start(cache: Path, temporary: Path) -> "subprocess.Popen[str]":
         "PYTHONPATH": os.pathsep.join(paths),
     }
     return subprocess.Popen(
-        [sys.executable, "-c", LOAD], env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [sys.executable, "-c", LOAD, str(component)],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
     )
 
 
@@ -45,8 +52,8 @@ def finish(process: "subprocess.Popen[str]") -> str:
     return out + errors
 
 
-def load(cache: Path, temporary: Path) -> str:
-    return finish(start(cache, temporary))
+def load(cache: Path, temporary: Path, component: Path = artefact.COMPONENT) -> str:
+    return finish(start(cache, temporary, component))
 
 
 @pytest.fixture(scope="module")
@@ -106,13 +113,17 @@ async def test_what_was_compiled_runs(cache: Path, monkeypatch: pytest.MonkeyPat
         await engine.aclose()
 
 
-async def test_a_damaged_file_is_recompiled(cache: Path, tmp_path: Path) -> None:
+async def test_a_damaged_file_is_recompiled(tmp_path: Path) -> None:
+    cache, empty = tmp_path / "cache", tmp_path / "empty.wasm"
+    empty.write_bytes(b"\0asm\x0d\0\1\0")  # a component that compiles at once
+    load(cache, tmp_path, empty)
     file = _compiled(cache)
     whole = file.read_bytes()
     file.write_bytes(whole[:1000] + bytes([whole[1000] ^ 1]) + whole[1001:])
-    said = load(cache, tmp_path)
+    said = load(cache, tmp_path, empty)
     assert "sandbox compiled in" in said and said.endswith("loaded\n")
-    assert load(cache, tmp_path) == "loaded\n"
+    assert file.read_bytes() == whole
+    assert load(cache, tmp_path, empty) == "loaded\n"
 
 
 @pytest.mark.parametrize("checksum", ["", "0", "0" * 64, None, "short"])

@@ -291,7 +291,17 @@ async def test_an_error_class_named_like_a_limit_is_still_the_codes_error(run: R
 # --- what the host's tools send
 
 
-@pytest.mark.parametrize("value", [object(), {1, 2}, b"x", {(1, 2): 3}, [object()], 1j], ids=repr)
+UNSENDABLE = {
+    "object": object(),
+    "set": {1, 2},
+    "bytes": b"x",
+    "tuple as a key": {(1, 2): 3},
+    "object in a list": [object()],
+    "complex": 1j,
+}
+
+
+@pytest.mark.parametrize("value", UNSENDABLE.values(), ids=UNSENDABLE)
 async def test_a_value_that_the_host_cannot_send_is_a_tool_error(value: Any, run: Run) -> None:
     asyncio.get_running_loop().set_exception_handler(lambda _, context: None)
 

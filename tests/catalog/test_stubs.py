@@ -427,45 +427,47 @@ def _deep(levels: int, wrap: Callable[[Any], Any], schema: Any) -> Any:
     return schema
 
 
-HUGE: dict[str, Any] = {
-    "values": taking(p={"enum": [f"v{i}" for i in range(100_000)]}),
-    "long values": taking(p={"enum": ["x" * 1_000_000 + str(i) for i in range(20)]}),
-    "a description": taking(p={"type": "string", "description": "word " * 2_000_000}),
-    "a default": taking(p={"default": list(range(1_000_000))}),
-    "levels": taking(p=_deep(5_000, lambda inner: {"items": inner}, {})),
-    "parameters": _many(100_000, {"type": "string"}),
-    "keys": taking(p=_many(100_000, {"type": "string"})),
-    "long keys": taking(p=taking(**{"k" * 1_000_000 + str(i): {"type": "string"} for i in range(20)})),
-    "classes": _many(900, taking(x=taking(y={"type": "string"}))),
-    "classes of one name": taking(p=taking(**{f"p{'-' * i}": taking(x={"const": i}) for i in range(500)})),
-    "forms": taking(p={"anyOf": [taking(**{f"a{i}": {"type": "integer"}}) for i in range(50_000)]}),
-    "parts": taking(p={"allOf": [taking(**{f"a{i}": {"type": "integer"}}) for i in range(50_000)]}),
-    "parts that are none": taking(p={"allOf": [1] * 200_000}),
-    "references to nowhere": {
+HUGE: dict[str, Callable[[], Any]] = {
+    "values": lambda: taking(p={"enum": [f"v{i}" for i in range(100_000)]}),
+    "long values": lambda: taking(p={"enum": ["x" * 1_000_000 + str(i) for i in range(20)]}),
+    "a description": lambda: taking(p={"type": "string", "description": "word " * 2_000_000}),
+    "a default": lambda: taking(p={"default": list(range(1_000_000))}),
+    "levels": lambda: taking(p=_deep(5_000, lambda inner: {"items": inner}, {})),
+    "parameters": lambda: _many(100_000, {"type": "string"}),
+    "keys": lambda: taking(p=_many(100_000, {"type": "string"})),
+    "long keys": lambda: taking(p=taking(**{"k" * 1_000_000 + str(i): {"type": "string"} for i in range(20)})),
+    "classes": lambda: _many(900, taking(x=taking(y={"type": "string"}))),
+    "classes of one name": lambda: taking(p=taking(**{f"p{'-' * i}": taking(x={"const": i}) for i in range(500)})),
+    "forms": lambda: taking(p={"anyOf": [taking(**{f"a{i}": {"type": "integer"}}) for i in range(50_000)]}),
+    "parts": lambda: taking(p={"allOf": [taking(**{f"a{i}": {"type": "integer"}}) for i in range(50_000)]}),
+    "parts that are none": lambda: taking(p={"allOf": [1] * 200_000}),
+    "references to nowhere": lambda: {
         **taking(**{f"p{i}": {"$ref": f"#x{i}"} for i in range(900)}),
         "$defs": {f"d{i}": {"$anchor": f"a{i}"} for i in range(50_000)},
     },
-    "long references": taking(**{f"p{i}": {"$ref": "#/" + "a/" * 500_000} for i in range(10)}),
-    "types": taking(p={"type": ["string", "integer"] * 50_000}),
-    "places": taking(p={"prefixItems": [{"type": "string"}] * 50_000}),
-    "unions": taking(p=_deep(20, lambda inner: {"anyOf": [inner, taking(a=inner)]}, {"type": "string"})),
-    "references to references": {
+    "long references": lambda: taking(**{f"p{i}": {"$ref": "#/" + "a/" * 500_000} for i in range(10)}),
+    "types": lambda: taking(p={"type": ["string", "integer"] * 50_000}),
+    "places": lambda: taking(p={"prefixItems": [{"type": "string"}] * 50_000}),
+    "unions": lambda: taking(p=_deep(20, lambda inner: {"anyOf": [inner, taking(a=inner)]}, {"type": "string"})),
+    "references to references": lambda: {
         **taking(p={"$ref": "#/$defs/a0"}),
         "$defs": {
             f"a{i}": {"anyOf": [taking(x={"$ref": f"#/$defs/a{i + 1}"}), {"items": {"$ref": f"#/$defs/a{i + 1}"}}]}
             for i in range(40)
         },
     },
-    "all of twice": {
+    "all of twice": lambda: {
         **taking(p={"$ref": "#/$defs/a0"}),
         "$defs": {f"a{i}": {"allOf": [{"$ref": f"#/$defs/a{i + 1}"}] * 2} for i in range(60)},
     },
 }
+"""Made when a test asks: together they would take a gigabyte for the whole run."""
 
 
 @pytest.mark.parametrize("name", HUGE)
 def test_a_schema_of_any_size_becomes_a_stub_of_bounded_size_in_bounded_steps(name: str) -> None:
-    subject = tool(HUGE[name], output=HUGE[name], description="A sentence. " * 1_000_000)
+    schema = HUGE[name]()
+    subject = tool(schema, output=schema, description="A sentence. " * 1_000_000)
     said: list[str] = []
     work = work_of(lambda: said.extend((check_stub(subject), call_shape(subject), summary(subject))))
     parsed = work_of(lambda: ast.parse(said[0])) + work_of(lambda: list(ast.walk(ast.parse(said[0]))))

@@ -71,7 +71,8 @@ def test_check_fits_a_narrow_terminal_and_names_invalid_schemas(
     reader, writer = os.openpty()
     fcntl.ioctl(writer, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 72, 0, 0))
     command = [sys.executable, "-m", "mcpgate", "check", "-c", path]
-    environ = dict(os.environ)  # without the COLUMNS that readline sets behind Python's back
+    # A pytest worker has the COLUMNS that readline set in its parent.
+    environ = {name: value for name, value in os.environ.items() if name not in ("COLUMNS", "LINES")}
     done = subprocess.run(command, stdin=writer, stdout=writer, stderr=subprocess.DEVNULL, env=environ, timeout=120)
     os.close(writer)
     shown = b""

@@ -12,8 +12,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from tests.conformance import install
+from tests.conformance.client import run_gateway
 from tests.conformance.suite import (
-    GATEWAY_CLIENT,
     NO_RESULT,
     REVISIONS,
     SDK_CLIENT,
@@ -32,7 +32,7 @@ def outcomes(
 ) -> Iterator[tuple[str, Outcome]]:
     if leg == "client":
         for scenario in wanted:
-            yield scenario, run_client(revision, SDK_CLIENT if direct else GATEWAY_CLIENT, scenario)
+            yield scenario, run_client(revision, SDK_CLIENT, scenario) if direct else run_gateway(revision, scenario)
         return
     with tempfile.TemporaryDirectory() as folder:
         target = everything_server if direct else gateway_over_everything

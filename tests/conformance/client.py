@@ -1,17 +1,21 @@
-"""mcpgate as the client that the conformance suite tests: a program for the suite's `client --command`.
+"""mcpgate as the client that the conformance suite tests.
 
-The suite appends the URL of a mock server and names the scenario in the environment. This program starts a gateway with
-that server as its upstream and does through it, with the SDK's client, what the scenario asks of a client. For scenarios
-of authorization it signs in as a person would, with a program in place of the browser. It judges nothing: the mock server
-sees what the gateway sends, and the suite draws its conclusions."""
+The suite starts a client for each scenario. What it starts is relay.py, which hands the URL of the suite's mock server
+to this process: importing everything anew would take longer than most scenarios. For each scenario, a gateway is started
+with the mock server as its upstream, and the SDK's client does through it what the scenario asks of a client. For
+scenarios of authorization it signs in as a person would, with a program in place of the browser. Nothing is judged here:
+the mock server sees what the gateway sends, and the suite draws its conclusions."""
 
 import asyncio
+import contextlib
 import json
-import os
+import socket
 import subprocess
 import sys
 import tempfile
+import traceback
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +25,14 @@ from mcp.client import Client
 from mcp.client.context import ClientRequestContext
 from mcp.shared.exceptions import MCPError
 
-from tests.conformance.suite import config, gateway
+from tests.conformance.suite import Outcome, config, gateway, run_client
 from tests.flows.governed import environment
 
+_RELAY = (sys.executable, "-I", "-S", str(Path(__file__).with_name("relay.py")))
+_START_LIMIT_S = 60
+"""For the suite to start its client."""
 _LIMIT_S = 100
-"""Less than the suite's own, which ends only the shell that started this program."""
+"""Less than the suite's own, after which nobody waits for the outcome."""
 _SIGN_INS = 4
 _BROWSER = f"{sys.executable} -m tests.conformance.browser %s &"
 _CLIENT_METADATA = "https://conformance-test.local/client-metadata.json"
@@ -101,6 +108,7 @@ def sign_in(folder: Path) -> None:
         [sys.executable, "-m", "mcpgate", "auth", "login", "up", "-c", str(folder / "mcpgate.yaml")],
         env=environment(folder, BROWSER=_BROWSER),
         stdout=sys.stderr,
+        stderr=subprocess.STDOUT,
         timeout=_LIMIT_S,
         check=True,
     )
@@ -139,8 +147,7 @@ async def _state(address: str) -> str:
     return str(ready.json()["upstreams"]["up"])
 
 
-async def play(scenario: str, address: str, folder: Path, context: Mapping[str, Any]) -> None:
-    revision = os.environ["MCP_CONFORMANCE_PROTOCOL_VERSION"]
+async def play(revision: str, scenario: str, address: str, folder: Path, context: Mapping[str, Any]) -> None:
     mode = "legacy" if revision < "2026" else revision
     async with (
         asyncio.timeout(_LIMIT_S),
@@ -164,22 +171,43 @@ async def play(scenario: str, address: str, folder: Path, context: Mapping[str, 
                 await client.get_prompt(prompt.name)
 
 
-def main() -> None:
-    scenario, url = os.environ["MCP_CONFORMANCE_SCENARIO"], sys.argv[-1]
-    context = json.loads(os.environ.get("MCP_CONFORMANCE_CONTEXT") or "{}")
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        settings = auth_settings(context) if scenario.startswith("auth/") else {}
-        if settings:
-            config(folder, {"url": url, **settings})
-            sign_in(folder)
+def run_gateway(revision: str, scenario: str) -> Outcome:
+    """The outcome of a scenario with mcpgate as the client."""
+    with (
+        tempfile.TemporaryDirectory() as name,
+        socket.socket(socket.AF_UNIX) as listener,
+        ThreadPoolExecutor(1) as suite,
+    ):
+        listener.bind(f"{name}/relay")
+        listener.listen()
+        listener.settimeout(_START_LIMIT_S)
+        outcome = suite.submit(run_client, revision, [*_RELAY, f"{name}/relay"], scenario)
+        with contextlib.suppress(TimeoutError):
+            relay, _ = listener.accept()
+            relay.settimeout(None)
+            with relay, relay.makefile("rw") as stream:
+                url, context = json.loads(stream.readline())
+                json.dump(_log_of_run(revision, scenario, url, context, Path(name)), stream)
+        return outcome.result()
+
+
+def _log_of_run(revision: str, scenario: str, url: str, context: Mapping[str, Any], folder: Path) -> tuple[bool, str]:
+    """Whether the client came to its end, and what it and the gateway wrote."""
+    ended = False
+    log = folder / "client.log"
+    with log.open("w") as output, contextlib.redirect_stderr(output):
         try:
-            with gateway(folder, url, **settings) as address:
-                asyncio.run(play(scenario, address, folder, context))
-        finally:
-            for log in folder.glob("log*"):
-                print(log.read_text(), file=sys.stderr)
+            _run(revision, scenario, url, context, folder)
+            ended = True
+        except Exception:
+            traceback.print_exc()
+    return ended, "\n".join(file.read_text() for file in (log, *folder.glob("log*")))
 
 
-if __name__ == "__main__":
-    main()
+def _run(revision: str, scenario: str, url: str, context: Mapping[str, Any], folder: Path) -> None:
+    settings = auth_settings(context) if scenario.startswith("auth/") else {}
+    if settings:
+        config(folder, {"url": url, **settings})
+        sign_in(folder)
+    with gateway(folder, url=url, **settings) as address:
+        asyncio.run(play(revision, scenario, address, folder, context))

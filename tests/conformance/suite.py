@@ -153,6 +153,4 @@ def gateway_over_tasks(folder: Path) -> Iterator[str]:
         yield address
 
 
-GATEWAY_CLIENT = (sys.executable, "-m", "tests.conformance.client")
-"""mcpgate as the client."""
 SDK_CLIENT = (sys.executable, str(install.SDK_CLIENT))

@@ -11,15 +11,14 @@ from functools import cache
 import pytest
 
 from tests.conformance import install
+from tests.conformance.client import run_gateway
 from tests.conformance.suite import (
-    GATEWAY_CLIENT,
     NO_RESULT,
     REVISIONS,
     Leg,
     Outcome,
     gateway_over_everything,
     gateway_over_tasks,
-    run_client,
     run_extension,
     run_server,
     scenarios,
@@ -90,4 +89,4 @@ def test_the_gateway_serves_tasks_as_their_extension_requires(scenario: str, tas
 
 @pytest.mark.parametrize(("revision", "scenario"), every("client"))
 def test_the_gateway_asks_as_the_specification_requires(revision: str, scenario: str) -> None:
-    judge(run_client(revision, GATEWAY_CLIENT, scenario))
+    judge(run_gateway(revision, scenario))

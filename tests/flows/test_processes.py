@@ -36,6 +36,14 @@ STUCK = {"engine": "tests.flows.stuck_engine:StuckEngine"}
 needs_linux = pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells children of their parent's death")
 
 
+@pytest.fixture(autouse=True)
+def hangup_is_heard() -> Iterator[None]:
+    """Gateways inherit how SIGHUP is handled; tests that were started with nohup ignore it."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
 @contextmanager
 def stuck(folder: Path, watchdog_s: float = 10, workers: int = 1, code: str = "1") -> Iterator[Served]:
     """A gateway with one process whose event loop stands still for good."""

@@ -174,21 +174,20 @@ async def test_no_process_is_left_when_the_gateway_stops(
     end: str, tmp_path: Path, config_file: Callable[..., Path]
 ) -> None:
     pids, grandchild = tmp_path / "pids", tmp_path / "grandchild"
+    heard = [tmp_path / "heard by plain", tmp_path / "heard by stubborn"]
     config = config_file(
         {
-            "plain": raw("--pid-file", str(pids)),
-            "stubborn": raw("--pid-file", str(pids), "--stubborn", "--grandchild", str(grandchild)),
+            "plain": raw("--pid-file", str(pids), "--log", str(heard[0])),
+            "stubborn": raw(
+                "--pid-file", str(pids), "--log", str(heard[1]), "--stubborn", "--grandchild", str(grandchild)
+            ),
         }
     )
     process = subprocess.Popen(
         serve_command(config, "--stdio"), stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
     try:
-        await until(
-            lambda: (
-                pids.exists() and len(pids.read_text().split()) == 2 and grandchild.exists() and grandchild.read_text()
-            )
-        )
+        await until(lambda: all(path.exists() for path in heard))  # so the gateway knows both processes
         children = [int(pid) for pid in [*pids.read_text().split(), grandchild.read_text()]]
         assert all(_alive(pid) for pid in children)
         if end == "stdin closed":
