@@ -1,5 +1,5 @@
-"""What a wire format of models is to the rest of the gateway: pure functions between bytes and messages.py. A format has
-two sides: that of clients (api/llm/) and that of providers (providers/).
+"""What a wire format of models is to the rest of the gateway: pure functions between bodies and messages.py. A format
+has two sides: that of clients (api/llm/) and that of providers (providers/).
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -49,4 +49,8 @@ class StreamReader(Protocol):
     def read(self, name: str, data: bytes) -> Iterator[StreamEvent]:
         """The events of one server-sent event: its name (may be empty) and its data. Raises ValueError for what is no
         event of the format; Untranslatable."""
+        ...
+
+    def end(self) -> Iterator[StreamEvent]:
+        """What is still to be said when the stream has ended. Raises ValueError if it ended before the answer did."""
         ...
