@@ -152,9 +152,9 @@ def make_provider(name: str, config: ProviderConfig) -> "Provider":
 
 @functools.cache
 def _client_sides() -> "Mapping[str, ClientSide]":
-    from mcpgate.api.llm import chat, messages, responses
+    from mcpgate.api.llm import chat, messages
 
-    return {"chat": chat, "messages": messages, "responses": responses}
+    return {"chat": chat, "messages": messages}
 
 
 @functools.cache

@@ -93,8 +93,9 @@ Part = Text | Image | File | Thinking | ToolCall | ToolResult | Refused
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    role: Literal["user", "assistant"]
-    """Results of tools are parts of the user's messages."""
+    role: Literal["user", "assistant", "system"]
+    """Results of tools are parts of the user's messages. A `system` message holds instructions that come later in the
+    conversation; those at its beginning are `ChatRequest.system`."""
     parts: tuple[Part, ...]
 
 
@@ -110,6 +111,8 @@ class Tool:
     schema: Mapping[str, Any] = field(default_factory=lambda: NOTHING)
     strict: bool | None = None
     cache: Mapping[str, Any] | None = None
+    freeform: bool = False
+    """The client takes free text instead of JSON: that of the argument `input`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,6 +166,8 @@ class ChatRequest:
     presence_penalty: float | None = None
     output: JsonOutput | None = None
     reasoning: Reasoning | None = None
+    verbosity: str = ""
+    """`low` or `high`; empty: as usual."""
     user: str = ""
     """Whom the client says that it asks for; passed on for abuse detection."""
     stream: bool = False
@@ -214,6 +219,8 @@ class Started:
     model: str
     usage: TokenUsage | None = None
     """What is known of it at the beginning."""
+    created: int = 0
+    """Epoch seconds; 0: unknown."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -55,6 +55,10 @@ class StreamReader(Protocol):
         event of the format; Untranslatable."""
         ...
 
+    def end(self) -> Iterator[StreamEvent]:
+        """What is still to be said when the stream has ended. Raises ValueError if it ended before the answer did."""
+        ...
+
 
 class Finish(Protocol):
     """What becomes of one provider's answer on its way to the client."""

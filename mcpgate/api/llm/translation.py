@@ -3,7 +3,7 @@ model changes, and a stream is asked for its usage. Else the request and its ans
 form (llm/messages.py)."""
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import orjson
@@ -13,7 +13,7 @@ from mcpgate.errors import McpgateError, UpstreamError
 from mcpgate.llm.asked import Asked
 from mcpgate.llm.bodies import with_field
 from mcpgate.llm.events import Events, parts_of
-from mcpgate.llm.messages import Broken, ChatRequest, Untranslatable
+from mcpgate.llm.messages import Broken, ChatRequest, StreamEvent, Untranslatable
 from mcpgate.llm.metering import decoded
 from mcpgate.llm.provider import Call, Provider
 from mcpgate.llm.routing import Target
@@ -113,16 +113,18 @@ class Translated:
     def event(self, event: bytes) -> Iterable[bytes]:
         for piece in Events().feed(event):
             name, data = parts_of(piece)
-            if not data or data == b"[DONE]":
-                continue
-            try:
-                for read in self._reader.read(name, data):
-                    yield from self._writer.write(read)
-            except (ValueError, RecursionError) as error:
-                raise UpstreamError(f"the provider's stream cannot be read: {str(error)[:300]}") from error
+            if data:
+                yield from self._written(self._reader.read(name, data))
 
     def end(self) -> Iterable[bytes]:
-        return ()
+        yield from self._written(self._reader.end())
+
+    def _written(self, events: Iterator[StreamEvent]) -> Iterator[bytes]:
+        try:
+            for event in events:
+                yield from self._writer.write(event)
+        except (ValueError, RecursionError) as error:
+            raise UpstreamError(f"the provider's stream cannot be read: {str(error)[:300]}") from error
 
     def broken(self, error: McpgateError) -> Iterable[bytes]:
         return self._writer.write(Broken("api_error", error.message))
