@@ -218,12 +218,15 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(data)
 
 
+class _Server(ThreadingHTTPServer):
+    daemon_threads, request_queue_size = True, 512
+
+
 @contextmanager
 def model_provider() -> Iterator[ModelProvider]:
     provider = ModelProvider()
     handler = type("Handler", (_Handler,), {"provider": provider})
-    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    server.daemon_threads = True
+    server = _Server(("127.0.0.1", 0), handler)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
     thread.start()
     provider.address = f"http://127.0.0.1:{server.server_address[1]}/v1"
