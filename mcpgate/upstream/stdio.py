@@ -5,6 +5,7 @@ both) and reads large messages in linear time.
 """
 
 import asyncio
+import contextlib
 import logging
 import os
 import shutil
@@ -111,6 +112,9 @@ class _StdioProtocol(asyncio.SubprocessProtocol):
         while not self._writable.is_set():
             await self._writable.wait()
         if self._ended or self._stdin.is_closing():
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_STATUS_WAIT_S):
+                    await self._exited.wait()  # how it ended is known in a moment
             raise self.describe_end()
         self._stdin.write(line)
 
