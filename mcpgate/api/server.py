@@ -82,6 +82,7 @@ class Server:
             LlmFace(gateway.chat, self._access, self.closing),
             AdminFace(gateway.gate, self._access, UpstreamRoutes(gateway).routes()),
             OAuthFace(gateway),
+            self._access.resource,
             Health(gateway, self._access),
         )
 
@@ -127,7 +128,8 @@ class Server:
 
     async def _refuse(self, http: Exchange, face: Face | None, error: McpgateError) -> None:
         if not http.started:
-            await http.refuse(error, plain_refusal(error) if face is None else face.refusal(error))
+            body = plain_refusal(error) if face is None else face.refusal(error)
+            await http.refuse(error, body, self._access.resource.challenge(http, error))
 
     def _find(self, path: str) -> tuple[Face | None, Mapping[str, Handler]]:
         for face in self._faces:

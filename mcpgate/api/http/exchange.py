@@ -193,9 +193,9 @@ class Exchange:
         except TimeoutError:
             raise Disconnected from None
 
-    async def refuse(self, error: McpgateError, body: Mapping[str, Any]) -> None:
-        """A refusal: the contract's status and headers around a body that has the form of the face."""
-        headers = refusal_headers(error.http_status, error.data)
+    async def refuse(self, error: McpgateError, body: Mapping[str, Any], more: Mapping[str, str] | None = None) -> None:
+        """A refusal: the contract's status and headers, and `more`, around a body that has the form of the face."""
+        headers = {**refusal_headers(error.http_status, error.data), **(more or {})}
         await self.respond(error.http_status, orjson.dumps(body, default=str), headers)
 
     async def start_stream(self, headers: Mapping[str, str] | None = None) -> None:
