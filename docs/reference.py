@@ -357,8 +357,8 @@ _PURPOSE = {
     "/v1/models/": "one of them",
     "/": "for clients that probe the address. Needs no key",
     "/api/hello": "the same",
-    "/.well-known/oauth-protected-resource": "where clients [sign in](../guides/identity-provider.md) (RFC 9728). Served "
-    "while `server.oauth` is set. With `/mcp`, `/mcp/NAME` or `/sse` after it: of that address. Needs no key",
+    "/.well-known/oauth-protected-resource": "where clients [sign in](../guides/identity-provider.md) (RFC 9728). "
+    "Served while `server.oauth` is set. With `/mcp`, `/mcp/NAME` or `/sse` after it: of that address. Needs no key",
     "/healthz": "200 while the process serves. Needs no key",
     "/readyz": "200 once no upstream is starting for the first time, else 503. Needs no key",
     "/metrics": "[Metrics](metrics.md) in Prometheus format",

@@ -18,6 +18,7 @@ from mcpgate.governance.store import Counters, Store, StoreUnavailable
 from mcpgate.governance.tokens import Tokens, held, holder_of, looks_like_token
 
 _MAX_REMEMBERED = 20_000
+_MAX_HELD = 4096
 _CURRENT_S = 1.0
 """How long a caller's state is cached: running code loses a revoked right after at most this time."""
 
@@ -69,7 +70,7 @@ class Identity:
         if user or metadata or key.metadata:
             said = Said(user or None, tuple((metadata or {}).items()))
             caller = self._on_behalf(key, caller, said)
-            await self._new_values.admit(key, said)
+            await self._new_values.admit(key, said, caller.account)
         missing = [name for name in self._declared.config.required_metadata if not caller.metadata.get(name)]
         if missing:
             raise InvalidRequest(
@@ -153,7 +154,10 @@ class Identity:
             if known is None or self._declared.config.when_store_is_away != "allow":
                 raise Unavailable("the key store is unavailable; try again shortly") from error
             key, caller = known[2:]
-        self._check(key, address)
+        try:
+            self._check(key, address)
+        except InvalidKey as error:  # signing in again would not help
+            raise NotAllowed(f"{error.message}; this token acts with key {key.id!r}", key=key.id) from None
         return key, replace(caller, address=address)
 
     async def _holder(self, token: Token) -> tuple[VirtualKey, Caller]:
@@ -173,11 +177,11 @@ class Identity:
         if record is None and holder.key not in policy.keys:
             raise NotAllowed(f"server.oauth.claims.keys names the key {holder.key!r}, which does not exist")
         key, spec = policy.keys[holder.key] if record is None else from_record(holder.key, record.value)
-        key = held(key, holder, policy.teams, policy.customers)
+        key = held(key, holder, policy)
         caller = replace(policy.caller_of(key, spec), digest=token.digest, token=token)
         if record is not None:
             await self._declared.start_values(caller.rules)
-        if len(self._held) > _MAX_REMEMBERED:
+        if len(self._held) > _MAX_HELD:
             self._held.clear()
         self._held[place] = (policy, {} if record is None else record.value, key, caller)
         return key, caller

@@ -6,15 +6,15 @@ what that key grants, and teams and customers must be declared. What cannot be t
 """
 
 import fnmatch
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 from urllib.parse import quote, urlsplit
 
-from mcpgate.config.governance import TeamConfig
 from mcpgate.config.oauth import PLACEHOLDER, ClaimsConfig, IssuerConfig, OAuthConfig
 from mcpgate.errors import InvalidKey, NotAllowed
 from mcpgate.governance.callers import Grants, Token, VirtualKey, matches_any
+from mcpgate.governance.policy import Policy
 from mcpgate.telemetry.text import one_line
 
 _MOST_VALUES = 1000
@@ -85,7 +85,7 @@ def holder_of(token: Token, oauth: OAuthConfig) -> Holder:
     )
 
 
-def held(key: VirtualKey, holder: Holder, teams: Mapping[str, TeamConfig], customers: Container[str]) -> VirtualKey:
+def held(key: VirtualKey, holder: Holder, policy: Policy) -> VirtualKey:
     """A key as the holder of a token has it. What the key itself says about its user, team and customer stays: a token
     that says something else is refused. Raises NotAllowed."""
     for name in ("user", "team", "customer"):
@@ -95,13 +95,14 @@ def held(key: VirtualKey, holder: Holder, teams: Mapping[str, TeamConfig], custo
     if key.users is not None and not matches_any(holder.user, key.users):
         raise _not_allowed(key, f"is not for user {holder.user!r}: its `users` do not match")
     team, customer = holder.team or key.team, holder.customer or key.customer
-    if holder.team is not None and holder.team not in teams:
+    if holder.team is not None and holder.team not in policy.teams:
         raise _not_allowed(key, f"cannot be used in team {holder.team!r}, which is not declared")
-    if holder.customer is not None and holder.customer not in customers:
+    if holder.customer is not None and holder.customer not in policy.customers:
         raise _not_allowed(key, f"cannot be used for customer {holder.customer!r}, which is not declared")
-    of_team = teams[team].customer if team is not None and team in teams else None
-    if None not in (of_team, customer) and of_team != customer:
-        raise _not_allowed(key, f"cannot be used in team {team!r} for customer {customer!r}: it is {of_team!r}'s")
+    user = policy.users.get(holder.user)
+    in_team = policy.teams.get(team or (user.team if user else None) or "")
+    if in_team is not None and None not in (in_team.customer, customer) and in_team.customer != customer:
+        raise _not_allowed(key, f"cannot be used for customer {customer!r}: the team is {in_team.customer!r}'s")
     grants = key.grants if holder.within is None else replace(key.grants, within=holder.within)
     # Its requests speak for the token's user only, whomever the key may speak for.
     return replace(key, user=holder.user, team=team, customer=customer, users=None, grants=grants)

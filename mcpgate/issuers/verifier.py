@@ -60,7 +60,9 @@ class Verifier:
                 f"this token is signed with {one_line(algorithm, 40)!r}; {', '.join(issuer.algorithms)} are accepted"
             )
         claims = await self._checked(text, issuer, kid, algorithm, oauth.leeway_s)
-        token = Token(issuer.issuer, claims, float(claims["exp"]) + oauth.leeway_s, digest)
+        if oauth.find_issuer(claims["iss"]) is not issuer:  # two parsers have read it, who may not agree
+            raise unknown_issuer(claims["iss"])
+        token = Token(issuer.issuer, claims, claims["exp"] + oauth.leeway_s, digest)
         if len(self._verified) >= _MOST_REMEMBERED:
             self._verified.clear()
         if self._configured() is oauth:
@@ -91,7 +93,8 @@ class Verifier:
     async def _checked(
         self, text: str, issuer: IssuerConfig, kid: str | None, algorithm: str, leeway_s: float
     ) -> dict[str, Any]:
-        """The claims of a token whose signature and times are good. Raises InvalidKey, Unavailable."""
+        """The claims of a token whose signature and times are good; `exp` is a float. Raises InvalidKey,
+        Unavailable."""
         problem = "its signature is wrong"
         for key in await self._keys_of(issuer).find(kid, algorithm):
             try:
@@ -102,6 +105,7 @@ class Verifier:
                     options={"require": ["exp", "iss"], "verify_aud": False, "verify_iss": False},
                     leeway=leeway_s,
                 )
+                claims["exp"] = float(claims["exp"])
             except jwt.InvalidSignatureError:
                 continue
             except jwt.ExpiredSignatureError:
@@ -144,4 +148,7 @@ def _taken_apart(text: str) -> tuple[str, str | None, Any]:
 def _moment(text: str) -> str:
     """When a token that was verified has ended."""
     ended = jsontext.loads(jwt.utils.base64url_decode(text.split(".")[1]))["exp"]
-    return f"{datetime.datetime.fromtimestamp(float(ended), datetime.UTC):%Y-%m-%d %H:%M} UTC"
+    try:
+        return f"{datetime.datetime.fromtimestamp(float(ended), datetime.UTC):%Y-%m-%d %H:%M} UTC"
+    except (ValueError, OverflowError, OSError):
+        return "a day before all calendars"

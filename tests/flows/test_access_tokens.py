@@ -14,6 +14,7 @@ from typing import Any
 
 import httpx2
 import pytest
+import yaml
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from tests.conftest import raw
@@ -152,6 +153,9 @@ HOSTILE: dict[str, tuple[Callable[[House], str], str]] = {
     "an issuer's token in another's name": (lambda h: h.token(issuer=h.partner, iss=h.issuer.url, key=rsa_key(which="second")), "signature"),
     "an algorithm that its issuer does not use": (lambda h: h.token(issuer=h.partner, key=ec_key()), "'ES256'"),
     "expired": (lambda h: h.token(exp=time.time() - 1), "it expired on"),
+    "expired before all calendars": (lambda h: h.token(exp=-1e20), "it expired on"),
+    "ends beyond all numbers": (lambda h: h.token(exp=10**400), "not valid"),
+    "ends at infinity": (lambda h: h.token(exp=float("inf")), "not valid"),
     "never expires": (lambda h: h.token(without=("exp",)), "exp"),
     "ends at no number": (lambda h: h.token(exp="soon"), "Expiration Time"),
     "not valid yet": (lambda h: h.token(nbf=time.time() + 60), "not valid yet"),
@@ -310,6 +314,20 @@ def test_running_code_loses_within_two_seconds_what_is_taken_from_the_key_of_its
     assert house.ask(house.token("stored")).ok
 
 
+def test_a_token_whose_key_was_revoked_is_told_so_and_not_to_sign_in_again(house: House) -> None:
+    house.served.new_key(id="gone", grants={"tools": ["raw.*"]})
+    house.served.admin("POST", "keys/gone/revoke", {})
+    keys = [{"key": "gone", "when": {"groups": "leavers"}}, *RULES]
+    server = yaml.safe_load(house.served.config.read_text())["server"]
+    oauth = {**server["oauth"], "claims": {"keys": keys}}
+    house.served.edit(server={**server, "oauth": oauth})
+    response = house.ask(house.token("leavers")).response
+    assert (response.status_code, code_of(response)) == (403, "not_allowed")
+    assert "this key was revoked" in response.text
+    house.served.edit(server=server)
+    assert "no rule" in house.ask(house.token("leavers")).text
+
+
 def test_a_stream_ends_with_its_token_unless_its_session_has_brought_a_newer_one(house: House) -> None:
     hello = {"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": {
         "protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": {"name": "t", "version": "1"}}}  # fmt: skip
@@ -402,6 +420,21 @@ def test_the_resource_has_the_address_that_its_clients_know(name: str, tmp_path:
             assert client.post("/mcp", json=call_of("list_tools"), headers=good).status_code == 200
             wrong = {**bearer(issuer.token(f"{served.address}/mcp")), **headers}
             assert client.post("/mcp", json=call_of("list_tools"), headers=wrong).status_code == 401
+
+
+def test_behind_a_proxy_the_names_of_this_machine_are_no_address_of_the_gateway(tmp_path: Path) -> None:
+    with issuing() as issuer:
+        oauth = {"issuers": [issuer.url], "claims": {"keys": [{"key": "staff"}]}}
+        config = write_config(
+            tmp_path, {}, governance={"keys": {"staff": {"grants": {"tools": "*"}}}}, sandbox={"warm": 0},
+            server={"trusted_proxies": ["127.0.0.1"], "oauth": oauth},
+        )  # fmt: skip
+        with serving(tmp_path, config) as served:
+            token = issuer.token(f"{served.address}/mcp")
+            assert served.call("list_tools", key=token).ok
+            refused = served.call("list_tools", key=token, headers={"x-forwarded-for": "203.0.113.7"})
+            assert refused.response.status_code == 401 and "set server.public_url" in refused.text
+            assert "resource_metadata" not in refused.headers["www-authenticate"]
 
 
 def test_without_the_section_nothing_of_it_is_there(tmp_path: Path) -> None:

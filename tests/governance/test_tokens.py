@@ -4,16 +4,25 @@ from typing import Any
 
 import pytest
 
-from mcpgate.config.governance import GovernanceConfig, KeySpec, TeamConfig
+from mcpgate.config.governance import GovernanceConfig, KeySpec
 from mcpgate.config.oauth import OAuthConfig
 from mcpgate.errors import InvalidKey, NotAllowed
 from mcpgate.governance.callers import Caller, Token, VirtualKey
 from mcpgate.governance.keys import make_key
+from mcpgate.governance.policy import Policy
 from mcpgate.governance.tokens import Holder, canonical, held, holder_of
 
 MCP = "https://gw.example.com/mcp"
 ISSUER = "https://login.example.com/realms/acme"
-TEAMS = {"search": TeamConfig(), "ads": TeamConfig(customer="acme")}
+POLICY = Policy(
+    GovernanceConfig.model_validate(
+        {
+            "customers": {"acme": {}, "globex": {}},
+            "teams": {"search": {}, "ads": {"customer": "acme"}},
+            "users": {"bob": {"team": "ads"}},
+        }
+    )
+)
 
 
 def oauth(issuers: Any = (ISSUER,), **more: Any) -> OAuthConfig:
@@ -115,9 +124,9 @@ def test_an_issuers_own_claims_stand_in_place_of_the_common_ones() -> None:
 
 
 def test_what_a_key_says_about_itself_stays() -> None:
-    mine = held(key(), holder(team="search"), TEAMS, {})
+    mine = held(key(), holder(team="search"), POLICY)
     assert (mine.user, mine.team, mine.customer) == ("ada", "search", None)
-    assert held(key(user="ada", team="search"), holder(), TEAMS, {}).team == "search"
+    assert held(key(user="ada", team="search"), holder(), POLICY).team == "search"
     refused: tuple[tuple[dict[str, Any], dict[str, Any]], ...] = (
         ({"user": "eve"}, {}),
         ({"team": "search"}, {"team": "ads"}),
@@ -126,21 +135,26 @@ def test_what_a_key_says_about_itself_stays() -> None:
     )
     for spec, said in refused:
         with pytest.raises(NotAllowed):
-            held(key(**spec), holder(**said), TEAMS, {"acme", "globex"})
+            held(key(**spec), holder(**said), POLICY)
 
 
 @pytest.mark.parametrize(
     "said",
-    [{"team": "unknown"}, {"customer": "unknown"}, {"team": "ads", "customer": "globex"}],
-    ids=["team", "customer", "a team of another customer"],
+    [
+        {"team": "unknown"},
+        {"customer": "unknown"},
+        {"team": "ads", "customer": "globex"},
+        {"user": "bob", "customer": "globex"},
+    ],
+    ids=["team", "customer", "a team of another customer", "a user of another customer's team"],
 )
-def test_teams_and_customers_that_are_not_declared_get_nothing(said: dict[str, str]) -> None:
+def test_teams_and_customers_that_are_not_declared_or_do_not_belong_together_get_nothing(said: dict[str, str]) -> None:
     with pytest.raises(NotAllowed):
-        held(key(), holder(**said), TEAMS, {"acme", "globex"})
+        held(key(), holder(**said), POLICY)
 
 
 def test_a_token_speaks_for_no_other_user_though_its_key_may() -> None:
-    assert held(key(users=["*"]), holder(), TEAMS, {}).users is None
+    assert held(key(users=["*"]), holder(), POLICY).users is None
 
 
 # --- grants
@@ -150,7 +164,7 @@ def test_a_claim_narrows_what_the_key_grants_and_never_widens_it() -> None:
     config = oauth(claims={"tools": "mcp_tools", "meta_tools": "meta"})
     spec: dict[str, Any] = {"grants": {"tools": ["files.*", "docs.search"]}}
     wanted = token(mcp_tools=["files.read_*", "mail.*"], meta="list_tools read_docs")
-    grants = held(key(**spec), holder_of(wanted, config), TEAMS, {}).grants
+    grants = held(key(**spec), holder_of(wanted, config), POLICY).grants
     assert grants.allow_tool(("files", "read_text"))
     assert not grants.allow_tool(("files", "write")) and not grants.allow_tool(("mail", "send"))
     assert not grants.allow_whole_server("files") and not grants.everything and not grants.admin
@@ -160,7 +174,7 @@ def test_a_claim_narrows_what_the_key_grants_and_never_widens_it() -> None:
 @pytest.mark.parametrize("value", [None, [], {}, ""], ids=repr)
 def test_without_the_claim_that_narrows_nothing_is_granted(value: Any) -> None:
     config = oauth(claims={"tools": "t", "models": "m"})
-    grants = held(key(), holder_of(token(t=value, m=value), config), TEAMS, {}).grants
+    grants = held(key(), holder_of(token(t=value, m=value), config), POLICY).grants
     assert not grants.allow_tool(("files", "read")) and not grants.allow_whole_server("files")
     assert not grants.everything and not grants.allow_meta_tool("execute_code")
     assert not grants.allow_model("openai", "gpt")
@@ -168,7 +182,7 @@ def test_without_the_claim_that_narrows_nothing_is_granted(value: Any) -> None:
 
 def test_an_admins_key_stays_one_whatever_narrows_its_tools() -> None:
     grants = held(
-        key(grants={"tools": "*", "admin": True}), holder_of(token(t="*"), oauth(claims={"tools": "t"})), {}, {}
+        key(grants={"tools": "*", "admin": True}), holder_of(token(t="*"), oauth(claims={"tools": "t"})), POLICY
     ).grants
     assert grants.admin and grants.everything and grants.allow_tool(("any", "tool"))
 

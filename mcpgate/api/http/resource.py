@@ -52,7 +52,9 @@ class Resource(Face):
         own = (http.scope.get("server") or (None, None))[1]
         default = 443 if http.scheme == "https" else 80
         names = {one.lower() for one in server.allowed_hosts} - {"*"}
-        is_ours = name == self._host or (is_loopback(self._host) and is_loopback(name))
+        # Of a proxy's clients, only itself may mean this machine by a name of it.
+        is_here = is_loopback(name) and is_loopback(http.address or "")
+        is_ours = is_here if is_loopback(self._host) else name == self._host
         if not (
             (port is not None and f"{shown}:{port}" in names)
             or (port in (None, default, own) and name in names)
