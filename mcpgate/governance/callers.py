@@ -2,7 +2,7 @@
 
 import fnmatch
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any, Literal
 
@@ -158,6 +158,13 @@ class Caller:
         """The unit for fair shares: the key, whatever its requests claim; `local` without one. With an access token its
         user: its issuer says who that is."""
         return self.id if self.token is None else f"{SIGNED_IN}/{self.user}"
+
+    def renewed(self, by: "Caller") -> "Caller":
+        """This caller with what a later request of the same owner brought: of two access tokens, the one that ends
+        last."""
+        if self.token is not None and by.token is not None and by.token.ends_at < self.token.ends_at:
+            return self
+        return replace(by, bundle=self.bundle)
 
     @property
     def actor(self) -> str:

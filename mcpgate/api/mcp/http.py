@@ -332,7 +332,7 @@ class StreamableHttp(Face):
             gone = asyncio.ensure_future(http.disconnected())
             stopped = asyncio.ensure_future(self._closing.wait())
             more = missed.change()
-            rights = _Rights(self._access, caller)
+            rights = _Rights(self._access, lambda: opened.session.caller)
             silent_since = rights.asked
             try:
                 while not gone.done() and not stopped.done() and await rights.are_good():

@@ -6,7 +6,7 @@ import secrets
 import time
 from collections import Counter, OrderedDict
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from mcpgate.api.mcp.face import McpFace
 from mcpgate.api.mcp.outbox import OUTBOX_BYTES, Outbox
@@ -88,9 +88,7 @@ class Sessions:
             return None
         if not anywhere and found.session.caller.bundle != caller.bundle:
             return None
-        held = found.session.caller
-        if caller.token is None or held.token is None or caller.token.ends_at >= held.token.ends_at:
-            found.session.caller = replace(caller, bundle=held.bundle)
+        found.session.caller = found.session.caller.renewed(by=caller)
         found.used = self._clock()
         self._table.move_to_end(id)
         self._of[found.session.caller.account].move_to_end(id)
