@@ -281,6 +281,39 @@ def test_the_admin_api_takes_a_token_for_the_whole_gateway_whose_key_is_an_admin
     assert f"boss (eva@{house.issuer.url.removeprefix('http://')})" in actors
 
 
+def test_budgets_of_the_team_that_a_token_names_and_of_each_user_hold(tmp_path: Path) -> None:
+    with issuing() as issuer:
+        claims = {"keys": [{"key": "staff"}], "user": "{sub}", "team": "{department}"}
+        governance = {
+            "keys": {**TRUSTED, "staff": {"grants": {"tools": "raw.*"}}},
+            "teams": {"search": {"budget": {"limit_usd": 0.03}}, "ads": {}},
+            "users": {"ada": {"team": "ads"}},
+            "budgets": [{"id": "each", "per": "user", "limit_usd": 0.02}],
+        }
+        config = write_config(
+            tmp_path, {"raw": raw(expose="direct", prices={"echo": 0.01})}, governance=governance,
+            server={"oauth": {"issuers": [issuer.url], "claims": claims}}, sandbox={"warm": 0},
+        )  # fmt: skip
+        with serving(tmp_path, config) as served:
+
+            def call(sub: str, department: str) -> int:
+                token = issuer.token(f"{served.address}/mcp", sub=sub, department=department)
+                answer = served.call("raw__echo", {"text": "x"}, key=token)
+                return 200 if answer.ok else {"budget_exceeded": 402}[answer.error["code"]]
+
+            assert [call("ada", "search") for _ in range(3)] == [200, 200, 402]  # her own is used up
+            assert [call("bob", "search") for _ in range(2)] == [200, 402]  # the team's is
+            assert call("bob", "ads") == 200
+            rows = served.usage("key,user,team", tool="echo", outcome="ok")
+            assert {(row["key"], row["user"], row["team"], row["cost_usd"]) for row in rows} == {
+                ("staff", "ada", "search", "0.02"),
+                ("staff", "bob", "search", "0.01"),
+                ("staff", "bob", "ads", "0.01"),
+            }
+            unknown = issuer.token(f"{served.address}/mcp", department="unknown")
+            assert code_of(served.call("list_tools", key=unknown).response) == "not_allowed"
+
+
 def run(house: House, token: str) -> list[Any]:
     with httpx2.Client(base_url=house.served.address, headers=bearer(token), timeout=60) as client:
         answer = Answer(client.post("/mcp", json=call_of("execute_code", {"code": LOOP})))
