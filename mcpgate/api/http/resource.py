@@ -55,7 +55,7 @@ class Resource(Face):
         # Of a proxy's clients, only itself may mean this machine by a name of it.
         is_here = is_loopback(name) and is_loopback(http.address or "")
         is_ours = is_here if is_loopback(self._host) else name == self._host
-        if not (
+        if not name or not (
             (port is not None and f"{shown}:{port}" in names)
             or (port in (None, default, own) and name in names)
             or (is_ours and (port or default) == own)
