@@ -128,8 +128,7 @@ class Server:
 
     async def _refuse(self, http: Exchange, face: Face | None, error: McpgateError) -> None:
         if not http.started:
-            body = plain_refusal(error) if face is None else face.refusal(error)
-            await http.refuse(error, body, self._access.resource.challenge(http, error))
+            await http.refuse(error, plain_refusal(error) if face is None else face.refusal(error))
 
     def _find(self, path: str) -> tuple[Face | None, Mapping[str, Handler]]:
         for face in self._faces:

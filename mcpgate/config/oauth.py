@@ -84,7 +84,7 @@ class ClaimsConfig(Model):
     tools: ClaimName | None = None
     """A claim that lists globs over `server.tool`. Of what the key grants, the token may call only what matches."""
     models: ClaimName | None = None
-    """The same over models. Not used in this version."""
+    """The same over model aliases and `provider/model`."""
     meta_tools: ClaimName | None = None
     """The same over the four meta-tools."""
 

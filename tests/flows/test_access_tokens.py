@@ -241,6 +241,17 @@ def test_without_a_token_the_challenge_and_the_metadata_say_where_to_get_one(hou
     assert client.get("/.well-known/oauth-protected-resource/api").status_code == 404
 
 
+def test_the_routes_of_models_take_tokens_for_the_whole_gateway_and_say_where_to_get_them(house: House) -> None:
+    client, chat = house.served.clients[0], {"model": "none", "messages": [{"role": "user", "content": "x"}]}
+    for sent in ({}, bearer(house.token())):
+        refused = client.post("/v1/chat/completions", json=chat, headers=sent)
+        assert refused.status_code == 401
+        place = f'resource_metadata="{house.served.address}/.well-known/oauth-protected-resource"'
+        assert place in refused.headers["www-authenticate"]
+    known = client.post("/v1/chat/completions", json=chat, headers=bearer(house.token(audience=house.served.address)))
+    assert known.status_code in (403, 404)
+
+
 def test_users_of_two_issuers_with_one_name_are_two_users(house: House) -> None:
     client = house.served.clients[0]
     hello = {"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": {

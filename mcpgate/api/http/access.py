@@ -4,6 +4,7 @@ import logging
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
+from functools import partial
 from urllib.parse import urlsplit
 
 from mcpgate.addresses import Network, is_in, parse_address, parse_networks
@@ -62,6 +63,7 @@ class Access:
         """Only hosts and origins we know: a web page must not reach a gateway on its reader's machine by
         rebinding a name (and no gateway should be reached by a name it does not have). Raises InvalidRequest,
         Misdirected, NotAllowed."""
+        http.challenge = partial(self.resource.challenge, http)
         if http.doubled is not None:
             raise InvalidRequest(f"the header {http.doubled[:80]!r} occurs twice")
         if (proxies := self.trusted_proxies()) and is_in(http.address, proxies):
