@@ -17,6 +17,7 @@ SLOW_PATHS = [
         "tests/benchmarks",
         "tests/conformance",
         "tests/flows",
+        "tests/issuers",
         "tests/upstream",
         "tests/api/http",
         "tests/api/mcp/test_face.py",

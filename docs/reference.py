@@ -30,7 +30,7 @@ from mcpgate import errors, lifecycle
 from mcpgate.api import oauth
 from mcpgate.api.admin.routes import AdminFace
 from mcpgate.api.admin.upstreams import UpstreamRoutes
-from mcpgate.api.http import routing
+from mcpgate.api.http import resource, routing
 from mcpgate.api.llm import errors as llm_errors
 from mcpgate.api.llm import face as llm_face
 from mcpgate.api.llm.face import LlmFace
@@ -330,7 +330,8 @@ def _sentence(text: str) -> str:
 
 _ROUTES = """# Routes
 
-Where a key is required, send it as `Authorization: Bearer mg-…` or `x-api-key: mg-…`.
+Where a key is required, send it as `Authorization: Bearer mg-…` or `x-api-key: mg-…`, or an access token of
+[your identity provider](../guides/identity-provider.md) in its place.
 [Keys and budgets](../guides/keys-and-budgets.md#headers) lists the headers of requests and responses.
 """
 _ADMIN = """
@@ -356,10 +357,18 @@ _PURPOSE = {
     "/v1/models/": "one of them",
     "/": "for clients that probe the address. Needs no key",
     "/api/hello": "the same",
+    "/.well-known/oauth-protected-resource": "where clients [sign in](../guides/identity-provider.md) (RFC 9728). "
+    "Served while `server.oauth` is set. With `/mcp`, `/mcp/NAME` or `/sse` after it: of that address. Needs no key",
     "/healthz": "200 while the process serves. Needs no key",
     "/readyz": "200 once no upstream is starting for the first time, else 503. Needs no key",
     "/metrics": "[Metrics](metrics.md) in Prometheus format",
 }
+
+
+_WITH_ISSUERS = types.SimpleNamespace(
+    config=types.SimpleNamespace(server=types.SimpleNamespace(oauth=True, public_url=None))
+)
+"""Settings of a gateway that has every route."""
 
 
 def routes() -> str:
@@ -371,6 +380,7 @@ def routes() -> str:
         (oauth, oauth.OAuthFace(nothing)),
         (llm_errors, LlmFace(nothing, nothing, nothing)),
         (llm_face, LlmFace(nothing, nothing, nothing)),
+        (resource, resource.Resource(cast(Any, _WITH_ISSUERS), "")),
         (inspect.getmodule(Health), Health(nothing, nothing)),
     ]
     rows = []
@@ -415,7 +425,9 @@ def _paths_in(source: str) -> list[str]:
     found = [
         node.value
         for node in ast.walk(ast.parse(source))
-        if isinstance(node, ast.Constant) and isinstance(node.value, str) and re.fullmatch(r"(/[a-z]+)+/?", node.value)
+        if isinstance(node, ast.Constant)
+        and isinstance(node.value, str)
+        and re.fullmatch(r"(/[.a-z-]+)+/?", node.value)
     ]
     return list(dict.fromkeys(found))
 
@@ -454,8 +466,9 @@ _FORMS = """
 | `too_large` | `limit`, in bytes |
 | `upstream_error`, `upstream_timeout` | `attempts`: for each, the `upstream` and the `reason` |
 
-A refused tool call is a tool result because a model reads results. A 401 carries `WWW-Authenticate`, a 402
-`x-should-retry: false`, a 405 `Allow`, and a 429 `Retry-After` and `retry-after-ms`.
+A refused tool call is a tool result because a model reads results. A 401 carries `WWW-Authenticate`, and so does a 403
+for a missing scope (its data has `needed_scopes`). A 402 carries `x-should-retry: false`, a 405 `Allow`, and a 429
+`Retry-After` and `retry-after-ms`.
 
 ## Ends of an execution
 

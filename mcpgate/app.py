@@ -17,8 +17,10 @@ from mcpgate.config.llm import ProviderConfig
 from mcpgate.config.settings import Config, SandboxConfig, Settings, StorageConfig
 from mcpgate.errors import ConfigError, Unavailable
 from mcpgate.gateway import Gateway
+from mcpgate.governance.callers import Token
 from mcpgate.governance.gate import Gate
 from mcpgate.governance.store import Store, StoreUnavailable
+from mcpgate.governance.tokens import Tokens
 from mcpgate.lifecycle import App, GovernanceStores, TokenStore, prices_of
 from mcpgate.llm.registry import Providers
 from mcpgate.stores.memory import MemoryStore
@@ -52,10 +54,14 @@ async def build(config: Config) -> App:
     stores = await open_stores(config, may_forget=True)
     learned = SqliteLearnedStore(_local_file(config.storage))
     metrics = Metrics()
-    gate = Gate(config.governance, prices_of(config), stores.counters, stores.store, metrics)
+    settings = Settings(config)
+    gate = Gate(
+        *(config.governance, prices_of(config), stores.counters, stores.store, metrics),
+        oauth=config.server.oauth,
+        tokens=_Issuers(settings),
+    )
     tokens = token_store(config, stores)
     vault = Vault(tokens, token_key_of_environment())
-    settings = Settings(config)
     providers = Providers(settings, make_provider)
 
     def make_chat() -> "Chat":
@@ -65,6 +71,30 @@ async def build(config: Config) -> App:
 
     gateway = Gateway(settings, engine, Memory(learned), gate, metrics, vault, make_chat)
     return App(gateway, stores, learned, tokens, providers)
+
+
+class _Issuers:
+    """Verifies access tokens. Loaded when first needed: it takes 0.1 s that only gateways with issuers pay."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings, self._verifier = settings, None if settings.config.server.oauth is None else _verifier(settings)
+
+    async def verify(self, text: str) -> Token:
+        return await self._loaded().verify(text)
+
+    async def probe(self) -> Mapping[str, str]:
+        return await self._loaded().probe()
+
+    def _loaded(self) -> Tokens:
+        if self._verifier is None:
+            self._verifier = _verifier(self._settings)
+        return self._verifier
+
+
+def _verifier(settings: Settings) -> Tokens:
+    from mcpgate.issuers.verifier import Verifier
+
+    return Verifier(settings)
 
 
 def token_store(config: Config, stores: GovernanceStores) -> TokenStore:

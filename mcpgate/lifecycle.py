@@ -148,7 +148,7 @@ async def reload(gateway: Gateway, config: Config) -> None:
     in_all = code_mode.max_handle_mib_in_all * _MIB
     gateway.handles.resize(code_mode.max_handles, code_mode.max_handle_mib * _MIB, in_all)
     gateway.settings.config = config
-    await gateway.gate.reload(config.governance, prices_of(config))
+    await gateway.gate.reload(config.governance, prices_of(config), config.server.oauth)
     await gateway.pool.apply(without_clashes(config.mcpServers))
     gateway.rebuild()
 

@@ -14,6 +14,7 @@ from mcpgate.api.http.exchange import Exchange
 from mcpgate.api.http.routing import Face, Handler
 from mcpgate.errors import McpgateError, NotFound
 from mcpgate.gateway import Gateway
+from mcpgate.governance.callers import SIGNED_IN
 from mcpgate.upstream.links import LIVES_S
 from mcpgate.upstream.tokens import Place
 
@@ -110,6 +111,8 @@ class OAuthFace(Face):
 
 def _whom(place: Place) -> str:
     key, _, user = place.subject.partition("\n")
+    if key == SIGNED_IN:
+        return user
     return f"{user} (key {key})" if user else f"the key {key}"
 
 

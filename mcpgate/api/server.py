@@ -82,6 +82,7 @@ class Server:
             LlmFace(gateway.chat, self._access, self.closing),
             AdminFace(gateway.gate, self._access, UpstreamRoutes(gateway).routes()),
             OAuthFace(gateway),
+            self._access.resource,
             Health(gateway, self._access),
         )
 

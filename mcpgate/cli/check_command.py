@@ -12,9 +12,13 @@ from mcpgate.catalog.arguments import schema_fault
 from mcpgate.cli import console
 from mcpgate.cli.gateway_session import add_config, add_format, run_with_gateway
 from mcpgate.cli.schemas import invalid_schemas
+from mcpgate.config.oauth import OAuthConfig
+from mcpgate.config.settings import NO_AUDIENCE, is_loopback, knows_audience
 from mcpgate.gateway import Gateway
 from mcpgate.governance.callers import LOCAL
 from mcpgate.governance.context import RequestContext
+from mcpgate.governance.gate import Gate
+from mcpgate.governance.store import StoreUnavailable
 from mcpgate.llm.provider import Provider
 from mcpgate.telemetry.text import one_line
 from mcpgate.upstream.upstream import UpstreamView
@@ -57,6 +61,7 @@ async def _examine(gateway: Gateway) -> dict[str, Any]:
         "parts": [
             *(await _sandbox(gateway), await _store(gateway), await _ledger(gateway)),
             *await _providers(gateway),
+            *await _issuers(gateway),
             *_names(gateway),
         ],
         "meta_tool_tokens": tokens.count(definitions),
@@ -128,6 +133,33 @@ async def _providers(gateway: Gateway) -> list[dict[str, Any]]:
         return {"part": f"models ({name})", "ok": not error, "seconds": seconds, "error": error}
 
     return await asyncio.gather(*(row(*one) for one in gateway.chat.providers.all().items()))
+
+
+async def _issuers(gateway: Gateway) -> list[dict[str, Any]]:
+    """One row per issuer of access tokens, and one for what is wrong with the rules for them."""
+    server, gate, began = gateway.config.server, gateway.gate, time.monotonic()
+    if server.oauth is None or gate.tokens is None:
+        return []
+    found = await gate.tokens.probe()
+    seconds = round(time.monotonic() - began, 2)
+    rows = [
+        {"part": f"issuer {issuer}", "ok": not error, "seconds": seconds, "error": one_line(error, 500)}
+        for issuer, error in found.items()
+    ]
+    faults = [f"claims.keys names key {key!r}, which does not exist" for key in await _missing_keys(gate, server.oauth)]
+    if not (is_loopback(server.host) or knows_audience(server)):
+        faults.append(NO_AUDIENCE)
+    if faults:
+        rows.append({"part": "server.oauth", "ok": False, "seconds": 0.0, "error": "; ".join(faults)})
+    return rows
+
+
+async def _missing_keys(gate: Gate, oauth: OAuthConfig) -> list[str]:
+    wanted = sorted(oauth.keys() - set(gate.policy.keys))
+    try:
+        return [key for key in wanted if await gate.store.get_record("key", key) is None]
+    except StoreUnavailable:
+        return []  # the ledger's row says so
 
 
 def _names(gateway: Gateway) -> list[dict[str, Any]]:

@@ -18,7 +18,7 @@ from mcpgate.cli.gateway_session import add_config
 from mcpgate.cli.workers import end_with_supervisor, stop_signals, supervise
 from mcpgate.config.environment import key_of_environment, metadata_of_environment
 from mcpgate.config.files import find_config, load_config
-from mcpgate.config.settings import Config, is_loopback, needs_key
+from mcpgate.config.settings import NO_AUDIENCE, Config, is_loopback, knows_audience, needs_key
 from mcpgate.errors import ConfigError
 from mcpgate.gateway import Gateway
 from mcpgate.governance.callers import Caller
@@ -82,12 +82,20 @@ def check_reachable(config: Config, host: str) -> None:
             f"refusing to listen on {host} with governance.require_key: false, because anyone who reaches the port "
             "could call every tool. Require keys, listen on 127.0.0.1, or set server.trust_network: true"
         )
-    if not config.governance.keys and not asyncio.run(_any_key_stored(config)):
+    if config.server.oauth is not None:
+        check_address(config)
+    elif not config.governance.keys and not asyncio.run(_any_key_stored(config)):
         raise ConfigError(
             f"refusing to listen on {host}: there are no keys yet, so nobody could call anything. Make one with "
             "`mcpgate keys create NAME --tools '*'`, declare one in governance.keys, listen on 127.0.0.1, or set "
             "server.trust_network: true"
         )
+
+
+def check_address(config: Config) -> None:
+    """Raises ConfigError if access tokens for this gateway could not be told from those for other resources."""
+    if not knows_audience(config.server):
+        raise ConfigError(NO_AUDIENCE)
 
 
 async def _any_key_stored(config: Config) -> bool:

@@ -68,7 +68,7 @@ class Bridge:
             message, data = error_of(result)
             raise ToolFailed(message, server=server, tool=tool.ident, data=their_data(data))
         value = value_of(tool, result, self._keep(caller))
-        self._learned.learn(tool, value, caller.id)
+        self._learned.learn(tool, value, caller.account)
         return value
 
     async def _call_attachment(
@@ -101,7 +101,7 @@ class Bridge:
 
     def shape(self, caller: Caller, tool: Tool) -> str:
         """How a tool is called and what it returns, as far as the caller may see."""
-        return call_shape(tool, self._learned.observed(tool, caller.id))
+        return call_shape(tool, self._learned.observed(tool, caller.account))
 
     def tool_names(self, caller: Caller, server: str) -> dict[str, str]:
         """Accepted spelling → identifier, for a server's tools. Raises ToolFailed if it is not connected."""
@@ -171,7 +171,7 @@ class Bridge:
             tool = catalog.get_tool(name)
         except McpgateError as error:
             raise ToolFailed(error.message) from None
-        return stub(tool, self._learned.observed(tool, caller.id))
+        return stub(tool, self._learned.observed(tool, caller.account))
 
     def _get(self, caller: Caller, id: str) -> Kept:
         try:

@@ -53,7 +53,7 @@ class MetaTools:
             if not catalog.servers:
                 everything = context.caller.grants.everything
                 return "No servers are configured." if everything else "No tools are granted to this key."
-            observed = partial(self._learned.observed, owner=context.caller.id)
+            observed = partial(self._learned.observed, owner=context.caller.account)
             return Listing(self._settings.config.code_mode, observed).render(catalog, query, server, limit)
 
         return await self._admitted(context, "list_tools", answer)
@@ -86,7 +86,7 @@ class MetaTools:
             except UnknownTool as error:
                 wrong.append(error)
                 continue
-            stubs += [stub(tool, self._learned.observed(tool, context.caller.id)) for tool in tools]
+            stubs += [stub(tool, self._learned.observed(tool, context.caller.account)) for tool in tools]
             if server is not None and len(server.tools) > len(tools):
                 stubs.append(
                     f"# … {len(server.tools) - len(tools)} more tools of {server.ident}; name the ones you need"

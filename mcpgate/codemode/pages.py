@@ -62,7 +62,7 @@ class Pages:
                 f'no page {topic!r}; topics are "sandbox", a server ({known}), or server.tool. {error.message}',
                 nearest=error.data["nearest"],
             ) from None
-        return docs.tool_page(tool, self._learned.observed(tool, caller.id))
+        return docs.tool_page(tool, self._learned.observed(tool, caller.account))
 
     async def _sandbox_page(self, caller: Caller) -> str:
         try:

@@ -265,6 +265,8 @@ def _known_keys(loc: tuple[Any, ...]) -> list[str]:
             model = model.model_fields[part].annotation
         elif get_origin(model) is dict:
             model = get_args(model)[1]
+        elif get_origin(model) is tuple:
+            model = get_args(model)[0]
         if get_origin(model) is types.UnionType:  # a section that may be left out
             model = get_args(model)[0]
     return list(model.model_fields) if isinstance(model, type) and issubclass(model, BaseModel) else []

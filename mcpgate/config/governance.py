@@ -67,6 +67,8 @@ def _rule_id(id: str) -> str:
 def _key_id(id: str) -> str:
     if id == "local":
         raise ValueError("the key id 'local' is reserved for the caller without a key")
+    if id == "signed-in":
+        raise ValueError("the key id 'signed-in' is reserved for the users of access tokens")
     return id
 
 
@@ -346,12 +348,13 @@ class KeySpec(ScopeConfig):
 class KeyConfig(KeySpec):
     """A virtual key of the configuration file."""
 
-    secret: Annotated[SecretStr, Field(min_length=8, max_length=512)]
-    """What the client sends. Take it from the environment: `"${CI_KEY}"`."""
+    secret: Annotated[SecretStr, Field(min_length=8, max_length=512)] | None = None
+    """What the client sends. Take it from the environment: `"${CI_KEY}"`. Only a key that `server.oauth` names for
+    access tokens can do without."""
 
     @model_validator(mode="after")
     def _sendable(self) -> "KeyConfig":
-        secret = self.secret.get_secret_value()
+        secret = self.secret.get_secret_value() if self.secret is not None else ""
         if not secret.isascii() or any(c.isspace() for c in secret):
             raise ValueError("secret must be ASCII without spaces, because it is sent in a header")
         return self
@@ -405,7 +408,7 @@ class GovernanceConfig(Model):
             ids = [rule.id for rule in rules]
             if twice := next((id for id in ids if ids.count(id) > 1), None):
                 raise ValueError(f"{kind}: duplicate id {twice!r}")
-        secrets = [key.secret.get_secret_value() for key in self.keys.values()]
+        secrets = [key.secret.get_secret_value() for key in self.keys.values() if key.secret is not None]
         if len(set(secrets)) < len(secrets):
             raise ValueError("keys: two keys have the same secret")
         for name, team in self.teams.items():

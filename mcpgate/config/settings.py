@@ -7,11 +7,12 @@ import re
 from functools import lru_cache
 from typing import Any, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from mcpgate.config.base import Model
 from mcpgate.config.governance import GovernanceConfig, LimitsConfig, PositiveSeconds
 from mcpgate.config.llm import LlmConfig
+from mcpgate.config.oauth import OAuthConfig
 from mcpgate.config.upstreams import BundleConfig, UpstreamConfig
 
 
@@ -107,8 +108,10 @@ class ServerConfig(Model):
     base_path: str = ""
     """The path prefix under which a proxy serves the gateway, e.g. /mcpgate."""
     public_url: str | None = None
-    """The address at which browsers reach the gateway, e.g. https://gateway.example.com/mcpgate: people are sent there
-    to sign in to servers. Default: `host` and `port`."""
+    """The address at which clients reach the gateway, e.g. https://gateway.example.com/mcpgate: people are sent there
+    to sign in to servers, and access tokens must be for it. Default: `host` and `port`."""
+    oauth: OAuthConfig | None = None
+    """Accept access tokens of these authorization servers in place of keys. Default: only keys."""
     watchdog_s: float = Field(default=10.0, ge=0, le=3600)
     """If the process has not answered for this long, it logs where it is stuck. A worker is replaced after three times
     as long. 0 turns it off."""
@@ -176,6 +179,17 @@ class Config(Model):
                 )
         return bundles
 
+    @model_validator(mode="after")
+    def _usable_keys(self) -> "Config":
+        for_tokens = self.server.oauth.keys() if self.server.oauth is not None else frozenset()
+        for id, key in self.governance.keys.items():
+            if key.secret is None and id not in for_tokens:
+                raise ValueError(
+                    f"governance.keys.{id}: `secret` is missing; only a key that server.oauth names in `claims.keys` "
+                    "can do without"
+                )
+        return self
+
 
 class Settings:
     """The active configuration: `config` is always the latest valid edit of the file."""
@@ -195,11 +209,25 @@ def is_loopback(host: str) -> bool:
         return False
 
 
+NO_AUDIENCE = (
+    "server.oauth needs server.public_url, e.g. https://gateway.example.com, because access tokens must be for the "
+    "address of the gateway"
+)
+
+
+def knows_audience(server: ServerConfig) -> bool:
+    """Whether the configuration says what access tokens must be for. No request may say it, for whoever has a token for
+    another resource can send that resource's name."""
+    oauth = server.oauth
+    named = server.public_url is not None or bool(set(server.allowed_hosts) - {"*"})
+    return named or oauth is None or bool(oauth.audience) or all(issuer.audience for issuer in oauth.issuers)
+
+
 def needs_key(config: "Config", host: str) -> bool:
-    """Whether requests to an address must carry a key. If the file declares keys, they must, unless `require_key` is
-    false: otherwise a client would gain rights by leaving its key out. At addresses that other machines reach they must
-    whatever an edit of the file says, unless the network is trusted."""
+    """Whether requests to an address must carry a key or a token. If the file declares keys or accepts tokens, they
+    must, unless `require_key` is false: otherwise a client would gain rights by leaving its key out. At addresses that
+    other machines reach they must whatever an edit of the file says, unless the network is trusted."""
     required = config.governance.require_key
-    if required or (required is None and config.governance.keys):
+    if required or (required is None and (config.governance.keys or config.server.oauth is not None)):
         return True
     return not (is_loopback(host) or config.server.trust_network)

@@ -2,9 +2,9 @@
 
 import fnmatch
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
-from typing import Literal
+from typing import Any, Literal
 
 from mcpgate.addresses import is_in, parse_networks
 from mcpgate.governance.records import EMPTY
@@ -25,13 +25,15 @@ class Grants:
     meta_tools: tuple[str, ...] | None = None
     """None: all of them if any tool is granted."""
     admin: bool = False
+    within: "Grants | None" = None
+    """What must allow it too: an access token can narrow what its key grants."""
 
     def allow_tool(self, *spellings: tuple[str, str]) -> bool:
         """`spellings` of one tool, each (server, tool)."""
         return any(
             matches_any(server, self.servers) or any(_matches_tool(server, tool, glob) for glob in self.tools)
             for server, tool in spellings
-        )
+        ) and (self.within is None or self.within.allow_tool(*spellings))
 
     def allow_whole_server(self, *spellings: str) -> bool:
         """Whether every tool of a server is granted, including future ones; its resources and prompts then are too."""
@@ -39,19 +41,22 @@ class Grants:
             matches_any(server, self.servers)
             or any(_matches_tool(server, "*", glob) for glob in self.tools if _is_whole(glob))
             for server in spellings
-        )
+        ) and (self.within is None or self.within.allow_whole_server(*spellings))
 
     def allow_meta_tool(self, name: str) -> bool:
-        return bool(self.tools or self.servers) if self.meta_tools is None else matches_any(name, self.meta_tools)
+        own = bool(self.tools or self.servers) if self.meta_tools is None else matches_any(name, self.meta_tools)
+        return own and (self.within is None or self.within.allow_meta_tool(name))
 
     def allow_model(self, provider: str | None, *names: str) -> bool:
         """`names`: the requested alias, or `provider/model`."""
-        return matches_any(provider or "", self.providers) or any(matches_any(name, self.models) for name in names)
+        own = matches_any(provider or "", self.providers) or any(matches_any(name, self.models) for name in names)
+        return own and (self.within is None or self.within.allow_model(provider, *names))
 
     @property
     def everything(self) -> bool:
         """Whether every tool is granted, so that no list needs filtering."""
-        return "*" in self.tools or "*.*" in self.tools or "*" in self.servers
+        own = "*" in self.tools or "*.*" in self.tools or "*" in self.servers
+        return own and (self.within is None or self.within.everything)
 
 
 ALL_GRANTS = Grants(tools=("*",), models=("*",), meta_tools=("*",), admin=True)
@@ -74,6 +79,25 @@ def _is_whole(glob: str) -> bool:
 
 def matches_any(name: str, globs: Sequence[str]) -> bool:
     return any(fnmatch.fnmatchcase(name, glob) for glob in globs)
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """A verified access token."""
+
+    issuer: str
+    """As in its `iss`."""
+    claims: Mapping[str, Any] = field(repr=False)
+    ends_at: float
+    """Epoch seconds, leeway included."""
+    digest: str = field(repr=False)
+    """SHA-256 of its text, in hex."""
+    sent_to: tuple[str, ...] = ()
+    """The addresses that a token for this request may be meant for: the one that was called, and those above it."""
+
+
+SIGNED_IN = "signed-in"
+"""Stands in place of a key where the users of access tokens own things. No key has this id."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,11 +132,13 @@ class Caller:
     rules: tuple[Rule, ...] = field(default=(), repr=False, compare=False)
     """The own limits of its key, user, team and customer."""
     digest: str | None = field(default=None, repr=False, compare=False)
-    """SHA-256 of the secret it used, in hex."""
+    """SHA-256 of the secret or the token it used, in hex."""
     address: str | None = field(default=None, repr=False, compare=False)
     """The address it called from."""
     said: Said = field(default=NOTHING_SAID, repr=False, compare=False)
     """The claims from which, with its key, `user` and `metadata` are derived."""
+    token: Token | None = field(default=None, repr=False, compare=False)
+    """The access token it came with, in place of a secret."""
 
     @property
     def is_local(self) -> bool:
@@ -121,13 +147,29 @@ class Caller:
 
     @property
     def owner(self) -> str:
-        """The owner of handles and sandbox sessions: the key, or each user that it names in its requests."""
+        """The owner of handles and sandbox sessions: the key, or each user that it names in its requests; with an
+        access token its user, whichever key it acts with."""
+        if self.token is not None:
+            return f"{SIGNED_IN}\n{self.user}"
         return self.id if self.user is None else f"{self.id}\n{self.user}"  # no id contains a newline
 
     @property
     def account(self) -> str:
-        """The unit for fair shares: the key, whatever its requests claim; `local` without one."""
-        return self.id
+        """The unit for fair shares: the key, whatever its requests claim; `local` without one. With an access token its
+        user: its issuer says who that is."""
+        return self.id if self.token is None else f"{SIGNED_IN}/{self.user}"
+
+    def renewed(self, by: "Caller") -> "Caller":
+        """This caller with what a later request of the same owner brought: of two access tokens, the one that ends
+        last."""
+        if self.token is not None and by.token is not None and by.token.ends_at < self.token.ends_at:
+            return self
+        return replace(by, bundle=self.bundle)
+
+    @property
+    def actor(self) -> str:
+        """Whom the audit trail names."""
+        return self.id if self.token is None else f"{self.id} ({self.user})"
 
 
 LOCAL = Caller()

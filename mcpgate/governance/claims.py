@@ -66,8 +66,8 @@ def _shown(globs: Sequence[str]) -> str:
 
 
 class NewValues:
-    """Counts each key's values for names that rules look at and the key itself does not restrict: in the store, so
-    that a restart forgets none. Several processes that get new values of one key at the same instant may admit one
+    """Counts each account's values for names that rules look at and its key does not restrict: in the store, so that a
+    restart forgets none. Several processes that get new values of one account at the same instant may admit one
     more each. One per process."""
 
     def __init__(
@@ -75,43 +75,43 @@ class NewValues:
     ) -> None:
         self._declared, self._counters, self._store, self._clock = declared, counters, store, clock
         self._known: dict[tuple[str, str], dict[str, float]] = {}
-        """(Key, name) → value → when it expires."""
+        """(Account, name) → value → when it expires."""
         self._one_at_a_time = asyncio.Lock()
 
-    async def admit(self, key: VirtualKey, said: Said) -> None:
-        """Raises NotAllowed beyond `max_claimed_values`, Unavailable."""
+    async def admit(self, key: VirtualKey, said: Said, account: str) -> None:
+        """`account`: see `Caller.account`. Raises NotAllowed beyond `max_claimed_values`, Unavailable."""
         looked_at = self._declared.policy.metadata_names
         for name, value in said.metadata:
             if name not in looked_at or name in key.metadata:
                 continue
-            if self._known.get((key.id, name), {}).get(value, 0.0) > self._clock():
+            if self._known.get((account, name), {}).get(value, 0.0) > self._clock():
                 continue
             try:
                 async with self._one_at_a_time:
-                    await self._admit(key.id, name, value)
+                    await self._admit(account, name, value)
             except StoreUnavailable as error:
                 self._declared.lost(error)
                 if self._declared.config.when_store_is_away == "refuse":
                     raise Unavailable("the store of budgets and limits is unavailable; try again shortly") from error
 
-    async def _admit(self, key: str, name: str, value: str) -> None:
+    async def _admit(self, account: str, name: str, value: str) -> None:
         now, most = self._clock(), self._declared.config.max_claimed_values
-        prefix = f"claimed|values|{key}|{name}|"
+        prefix = f"claimed|values|{account}|{name}|"
         if self._counters is not self._store:
             await self._store.expire(now)  # otherwise the gate does so every second
         (seen,) = await self._store.read([(prefix + value, 0)])
         if not seen.spent:
             if len(await self._store.names(prefix, most)) >= most:
                 raise NotAllowed(
-                    f"key {key!r} has used {most} values of metadata {name!r} within a day, and a limit counts "
+                    f"{account!r} has used {most} values of metadata {name!r} within a day, and a limit counts "
                     f"by it: list in the key's `metadata` which it may use, e.g. metadata: {{{name}: ['p-*']}}",
-                    key=key,
+                    key=account,
                     name=name,
                     value=value,
                 )
             await self._store.adjust(Claim(prefix + value, "values", 1, None, 0, 0, now + _DAY_S))
         if len(self._known) > _MOST_REMEMBERED:
             self._known.clear()
-        known = {one: until for one, until in self._known.get((key, name), {}).items() if until > now}
+        known = {one: until for one, until in self._known.get((account, name), {}).items() if until > now}
         # Known for less than a day; checked now and then whether the store still knows it.
-        self._known[key, name] = known | {value: now + _DAY_S / 24}
+        self._known[account, name] = known | {value: now + _DAY_S / 24}

@@ -8,6 +8,7 @@ from contextlib import suppress
 from dataclasses import replace
 
 from mcpgate.config.governance import GovernanceConfig
+from mcpgate.config.oauth import OAuthConfig
 from mcpgate.errors import ConfigError
 from mcpgate.governance.policy import RECORD_KINDS, Policy
 from mcpgate.governance.prices import Prices
@@ -29,17 +30,18 @@ class Declared:
         store: Store,
         metrics: Metrics,
         clock: Callable[[], float] = time.time,
+        oauth: OAuthConfig | None = None,
     ) -> None:
-        self.config, self.prices = config, prices
+        self.config, self.prices, self.oauth = config, prices, oauth
         self.policy = Policy(config)
         self.unavailable: str | None = None
         """Why the store is unavailable; None while it is available."""
         self._counters, self._store, self._metrics, self._clock = counters, store, metrics, clock
         self._reloading = asyncio.Lock()
 
-    async def configure(self, config: GovernanceConfig, prices: Prices) -> None:
+    async def configure(self, config: GovernanceConfig, prices: Prices, oauth: OAuthConfig | None) -> None:
         """Apply an edited configuration."""
-        self.config, self.prices = config, prices
+        self.config, self.prices, self.oauth = config, prices, oauth
         # Keeps the known declarations of the store, so that they apply without a gap.
         self.policy = Policy(config, self.policy.records, self.policy.version)
         with suppress(StoreUnavailable):

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 
 from mcpgate.config.governance import GovernanceConfig
+from mcpgate.config.oauth import OAuthConfig
 from mcpgate.errors import Unavailable
 from mcpgate.governance.admission import Admission, Desk
 from mcpgate.governance.background import Background
@@ -24,6 +25,7 @@ from mcpgate.governance.policy import Policy
 from mcpgate.governance.prices import Prices
 from mcpgate.governance.records import Claim, Request, Reservation, new_id
 from mcpgate.governance.store import Counters, Query, Store, StoreUnavailable
+from mcpgate.governance.tokens import Tokens
 from mcpgate.telemetry.metrics import Metrics
 
 log = logging.getLogger("mcpgate.governance")
@@ -44,12 +46,15 @@ class Gate:
         store: Store,
         metrics: Metrics,
         clock: Callable[[], float] = time.time,
+        oauth: OAuthConfig | None = None,
+        tokens: Tokens | None = None,
     ) -> None:
-        self.counters, self.store = counters, store
+        """`oauth` and `tokens`: whose access tokens are accepted in place of keys, and what verifies them."""
+        self.counters, self.store, self.tokens = counters, store, tokens
         self._clock = clock
         self._background = Background()
-        self._declared = Declared(config, prices, counters, store, metrics, clock)
-        self._identity = Identity(self._declared, counters, store, clock)
+        self._declared = Declared(config, prices, counters, store, metrics, clock, oauth)
+        self._identity = Identity(self._declared, counters, store, clock, tokens)
         self._holds = Holds(self._declared, self._identity, counters, store, self._background, clock)
         self._journal = Journal(self._declared, self._holds, counters, self._background)
         self._desk = Desk(self._declared, self._identity, self._holds, self._journal, metrics, clock)
@@ -103,9 +108,9 @@ class Gate:
         with suppress(StoreUnavailable):
             await self._holds.end()
 
-    async def reload(self, config: GovernanceConfig, prices: Prices) -> None:
+    async def reload(self, config: GovernanceConfig, prices: Prices, oauth: OAuthConfig | None = None) -> None:
         """Apply an edited configuration. Requests in progress end under the rules they began with."""
-        await self._declared.configure(config, prices)
+        await self._declared.configure(config, prices, oauth)
 
     async def refresh(self) -> None:
         """Apply what was just declared."""
@@ -156,8 +161,8 @@ class Gate:
     # --- admission
 
     async def current(self, caller: Caller) -> Caller:
-        """The current state of an identified caller, at most a second old. Raises NotAllowed if its key is no longer
-        valid."""
+        """The current state of an identified caller, at most a second old. Raises NotAllowed if its key or token is no
+        longer valid."""
         return await self._identity.current(caller)
 
     def admit(self, context: RequestContext, request: Request, money_later: bool = False) -> Admission:

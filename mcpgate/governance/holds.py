@@ -181,7 +181,8 @@ class Holds:
                 caller = callers[entry.key] = await self._identity.caller_by_id(entry.key)
             if entry.user not in (None, caller.user):
                 caller = policy.with_user(caller, str(entry.user))
-            caller = replace(caller, user=entry.user, team=entry.team, customer=entry.customer, metadata=entry.metadata)
+            caller = policy.with_scopes(caller, entry.team, entry.customer)
+            caller = replace(caller, user=entry.user, metadata=entry.metadata)
             request = Request(
                 kind=entry.kind,
                 server=entry.server,

@@ -78,10 +78,9 @@ class Policy:
         """The keys of the configuration file, by id."""
         self._by_digest: dict[str, str] = {}
         for id, spec in config.keys.items():
-            secret = spec.secret.get_secret_value()
-            digest = digest_of(secret)
-            self.keys[id] = (make_key(id, spec, [(digest, None)], declared=True), spec)
-            self._by_digest[digest] = id
+            digests = [] if spec.secret is None else [digest_of(spec.secret.get_secret_value())]
+            self.keys[id] = (make_key(id, spec, [(digest, None) for digest in digests], declared=True), spec)
+            self._by_digest |= dict.fromkeys(digests, id)
         self._warn_of_labels(config)
         self.metadata_names = mentioned_metadata(self.rules)
         """Names of metadata that any rule looks at."""
@@ -132,6 +131,16 @@ class Policy:
         user = self.users.get(user_id)
         own = () if user is None else self._own_rules("user", user_id, user)
         return replace(caller, user=user_id, rules=(*caller.rules, *own))
+
+    def with_scopes(self, caller: Caller, team_id: str | None, customer_id: str | None) -> Caller:
+        """The caller with another team and customer, as an access token may name them; their own limits are added."""
+        rules = caller.rules
+        if team_id is not None and team_id != caller.team and (team := self.teams.get(team_id)) is not None:
+            rules += self._own_rules("team", team_id, team)
+        if customer_id is not None and customer_id != caller.customer:
+            customer = self.customers.get(customer_id)
+            rules += () if customer is None else self._own_rules("customer", customer_id, customer)
+        return replace(caller, team=team_id, customer=customer_id, rules=rules)
 
     def shares(
         self, caller: Caller, request: Request, cost: int | None, with_unpriced: bool = False

@@ -101,7 +101,9 @@ def _ordered(name: str, strategy: str, targets: Sequence[TargetConfig], about: Q
     if strategy == "priority":
         return targets
     # The same session draws the same lots; every other request its own.
-    seed = hashlib.sha256(f"{name}\n{about.caller.id}\n{about.session}".encode()).digest() if about.session else None
+    seed = (
+        hashlib.sha256(f"{name}\n{about.caller.account}\n{about.session}".encode()).digest() if about.session else None
+    )
     lots = random.Random(seed)
     drawn = [(lots.random() ** (1 / target.weight), target) for target in targets if target.weight > 0]
     return [target for _, target in sorted(drawn, key=lambda one: -one[0])]

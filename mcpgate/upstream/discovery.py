@@ -172,9 +172,12 @@ async def _resource(web: UntrustedWeb, url: str, challenge: Challenge | None) ->
     return None
 
 
-async def _authority(
-    web: UntrustedWeb, issuer: str | None, addresses: list[str], resource: str, wanted: str
-) -> Authority:
+async def issuer_metadata(web: UntrustedWeb, issuer: str) -> dict[str, Any]:
+    """What an issuer says about itself. Raises SignInFailed."""
+    return await _metadata(web, issuer, _metadata_addresses(issuer))
+
+
+async def _metadata(web: UntrustedWeb, issuer: str | None, addresses: list[str]) -> dict[str, Any]:
     what = "the authorization server's metadata"
     for address in addresses:
         status, found = await web.get(address, what)
@@ -188,6 +191,13 @@ async def _authority(
     if not isinstance(named, str) or (issuer is not None and not _same_issuer(named, issuer)):
         found_of, wanted_of = (one_line(place(str(one)), 200) for one in (named, issuer))
         raise SignInFailed(f"{what} is that of {found_of}, but {wanted_of} was asked for")
+    return found
+
+
+async def _authority(
+    web: UntrustedWeb, issuer: str | None, addresses: list[str], resource: str, wanted: str
+) -> Authority:
+    found = await _metadata(web, issuer, addresses)
 
     def endpoint(name: str) -> str:
         value = found.get(name)
@@ -197,7 +207,7 @@ async def _authority(
     challenges = found.get("code_challenge_methods_supported")
     supported = found.get("scopes_supported")
     return Authority(
-        issuer=named,
+        issuer=found["issuer"],
         resource=resource,
         authorization_endpoint=endpoint("authorization_endpoint"),
         token_endpoint=endpoint("token_endpoint"),

@@ -6,6 +6,7 @@ import signal
 import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -319,6 +320,27 @@ async def test_counters_that_redis_has_lost_are_counted_again_from_the_ledger(du
             assert lost == [None, None]
             assert isinstance(await refusal_of(gate, tool("read")), BudgetExceeded)
             assert await standing(stores.counters, "all|cost|") == (10 * CENT, 0)
+    finally:
+        await place.remove()
+
+
+async def test_budgets_of_the_team_that_a_token_named_are_counted_again_too(tmp_path: Path) -> None:
+    place = make_place("redis+sqlite", tmp_path)
+    settings: dict[str, Any] = {
+        "customers": {"acme": {"budget": {"limit_usd": 1}}},
+        "teams": {"search": {"customer": "acme", "budget": {"limit_usd": "0.02"}}},
+        "keys": {"staff": {}},
+    }
+    try:
+        async with place.open() as stores, gate_on(stores, **settings) as gate:
+            key, spec = gate.policy.keys["staff"]
+            ada = gate.policy.caller_of(replace(key, user="ada", team="search"), spec)
+            for _ in range(2):
+                await call(gate, caller=ada)
+            await place.forget()
+            assert (await refusal_of(gate, tool("read"), ada)).data["budget"] == "team:search"
+            assert await standing(stores.counters, "team:search|cost|") == (2 * CENT, 0)
+            assert await standing(stores.counters, "customer:acme|cost|") == (2 * CENT, 0)
     finally:
         await place.remove()
 

@@ -131,22 +131,22 @@ class AdminFace(Face):
     async def _create_key(self, call: Call) -> Reply:
         given = parse(NewKey, call.body)
         spec = KeySpec.model_validate(given.model_dump(exclude={"id"}))
-        key, secret = await self._admin.create_key(spec, call.caller.id, given.id)
+        key, secret = await self._admin.create_key(spec, call.caller.actor, given.id)
         return json_reply({"key": shown_key(key, spec), "secret": secret}, 201)
 
     async def _get_key(self, call: Call) -> Reply:
         return json_reply(shown_key(*await self._admin.get_key(call.path["id"])))
 
     async def _change_key(self, call: Call) -> Reply:
-        return json_reply(shown_key(*await self._admin.change_key(call.path["id"], call.body, call.caller.id)))
+        return json_reply(shown_key(*await self._admin.change_key(call.path["id"], call.body, call.caller.actor)))
 
     async def _rotate_key(self, call: Call) -> Reply:
         overlap = parse(Rotation, call.body).overlap
-        key, secret = await self._admin.rotate_key(call.path["id"], overlap, call.caller.id)
+        key, secret = await self._admin.rotate_key(call.path["id"], overlap, call.caller.actor)
         return json_reply({"key": shown_key(key), "secret": secret})
 
     async def _revoke_key(self, call: Call) -> Reply:
-        return json_reply(shown_key(await self._admin.revoke_key(call.path["id"], call.caller.id)))
+        return json_reply(shown_key(await self._admin.revoke_key(call.path["id"], call.caller.actor)))
 
     # --- what is declared
 
@@ -171,13 +171,13 @@ class AdminFace(Face):
                 _ID.validate_python(id)
             except ValidationError as error:
                 raise InvalidRequest(f"id {id[:80]!r}: {error.errors()[0]['msg']}") from None
-            return json_reply(_declared(id, await self._admin.put(kind, id, call.body, call.caller.id), False))
+            return json_reply(_declared(id, await self._admin.put(kind, id, call.body, call.caller.actor), False))
 
         return handle
 
     def _deleter(self, kind: str) -> Callable[[Call], Awaitable[Reply]]:
         async def handle(call: Call) -> Reply:
-            await self._admin.delete(kind, call.path["id"], call.caller.id)
+            await self._admin.delete(kind, call.path["id"], call.caller.actor)
             return Reply(b"", 204)
 
         return handle
@@ -191,7 +191,7 @@ class AdminFace(Face):
     def _resetter(self, kind: str) -> Callable[[Call], Awaitable[Reply]]:
         async def handle(call: Call) -> Reply:
             subject = parse(Reset, call.body).subject
-            await self._admin.reset(kind, call.path["id"], subject, call.caller.id)
+            await self._admin.reset(kind, call.path["id"], subject, call.caller.actor)
             return Reply(b"", 204)
 
         return handle

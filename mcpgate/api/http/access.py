@@ -4,6 +4,7 @@ import logging
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
+from functools import partial
 from urllib.parse import urlsplit
 
 from mcpgate.addresses import Network, is_in, parse_address, parse_networks
@@ -12,11 +13,13 @@ from mcpgate.api.http.exchange import Exchange
 from mcpgate.api.http.forwarded import client_of, scheme_of
 from mcpgate.api.http.headers import metadata_of, secret_of, user_of
 from mcpgate.api.http.places import origin_of
+from mcpgate.api.http.resource import Resource
 from mcpgate.config.settings import Settings, is_loopback, needs_key
 from mcpgate.errors import InvalidRequest, McpgateError, NotAllowed
 from mcpgate.governance.callers import Caller
 from mcpgate.governance.context import RequestContext
 from mcpgate.governance.gate import Gate
+from mcpgate.governance.tokens import looks_like_token
 
 _SHOWN = 200
 """Characters of a header that a refusal shows."""
@@ -40,6 +43,7 @@ class Access:
         """`host`: the address listened on, which is a name that clients may use."""
         self._logged: set[str] = set()
         self._settings, self._gate, self._host = settings, gate, host
+        self.resource = Resource(settings, host)
         self._streams = Allowance("streams", _MAX_STREAMS_EACH)
 
     @property
@@ -59,6 +63,7 @@ class Access:
         """Only hosts and origins we know: a web page must not reach a gateway on its reader's machine by
         rebinding a name (and no gateway should be reached by a name it does not have). Raises InvalidRequest,
         Misdirected, NotAllowed."""
+        http.challenge = partial(self.resource.challenge, http)
         if http.doubled is not None:
             raise InvalidRequest(f"the header {http.doubled[:80]!r} occurs twice")
         if (proxies := self.trusted_proxies()) and is_in(http.address, proxies):
@@ -107,19 +112,23 @@ class Access:
             self._log_once(message)
             raise Misdirected(message)
 
-    async def identify(self, http: Exchange) -> Caller:
-        """Who is asking. Raises what the gate does, InvalidRequest for headers that cannot be read."""
+    async def identify(self, http: Exchange, path: str | None = None) -> Caller:
+        """Who is asking. `path`: what is asked for, if that is not the request's own path. Raises what the gate does,
+        InvalidRequest for headers that cannot be read."""
+        secret = secret_of(http.headers)
+        is_token = secret is not None and looks_like_token(secret)
         caller = await self._gate.identify(
-            secret_of(http.headers),
+            secret,
             key_required=self.needs_key,
             address=http.address,
             metadata=metadata_of(http.headers),
             user=user_of(http.headers),
+            sent_to=self.resource.sent_to(http, path or http.path) if is_token else (),
         )
         if caller.is_local and not self.is_local:
             # A trusted network may call every tool; what is declared stays with who holds an admin key.
             caller = replace(caller, grants=replace(caller.grants, admin=False))
-        http.holder = origin_of(http.address) if caller.is_local else caller.id
+        http.holder = origin_of(http.address) if caller.is_local else caller.account
         http.holds_all = caller.is_local and self.is_local
         return caller
 
@@ -138,7 +147,7 @@ class Access:
 
     def standing_stream(self, caller: Caller) -> AbstractContextManager[None]:
         """Count one more stream that stays open as long as its client likes. Entering it raises RateLimited."""
-        return self._streams.one(caller.id)
+        return self._streams.one(caller.account)
 
     async def still_admitted(self, caller: Caller) -> bool:
         """Whether a caller of an open stream may still listen to it."""

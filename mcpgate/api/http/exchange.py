@@ -57,6 +57,8 @@ class Exchange:
         self.address: str | None = (scope.get("client") or (None,))[0]
         """Of the client; behind trusted proxies, what they say: see access.py."""
         self.scheme: str = scope.get("scheme", "http")
+        self.challenge: Callable[[McpgateError], Mapping[str, str]] = lambda error: {}
+        """The headers of a refusal that say how to sign in."""
         self.cors: str | None = None
         """The origin that may read the answer."""
         self.holder: str | None = None
@@ -195,7 +197,7 @@ class Exchange:
 
     async def refuse(self, error: McpgateError, body: Mapping[str, Any]) -> None:
         """A refusal: the contract's status and headers around a body that has the form of the face."""
-        headers = refusal_headers(error.http_status, error.data)
+        headers = {**refusal_headers(error.http_status, error.data), **self.challenge(error)}
         await self.respond(error.http_status, orjson.dumps(body, default=str), headers)
 
     async def start_stream(self, headers: Mapping[str, str] | None = None) -> None:

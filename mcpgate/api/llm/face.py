@@ -197,7 +197,7 @@ async def _look(watch: _Watch, http: Exchange, access: Access, context: RequestC
                 watch.end(Unavailable("the gateway is shutting down"))
                 return
             if not context.caller.is_local and not await access.still_admitted(context.caller):
-                watch.end(NotAllowed("the key of this request is no longer good", key=context.caller.id))
+                watch.end(NotAllowed("the key or token of this request is no longer valid", key=context.caller.id))
                 return
             if http.started and time.monotonic() - watch.last >= _PING_S:
                 watch.heard()

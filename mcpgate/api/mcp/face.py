@@ -114,7 +114,7 @@ class McpFace:
         counted = not caller.is_local and request.method not in _GOVERNED
         try:
             if counted:
-                self._throttle.check(caller.id)
+                self._throttle.check(caller.account)
             result = await self._result(request)
         except RpcFault as fault:
             return fault.to_wire(request.id)
@@ -132,7 +132,7 @@ class McpFace:
         if not counted:
             return answer
         data = jsontext.dumps(answer)
-        self._throttle.count(caller.id, len(data))
+        self._throttle.count(caller.account, len(data))
         return Answer(answer, data)
 
     async def _result(self, request: RpcRequest) -> dict[str, Any]:
@@ -395,7 +395,7 @@ class McpFace:
         def updated(uri: str) -> None:
             request.notify(_UPDATED, {"uri": uri, "_meta": meta})
 
-        with self._listeners.one(context.caller.id), ExitStack() as ends:
+        with self._listeners.one(context.caller.account), ExitStack() as ends:
             ends.callback(self.gateway.on_list_changed(changed))
             followed = []
             uris = wanted.get("resourceSubscriptions")

@@ -6,7 +6,7 @@ A request is answered with plain JSON unless something has to be told before the
 
 import asyncio
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -220,7 +220,7 @@ class StreamableHttp(Face):
         grace_s = 0.0 if message.get("method") == "subscriptions/listen" else _SHUTDOWN_S
         gone = asyncio.ensure_future(http.disconnected())
         closing = asyncio.ensure_future(self._closing.wait(grace_s))
-        rights = _Rights(self._access, context.caller)
+        rights = _Rights(self._access, lambda: context.caller)
         silent_since = rights.asked
         try:
             while True:
@@ -231,7 +231,7 @@ class StreamableHttp(Face):
                 if not await rights.are_good():
                     item.cancel()
                     await self._stop(task)
-                    lost = NotAllowed("the key of this request is no longer good", key=context.caller.id)
+                    lost = NotAllowed("the key or token of this request is no longer valid", key=context.caller.id)
                     await answer.fail(message.get("id"), lost)
                     return
                 if item.done():
@@ -332,7 +332,7 @@ class StreamableHttp(Face):
             gone = asyncio.ensure_future(http.disconnected())
             stopped = asyncio.ensure_future(self._closing.wait())
             more = missed.change()
-            rights = _Rights(self._access, caller)
+            rights = _Rights(self._access, lambda: opened.session.caller)
             silent_since = rights.asked
             try:
                 while not gone.done() and not stopped.done() and await rights.are_good():
@@ -389,7 +389,7 @@ async def stream(
             await http.event(data, id=id)
         gone = asyncio.ensure_future(http.disconnected())
         stopped = asyncio.ensure_future(closing.wait())
-        rights = _Rights(access, caller)
+        rights = _Rights(access, lambda: opened.session.caller)
         silent_since = rights.asked
         try:
             while not gone.done() and not stopped.done():
@@ -422,16 +422,17 @@ async def stream(
 class _Rights:
     """Whether the caller of an open response may still have it, asked as often as that can have changed."""
 
-    def __init__(self, access: Access, caller: Caller) -> None:
+    def __init__(self, access: Access, caller: Callable[[], Caller]) -> None:
+        """`caller`: as it is by now; a session gets a newer token with a later request."""
         self._access, self._caller = access, caller
         self.asked = time.monotonic()
-        self.pause_s = _PING_S if caller.is_local else _RIGHTS_S
+        self.pause_s = _PING_S if caller().is_local else _RIGHTS_S
 
     async def are_good(self) -> bool:
-        if self._caller.is_local or time.monotonic() - self.asked < _RIGHTS_S:
+        if self._caller().is_local or time.monotonic() - self.asked < _RIGHTS_S:
             return True
         self.asked = time.monotonic()
-        return await self._access.still_admitted(self._caller)
+        return await self._access.still_admitted(self._caller())
 
 
 class _Answers:

@@ -66,7 +66,7 @@ class Sessions:
     def new(self, caller: Caller) -> OpenSession:
         """A session for a caller. Where it has too many, its longest unused one ends; where there are too many in all,
         that of the key which has most."""
-        own = self._of.get(caller.id, OrderedDict())
+        own = self._of.get(caller.account, OrderedDict())
         if len(own) >= self._limits.each:
             self.drop(next(iter(own)))
         elif len(self._table) >= self._limits.total:
@@ -76,29 +76,35 @@ class Sessions:
         outbox = Outbox(self._limits.unread, self._count, lambda: self.drop(id))
         session = Session(self._face, lambda _: None, caller, announce=outbox.put)
         opened = self._table[id] = OpenSession(id, session, outbox, Replay(self._count_kept), self._clock())
-        self._of.setdefault(caller.id, OrderedDict())[id] = None
+        self._of.setdefault(caller.account, OrderedDict())[id] = None
         self._sweep_later()
         return opened
 
     def find(self, id: str, caller: Caller, anywhere: bool = False) -> OpenSession | None:
         """A session of this caller's at this address, or `anywhere`; another's is none, for its id is no secret that
-        opens anything."""
+        opens anything. It goes on with the access token that ends last of those that its requests brought."""
         found = self._table.get(id)
         if found is None or found.session.caller.owner != caller.owner:
             return None
         if not anywhere and found.session.caller.bundle != caller.bundle:
             return None
+        found.session.caller = found.session.caller.renewed(by=caller)
         found.used = self._clock()
         self._table.move_to_end(id)
-        self._of[found.session.caller.id].move_to_end(id)
+        self._of[found.session.caller.account].move_to_end(id)
         return found
+
+    def bundle_of(self, id: str) -> str | None:
+        """The bundle whose session it is, whoever asks."""
+        found = self._table.get(id)
+        return None if found is None else found.session.caller.bundle
 
     def drop(self, id: str) -> bool:
         """End a session, its requests and its streams."""
         found = self._table.pop(id, None)
         if found is None:
             return False
-        key = found.session.caller.id
+        key = found.session.caller.account
         del self._of[key][id]
         if not self._of[key]:
             del self._of[key]
@@ -118,7 +124,7 @@ class Sessions:
         ways = {(one.session.caller.id, one.session.caller.digest): one.session.caller for one in self._table.values()}
         for way, caller in ways.items():
             if not await self._is_admitted(caller):
-                for id in list(self._of.get(caller.id, ())):
+                for id in list(self._of.get(caller.account, ())):
                     held = self._table[id].session.caller
                     if (held.id, held.digest) == way:
                         self.drop(id)
@@ -145,7 +151,7 @@ class Sessions:
         while self._unread > self._limits.unread_in_all:
             unread: Counter[str] = Counter()
             for one in self._table.values():
-                unread[one.session.caller.id] += one.outbox.size
+                unread[one.session.caller.account] += one.outbox.size
             key = max(unread, key=unread.__getitem__)
             worst = max((self._table[id] for id in self._of[key]), key=lambda one: one.outbox.size)
             if not worst.outbox.size:

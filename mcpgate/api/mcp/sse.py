@@ -40,7 +40,9 @@ class Sse(Face):
             self._sessions.drop(opened.id)
 
     async def _receive(self, http: Exchange) -> None:
-        id, caller = http.query().get("session_id", ""), await self._access.identify(http)
+        id = http.query().get("session_id", "")
+        bundle = None if self._sessions is None else self._sessions.bundle_of(id)
+        caller = await self._access.identify(http, "/sse" if bundle is None else f"/sse/{bundle}")
         opened = None if self._sessions is None else self._sessions.find(id, caller, anywhere=True)
         if opened is None:
             raise NotFound("no such session; open GET /sse first")

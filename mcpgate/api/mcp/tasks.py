@@ -234,16 +234,17 @@ class Tasks:
         task = self._table.get(id) if isinstance(id, str) else None
         if task is None or not _is_of(task, request.context.caller):
             raise RpcFault(INVALID_PARAMS, "there is no such task, or it has expired")
+        task.parked.caller = task.caller.renewed(by=request.context.caller)
         return task
 
     async def _watch(self, task: GatewayTask) -> None:
         """Until the work is over, and end it when its caller has lost its rights."""
-        caller, work = task.caller, task.parked.task
+        work = task.parked.task
         while not work.done():
-            await asyncio.wait((work,), timeout=None if caller.is_local else _RIGHTS_S)
-            if not work.done() and not caller.is_local:
+            await asyncio.wait((work,), timeout=None if task.caller.is_local else _RIGHTS_S)
+            if not work.done() and not task.caller.is_local:
                 try:
-                    await self._current(caller)
+                    await self._current(task.caller)
                 except McpgateError:
                     work.cancel()
         task.end()
