@@ -150,7 +150,9 @@ class RouteConfig(Model):
     """Condition to globs; all conditions must hold: `key`, `user`, `team`, `customer`, `metadata.NAME`, `model` (as the
     client named it); `stream`, `tools`, `images`, which are `true` or `false`. None: every request that is left."""
     strategy: Literal["priority", "weight"] = "priority"
+    """As that of a model."""
     targets: tuple[TargetConfig, ...] = Field(min_length=1)
+    """The targets of such requests."""
 
 
 class ModelConfig(Model):
@@ -159,6 +161,7 @@ class ModelConfig(Model):
     strategy: Literal["priority", "weight"] = "priority"
     """`priority`: in order, the next one if one fails. `weight`: by chance, always the same for one session."""
     targets: tuple[TargetConfig, ...] = ()
+    """Models of providers, or other aliases, best first."""
     routes: tuple[RouteConfig, ...] = ()
     """Instead of `targets`: the first route whose conditions hold."""
     on_budget: str | None = None
@@ -172,12 +175,16 @@ class ModelConfig(Model):
 
 
 class ModelPriceConfig(Model):
-    """US dollars for a million tokens. What is left out costs as the input or the output does."""
+    """US dollars for a million tokens."""
 
     input_usd_per_mtok: Usd
+    """Of what the model reads."""
     output_usd_per_mtok: Usd = Decimal(0)
+    """Of what it writes, reasoning included."""
     cache_read_usd_per_mtok: Usd | None = None
+    """Of the part of the input that the provider had in its cache. Default: as the input."""
     cache_write_usd_per_mtok: Usd | None = None
+    """Of the part of the input that it puts into its cache. Default: as the input."""
 
 
 class LlmConfig(Model):
