@@ -17,11 +17,11 @@ from mcpgate.codemode.attachments import Attachments
 from mcpgate.codemode.bridge import Bridge
 from mcpgate.codemode.definitions import META_TOOL_NAMES, Definitions
 from mcpgate.codemode.handles import HandleStore
+from mcpgate.codemode.indexing import Indexer
 from mcpgate.codemode.metatools import MetaTools
 from mcpgate.codemode.pages import Pages
 from mcpgate.codemode.runner import Runner
 from mcpgate.codemode.savings import Savings
-from mcpgate.codemode.understanding import Understanding
 from mcpgate.config.settings import Config, Settings
 from mcpgate.errors import NotAllowed, NotFound
 from mcpgate.governance.callers import LOCAL, Caller
@@ -70,7 +70,7 @@ class Gateway:
             config.code_mode.max_handle_mib_in_all * _MIB,
         )
         self.views = Views(settings, self.pool, learned, META_TOOL_NAMES)
-        self.understanding = Understanding(self.views)
+        self.indexer = Indexer(self.views)
         carrier = Carrier(self.pool, gate)
         self.calls = Calls(self.pool, carrier, gate)
         self.resources = Resources(self.views, self.pool, carrier, gate)
@@ -80,8 +80,8 @@ class Gateway:
         bridge = Bridge(self.views, self.calls, Attachments(self.resources), learned, self.handles)
         answers = Answers(settings, self.handles)
         runner = Runner(settings, engine, bridge, self.views, self.pool, answers, gate, self.savings)
-        pages = Pages(settings, self.views, self.pool, self.resources, learned, engine, runner)
-        self.metatools = MetaTools(settings, self.views, learned, pages, runner, gate, self.savings)
+        pages = Pages(settings, self.views, self.pool, self.resources, self.indexer, learned, engine, runner)
+        self.metatools = MetaTools(settings, self.views, self.indexer, learned, pages, runner, gate, self.savings)
         self.outliving: set[asyncio.Task[dict[str, Any]]] = set()
         """Work that goes on without the request it is for; it ends with the gateway."""
         self._listeners: list[Listener] = []
@@ -147,7 +147,7 @@ class Gateway:
         """Take what the pool knows now, and call the listeners if the tool list has changed."""
         self._rebuild_due = False
         self.views.rebuild()
-        self.understanding.refresh()
+        self.indexer.refresh()
         self.savings.forget()
         bundles = [None, *self.config.bundles]
         shown_now = jsontext.dumps([self.tool_list(replace(LOCAL, bundle=bundle)) for bundle in bundles])

@@ -90,7 +90,7 @@ class App:
                 if with_engine:
                     gateway.engine.start(progress)
                 gateway.pool.go()
-                gateway.understanding.start()
+                gateway.indexer.start()
 
         gateway.go = go
         await gateway.gate.start()
@@ -130,7 +130,7 @@ async def running(
             chores.append(asyncio.get_running_loop().call_later(hold_s, app.gateway.go))
         else:
             app.gateway.go()
-        chores += [asyncio.create_task(chore(app)) for chore in (_flush_now_and_then, _keep_stores, _keep_meanings)]
+        chores += [asyncio.create_task(chore(app)) for chore in (_flush_now_and_then, _keep_stores, _keep_index)]
         yield app.gateway
     finally:
         for chore in chores:
@@ -210,8 +210,8 @@ async def _flush_now_and_then(app: App) -> None:
         await asyncio.to_thread(learned.save, learned.take())
 
 
-async def _keep_meanings(app: App) -> None:
-    await app.gateway.understanding.keep(app.gateway.config.code_mode.semantic_search)
+async def _keep_index(app: App) -> None:
+    await app.gateway.indexer.keep(app.gateway.config.code_mode.semantic_search)
 
 
 async def _keep_stores(app: App) -> None:

@@ -65,7 +65,8 @@ class Server:
 
 
 class Catalog:
-    """An immutable snapshot. Cheap to build; the search index is built on first use."""
+    """An immutable snapshot. Cheap to build. Its search index, which is not, is built on first use, or elsewhere and
+    handed over with `search_with`."""
 
     def __init__(self, servers: Iterable[Server] = ()) -> None:
         self.servers = tuple(servers)
@@ -75,6 +76,9 @@ class Catalog:
         """The `id()` of each of the whole's tools that is in this part."""
         self.meanings: Meanings | None = None
         """What the tools mean, once that is known; it improves the search."""
+        self._index: SearchIndex | None = None
+        self._earlier: SearchIndex | None = None
+        """The index of an earlier snapshot, which is searched while this one has none."""
         self._by_name = {server.ident: server for server in self.servers}
         for server in self.servers:
             self._by_name.setdefault(server.name, server)
@@ -99,28 +103,62 @@ class Catalog:
             about, trouble = one_line(listing.about, _MAX_ABOUT), one_line(listing.trouble, _MAX_TROUBLE)
             servers.append(Server(listing.name, ident, about, trouble, tools))
         catalog = cls(servers)
-        if previous is not None and [*map(id, previous.tools)] == [*map(id, catalog.tools)]:
-            catalog.meanings = previous.meanings
-            if "index" in previous.__dict__:
-                catalog.__dict__["index"] = previous.index
+        if previous is not None:
+            if index := previous._index or previous._earlier:
+                catalog.search_with(index)
+            if [*map(id, previous.tools)] == [*map(id, catalog.tools)]:
+                catalog.meanings = previous.meanings
         return catalog
 
     @cached_property
     def tools(self) -> tuple[Tool, ...]:
         return tuple(tool for server in self.servers for tool in server.tools)
 
-    @cached_property
+    @property
+    def whole(self) -> "Catalog":
+        """The catalog of which this is a part; itself if it is none."""
+        return self._whole or self
+
+    @property
     def index(self) -> SearchIndex:
-        return SearchIndex(self.tools) if self._whole is None else self._whole.index
+        """Of the whole. Building it takes a second for thousands of tools."""
+        whole = self.whole
+        if whole._index is None:
+            whole.search_with(SearchIndex(whole.tools, whole._earlier))
+        assert whole._index is not None
+        return whole._index
+
+    @property
+    def is_indexed(self) -> bool:
+        return self.whole._index is not None
+
+    @property
+    def is_searchable(self) -> bool:
+        """Whether a search need not build an index first."""
+        return self.is_indexed or self.whole._earlier is not None
+
+    def search_with(self, index: SearchIndex) -> None:
+        """Search with this index. That of an earlier snapshot finds the tools that are in both."""
+        if [*map(id, index.tools)] == [*map(id, self.tools)]:
+            self._index, self._earlier = index, None
+        elif self._index is None:
+            self._earlier = index
 
     def search(self, query: str, limit: int, server: str | None = None) -> list[Tool]:
         """The tools that best match a request; none if they share no word with it."""
-        return self.index.search(query, limit, server, self._among, (self._whole or self).meanings)
+        whole = self.whole
+        if whole._index is None and whole._earlier is not None:
+            return whole._earlier.search(query, limit, server, self._ids)
+        return self.index.search(query, limit, server, self._among, whole.meanings)
 
     def search_by_meaning(self, query: str, limit: int, server: str | None = None) -> list[Tool]:
         """The tools nearest to what a request means, whatever its words; none while their meanings are not known."""
-        meanings = (self._whole or self).meanings
-        return self.index.nearest(query, limit, meanings, server, self._among) if meanings else []
+        meanings = self.whole.meanings
+        return self.index.nearest(query, limit, meanings, server, self._among) if meanings and self.is_indexed else []
+
+    @cached_property
+    def _ids(self) -> frozenset[int]:
+        return frozenset(map(id, self.tools))
 
     def limited_to(self, allowed: Callable[[Tool], bool]) -> "Catalog":
         """The same catalog without the tools that are not allowed, and without servers that have none left; names
@@ -131,8 +169,8 @@ class Catalog:
             if tools:
                 servers.append(server if len(tools) == len(server.tools) else replace(server, tools=tools))
         limited = Catalog(servers)
-        limited._whole = self._whole or self
-        limited._among = frozenset(id(tool) for tool in limited.tools)
+        limited._whole = self.whole
+        limited._among = limited._ids
         return limited
 
     def withholds(self, name: str) -> bool:
@@ -193,7 +231,7 @@ class Catalog:
             if near:
                 return [f"{server.ident}.{n}" for n in near]
         found = nearest(name, [tool.qualified for tool in self.tools] if len(self.tools) < 3000 else [], limit)
-        return found or [tool.qualified for tool in self.search(name, limit)]
+        return found or [tool.qualified for tool in self.search(name, limit)] if self.is_searchable else found
 
 
 def _tool(server: str, server_ident: str, ident: str, raw: dict[str, Any], known: dict[int, Tool]) -> Tool:

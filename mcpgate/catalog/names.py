@@ -67,6 +67,11 @@ def to_identifier(name: str) -> str:
     return f"{text}_" if keyword.iskeyword(text) else text
 
 
+def server_in(name: str) -> str:
+    """The server at the beginning of what a caller names: `files` of `files.read`, `files__read`, `files notes`."""
+    return re.split(r"[\s./:]|__", name[:_MAX_NAME], maxsplit=1)[0]
+
+
 def _is_free(name: str, taken: frozenset[str]) -> bool:
     if not name.isidentifier() or keyword.iskeyword(name) or name in taken or name.startswith("_"):
         return False

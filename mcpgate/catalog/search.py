@@ -7,6 +7,7 @@ field before saturation (BM25F). Figures are in benchmarks/discovery/.
 
 import math
 import re
+import time
 from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
@@ -117,23 +118,43 @@ class Ranking(Protocol):
 class SearchIndex:
     """An index over a fixed list of tools."""
 
-    def __init__(self, tools: Sequence[Tool]) -> None:
-        self._tools = tools
+    def __init__(self, tools: Sequence[Tool], before: "SearchIndex | None" = None) -> None:
+        """What `before` holds of the same tools is taken over: their words are most of the work."""
+        self.tools = tools
+        self._lengths: list[float]
+        self._names: list[frozenset[str]]
+        self._postings: dict[str, list[tuple[int, float]]]
+        self._spelt: dict[str, str]
+        """Words as they are written → their stems: typing errors are made in words, not in stems."""
         postings: dict[str, list[tuple[int, float]]] = defaultdict(list)
-        lengths = []
+        lengths: dict[int, float] = {}
         spelt: dict[str, str] = {}
+        names: dict[int, frozenset[str]] = {}
+        if before is not None:
+            places = {tool: number for number, tool in enumerate(tools)}
+            kept = {old: places[tool] for old, tool in enumerate(before.tools) if tool in places}
+            for word, posting in before._postings.items():
+                if left := [(kept[old], weight) for old, weight in posting if old in kept]:
+                    postings[word] = left
+            spelt = {surface: word for surface, word in before._spelt.items() if word in postings}
+            lengths = {number: before._lengths[old] for old, number in kept.items()}
+            names = {number: before._names[old] for old, number in kept.items()}
         for number, tool in enumerate(tools):
+            if number in lengths:
+                continue
+            time.sleep(0)  # in a thread, lets the event loop run now and not 5 ms later
             weights = _weigh(tool, spelt)
-            lengths.append(sum(weights.values()))
+            lengths[number] = sum(weights.values())
+            names[number] = frozenset(words(tool.name[:_MAX_NAME])) | frozenset(words(tool.server))
             for word, weight in weights.items():
                 postings[word].append((number, weight))
-        average = sum(lengths) / len(lengths) if lengths else 1.0
-        self._norms = [_K1 * (1 - _B + _B * length / average) for length in lengths]
+        self._lengths = [lengths[number] for number in range(len(tools))]
+        average = sum(self._lengths) / len(tools) if tools else 1.0
+        self._norms = [_K1 * (1 - _B + _B * length / average) for length in self._lengths]
         self._postings = dict(postings)
         self._spelt = dict(islice(spelt.items(), _MAX_VOCABULARY))
-        """Words as they are written → their stems: typing errors are made in words, not in stems."""
         self._sorted = sorted(term for term in self._postings if len(term) >= 4)
-        self._names = [frozenset(words(tool.name[:_MAX_NAME])) | frozenset(words(tool.server)) for tool in tools]
+        self._names = [names[number] for number in range(len(tools))]
         self._named: dict[str, list[int]] = defaultdict(list)
         """A name without its separators → the tools that have it."""
         for number, tool in enumerate(tools):
@@ -167,7 +188,7 @@ class SearchIndex:
     def _chosen(
         self, ranked: Iterable[int], limit: int, server: str | None, among: Container[int] | None
     ) -> list[Tool]:
-        tools = (self._tools[number] for number in ranked)
+        tools = (self.tools[number] for number in ranked)
         return list(
             islice(
                 (
@@ -219,7 +240,7 @@ class SearchIndex:
 
     def _idf(self, term: str) -> float:
         seen = len(self._postings[term])
-        return math.log(1 + (len(self._tools) - seen + 0.5) / (seen + 0.5))
+        return math.log(1 + (len(self.tools) - seen + 0.5) / (seen + 0.5))
 
     def _variants(self, word: str, surface: str) -> list[tuple[str, float]]:
         """Terms for a word, and what each counts. `surface`: the word as written, if it may be a typing error."""

@@ -28,7 +28,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     async def work(gateway: Gateway) -> int:
         if query:
-            await gateway.understanding.settled()
+            await gateway.indexer.settled()
         if arguments.format == "text":
             console.say(
                 await gateway.metatools.list_tools(

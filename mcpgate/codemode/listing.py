@@ -114,7 +114,7 @@ class Listing:
         matches = frozenset(found)
         ordered = [*found, *(tool for tool in server.tools if tool not in matches)]
         tools, total = ordered[:limit], len(ordered)
-        head = f"{server.ident}: {_tools(total)}, called as {server.ident}.NAME(…)"
+        head = f"{server.ident}: {tool_count(total)}, called as {server.ident}.NAME(…)"
         if server.trouble:
             head += f" ({_trouble(server, 60)})"
         if lines := self._whole(tools, server, int(room * _WHOLE_SERVER) - estimate(head) - 10):
@@ -129,7 +129,7 @@ class Listing:
             if estimate(", ".join([*names, tool.ident])) > room - 60:
                 break
             names.append(tool.ident)
-        hint = f'(names only; query="…" or describe_tools gives shapes; {total} tools in all)'
+        hint = f'(names only; query="…" or describe_tools gives shapes; {tool_count(total)} in all)'
         return "\n".join([f"{server.ident}: {', '.join(names)}", hint])
 
     def _whole(self, tools: Sequence[Tool], server: Server, room: int) -> list[str]:
@@ -224,7 +224,9 @@ class Listing:
             more = len(catalog.servers) - len(lines)
             lines = [", ".join(lines) + (f" and {more} more servers" if more else "")]
         total = sum(len(server.tools) for server in catalog.servers)
-        return "\n".join([*lines, f'{total} tools. query="what you need" ranks them; server="…" lists one server.'])
+        return "\n".join(
+            [*lines, f'{tool_count(total)}. query="what you need" ranks them; server="…" lists one server.']
+        )
 
     def _waiting(self, catalog: Catalog) -> str:
         away = [server for server in catalog.servers if server.trouble]
@@ -252,10 +254,6 @@ def _names(tools: Sequence[Tool], room: float, server: Server | None) -> tuple[s
     named = {ident: ", ".join(names) for ident, names in groups.items()}
     text = ", ".join(named.values()) if server else "; ".join(f"{ident}: {names}" for ident, names in named.items())
     return text, count
-
-
-def _tools(number: int) -> str:
-    return f"{number} tool{'' if number == 1 else 's'}"
 
 
 def _name_repeated(lines: Sequence[str]) -> list[str]:

@@ -5,15 +5,19 @@ import dataclasses
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 
+from mcpgate.catalog.catalog import Catalog
 from mcpgate.catalog.learned import Memory
+from mcpgate.catalog.names import server_in
 from mcpgate.catalog.stubs import stub
 from mcpgate.codemode.answers import Answer
+from mcpgate.codemode.indexing import Indexer
 from mcpgate.codemode.listing import Listing
 from mcpgate.codemode.pages import Pages
 from mcpgate.codemode.runner import Runner
 from mcpgate.codemode.savings import Savings
 from mcpgate.config.settings import Settings
 from mcpgate.errors import InvalidRequest, NotAllowed, UnknownTool
+from mcpgate.governance.callers import Caller
 from mcpgate.governance.context import RequestContext
 from mcpgate.governance.gate import Gate
 from mcpgate.governance.records import Request
@@ -30,6 +34,7 @@ class MetaTools:
         self,
         settings: Settings,
         views: Views,
+        indexer: Indexer,
         learned: Memory,
         pages: Pages,
         runner: Runner,
@@ -37,7 +42,7 @@ class MetaTools:
         savings: Savings,
     ) -> None:
         self._settings, self._views, self._learned, self._pages = settings, views, learned, pages
-        self._runner, self._gate, self._savings = runner, gate, savings
+        self._indexer, self._runner, self._gate, self._savings = indexer, runner, gate, savings
 
     async def list_tools(
         self, context: RequestContext, query: str | None = None, server: str | None = None, limit: int | None = None
@@ -48,8 +53,7 @@ class MetaTools:
         async def answer(context: RequestContext) -> str:
             if limit is not None and not 1 <= limit <= 1000:
                 raise InvalidRequest("limit must be from 1 to 1000")
-            await self._views.grace(server)
-            catalog = self._views.catalog_of(context.caller)
+            catalog = await self._catalog_for(context.caller, query, server)
             if not catalog.servers:
                 everything = context.caller.grants.everything
                 return "No servers are configured." if everything else "No tools are granted to this key."
@@ -57,6 +61,20 @@ class MetaTools:
             return Listing(self._settings.config.code_mode, observed).render(catalog, query, server, limit)
 
         return await self._admitted(context, "list_tools", answer)
+
+    async def _catalog_for(self, caller: Caller, query: str | None, server: str | None) -> Catalog:
+        """What a caller sees, after a short wait for the server it names. Where nothing else answers it, for any that
+        is starting."""
+        if server:
+            await self._views.grace(server)
+        while True:
+            if query:
+                await self._indexer.searchable(caller.bundle)
+            catalog = self._views.catalog_of(caller)
+            if server or (catalog.search(query, 1) if query else any(each.tools for each in catalog.servers)):
+                return catalog
+            if not await self._views.more():
+                return catalog
 
     async def describe_tools(self, context: RequestContext, names: Sequence[str]) -> str:
         """Python stubs. For a wrong name, the nearest right ones are named; it is an error only if every name is wrong.
@@ -67,8 +85,8 @@ class MetaTools:
                 raise InvalidRequest('names is empty; give names as server.tool, e.g. ["files.read_text_file"]')
             if len(names) > _MAX_NAMES:
                 raise InvalidRequest(f"describe_tools takes {_MAX_NAMES} names at a time, not {len(names)}")
-            for server in dict.fromkeys(name.partition(".")[0] for name in names):
-                await self._views.grace(server)
+            await self._views.grace(*(server_in(name) for name in names))
+            await self._indexer.searchable(context.caller.bundle)
             return self._stubs(context, names)
 
         return await self._admitted(context, "describe_tools", answer)

@@ -8,7 +8,9 @@ from typing import Any
 from mcpgate.catalog import docs
 from mcpgate.catalog.catalog import Server
 from mcpgate.catalog.learned import Memory
+from mcpgate.catalog.names import server_in
 from mcpgate.codemode import results
+from mcpgate.codemode.indexing import Indexer
 from mcpgate.codemode.runner import Runner
 from mcpgate.config.settings import Settings
 from mcpgate.errors import McpgateError, NotFound, Unavailable, UnknownTool
@@ -30,18 +32,20 @@ class Pages:
         views: Views,
         pool: UpstreamPool,
         resources: Resources,
+        indexer: Indexer,
         learned: Memory,
         engine: Engine,
         runner: Runner,
     ) -> None:
         self._settings, self._views, self._pool, self._resources = settings, views, pool, resources
-        self._learned, self._engine, self._runner = learned, engine, runner
+        self._indexer, self._learned, self._engine, self._runner = indexer, learned, engine, runner
 
     async def render(self, context: RequestContext, topic: str) -> str:
         """A page. Raises NotFound, NotAllowed, Unavailable, and the gate's refusals."""
         caller = context.caller
         topic = topic.strip()
-        await self._views.grace(topic.partition(" ")[0].partition(".")[0])
+        await self._views.grace(server_in(topic))
+        await self._indexer.searchable(caller.bundle)
         catalog = self._views.catalog_of(caller)
         if topic in ("", "index", "help"):
             return docs.index_page(catalog)

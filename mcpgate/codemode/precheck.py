@@ -5,6 +5,8 @@ Only certain mistakes are reported; whatever might work at run time is left to r
 import ast
 import builtins
 import itertools
+import re
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -48,9 +50,20 @@ def precheck(code: str, catalog: Catalog, has_session: bool = False) -> list[Fau
 
 
 def mentioned_servers(code: str, catalog: Catalog) -> list[Server]:
-    """The servers whose identifiers occur anywhere in the code."""
-    code = code[:_MAX_SEARCHED]
-    return [server for server in catalog.servers if server.ident in code]
+    """The servers that the code uses by their identifiers; where it cannot be parsed here, those that occur in it."""
+    try:
+        if len(code) > _MAX_CHARS:
+            raise ValueError("too long to be parsed here")
+        tree = ast.parse(code)
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        used = set(re.findall(r"\w+", code[:_MAX_SEARCHED]))
+    else:
+        names = _Names(tree)
+        standard = sys.stdlib_module_names
+        used = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
+        used -= names.bound | (names.imported & standard)
+        used |= names.modules - standard
+    return [server for server in catalog.servers if server.ident in used]
 
 
 class _Names:
@@ -59,6 +72,8 @@ class _Names:
     def __init__(self, tree: ast.AST) -> None:
         self.bound: set[str] = set()
         self.imported: set[str] = set()
+        self.modules: set[str] = set()
+        """From which it imports."""
         self.star = False
         for node in ast.walk(tree):
             if isinstance(node, ast.Name) and isinstance(node.ctx, (ast.Store, ast.Del)):
@@ -68,6 +83,10 @@ class _Names:
             elif isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
                 self.bound.add(node.name)
             elif isinstance(node, (ast.Import, ast.ImportFrom)):
+                from_ = (
+                    [node.module or ""] if isinstance(node, ast.ImportFrom) else [alias.name for alias in node.names]
+                )
+                self.modules.update(name.partition(".")[0] for name in from_)
                 self.star |= any(alias.name == "*" for alias in node.names)
                 self.imported.update((alias.asname or alias.name).partition(".")[0] for alias in node.names)
             elif (isinstance(node, ast.ExceptHandler) and node.name) or (

@@ -20,7 +20,8 @@ from mcpgate.upstream.upstream import UpstreamView
 _MAX_VIEWS = 1000
 """Distinct sets of grants for which catalogs are cached."""
 _GRACE_S = 3.0
-"""How long the first requests wait, all together, for servers that are still starting."""
+"""How long a request waits for a server that is still starting, and all the first ones together where no other server
+has an answer."""
 STARTING = "still starting; calls wait for it"
 """The `trouble` of a server that will soon have tools."""
 
@@ -65,9 +66,9 @@ class Views:
         """Every tool that code can call."""
         return self.surface(None).catalog
 
-    def catalogs(self) -> dict[str | None, Catalog]:
-        """The same of each bundle, by its name, and of the whole gateway."""
-        return {bundle: self.surface(bundle).catalog for bundle in (None, *self._settings.config.bundles)}
+    def bundles(self) -> tuple[str | None, ...]:
+        """The name of each bundle, and None for the whole gateway."""
+        return None, *self._settings.config.bundles
 
     def catalog_of(self, caller: Caller) -> Catalog:
         """The tools that a caller's code can reach: only what is granted."""
@@ -90,7 +91,7 @@ class Views:
         """Names of direct tools that two tools want, anywhere in the gateway, in words."""
         prefixes = {view.name: view.config.prefix for view in self._pool.views()}
         found = []
-        for bundle in (None, *self._settings.config.bundles):
+        for bundle in self.bundles():
             surface = self.surface(bundle)
             reserved = self._reserved if surface.meta_tools else ()
             where = "" if bundle is None else f"bundle {bundle!r}: "
@@ -112,20 +113,25 @@ class Views:
         if unknown:
             await self._pool.settled(unknown, _GRACE_S)
 
-    async def grace(self, server: str | None = None) -> None:
-        """Wait briefly for servers that are starting for the first time and have no tools yet: the full time for
-        the named server, and for others only shortly after the very first request."""
-        fresh = [v for v in self._pool.views() if v.state == "connecting" and not v.tools and not v.reason]
+    async def grace(self, *servers: str) -> None:
+        """Wait briefly for those of these servers that are starting for the first time and have no tools yet."""
+        asked = [name for name in self._fresh() if name in servers or to_identifier(name) in servers]
+        if asked:
+            await self._pool.settled(asked, _GRACE_S)
+
+    async def more(self) -> bool:
+        """Wait until one more of the servers that are starting for the first time has tools, or has failed; False if
+        there is none to wait for. Only the first requests wait, a few seconds all together."""
+        fresh = self._fresh()
         if not fresh:
-            return
+            return False
         if self._grace_ends is None:
             self._grace_ends = time.monotonic() + _GRACE_S
         left_s = self._grace_ends - time.monotonic()
-        asked = [view.name for view in fresh if server in (view.name, to_identifier(view.name))]
-        if asked:
-            await self._pool.settled(asked, _GRACE_S)
-        elif left_s > 0:
-            await self._pool.settled([view.name for view in fresh], left_s)
+        return left_s > 0 and await self._pool.settled(fresh, left_s, any_of_them=True)
+
+    def _fresh(self) -> list[str]:
+        return [v.name for v in self._pool.views() if v.state == "connecting" and not v.tools and not v.reason]
 
     def _recall(self, name: str, config: UpstreamConfig) -> list[dict[str, object]]:
         # Called once for each new or changed upstream, before anything about it is remembered.

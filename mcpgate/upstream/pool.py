@@ -3,7 +3,6 @@ reconnects. The catalog decides what the tools look like, and proxy/views who ma
 """
 
 import asyncio
-import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -81,14 +80,22 @@ class UpstreamPool:
         except KeyError:
             raise NotFound(f"there is no server {name!r}") from None
 
-    async def settled(self, names: Sequence[str] | None = None, timeout_s: float = 60.0) -> None:
-        """Wait until none of these upstreams (default: all) is connecting for the first time."""
+    async def settled(
+        self, names: Sequence[str] | None = None, timeout_s: float = 60.0, any_of_them: bool = False
+    ) -> bool:
+        """Wait until none of these upstreams (default: all) is connecting for the first time, or until one more of them
+        is not. False if the time was too short."""
         chosen = [up for name, up in self._upstreams.items() if names is None or name in names]
-        if all(up.view.state != "connecting" for up in chosen):
-            return
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(timeout_s):
-                await asyncio.gather(*(upstream.settled() for upstream in chosen))
+        waiting = [asyncio.ensure_future(up.settled()) for up in chosen if up.view.state == "connecting"]
+        if not waiting:
+            return True
+        try:
+            until = asyncio.FIRST_COMPLETED if any_of_them else asyncio.ALL_COMPLETED
+            done, late = await asyncio.wait(waiting, timeout=timeout_s, return_when=until)
+            return bool(done) if any_of_them else not late
+        finally:
+            for task in waiting:
+                task.cancel()
 
     async def aclose(self) -> None:
         upstreams, self._upstreams = list(self._upstreams.values()), {}

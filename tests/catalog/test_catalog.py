@@ -3,6 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mcpgate.catalog.catalog import Catalog, ServerListing
+from mcpgate.catalog.search import SearchIndex
 from mcpgate.errors import NotFound, UnknownTool
 
 
@@ -84,6 +85,32 @@ def test_an_unchanged_tool_and_index_are_reused_in_the_next_snapshot() -> None:
     assert changed.get_tool("files.read") is first.get_tool("files.read")
     assert changed.get_tool("git.status") is not first.get_tool("git.status")
     assert changed.index is not index
+
+
+def test_a_snapshot_without_an_index_is_searched_with_an_earlier_one_for_the_tools_that_are_in_both() -> None:
+    stays, leaves, comes = listing("files", "read"), listing("old", "read"), listing("new", "read")
+    first = Catalog.build([stays, leaves])
+    assert len(first.search("read", 9)) == 2
+    second = Catalog.build([stays, comes], first)
+    assert second.is_searchable and not second.is_indexed
+    assert [tool.qualified for tool in second.search("read", 9)] == ["files.read"]
+    second.search_with(SearchIndex(second.tools))
+    assert [tool.qualified for tool in second.search("read", 9)] == ["files.read", "new.read"]
+
+
+def test_an_index_that_comes_late_does_not_replace_a_newer_one() -> None:
+    first = Catalog.build([listing("old", "read")])
+    second = Catalog.build([listing("new", "read")], first)
+    index = second.index
+    second.search_with(first.index)
+    assert second.index is index
+
+
+def test_a_wrong_name_does_not_build_an_index() -> None:
+    catalog = Catalog.build([listing("files", "read")])
+    with pytest.raises(UnknownTool):
+        catalog.get_tool("zzz")
+    assert not catalog.is_searchable
 
 
 def test_a_tool_whose_identifier_changed_is_not_reused() -> None:

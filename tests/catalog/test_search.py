@@ -174,3 +174,14 @@ def test_a_word_that_is_not_known_finds_every_tool_whose_words_begin_alike(names
         ]
         found = SearchIndex(tools).search(request, 100)
         assert len(word) < 4 or {id(t) for t in alike} <= {id(t) for t in found}
+
+
+def test_an_index_made_from_an_earlier_one_finds_what_a_new_one_finds() -> None:
+    stay, leave = CATALOG.servers[1:], CATALOG.servers[0]
+    added = [{"name": f"extra_{word}", "description": f"Adds a {word} somewhere.", "inputSchema": {}} for word in "xyz"]
+    listings = [ServerListing(server.name, [tool.raw for tool in server.tools]) for server in stay]
+    after = Catalog.build([*listings, ServerListing("added", added)], CATALOG)
+    grown, fresh = SearchIndex(after.tools, CATALOG.index), SearchIndex(after.tools)
+    queries = [*(tool.name for tool in CATALOG.tools), "craete isue", "add something", leave.tools[0].description]
+    assert any(grown.search(query, 50) for query in queries)
+    assert [grown.search(query, 50) for query in queries] == [fresh.search(query, 50) for query in queries]

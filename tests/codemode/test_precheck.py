@@ -121,6 +121,17 @@ def test_the_explanation_says_that_nothing_ran_and_shows_each_shape_once() -> No
 
 def test_the_servers_that_code_names_are_known_in_advance() -> None:
     assert [server.name for server in mentioned_servers("x = files.read_file('a')", CATALOG)] == ["files"]
+    assert [server.name for server in mentioned_servers("from files import read_file", CATALOG)] == ["files"]
+    assert [server.name for server in mentioned_servers("return (files.read_file('a')", CATALOG)] == ["files"]
+
+
+@pytest.mark.parametrize(
+    "code",
+    ["my_files = 1", "'files'", "# files", "files = []\nfiles.append(1)", "import time\ntime.sleep(1)"],
+)
+def test_a_server_whose_name_only_occurs_in_code_is_not_waited_for(code: str) -> None:
+    catalog = Catalog.build([ServerListing("files", []), ServerListing("time", [])])
+    assert mentioned_servers(code, catalog) == []
 
 
 MANY = Catalog.build(

@@ -1,8 +1,10 @@
 """list_tools where requests and tools share few words or none, through a gateway in front of a real server."""
 
+import asyncio
 import dataclasses
 import json
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,11 +12,15 @@ from typing import Any
 import pytest
 
 from mcpgate import embedding
+from mcpgate.catalog import catalog
+from mcpgate.catalog.search import SearchIndex
+from mcpgate.codemode import indexing
 from mcpgate.gateway import Gateway
 from mcpgate.governance.callers import LOCAL
 from mcpgate.governance.context import RequestContext
+from mcpgate.lifecycle import reload
 from mcpgate.tokens import count
-from tests.conftest import gateway, raw
+from tests.conftest import gateway, make_config, raw
 
 pytestmark = pytest.mark.anyio
 TOOLS = {
@@ -33,7 +39,7 @@ def listing(tools: dict[str, str]) -> dict[str, Any]:
 
 
 async def asked(opened: Gateway, query: str, **more: Any) -> str:
-    await opened.understanding.settled()
+    await opened.indexer.settled()
     return await opened.metatools.list_tools(RequestContext(LOCAL), query, **more)
 
 
@@ -143,7 +149,7 @@ async def test_the_setting_turns_meanings_off() -> None:
 @pytest.mark.usefixtures("meanings")
 async def test_the_tools_of_a_bundle_are_found_by_meaning_too() -> None:
     async with gateway({"desk": listing(TOOLS)}, bundles={"office": {"servers": ["desk"]}}) as opened:
-        await opened.understanding.settled()
+        await opened.indexer.settled()
         caller = dataclasses.replace(LOCAL, bundle="office")
         answer = await opened.metatools.list_tools(RequestContext(caller), "charge the buyer")
         assert "desk.send_invoice(" in answer
@@ -152,6 +158,36 @@ async def test_the_tools_of_a_bundle_are_found_by_meaning_too() -> None:
 @pytest.mark.usefixtures("meanings")
 async def test_tools_that_are_not_granted_are_not_near() -> None:
     async with gateway({"desk": listing(TOOLS), "attic": listing(TOOLS)}) as opened:
-        await opened.understanding.settled()
+        await opened.indexer.settled()
         part = opened.catalog.limited_to(lambda tool: tool.server == "attic")
         assert {tool.server for tool in part.search_by_meaning("charge the buyer", 20)} == {"attic"}
+
+
+async def test_the_search_index_is_built_in_a_thread_before_anybody_asks(monkeypatch: pytest.MonkeyPatch) -> None:
+    threads = []
+
+    class Watched(SearchIndex):
+        def __init__(self, *arguments: Any) -> None:
+            threads.append(threading.current_thread())
+            super().__init__(*arguments)
+
+    monkeypatch.setattr(indexing, "SearchIndex", Watched)
+    monkeypatch.setattr(catalog, "SearchIndex", Watched)
+    async with gateway({"desk": listing(TOOLS)}, bundles={"office": {"servers": ["desk"]}}) as opened:
+        await opened.indexer.settled()
+        built = len(threads)
+        assert built and threading.main_thread() not in threads
+        for bundle in (None, "office"):
+            caller = dataclasses.replace(LOCAL, bundle=bundle)
+            assert "desk.delete_row(" in await opened.metatools.list_tools(RequestContext(caller), "delete a row")
+        assert len(threads) == built
+
+
+async def test_new_tools_are_found_as_soon_as_they_are_listed() -> None:
+    async with gateway({"desk": listing(TOOLS)}) as opened:
+        await opened.indexer.settled()
+        await reload(opened, make_config({"desk": listing(TOOLS), "attic": listing({"dust_shelves": "Dusts."})}))
+        await opened.pool.settled()
+        await asyncio.sleep(0)
+        answer = await opened.metatools.list_tools(RequestContext(LOCAL), "dust the shelves")
+        assert answer.startswith("attic.dust_shelves(")

@@ -37,6 +37,31 @@ async def test_the_gateway_answers_while_slow_servers_are_still_starting(tmp_pat
         assert (await waiting).text == "at last"
 
 
+async def test_a_hanging_server_delays_only_who_asks_for_it() -> None:
+    context = RequestContext(LOCAL)
+    async with gateway({"hanging": raw("--never-ready"), "quick": raw()}, settle=False) as opened:
+        tools = opened.metatools
+        async with asyncio.timeout(2.5):
+            while "quick (0 tools)" in await tools.list_tools(context):
+                await asyncio.sleep(0)
+            assert "quick.echo(" in await tools.list_tools(context, "echo")
+            assert "def echo" in await tools.describe_tools(context, ["quick.echo"])
+            assert "echo" in await tools.read_docs(context, "quick")
+            assert (await tools.execute_code(context, "'hanging around'")).text == "hanging around"
+        began = time.monotonic()
+        assert "still starting" in await tools.list_tools(context, server="hanging")
+        assert time.monotonic() - began > 2
+
+
+async def test_the_first_question_waits_for_the_tools_that_answer_it(tmp_path: Path) -> None:
+    gate = tmp_path / "go"
+    async with gateway({"slow": raw("--wait-for", str(gate)), "hanging": raw("--never-ready")}, settle=False) as opened:
+        asked = asyncio.create_task(opened.metatools.list_tools(RequestContext(LOCAL), "echo text"))
+        await asyncio.sleep(0)
+        gate.touch()
+        assert (await asked).startswith("slow.echo(")
+
+
 async def test_a_broken_server_is_reconnected_when_it_recovers(tmp_path: Path) -> None:
     script = tmp_path / "server.py"
     script.write_text("import sys; sys.exit(5)")
