@@ -82,26 +82,41 @@ class Answers:
         return Answer(tuple(_joined(content)), outcome.error is not None, outcome)
 
     def _returned(self, caller: Caller, result: Any, room: int) -> Iterator[dict[str, Any]]:
-        """The value as text, with its images and blobs in their places."""
-        parts = list(_parts(result))
-        attached = [part for part in parts if isinstance(part, Handle)]
-        if not attached or len(attached) > _MAX_ATTACHED:
-            yield _text(self._shaped(caller, _named_handles(result), room))
+        """The value as text, with its images and blobs in their places, and those deeper in it after their text."""
+        count = sum(1 for _ in _handles(result))
+        if not 0 < count <= _MAX_ATTACHED:
+            yield _text(self._shaped(caller, self._named(caller, result), room))
             return
-        rooms = max(50, room // max(1, len(parts) - len(attached)))
+        parts = list(_parts(result))
+        rooms = max(50, room // max(1, sum(not isinstance(part, Handle) for part in parts)))
         for part in parts:
             if not isinstance(part, Handle):
-                yield _text(self._shaped(caller, _named_handles(part), rooms))
-                continue
-            try:
-                kept = self._handles.get(caller.owner, part.id, caller.account)
-            except McpgateError:
-                yield _text(f"({_name(part)} was dropped)")
-                continue
-            if kept.data is None:
-                yield _text(self._shaped(caller, kept.value, rooms))
-            else:
-                yield _block(kept, kept.data)
+                yield _text(self._shaped(caller, self._named(caller, part), rooms))
+            for handle in _handles(part):
+                yield self._attached(caller, handle, rooms)
+
+    def _attached(self, caller: Caller, handle: Handle, room: int) -> dict[str, Any]:
+        kept = self._find(caller, handle)
+        if kept is None:
+            return _text(f"({_name(handle)} was dropped)")
+        return _text(self._shaped(caller, kept.value, room)) if kept.data is None else _block(kept, kept.data)
+
+    def _find(self, caller: Caller, handle: Handle) -> Kept | None:
+        try:
+            return self._handles.get(caller.owner, handle.id, caller.account)
+        except McpgateError:
+            return None
+
+    def _named(self, caller: Caller, value: Any) -> Any:
+        """A value with its handles replaced by their names."""
+        if isinstance(value, Handle):
+            # What comes out of the sandbox says no more than which one it is.
+            return _name(self._find(caller, value) or value)
+        if isinstance(value, dict):
+            return {k: self._named(caller, v) for k, v in value.items()}
+        if isinstance(value, list):
+            return [self._named(caller, v) for v in value]
+        return value
 
     def _shaped(self, caller: Caller, value: Any, room: int) -> str:
         shaped = results.shape(value, room)
@@ -165,15 +180,13 @@ def _name(handle: Handle | Kept) -> str:
     return f"<{handle.kind} {handle.id}: {handle.mime_type}, {handle.size:,} bytes{where}>"
 
 
-def _named_handles(value: Any) -> Any:
-    """A value with its handles replaced by their names."""
+def _handles(value: Any) -> Iterator[Handle]:
+    """Every handle in a value."""
     if isinstance(value, Handle):
-        return _name(value)
-    if isinstance(value, dict):
-        return {k: _named_handles(v) for k, v in value.items()}
-    if isinstance(value, list):
-        return [_named_handles(v) for v in value]
-    return value
+        yield value
+    elif isinstance(value, (dict, list)):
+        for item in value.values() if isinstance(value, dict) else value:
+            yield from _handles(item)
 
 
 def _text(text: str) -> dict[str, Any]:

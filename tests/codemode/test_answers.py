@@ -54,10 +54,11 @@ def test_what_was_printed_comes_before_what_was_returned() -> None:
     assert shown(desk.answer(desk.keep(), stdout="looking\n")) == ["looking", "image/png"]
 
 
-def test_a_handle_deep_inside_a_value_is_named_as_code_prints_it() -> None:
+def test_an_image_deep_inside_a_value_is_named_there_as_code_prints_it_and_follows() -> None:
     desk = Desk()
-    answer = desk.answer({"a": [{"b": desk.keep()}]})
-    assert answer.blocks == () and "<image r1: image/png, 70 bytes>" in answer.text
+    picture = Handle(desk.keep().id)  # as it comes from the sandbox
+    answer = desk.answer({"page": 1, "shots": [{"image": picture}]})
+    assert shown(answer) == ['{"page":1,"shots":[{"image":"<image r1: image/png, 70 bytes>"}]}', "image/png"]
 
 
 def test_more_images_than_a_model_should_read_are_named() -> None:
