@@ -28,6 +28,7 @@ def tolerant(entry: str, environ: dict[str, str] | None = None) -> Config:
     [
         ("{url: 'https://h/mcp', headers: {Authorization: 'Bearer ${PAT}'}}", "PAT is not set"),
         ("{command: x, env: {A: '${ONE}', B: '${TWO}', C: '${ONE}'}}", "ONE and TWO are not set"),
+        ("{command: '${ONE}', args: ['${TWO}'], cwd: '${THREE}'}", "ONE, TWO and THREE are not set"),
         ("{command: x, timeout: 3}", "unknown key `mcpServers.bad.timeout`; did you mean `timeout_s`?"),
         ("{command: x, url: 'http://h'}", "needs either `command`"),
         ("{url: 'ftp://h'}", "must begin with http:// or https://"),

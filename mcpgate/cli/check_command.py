@@ -171,15 +171,6 @@ def _names(gateway: Gateway) -> list[dict[str, Any]]:
     return [{"part": "names of direct tools", "ok": False, "seconds": 0.0, "error": error}]
 
 
-def _remedy(error: str) -> str:
-    if "HTTP 401" not in error:
-        return ""
-    return (
-        ". It wants credentials: set `headers: {Authorization: …}`. If it takes OAuth only, put mcp-remote in front: "
-        "`command: npx`, `args: [-y, mcp-remote, URL]`"
-    )
-
-
 def _print(report: dict[str, Any]) -> None:
     def mark(row: dict[str, Any]) -> str:
         if row.get("state") == "disabled":
@@ -199,9 +190,7 @@ def _print(report: dict[str, Any]) -> None:
         for s in report["servers"]
     ]
     rows += [[mark(p), console.cut(p["part"], longest), "", "", "", p["seconds"]] for p in report["parts"]]
-    remarks = [s["error"] + _remedy(s["error"]) or s["warning"] for s in report["servers"]] + [
-        p["error"] for p in report["parts"]
-    ]
+    remarks = [s["error"] or s["warning"] for s in report["servers"]] + [p["error"] for p in report["parts"]]
     about = "tokens" if report["exact_tokens"] else "~tokens"
     table = console.table(["", "what", "protocol", "tools", about, "seconds"], rows, frozenset({3, 4, 5}))
     for line, remark in zip(table.splitlines(), ["", *remarks], strict=True):

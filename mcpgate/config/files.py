@@ -5,7 +5,7 @@ import difflib
 import json
 import os
 import types
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_args, get_origin
 
@@ -109,10 +109,15 @@ _STAND_IN = {"command": "unusable"}
 """Validated in place of an unusable entry, so that the entry's name is still checked."""
 
 
+def _enumerated(names: Sequence[str]) -> str:
+    """`A`; `A and B`; `A, B and C`."""
+    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
+
+
 def _entry_or_trouble(name: str, entry: Any, environ: Mapping[str, str]) -> UpstreamConfig | str:
     """One server's settings, or what is wrong with them."""
     if not is_disabled(entry) and (missing := missing_variables(entry, environ)):
-        return f"{' and '.join(missing)} {'is' if len(missing) == 1 else 'are'} not set"
+        return f"{_enumerated(missing)} {'is' if len(missing) == 1 else 'are'} not set"
     try:
         return UpstreamConfig.model_validate(interpolate(entry, f"mcpServers.{name}", "", environ))
     except ValidationError as error:

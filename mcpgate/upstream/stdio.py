@@ -54,6 +54,8 @@ async def open_stdio(name: str, config: UpstreamConfig, inbox: Inbox, secrets: S
     environment = child_environment(config)
     command = shutil.which(config.command, path=environment.get("PATH"))
     if command is None:
+        if os.path.isdir(config.command):
+            raise UpstreamError(f"command {config.command!r} is a folder, not a program")
         if os.path.isfile(config.command):
             raise UpstreamError(f"command {config.command!r} exists but is not executable; chmod +x makes it so")
         program, *arguments = config.command.split() or [""]

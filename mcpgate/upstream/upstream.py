@@ -537,10 +537,19 @@ class Upstream:
         except UpstreamError as error:
             if config.type is not None or error.data.get("server_status") not in (400, 404, 405):
                 raise
+            refusal = error
         # The specification's way of detecting a server with the old transport.
         await inner.aclose()
-        connection.transport = await stack.enter_async_context(open_sse(self.name, config, connection, secrets, bearer))
-        facts = await self._handshake(connection, old=True)
+        try:
+            connection.transport = await stack.enter_async_context(
+                open_sse(self.name, config, connection, secrets, bearer)
+            )
+            facts = await self._handshake(connection, old=True)
+        except SignInNeeded:
+            raise
+        except UpstreamError as error:
+            message = f"{refusal.message}; as an SSE server: {error.message}"
+            raise UpstreamError(message, **refusal.data) from error
         self._sse_only = True
         return facts
 

@@ -108,7 +108,7 @@ def test_check_says_what_to_do_about_a_server_that_wants_credentials(
         threading.Thread(target=server.serve_forever, daemon=True).start()
         done = mcpgate("check", "-c", str(config_file({"hub": {"url": f"http://127.0.0.1:{server.server_port}/mcp"}})))
         server.shutdown()
-    assert done.returncode == 1 and "HTTP 401" in done.stdout and "mcp-remote" in done.stdout
+    assert done.returncode == 1 and "HTTP 401" in done.stdout and "mcpgate auth login hub" in done.stdout
 
 
 def test_check_tries_a_failing_server_once_while_it_waits_for_a_slow_one(
@@ -144,12 +144,13 @@ def test_check_shows_nothing_that_a_terminal_would_obey_and_no_numbers_of_server
     assert report["definition_tokens"] == rows["strange"]["tokens"] > report["meta_tool_tokens"] > 0
 
 
-def test_check_says_that_a_command_is_not_executable(
+def test_check_says_that_a_command_is_not_executable_or_a_folder(
     mcpgate: Mcpgate, config_file: Callable[..., Path], tmp_path: Path
 ) -> None:
     (tmp_path / "server.py").write_text("#!/usr/bin/env python3\n")
-    done = mcpgate("check", "-c", str(config_file({"x": {"command": str(tmp_path / "server.py")}})))
-    assert done.returncode == 1 and "exists but is not executable" in done.stdout
+    commands = {"x": {"command": str(tmp_path / "server.py")}, "y": {"command": str(tmp_path)}}
+    done = mcpgate("check", "-c", str(config_file(commands)))
+    assert done.returncode == 1 and "exists but is not executable" in done.stdout and "is a folder" in done.stdout
 
 
 def test_pages_of_a_server_reach_the_terminal_without_its_escapes(

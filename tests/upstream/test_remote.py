@@ -80,6 +80,15 @@ async def test_a_url_without_a_type_finds_a_server_that_has_only_sse() -> None:
         assert opened.pool.views()[0].state != "ready"
 
 
+async def test_an_address_that_has_no_server_is_told_with_the_answers_to_both_transports() -> None:
+    async with (
+        remote("http") as port,
+        gateway({"far": {**entry("http", port), "url": f"http://127.0.0.1:{port}/nothing"}}) as opened,
+    ):
+        reason = opened.pool.views()[0].reason
+        assert reason.startswith("HTTP 404 Not Found") and "; as an SSE server: HTTP 404" in reason
+
+
 async def test_a_missing_key_is_named_with_its_http_status() -> None:
     async with remote("http") as port, gateway({"far": {**entry("http", port), "headers": {}}}) as opened:
         assert "401" in opened.pool.views()[0].reason
