@@ -229,12 +229,15 @@ def _hint(error: CodeFailed, catalog: Catalog, tool_calls: int) -> str:
         if near:
             return f"did you mean {' or '.join(near)}?"
         servers = ", ".join(server.ident for server in catalog.servers[:12])
-        known = f"the servers are {servers}{' …' if len(catalog.servers) > 12 else ''}. " if servers else ""
+        known = f"servers: {servers}{' …' if len(catalog.servers) > 12 else ''}. " if servers else ""
         return f"{known}Variables do not outlive an execution; pass session=… to keep them"
     if error.type in ("ModuleNotFoundError", "ImportError"):
-        server = catalog.find_server((error.name or "").partition(".")[0])
+        module = (error.name or "").partition(".")[0]
+        server = catalog.find_server(module)
         if server is not None:
             return f"{server.ident} is already a global, no import needed: {server.ident}.TOOL(…)"
+        if near := nearest(module, [server.ident for server in catalog.servers], 1, 75):
+            return f"did you mean the server {near[0]}? It is a global and needs no import"
         return 'only the standard library is available; read_docs("sandbox") lists it'
     if error.type in ("FileNotFoundError", "PermissionError"):
         return "there are no files in the sandbox; use a server's tools to read and write them"

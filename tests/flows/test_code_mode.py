@@ -308,10 +308,11 @@ async def test_help_shows_how_a_tool_is_called_and_ends_nothing() -> None:
 @pytest.mark.parametrize(
     ("code", "hint"),
     [
-        ("import rw", "only the standard library is available"),
+        ("import requests", "only the standard library is available"),
+        ("import rawr", "did you mean the server raw"),
         ("raw__ech()", "did you mean"),
         ("raw__echo(text='x')", "did you mean raw.echo(…)"),
-        ("call_tool('x')", "the servers are raw"),
+        ("call_tool('x')", "servers: raw"),
     ],
 )
 async def test_an_error_s_hint_names_the_nearest_right_thing(code: str, hint: str) -> None:

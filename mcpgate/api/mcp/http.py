@@ -31,6 +31,8 @@ from mcpgate.api.mcp.protocol import (
     Message,
     RpcFault,
     decode,
+    is_notification,
+    is_response,
     protocol_of,
     refusal,
     unsupported,
@@ -111,12 +113,12 @@ class StreamableHttp(Face):
 
     async def _post_modern(self, http: Exchange, context: RequestContext, message: Any, version: str | None) -> None:
         """A self-contained request: no session; closing the response cancels it."""
-        if not isinstance(message, dict) or "method" not in message:
+        if is_notification(message):
+            await http.respond(202)
+            return
+        if not isinstance(message, dict) or "method" not in message or "id" not in message:
             fault = RpcFault(INVALID_REQUEST, "the body must be one JSON-RPC request or notification")
             await _respond(http, fault.to_wire(None), 400)
-            return
-        if "id" not in message:
-            await http.respond(202)
             return
         wrong = _modern_fault(message, version, http)
         if wrong is None and message["method"] == "tools/call":
@@ -152,16 +154,17 @@ class StreamableHttp(Face):
         if isinstance(message, list):
             await self._batch(http, context, opened, requests, message)
             return
-        if not isinstance(message, dict):
-            await _respond(http, RpcFault(INVALID_REQUEST, "the body must be a JSON-RPC message").to_wire(None), 400)
-            return
-        if "id" not in message or "method" not in message:
+        if is_notification(message) or is_response(message):
             if opened is not None:
                 opened.session.receive(message)
             await http.respond(202)
             return
+        if not isinstance(message, dict) or "id" not in message or "method" not in message:
+            fault = RpcFault(INVALID_REQUEST, "the body must be a JSON-RPC request, notification or response")
+            await _respond(http, fault.to_wire(None), 400)
+            return
         headers = {}
-        if message.get("method") == "initialize" and self._sessions is not None:
+        if message["method"] == "initialize" and self._sessions is not None:
             opened = self._sessions.new(context.caller)
             requests, headers["mcp-session-id"] = opened.session, opened.id
         await self._exchange(http, context, requests, message, headers, opened=opened)
@@ -181,7 +184,7 @@ class StreamableHttp(Face):
         answers = _Answers()
         tasks = []
         for message in messages:
-            if isinstance(message, dict) and ("id" in message) != ("method" in message):
+            if is_notification(message) or is_response(message):
                 if opened is not None:
                     opened.session.receive(message)
             elif isinstance(message, dict) and message.get("method") == "subscriptions/listen":

@@ -100,12 +100,22 @@ def decode(data: bytes) -> Any:
         raise RpcFault(PARSE_ERROR, f"Parse error: {error}") from None
 
 
+def is_notification(message: Any) -> bool:
+    """Whether a message is one that gets no answer."""
+    return _names_method(message) and "id" not in message
+
+
+def is_response(message: Any) -> bool:
+    """Whether a message answers a request of ours."""
+    return isinstance(message, dict) and "method" not in message and ("result" in message or "error" in message)
+
+
 def parse_request(
     message: Any, context: RequestContext, notify: Notify, session: "Session | None" = None, modern: bool = False
 ) -> RpcRequest:
     """A decoded message as a request. `modern`: its transport says that it is of a revision without a handshake. Raises
     RpcFault."""
-    if not isinstance(message, dict) or message.get("jsonrpc") != "2.0" or not isinstance(message.get("method"), str):
+    if not _names_method(message):
         raise RpcFault(INVALID_REQUEST, "not a JSON-RPC 2.0 request: it needs jsonrpc, method and id")
     id = message.get("id")
     if isinstance(id, bool) or not isinstance(id, (str, int, float)):
@@ -129,6 +139,10 @@ def parse_request(
             log_level=level if level in LOG_LEVELS else None,
         )
     return RpcRequest(message["method"], params, id, False, context, notify, session=session)
+
+
+def _names_method(message: Any) -> bool:
+    return isinstance(message, dict) and message.get("jsonrpc") == "2.0" and isinstance(message.get("method"), str)
 
 
 def protocol_of(params: Any) -> Any:

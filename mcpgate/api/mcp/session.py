@@ -14,6 +14,8 @@ from mcpgate.api.mcp.protocol import (
     Message,
     RpcFault,
     RpcRequest,
+    is_notification,
+    is_response,
     parse_request,
     refusal,
 )
@@ -148,9 +150,9 @@ class Session(Requests):
             for one in message[:MAX_BATCH]:
                 if not isinstance(one, list):
                     self.receive(one)
-        elif isinstance(message, dict) and "method" not in message and ("result" in message or "error" in message):
+        elif is_response(message):
             self._on_answer(message)
-        elif isinstance(message, dict) and "id" not in message and isinstance(message.get("method"), str):
+        elif is_notification(message):
             self._on_notification(message)
         else:
             self.start(message, self.send, RequestContext(self.caller))

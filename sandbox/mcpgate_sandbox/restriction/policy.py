@@ -137,7 +137,7 @@ MODULES: dict[str, str] = {
 computes. `asyncio`, `sys` and some names that would reach too far have stand-ins of their own (tasks.py,
 modules.py)."""
 
-INTERPRETERS_OWN = frozenset({"_strptime"})
+INTERPRETERS_OWN = frozenset({"_strptime", "warnings"})
 """Modules that C code imports on behalf of code: through the code's `__import__`, whose value it then ignores."""
 
 ENCODINGS = "ascii base64_codec charmap cp1250 cp1252 cp437 cp850 hex_codec idna iso8859_1 iso8859_15 latin_1 "

@@ -31,9 +31,72 @@ async def test_a_server_that_does_not_exist_cannot_be_imported(run: Run) -> None
     assert isinstance(error, CodeFailed) and error.type == "ModuleNotFoundError"
 
 
-@pytest.mark.parametrize("code", ["async def main():\n    return await t.echo('x')\nmain()"])
-async def test_a_coroutine_as_the_last_value_is_awaited(run: Run, code: str) -> None:
-    assert (await run(code)).result == "x"
+MAIN = "async def main(text='x'):\n    answer = await t.echo(text)\n    print(answer)\n    return answer\n"
+
+
+@pytest.mark.parametrize(
+    ("code", "result"),
+    [
+        ("main()", "x"),
+        ("[main('x'), main('y')]", ["x", "y"]),
+        ("[main(text) for text in 'xy']", ["x", "y"]),
+        ("await asyncio.sleep(0)\nmain()", "x"),
+    ],
+)
+async def test_a_coroutine_as_the_last_value_is_awaited(run: Run, code: str, result: Any) -> None:
+    assert (await run(MAIN + code)).result == result
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "if __name__ == '__main__':\n    main()",
+        "try:\n    main()\nfinally:\n    pass",
+        "main()\nNone",
+        "for text in 'x':\n    main(text)",
+        "with contextlib.suppress(ValueError):\n    main()\nNone",
+        "await asyncio.sleep(0)\nif True:\n    main()",
+        "if True:\n    if True:\n        main()\nNone",
+    ],
+)
+async def test_a_coroutine_as_a_statement_is_awaited(run: Run, code: str) -> None:
+    outcome = await run(f"import contextlib\n{MAIN}{code}")
+    assert outcome.error is None and outcome.stdout == "x\n" and outcome.stderr == ""
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "x = main()\nprint('done')",
+        "x = main()\nx = 1",
+        "print(main())",
+        "{'a': main()}",
+        "jobs = [main() for _ in range(3)]\nlen(jobs)",
+        "def f():\n    main()\nf()",
+        "async def other():\n    main()\nawait other()",
+        "str(main())",
+    ],
+)
+async def test_a_coroutine_that_is_never_awaited_is_an_error(run: Run, code: str) -> None:
+    outcome = await run(MAIN + code)
+    assert isinstance(outcome.error, CodeFailed) and outcome.stderr == ""
+    assert "coroutine 'main' was never awaited" in outcome.error.message
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "x = main()\nawait x",
+        "jobs = [main(), main()]\n(await asyncio.gather(*jobs))[0]",
+        "x = main()\nx.close()\n'x'",
+        "task = asyncio.create_task(main())\nawait task",
+        "x = asyncio.run(main())\nx",
+        "main = len\nmain('x')\n'x'",
+    ],
+)
+async def test_a_coroutine_that_is_awaited_later_or_closed_is_none(run: Run, code: str) -> None:
+    outcome = await run(MAIN + code)
+    assert outcome.error is None and outcome.result == "x"
 
 
 @pytest.mark.parametrize("code", ["asyncio.get_event_loop().run_until_complete(main())"])

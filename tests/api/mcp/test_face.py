@@ -362,3 +362,15 @@ async def test_subscriptions_and_streams_of_one_key_are_bounded(
 
 def test_the_envelope_of_the_tests_is_that_of_the_present_era() -> None:
     assert ENVELOPE["io.modelcontextprotocol/protocolVersion"] == MODERN
+
+
+@pytest.mark.parametrize("revision", ["2025-11-25", MODERN])
+@pytest.mark.parametrize(
+    "body", [b"{}", b'{"jsonrpc":"2.0"}', b'{"jsonrpc":"2.0","id":1}', b'{"method":"m"}', b'"x"', b"7", b"null"]
+)
+async def test_a_body_that_is_no_message_is_a_bad_request(tmp_path: Path, body: bytes, revision: str) -> None:
+    async with faced(tmp_path) as opened:
+        answer = await opened.post(body, **{"mcp-protocol-version": revision})
+        assert (answer.status_code, answer.json()["error"]["code"]) == (400, -32600)
+        fine = await opened.post({"jsonrpc": "2.0", "method": "notifications/initialized"})
+        assert (fine.status_code, fine.content) == (202, b"")

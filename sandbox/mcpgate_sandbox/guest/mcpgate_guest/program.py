@@ -10,6 +10,8 @@ import random
 import sys
 import traceback
 import types
+import warnings
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import wit_world
@@ -96,8 +98,12 @@ def _no_input(prompt: object = "") -> str:
 
 def _help(thing: Any = None) -> None:
     """help(server.tool): what describe_tools shows. There is no pager here, and nobody to press a key."""
-    if isinstance(thing, (calls.Tool, calls.Server)):
-        print(wire.call("@help", [[thing.qualified if isinstance(thing, calls.Tool) else thing._name], {}]))
+    if isinstance(thing, (calls.Tool, calls.Server, str)):
+        name = thing.qualified if isinstance(thing, calls.Tool) else thing if isinstance(thing, str) else thing._name
+        try:
+            print(wire.call("@help", [[name], {}]))
+        except ToolError as error:
+            print(error)
     elif thing is None:
         print("help(server.tool) shows how a tool is called; dir(server) lists a server's tools.")
     else:
@@ -117,6 +123,50 @@ def _import_all(module: str) -> None:
     dialect.import_all(module, _namespace)
 
 
+def _is_coroutine(value: Any) -> bool:
+    # inspect would ask for __class__, and so wait for a call that is on its way.
+    return type(value) is types.CoroutineType
+
+
+def _run(value: Any) -> Any:
+    return eventloop.run_in_fresh_loop(value) if _is_coroutine(value) else value
+
+
+async def _finish(value: Any) -> Any:
+    return await value if _is_coroutine(value) else value
+
+
+async def _gathered(coroutines: Iterable[Any]) -> list[Any]:
+    return await asyncio.gather(*coroutines)
+
+
+_MOST_FORGOTTEN = 100
+_forgotten: list[str] = []
+"""Names of coroutines that are gone without having been awaited."""
+
+
+def _forget(coroutine: Any) -> None:
+    """The interpreter calls this for each of them. It would write a warning to stderr, which reads like success."""
+    if len(_forgotten) < _MOST_FORGOTTEN:
+        _forgotten.append(coroutine.__qualname__)
+
+
+def _waiting(values: Iterable[Any]) -> Iterator[str]:
+    """Names of coroutines among these values, or in a list of theirs, that have not begun."""
+    for value in values:
+        for item in value[:_MOST_FORGOTTEN] if type(value) in (list, tuple) else (value,):
+            if _is_coroutine(item) and inspect.getcoroutinestate(item) == inspect.CORO_CREATED:
+                yield item.__qualname__
+
+
+def _report_forgotten(name: str) -> dict[str, Any]:
+    message = (
+        f"coroutine {name!r} was never awaited, so none of it ran; write `await {name}(…)`, or "
+        "`await asyncio.gather(…)` for several"
+    )
+    return {"type": "RuntimeError", "message": message, "name": None, "line": None, "traceback": ""}
+
+
 def variables() -> dict[str, Any]:
     """The program's global variables."""
     return _namespace
@@ -126,6 +176,7 @@ def _prepare() -> None:
     global _prepared
     _prepared = True
     sys.stdout, sys.stderr = stdout, stderr
+    warnings._warn_unawaited_coroutine = _forget  # type: ignore[attr-defined]
     sys.modules["__main__"] = _main  # pickle looks for the code's classes there
     dialect.builtins.update(
         {
@@ -142,6 +193,8 @@ def _prepare() -> None:
             rewrite.WAIT_ALL: calls.wait_for_values,
             rewrite.BLEND: _blend,
             rewrite.IMPORT_ALL: _import_all,
+            rewrite.RUN: _run,
+            rewrite.FINISH: _finish,
         }
     )
     _namespace.update(dialect.globals, __name__="__main__", __builtins__=dialect.builtins)
@@ -203,6 +256,7 @@ def run(code: str, opts_json: str) -> str:
     wire.mark = opts.get("mark", wire.mark)
     for name in servers:
         _namespace[name] = calls.Server(name)
+    _forgotten.clear()
     linecache.cache[rewrite.FILENAME] = (len(code), None, [line + "\n" for line in code.splitlines()], rewrite.FILENAME)
     try:
         program = dialect.compile(code, servers)
@@ -212,12 +266,16 @@ def run(code: str, opts_json: str) -> str:
         return json.dumps({"error": _report(error, code)})
     try:
         result = _execute(program, _namespace)
-        if inspect.iscoroutine(result):  # `main()` as the last line, which a notebook would await
-            result = eventloop.run_in_fresh_loop(result)
+        result = _run(result)  # `main()` as the last line, which a notebook would await
+        if type(result) in (list, tuple) and result and all(map(_is_coroutine, result)):
+            result = eventloop.run_in_fresh_loop(_gathered(result))
         result = calls.value_of(result)
         for failure in calls.drain():
             print(failure, file=stderr)
         outcome = "{}" if result is None else '{"result":' + wire.encode_result(result) + "}"
+        del result
+        if forgotten := [*_forgotten, *(_waiting(_namespace.values()) if "async" in code else ())]:
+            outcome = json.dumps({"error": _report_forgotten(forgotten[0])})
     except BaseException as error:
         done = type(error) is SystemExit and error.code in (None, 0)  # sys.exit() at the end of a script
         outcome = "{}" if done else json.dumps({"error": _report(error, code)})

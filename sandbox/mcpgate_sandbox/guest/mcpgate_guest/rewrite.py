@@ -9,10 +9,10 @@ from collections.abc import Callable
 from typing import Any
 
 FILENAME = "<code>"
-VALUE, VALUES, WAIT, WAIT_ALL, BLEND, IMPORT_ALL = (
-    f"__mcpgate_{name}__" for name in ("value", "values", "wait", "wait_all", "blend", "import_all")
+VALUE, VALUES, WAIT, WAIT_ALL, BLEND, IMPORT_ALL, RUN, FINISH = (
+    f"__mcpgate_{name}__" for name in ("value", "values", "wait", "wait_all", "blend", "import_all", "run", "finish")
 )
-"""What rewritten code calls: see calls.py, and program.py for the last two."""
+"""What rewritten code calls: see calls.py, and program.py for the last four."""
 
 _SINKS = frozenset(
     (
@@ -53,7 +53,9 @@ def compile_program(source: str, servers: frozenset[str], restrict: Restrict | N
         isinstance(n, ast.Name) and n.id in servers for n in nodes
     ):
         _TakeValues(servers, nodes, waits).generic_visit(tree)
-    body = _TopLevel(servers).rewrite(tree.body)
+    coroutines = {n.name for n in nodes if isinstance(n, ast.AsyncFunctionDef)}
+    coroutines -= {n.name for n in nodes if isinstance(n, ast.FunctionDef)}
+    body = _TopLevel(servers, frozenset(coroutines), waits).rewrite(tree.body)
     if restrict is not None:
         body = [restrict(statement) for statement in body]
     code = _compile_function([ast.Global(sorted(bound)), *body] if bound else body, waits)
@@ -286,10 +288,10 @@ class _TakeValues(ast.NodeTransformer):
 
 class _TopLevel:
     """Rewrites statements outside any function: what a function's body may not hold, the final expression, imports
-    over a server."""
+    over a server, and `main()` of a coroutine function, which a notebook would await."""
 
-    def __init__(self, servers: frozenset[str]) -> None:
-        self.servers = servers
+    def __init__(self, servers: frozenset[str], coroutines: frozenset[str], waits: bool) -> None:
+        self.servers, self.coroutines, self.waits = servers, coroutines, waits
 
     def rewrite(self, body: list[ast.stmt]) -> list[ast.stmt]:
         if body and isinstance(body[-1], ast.Expr):
@@ -303,6 +305,8 @@ class _TopLevel:
     def _statement(self, node: ast.stmt) -> list[ast.stmt]:
         if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
             return [node]
+        if isinstance(node, ast.Expr):
+            return [self._awaited(node)]
         if isinstance(node, ast.Global):
             return [ast.copy_location(ast.Pass(), node)]
         if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
@@ -324,6 +328,13 @@ class _TopLevel:
             for case in node.cases:
                 case.body = self._block(case.body)
         return [node]
+
+    def _awaited(self, node: ast.Expr) -> ast.Expr:
+        call = node.value
+        if isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and call.func.id in self.coroutines:
+            finished = ast.Call(Inserted(FINISH if self.waits else RUN, ast.Load()), [call], [])
+            node.value = ast.copy_location(ast.Await(finished) if self.waits else finished, call)
+        return node
 
     def _blend(self, name: str, at: ast.stmt) -> ast.stmt:
         # `import time` must not take the tools of a server called `time` away.
