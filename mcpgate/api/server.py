@@ -52,7 +52,7 @@ class Health(Face):
         views = self._gateway.pool.views()
         starting = any(view.state == "connecting" and not view.reason for view in views)
         answer: dict[str, Any] = {"ready": not starting}
-        if not self._access.needs_key:  # else whoever asks is nobody we know
+        if not self._access.needs_key_of(http):  # else whoever asks is nobody we know
             answer["upstreams"] = {view.name: view.state for view in views}
         await http.respond(503 if starting else 200, orjson.dumps(answer))
 

@@ -78,7 +78,7 @@ class RpcError(UpstreamError):
 def rpc_error(error: Any, secrets: Secrets, status: int | None = None) -> RpcError:
     """A JSON-RPC error as a server sent it, which may be anything."""
     said = error if isinstance(error, dict) else {"message": error}
-    code, text = said.get("code"), said.get("message")
+    code, text = said.get("code"), said.get("message") or said.get("data")
     return RpcError(
         code if isinstance(code, int) and abs(code) < 2**31 else 0,
         secrets.mask(text if isinstance(text, str) else cut(text)) or "the server gave no reason",

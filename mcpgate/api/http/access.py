@@ -15,7 +15,7 @@ from mcpgate.api.http.headers import metadata_of, secret_of, user_of
 from mcpgate.api.http.places import origin_of
 from mcpgate.api.http.resource import Resource
 from mcpgate.config.settings import Settings, is_loopback, needs_key
-from mcpgate.errors import InvalidRequest, McpgateError, NotAllowed
+from mcpgate.errors import InvalidRequest, McpgateError, MissingKey, NotAllowed
 from mcpgate.governance.callers import Caller
 from mcpgate.governance.context import RequestContext
 from mcpgate.governance.gate import Gate
@@ -25,6 +25,8 @@ _SHOWN = 200
 """Characters of a header that a refusal shows."""
 _MAX_STREAMS_EACH = 256
 """Of one key."""
+_FORWARDING = ("forwarded", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "x-real-ip")
+"""Headers that only proxies send. What they say is believed of trusted ones; that they are there always counts."""
 _MOST_LOGGED = 20
 """Different refused hosts and origins; anybody can invent them."""
 log = logging.getLogger("mcpgate.http")
@@ -50,6 +52,10 @@ class Access:
     def needs_key(self) -> bool:
         return needs_key(self._settings.config, self._host)
 
+    def needs_key_of(self, http: Exchange) -> bool:
+        """Whether this request must carry one: what a proxy passes on may come from anywhere."""
+        return self.needs_key or (http.passed_on and not self._settings.config.server.trust_network)
+
     @property
     def is_local(self) -> bool:
         """Whether only this machine reaches the port."""
@@ -66,10 +72,12 @@ class Access:
         http.challenge = partial(self.resource.challenge, http)
         if http.doubled is not None:
             raise InvalidRequest(f"the header {http.doubled[:80]!r} occurs twice")
+        http.passed_on = any(name in http.headers for name in _FORWARDING)
         if (proxies := self.trusted_proxies()) and is_in(http.address, proxies):
             peer = http.address
             http.address = client_of(peer, http.headers, proxies)
             http.scheme = scheme_of(peer, http.scheme, http.headers, proxies)
+            http.passed_on = not is_loopback(http.address or "")
         server = self._settings.config.server
         # A web page cannot make its reader send a key, so where one is needed any name will do.
         if not (self.needs_key or (server.trust_network and self._host in ("0.0.0.0", "::"))):
@@ -117,14 +125,19 @@ class Access:
         InvalidRequest for headers that cannot be read."""
         secret = secret_of(http.headers)
         is_token = secret is not None and looks_like_token(secret)
-        caller = await self._gate.identify(
-            secret,
-            key_required=self.needs_key,
-            address=http.address,
-            metadata=metadata_of(http.headers),
-            user=user_of(http.headers),
-            sent_to=self.resource.sent_to(http, path or http.path) if is_token else (),
-        )
+        try:
+            caller = await self._gate.identify(
+                secret,
+                key_required=self.needs_key_of(http),
+                address=http.address,
+                metadata=metadata_of(http.headers),
+                user=user_of(http.headers),
+                sent_to=self.resource.sent_to(http, path or http.path) if is_token else (),
+            )
+        except MissingKey as error:
+            if self.needs_key:
+                raise
+            raise MissingKey(f"a proxy passed this request on, and only this machine needs no key; {error}") from None
         if caller.is_local and not self.is_local:
             # A trusted network may call every tool; what is declared stays with who holds an admin key.
             caller = replace(caller, grants=replace(caller.grants, admin=False))
@@ -135,7 +148,8 @@ class Access:
     async def check_admin(self, http: Exchange) -> None:
         """That a request for facts about the whole gateway comes from this machine, or with an admin key where keys are
         needed. Raises what `identify` does, NotAllowed."""
-        if not self.needs_key or (self.is_local and is_loopback(http.address or "")):
+        own = self.is_local and is_loopback(http.address or "") and not http.passed_on
+        if own or not self.needs_key_of(http):
             return
         caller = await self.identify(http)
         if not caller.grants.admin:

@@ -56,6 +56,8 @@ class Exchange:
         self.headers, self.doubled = read_headers(scope["headers"])
         self.address: str | None = (scope.get("client") or (None,))[0]
         """Of the client; behind trusted proxies, what they say: see access.py."""
+        self.passed_on = False
+        """Whether a proxy sent it for a client that may be anywhere: see access.py."""
         self.scheme: str = scope.get("scheme", "http")
         self.challenge: Callable[[McpgateError], Mapping[str, str]] = lambda error: {}
         """The headers of a refusal that say how to sign in."""

@@ -31,8 +31,10 @@ from mcpgate.api.mcp.protocol import (
     Message,
     RpcFault,
     decode,
+    id_of,
     is_notification,
     is_response,
+    malformed,
     protocol_of,
     refusal,
     unsupported,
@@ -116,16 +118,14 @@ class StreamableHttp(Face):
         if is_notification(message):
             await http.respond(202)
             return
-        if not isinstance(message, dict) or "method" not in message or "id" not in message:
-            fault = RpcFault(INVALID_REQUEST, "the body must be one JSON-RPC request or notification")
-            await _respond(http, fault.to_wire(None), 400)
+        if (fault := malformed(message)) is not None:
+            await _respond(http, fault.to_wire(id_of(message)), 400)
             return
         wrong = _modern_fault(message, version, http)
         if wrong is None and message["method"] == "tools/call":
             wrong = self._face.header_fault(context.caller, message["params"], http.headers)
         if wrong is not None:
-            id = message["id"] if isinstance(message["id"], (str, int)) else None
-            await _respond(http, wrong.to_wire(id), _STATUS.get(wrong.code, 400))
+            await _respond(http, wrong.to_wire(id_of(message)), _STATUS.get(wrong.code, 400))
             return
         requests = Requests(self._face)
         try:
@@ -137,17 +137,19 @@ class StreamableHttp(Face):
         version = http.headers.get("mcp-protocol-version")
         if version is not None and version not in HANDSHAKE_VERSIONS:
             known = [*HANDSHAKE_VERSIONS, *MODERN_VERSIONS]
-            fault = RpcFault(
+            unknown = RpcFault(
                 UNSUPPORTED_VERSION, "Unsupported protocol version", {"supported": known, "requested": version}
             )
-            await _respond(http, fault.to_wire(None), 400)
+            await _respond(http, unknown.to_wire(None), 400)
             return
         opened = None
-        if self._sessions is not None and (id := http.headers.get("mcp-session-id")):
+        begins = isinstance(message, dict) and message.get("method") == "initialize"
+        # Clients that come back often send initialize with the id of a session that has ended.
+        if self._sessions is not None and not begins and (id := http.headers.get("mcp-session-id")):
             opened = self._sessions.find(id, context.caller)
             if opened is None:
-                fault = RpcFault(INVALID_REQUEST, "this session has ended or never existed; send initialize again")
-                await _respond(http, fault.to_wire(None), 404)
+                ended = RpcFault(INVALID_REQUEST, "this session has ended or never existed; send initialize again")
+                await _respond(http, ended.to_wire(None), 404)
                 return
         # Without a session a request still gets its answer; it only cannot be cancelled by another message.
         requests = Requests(self._face) if opened is None else opened.session
@@ -159,12 +161,11 @@ class StreamableHttp(Face):
                 opened.session.receive(message)
             await http.respond(202)
             return
-        if not isinstance(message, dict) or "id" not in message or "method" not in message:
-            fault = RpcFault(INVALID_REQUEST, "the body must be a JSON-RPC request, notification or response")
-            await _respond(http, fault.to_wire(None), 400)
+        if (fault := malformed(message)) is not None:
+            await _respond(http, fault.to_wire(id_of(message)), 400)
             return
         headers = {}
-        if message["method"] == "initialize" and self._sessions is not None:
+        if begins and self._sessions is not None:
             opened = self._sessions.new(context.caller)
             requests, headers["mcp-session-id"] = opened.session, opened.id
         await self._exchange(http, context, requests, message, headers, opened=opened)
@@ -189,8 +190,7 @@ class StreamableHttp(Face):
                     opened.session.receive(message)
             elif isinstance(message, dict) and message.get("method") == "subscriptions/listen":
                 fault = RpcFault(INVALID_REQUEST, "a subscription has no end, so it cannot be part of a batch")
-                id = message.get("id")
-                answers.collect(fault.to_wire(id if isinstance(id, (str, int)) else None))
+                answers.collect(fault.to_wire(id_of(message)))
             else:
                 tasks.append(requests.start(message, answers.collect, replace(context, trail=Trail())))
         waiting = [task for task in tasks if task is not None]

@@ -110,16 +110,29 @@ def is_response(message: Any) -> bool:
     return isinstance(message, dict) and "method" not in message and ("result" in message or "error" in message)
 
 
+def id_of(message: Any) -> str | int | float | None:
+    """The id that an answer to this message carries."""
+    id = message.get("id") if isinstance(message, dict) else None
+    return id if isinstance(id, (str, int, float)) and not isinstance(id, bool) else None
+
+
+def malformed(message: Any) -> "RpcFault | None":
+    """What makes a message no request."""
+    if not _names_method(message):
+        return RpcFault(INVALID_REQUEST, 'not a JSON-RPC message: a request has jsonrpc "2.0", a method and an id')
+    if id_of(message) is None:
+        return RpcFault(INVALID_REQUEST, "id must be a string or a number")
+    return None
+
+
 def parse_request(
     message: Any, context: RequestContext, notify: Notify, session: "Session | None" = None, modern: bool = False
 ) -> RpcRequest:
     """A decoded message as a request. `modern`: its transport says that it is of a revision without a handshake. Raises
     RpcFault."""
-    if not _names_method(message):
-        raise RpcFault(INVALID_REQUEST, "not a JSON-RPC 2.0 request: it needs jsonrpc, method and id")
-    id = message.get("id")
-    if isinstance(id, bool) or not isinstance(id, (str, int, float)):
-        raise RpcFault(INVALID_REQUEST, "id must be a string or a number")
+    if (fault := malformed(message)) is not None:
+        raise fault
+    id = message["id"]
     params = message.get("params", {})
     if params is None:
         params = {}

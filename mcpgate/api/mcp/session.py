@@ -14,6 +14,7 @@ from mcpgate.api.mcp.protocol import (
     Message,
     RpcFault,
     RpcRequest,
+    id_of,
     is_notification,
     is_response,
     parse_request,
@@ -59,8 +60,7 @@ class Requests:
         try:
             request = parse_request(message, context, notify, modern=modern)
         except RpcFault as fault:
-            id = message.get("id") if isinstance(message, dict) else None
-            send(fault.to_wire(id if isinstance(id, (str, int)) else None))
+            send(fault.to_wire(id_of(message)))
             return None
         if len(self._under_way) >= _MAX_UNDER_WAY:
             limited = RateLimited(

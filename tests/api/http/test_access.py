@@ -100,3 +100,25 @@ async def test_a_refused_host_or_origin_is_logged_once(tmp_path: Path, caplog: p
     for name in ("host 'mcp.example.com'", "origin 'https://app.example.com'"):
         assert len([record for record in caplog.records if name in record.getMessage()]) == 1
     assert len([record for record in caplog.records if "invented-" in record.getMessage()]) < 20
+
+
+@pytest.mark.parametrize("header", ["x-forwarded-for", "forwarded", "x-real-ip", "x-forwarded-proto"])
+async def test_what_a_proxy_passes_on_is_not_this_machine_s_own(tmp_path: Path, header: str) -> None:
+    passed_on = {header: "for=203.0.113.7" if header == "forwarded" else "203.0.113.7"}
+    async with faced(tmp_path) as opened:
+        assert (await opened.rpc("ping")).status_code == 200
+        refused = await opened.rpc("ping", **passed_on)
+        assert refused.status_code == 401 and "a proxy passed this request on" in refused.text
+        assert (await opened.http.get("/metrics")).status_code == 200
+        assert (await opened.http.get("/metrics", headers=passed_on)).status_code == 401
+        assert "upstreams" in (await opened.http.get("/readyz")).json()
+        assert "upstreams" not in (await opened.http.get("/readyz", headers=passed_on)).json()
+    async with faced(tmp_path, server={"trust_network": True}) as opened:
+        assert (await opened.rpc("ping", **passed_on)).status_code == 200
+
+
+async def test_a_trusted_proxy_on_this_machine_may_pass_on_this_machine_s_own_requests(tmp_path: Path) -> None:
+    async with faced(tmp_path, server={"trusted_proxies": ["127.0.0.0/8"]}) as opened:
+        assert (await opened.rpc("ping", **{"x-forwarded-for": "127.0.0.1"})).status_code == 200
+        for client in ("203.0.113.7", "unknown"):
+            assert (await opened.rpc("ping", **{"x-forwarded-for": client})).status_code == 401

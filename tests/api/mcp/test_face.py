@@ -62,8 +62,8 @@ async def test_the_present_era_discovers_lists_and_calls_without_a_session(tmp_p
         (b"{nonsense", 400, -32700),
         (b'"text"', 400, -32600),
         (b"[]", 400, -32600),
-        (b'{"jsonrpc":"1.0","id":1,"method":"ping"}', 200, -32600),
-        (b'{"jsonrpc":"2.0","id":{},"method":"ping"}', 200, -32600),
+        (b'{"jsonrpc":"1.0","id":1,"method":"ping"}', 400, -32600),
+        (b'{"jsonrpc":"2.0","id":{},"method":"ping"}', 400, -32600),
         (b'{"jsonrpc":"2.0","id":1,"method":"nope"}', 200, -32601),
         (b'{"jsonrpc":"2.0","id":1,"method":"ping","params":[1]}', 200, -32602),
         (b'{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":7}}', 200, -32602),
@@ -374,3 +374,13 @@ async def test_a_body_that_is_no_message_is_a_bad_request(tmp_path: Path, body: 
         assert (answer.status_code, answer.json()["error"]["code"]) == (400, -32600)
         fine = await opened.post({"jsonrpc": "2.0", "method": "notifications/initialized"})
         assert (fine.status_code, fine.content) == (202, b"")
+
+
+async def test_initialize_begins_a_new_session_whatever_session_it_names(tmp_path: Path) -> None:
+    async with faced(tmp_path) as opened:
+        stale = {"mcp-session-id": "ended-long-ago"}
+        assert (await opened.rpc("ping", **stale)).status_code == 404
+        begun = await opened.rpc("initialize", {"protocolVersion": "2025-06-18", "capabilities": {}}, **stale)
+        assert begun.status_code == 200
+        session = {"mcp-session-id": begun.headers["mcp-session-id"]}
+        assert session != stale and (await opened.rpc("ping", **session)).status_code == 200
