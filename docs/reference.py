@@ -355,8 +355,8 @@ _PURPOSE = {
     "/v1/embeddings": "OpenAI's Embeddings",
     "/v1/models": "the models that the key may use, in OpenAI's form, or in Anthropic's with `anthropic-version`",
     "/v1/models/": "one of them",
-    "/": "for clients that probe the address. Needs no key",
-    "/api/hello": "the same",
+    "/": "a short text that names the addresses of the gateway; `HEAD` for clients that probe. Needs no key",
+    "/api/hello": "for clients that probe the address. Needs no key",
     "/.well-known/oauth-protected-resource": "where clients [sign in](../guides/identity-provider.md) (RFC 9728). "
     "Served while `server.oauth` is set. With `/mcp`, `/mcp/NAME` or `/sse` after it: of that address. Needs no key",
     "/healthz": "200 while the process serves. Needs no key",

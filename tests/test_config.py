@@ -57,10 +57,10 @@ def test_a_section_that_is_not_supported_yet_is_rejected_not_ignored(section: st
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("sandbox: {memory_mib: 8}", "sandbox.memory_mib: Input should be greater than or equal to 96 (it is 8)"),
-        ("sandbox: {timeout_s: 0}", "sandbox.timeout_s: Input should be greater than 0 (it is 0)"),
+        ("sandbox: {memory_mib: 8}", "sandbox.memory_mib: must be greater than or equal to 96 (it is 8)"),
+        ("sandbox: {timeout_s: 0}", "sandbox.timeout_s: must be greater than 0 (it is 0)"),
         ("sandbox: {timeout_s: .nan}", "sandbox.timeout_s: "),
-        ("telemetry: {log_level: loud}", "telemetry.log_level: Input should be 'debug', 'info', 'warning' or 'error'"),
+        ("telemetry: {log_level: loud}", "telemetry.log_level: must be 'debug', 'info', 'warning' or 'error'"),
         ("server: {port: http}", "server.port: "),
         (
             "storage: {url: 'mysql://x'}",
@@ -71,10 +71,10 @@ def test_a_section_that_is_not_supported_yet_is_rejected_not_ignored(section: st
         ("mcpServers: {a: {url: 'ftp://x'}}", "mcpServers.a: url is 'ftp://x'; it must begin with http://"),
         ("mcpServers: {a: {url: 'http://x', type: stdio}}", "for a `url`, use 'http' or 'sse'"),
         ("mcpServers: {a: {command: x, type: sse}}", "for a `command`, use 'stdio'"),
-        ("mcpServers: {a: {command: x, type: pigeon}}", "mcpServers.a.type: Input should be 'stdio', 'http' or 'sse'"),
-        ("mcpServers: {a: {command: x, env: {A: true}}}", "mcpServers.a.env.A: Input should be a valid string"),
+        ("mcpServers: {a: {command: x, type: pigeon}}", "mcpServers.a.type: must be 'stdio', 'http' or 'sse'"),
+        ("mcpServers: {a: {command: x, env: {A: true}}}", "mcpServers.a.env.A: must be text; put it in quotes"),
         ("mcpServers: {' ': {command: x}}", "server name ' ' must be 1–128 printable characters"),
-        ("mcpServers: [a]", "mcpServers: Input should be a valid dictionary"),
+        ("mcpServers: [a]", "mcpServers: must be a mapping of names to values"),
         ("[1, 2]", "must be a mapping with keys such as `mcpServers`, not a list"),
         ("mcpServers: {a: {command: [", "not valid YAML"),
         ("a: &a\n  b: *a", "an alias contains itself"),

@@ -61,7 +61,7 @@ class OAuthFace(Face):
     async def _begin(self, ticket: str, http: Exchange) -> None:
         place = await self._gateway.links.place_of(ticket)
         if place is None:
-            raise NotFound("this link has ended; ask for a new one")
+            raise NotFound("this link has expired; ask for a new one")
         if http.query().get("continue") != "1":
             whom = f" for {_whom(place)}" if place.subject else ""
             text = (
@@ -72,7 +72,7 @@ class OAuthFace(Face):
             return
         upstream = self._gateway.pool.get(place.server)
         if upstream.config.url != place.url:
-            raise NotFound("this link has ended: the server has another address now")
+            raise NotFound("this link is no longer valid: the server's address has changed")
         begun = await upstream.sign_in(place.subject).begin(self._callback(), await upstream.asked_for())
         browser = secrets.token_urlsafe(24)
         facts = {"place": [place.server, place.url, place.subject], "begun": begun.facts(), "browser": _digest(browser)}
@@ -89,18 +89,18 @@ class OAuthFace(Face):
         state = answer.get("state", "")
         found = await self._gateway.vault.pending(state) if state else None
         if found is None or "begun" not in found:
-            raise NotFound("this sign-in has ended, or is none of this gateway; begin again")
+            raise NotFound("this sign-in has expired or is unknown here; start again")
         browser = _cookies(http.headers.get("cookie", "")).get(_cookie_name(state), "")
         if not hmac.compare_digest(_digest(browser), found["browser"]):
-            raise NotFound("this sign-in was begun in another browser; begin again in this one")
+            raise NotFound("this sign-in was started in another browser; start again in this one")
         if await self._gateway.vault.take_pending(state) is None:
-            raise NotFound("this sign-in has ended; begin again")
+            raise NotFound("this sign-in has expired; start again")
         from mcpgate.upstream.auth import Begun
 
         place = Place(*found["place"])
         upstream = self._gateway.pool.get(place.server)
         if upstream.config.url != place.url:
-            raise NotFound("this sign-in has ended: the server has another address now")
+            raise NotFound("this sign-in is no longer valid: the server's address has changed")
         await upstream.sign_in(place.subject).finish(Begun.of_facts(found["begun"]), answer)
         log.info("%s: signed in%s", place.server, f" for {_whom(place)}" if place.subject else "")
         await _show(http, 200, "Signed in", f"You are signed in to {place.server}. You can close this page.")

@@ -27,6 +27,15 @@ from mcpgate.telemetry.metrics import CONTENT_TYPE
 
 _MIB = 1024 * 1024
 _HEALTH = ("/healthz", "/readyz")
+_ROOT = b"""This is mcpgate, an MCP gateway.
+
+  /mcp                MCP over streamable HTTP: the address for agents
+  /sse                MCP over the legacy SSE transport
+  /v1                 models, in the formats of OpenAI and Anthropic
+  /api/openapi.json   the admin API
+  /healthz /readyz    health
+  /metrics            metrics for Prometheus
+"""
 log = logging.getLogger("mcpgate.http")
 
 
@@ -35,15 +44,27 @@ class _Failed(McpgateError):
 
 
 class Health(Face):
-    """/healthz, /readyz and /metrics."""
+    """/healthz, /readyz and /metrics, and / for people who look where they are."""
 
     def __init__(self, gateway: Gateway, access: Access) -> None:
         self._gateway, self._access = gateway, access
 
     def handler(self, path: str) -> Mapping[str, Handler] | None:
-        handlers: dict[str, Handler] = {"/healthz": self._healthy, "/readyz": self._ready, "/metrics": self._metrics}
+        if path == "/":
+            return {"GET": self._root, "HEAD": self._probed}
+        handlers: dict[str, Handler] = {
+            "/healthz": self._healthy,
+            "/readyz": self._ready,
+            "/metrics": self._metrics,
+        }
         found = handlers.get(path)
         return None if found is None else {"GET": found}
+
+    async def _root(self, http: Exchange) -> None:
+        await http.respond(200, _ROOT, {"content-type": "text/plain; charset=utf-8"})
+
+    async def _probed(self, http: Exchange) -> None:
+        await http.respond(200)
 
     async def _healthy(self, http: Exchange) -> None:
         await http.respond(200, b'{"status":"ok"}')

@@ -50,13 +50,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     way.add_argument(
         "--no-browser",
         action="store_true",
-        help="print the address; after signing in on any machine, paste the address of the page that you end on",
+        help="print the address instead of opening a browser; after signing in, paste the address of the last page",
     )
     way.add_argument(
-        "--device", action="store_true", help="enter a code in a browser of any machine, if the server can"
+        "--device", action="store_true", help="sign in by entering a code in any browser, if the server supports it"
     )
     listed = actions.add_parser("list", help="list servers and sign-ins; tokens are not shown")
-    logout = actions.add_parser("logout", help="end every sign-in to a server, here and there")
+    logout = actions.add_parser("logout", help="sign out of a server: delete its tokens here, and revoke them there")
     logout.add_argument("server", metavar="SERVER", help="name of the server in the configuration")
     for action in (login, logout):
         action.add_argument(
@@ -102,14 +102,14 @@ def _server(config: Config, name: str) -> tuple[str, UpstreamConfig]:
     if found.unusable:
         raise ConfigError(f"mcpServers.{name}: {found.unusable}")
     if found.url is None:
-        raise ConfigError(f"mcpServers.{name} is a program on this machine: nobody signs in to it")
+        raise ConfigError(f"mcpServers.{name} is a local program, which needs no sign-in")
     return name, found
 
 
 def _place(arguments: argparse.Namespace, name: str, server: UpstreamConfig) -> Place:
     per_user = server.auth is not None and server.auth.per == "user"
     if arguments.user and not per_user:
-        raise ConfigError(f"--user goes with `auth: {{per: user}}`, which mcpServers.{name} does not have")
+        raise ConfigError(f"--user needs `auth: {{per: user}}`, which mcpServers.{name} does not have")
     subject = (arguments.user or _LOCAL).replace("/", "\n", 1) if per_user else ""
     return Place(name, server.url or "", subject)
 
@@ -119,14 +119,12 @@ def _place(arguments: argparse.Namespace, name: str, server: UpstreamConfig) -> 
 
 async def _login(arguments: argparse.Namespace, name: str, server: UpstreamConfig, vault: Vault) -> int:
     if has_own_credentials(server):
-        raise ConfigError(
-            f"mcpServers.{name} sends the header Authorization of the configuration; remove it to sign in"
-        )
+        raise ConfigError(f"mcpServers.{name} has an Authorization header in the configuration; remove it to sign in")
     place = _place(arguments, name, server)
     sign_in = SignIn(place, server, vault, Secrets(server))
     challenge = await anonymous(name, server).knock()
     if challenge is None and server.auth is None:
-        print(f"{name} lets everybody in; no sign-in is needed")
+        print(f"{name} needs no sign-in")
         return 0
     if server.auth is not None and server.auth.type != "oauth":
         token = await sign_in.by_client(challenge)
@@ -159,7 +157,7 @@ async def _ask(begun: Begun, listener: "_Listener", no_browser: bool) -> Mapping
     listener.expect(begun.state)
     if no_browser:
         console.say(f"Open this address in a browser:\n\n{begun.url}\n")
-        console.say("Then paste the address of the page that you end on (it may say that it cannot be reached):")
+        console.say("Then paste the address of the page you arrive at, even if it fails to load:")
         _read_pasted(listener)
     else:
         console.say(f"Opening a browser. If none opens, use this address:\n\n{begun.url}\n", sys.stderr)
@@ -215,7 +213,7 @@ class _Listener:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        self.say("The sign-in was given up.")
+        self.say("The sign-in was cancelled.")
         self._server.close()
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=2)
@@ -244,7 +242,7 @@ class _Listener:
             method, target, *_ = head.decode("latin-1").split(" ", 2)
             answer = redirected(target)
             if method != "GET" or not target.startswith("/callback?") or answer.get("state") != self._state:
-                await _respond(writer, 404, "This is not the sign-in that is waited for.")
+                await _respond(writer, 404, "This page belongs to another sign-in.")
                 return
             self.take(answer)
             await _respond(writer, 200, await self._outcome)
@@ -289,7 +287,7 @@ async def _list(arguments: argparse.Namespace, config: Config, vault: Vault) -> 
     if arguments.format == "json":
         console.show({"sign_ins": rows})
     elif not rows:
-        print("Nobody is signed in, and no server of the configuration has `auth`.")
+        print("Nobody is signed in, and no server in the configuration has `auth`.")
     else:
         shown = [
             [one_line(str(row[name]), 60) for name in ("server", "user", "state", "scopes", "issuer")] for row in rows
@@ -308,7 +306,7 @@ def _row(place: Place, token: Token, config: Config) -> dict[str, Any]:
     else:
         state = f"{'signed in until' if token.expires_at > time.time() else 'ended'} {_when(token.expires_at)}"
     if token.wanted:
-        state += f"; the server wants more: {token.wanted}"
+        state += f"; the server asks for more: {token.wanted}"
     server = config.mcpServers.get(place.server)
     if server is None or server.url != place.url:
         state += "; not in this configuration"
@@ -332,7 +330,7 @@ async def _logout(arguments: argparse.Namespace, name: str, server: UpstreamConf
             revoked = await SignIn(place, server, vault, Secrets(server)).revoke(token)
             print(f"signed out of {name}{whom}")
             if not revoked and token.access:
-                console.note("the server cannot revoke tokens: what it has issued ends by itself")
+                console.note("the server cannot revoke tokens; they stay valid until they expire")
         except UpstreamError as error:
             print(f"signed out of {name}{whom}")
             console.note(f"the token is deleted here, but could not be revoked: {error.message}")

@@ -206,7 +206,7 @@ def _print(report: dict[str, Any]) -> None:
         )
         print("\n" + textwrap.fill(summary, min(console.room(), 80)))
     else:
-        print("\nNo server can be used now." if report["servers"] else "\nThere are no servers in the configuration.")
+        print("\nNo server is available." if report["servers"] else "\nThere are no servers in the configuration.")
     for server in report["servers"]:
         for key, about in _NOTES.items():
             faults = server[key]

@@ -234,12 +234,12 @@ def to_ours(entry: Mapping[str, Any], of_gemini: bool = False) -> tuple[dict[str
     def variables(value: Any) -> Any:
         if isinstance(value, str):
             for name in re.findall(r"\$\{input:([^}]+)\}", value):
-                notes.append(f"the prompted input {name!r} became the environment variable {_variable(name)}")
+                notes.append(f"the prompt {name!r} was replaced by the environment variable {_variable(name)}")
             value = re.sub(r"\$\{input:([^}]+)\}", lambda m: f"${{{_variable(m.group(1))}}}", value)
             if of_gemini:
                 value = re.sub(r"\$([A-Za-z_]\w*)", r"${\1}", value)
             for name in re.findall(r"\$\{(?:workspaceFolder|workspaceRoot)\}", value):
-                notes.append(f"{name} became {Path.cwd()}")
+                notes.append(f"{name} was replaced by {Path.cwd()}")
                 value = value.replace(name, str(Path.cwd()))
             return re.sub(r"\$\{userHome\}", "${HOME}", value)
         if isinstance(value, dict):
@@ -324,8 +324,8 @@ def write_with_backup(path: Path, text: str) -> Path | None:
     except OSError as error:
         reason = error.strerror or error
         raise ConfigError(
-            f"{path} cannot be written: {reason}. Make it and its folder writable, or use --print and put the text "
-            "there yourself"
+            f"{path} cannot be written: {reason}. Make it and its folder writable, or use --print and add the text "
+            "yourself"
         ) from error
 
 

@@ -48,7 +48,7 @@ times = await asyncio.gather(*[local(person) for person, _, _ in busiest["rows"]
 
 EXAMPLES = (
     "mcpgate demo",
-    "mcpgate demo --keep  # leaves its databases and configuration to look at",
+    "mcpgate demo --keep  # keeps its databases and configuration for inspection",
 )
 
 

@@ -19,7 +19,10 @@ T = TypeVar("T")
 
 def add_config(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "-c", "--config", metavar="FILE", help="configuration (default: mcpgate.yaml here or in the user's folder)"
+        "-c",
+        "--config",
+        metavar="FILE",
+        help="configuration file (default: mcpgate.yaml in this folder or in the user's config folder)",
     )
 
 

@@ -13,7 +13,7 @@ from mcpgate.cli import clients, console
 from mcpgate.cli.gateway_session import add_format
 from mcpgate.config import jsonc, yamltext
 from mcpgate.config.environment import interpolate, missing_variables, not_inherited
-from mcpgate.config.files import FILE_NAMES, parse, user_config_folder
+from mcpgate.config.files import FILE_NAMES, parse, said_of, user_config_folder
 from mcpgate.config.settings import Config
 from mcpgate.errors import ConfigError
 from mcpgate.telemetry.logs import mask
@@ -31,7 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--project",
         action="store_true",
-        help="also read the current folder's files, which somebody else may have written",
+        help="also read configurations in the current folder, which may come from someone else",
     )
     parser.add_argument(
         "--all-projects", action="store_true", help="also import the servers that Claude Code has for other folders"
@@ -75,8 +75,8 @@ def run(arguments: argparse.Namespace) -> int:
     others = [] if arguments.all_projects else _other_folders(files)
     if others:
         console.note(
-            f"not taken over: servers that Claude Code has for {', '.join(others)}; import them from there, or all of "
-            "them with --all-projects"
+            f"not imported: the servers that Claude Code has for {', '.join(others)}; run mcpgate import "
+            "there, or use --all-projects"
         )
     if arguments.only_print:
         for row in report:
@@ -100,7 +100,7 @@ def run(arguments: argparse.Namespace) -> int:
         of_project = {str(path) for path in _of_project(arguments.sources)}
         for row in report:
             if row["file"] in of_project and row["server"]:
-                print(f"{_plain(row['server'])} is of {row['file']} and starts: {row['starts']}")
+                print(f"{_plain(row['server'])} comes from {row['file']} and starts: {row['starts']}")
         servers = console.counted(len(merged), "server")
         print(f"\n{servers} in {output}" + (f" (before: {backup})" if backup else ""))
         option = f" -c {shlex.quote(str(output))}" if arguments.output else ""
@@ -126,7 +126,7 @@ def _to_do(unset: list[str], servers: Mapping[str, Any]) -> list[str]:
             f'{{{kept_back[0]}: "${{{kept_back[0]}}}"}}'
         )
     if unset:
-        lines.append(f"The servers need variables that are not set here. Set these: {', '.join(unset)}")
+        lines.append(f"Some servers need variables that are not set here. Set these: {', '.join(unset)}")
     return lines
 
 
@@ -166,7 +166,7 @@ def _of_project(sources: list[str]) -> list[Path]:
 
 def _how_to_take(left: list[Path]) -> str:
     shown = ", ".join(map(str, left))
-    return f"not taken over: {shown}, of the current folder. If you trust whoever wrote them: mcpgate import --project"
+    return f"not imported: {shown}, from the current folder. If you trust their author: mcpgate import --project"
 
 
 def _starts(entry: Any) -> str:
@@ -210,7 +210,7 @@ def _read(output: Path) -> str:
     try:
         return output.read_bytes().decode() if output.is_file() else ""
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{output}: cannot be read, so it is left alone: {error}") from error
+        raise ConfigError(f"{output}: cannot be read, so it is unchanged: {error}") from error
 
 
 def _servers(text: str, output: Path) -> dict[str, Any]:
@@ -220,11 +220,11 @@ def _servers(text: str, output: Path) -> dict[str, Any]:
         servers = data.get(_key(data))
         missing_variables(servers, {})  # a first walk through all of them
     except ConfigError as error:
-        raise ConfigError(f"{error.message}. The file is left alone; mend it, or choose another with -o") from None
+        raise ConfigError(f"{error.message}. The file is unchanged; fix it, or choose another with -o") from None
     except RecursionError:
-        raise ConfigError(f"{output}: an alias contains itself. The file is left alone") from None
+        raise ConfigError(f"{output}: an alias contains itself. The file is unchanged") from None
     if servers is not None and not isinstance(servers, dict):
-        raise ConfigError(f"{output}: is not an mcpgate configuration, so it is left alone; choose another with -o")
+        raise ConfigError(f"{output}: is not an mcpgate configuration, so it is unchanged; choose another with -o")
     return servers or {}
 
 
@@ -254,8 +254,8 @@ def _with_servers(text: str, output: Path, servers: Mapping[str, Any]) -> str:
         same = False
     if not same:
         raise ConfigError(
-            f"{output}: is written in a way that import cannot add to, so it is left alone. Write the servers to "
-            "another file with -o, and copy them from there"
+            f"{output}: import cannot add to a file written in this way, so it is unchanged. Write to another "
+            "file with -o, and copy the servers from there"
         )
     return mark + (body.replace("\n", "\r\n") if windows else body)
 
@@ -273,9 +273,9 @@ def _is_json(text: str, output: Path) -> bool:
 def _take(name: str, entry: Any, merged: dict[str, Any], of_gemini: bool) -> str:
     """Take one entry over; says what became of it."""
     if not isinstance(entry, dict):
-        return "left out: it is not a server's entry"
+        return "skipped: not a server entry"
     if clients.is_mcpgate(entry):
-        return "left out: it is mcpgate itself"
+        return "skipped: this is mcpgate itself"
     ours, notes = clients.to_ours(entry, of_gemini)
     # A variable may hold anything; in an address it may be the beginning.
     values = dict.fromkeys(missing_variables(ours, {}), "http://x")
@@ -284,9 +284,9 @@ def _take(name: str, entry: Any, merged: dict[str, Any], of_gemini: bool) -> str
     except ValidationError as error:
         first = error.errors()[0]  # not its text, which would show secrets
         where = ".".join(str(part) for part in first["loc"][2:])
-        reason = first["msg"].removeprefix("Value error, ")
-        return f"left out: {where}: {reason}" if where else f"left out: {reason}"
-    taken = "taken over, disabled" if ours.get("disabled") else "taken over"
+        reason = said_of(first)
+        return f"skipped: {where}: {reason}" if where else f"skipped: {reason}"
+    taken = "imported, disabled" if ours.get("disabled") else "imported"
     if name in merged:
         if merged[name] == ours:
             return "already there"

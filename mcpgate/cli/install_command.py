@@ -39,7 +39,7 @@ def run(arguments: argparse.Namespace) -> int:
         entry["env_vars"] = variables
     for name, server in servers.items():
         if server.unusable:
-            console.note(f"{name} is not usable now ({one_line(server.unusable)}); the other servers are not affected")
+            console.note(f"{name} is unavailable ({one_line(server.unusable)}); other servers are not affected")
     if arguments.only_print:
         if path.suffix == ".toml":
             print(
@@ -54,7 +54,7 @@ def run(arguments: argparse.Namespace) -> int:
     backup = clients.write_with_backup(path, clients.with_entry(client, path, arguments.name, entry))
     print(
         f"{client.title}: {arguments.name} is in {path}; {client.reload_hint}."
-        + (f"\nThe file as it was: {backup}" if backup else "")
+        + (f"\nBackup: {backup}" if backup else "")
     )
     if unknown := [name for name in variables if name not in kept]:
         print(_what_to_set(client, arguments.name, unknown))
@@ -62,7 +62,7 @@ def run(arguments: argparse.Namespace) -> int:
     if others:
         rest = console.styled(", ".join(others), "bold")
         print(
-            f"It still has servers of its own, which cost tokens on every turn: {rest}. "
+            f"It still lists other servers, which cost tokens on every turn: {rest}. "
             "Once mcpgate serves them, remove them there."
         )
     return 0
@@ -80,4 +80,4 @@ def _what_to_set(client: clients.Client, entry: str, variables: list[str]) -> st
     if client.passes_on == "some":
         return f"{client.title} does not pass all variables on to servers. Set these under `env` of {entry}: {names}"
     listed = "; it passes them on, since they are listed under `env_vars`" if client.passes_on == "named" else ""
-    return f"Set these in the environment that {client.title} is started in: {names}{listed}"
+    return f"Set these in the environment in which {client.title} starts: {names}{listed}"

@@ -35,11 +35,13 @@ EXAMPLES = (
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
     create = actions.add_parser("create", help="make a key; its secret is shown once")
-    create.add_argument("name", nargs="?", default="", help="what it is for")
+    create.add_argument("name", nargs="?", default="", help="a name that says what it is for")
     create.add_argument(
         "--tools", nargs="+", default=[], metavar="GLOB", help="tools it may call, as server.tool; '*' for all"
     )
-    create.add_argument("--servers", nargs="+", default=[], metavar="GLOB", help="servers whose tools it may all call")
+    create.add_argument(
+        "--servers", nargs="+", default=[], metavar="GLOB", help="servers of which it may call every tool"
+    )
     create.add_argument("--models", nargs="+", default=[], metavar="GLOB", help="models it may use (not built yet)")
     create.add_argument(
         "--providers", nargs="+", default=[], metavar="GLOB", help="providers it may use (not built yet)"
@@ -49,20 +51,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     create.add_argument("--admin", action="store_true", help="it may use the admin API")
     for scope in ("user", "team", "customer"):
-        create.add_argument(f"--{scope}", metavar="ID", help=f"the {scope} it belongs to, whose limits count too")
+        create.add_argument(f"--{scope}", metavar="ID", help=f"the {scope} it belongs to; its limits apply as well")
     create.add_argument(
         "--users",
         nargs="*",
         metavar="GLOB",
-        help="whom its requests may name in x-mcpgate-user (default: declared users)",
+        help="users that its requests may name in x-mcpgate-user (default: declared users)",
     )
     create.add_argument(
         "--metadata",
         action="append",
         default=[],
         metavar="NAME=VALUE",
-        help="what all its requests carry, e.g. env=ci; with `*` or several values (project=p-*,shared) what they may "
-        "say; repeatable",
+        help="metadata that its requests carry, e.g. env=ci; with `*` or several values (project=p-*,shared), the "
+        "values that they may set; repeatable",
     )
     create.add_argument("--expires", metavar="WHEN", help="a date, or a period like 90d")
     create.add_argument(
@@ -82,12 +84,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     create.add_argument("--concurrency", type=int, metavar="N", help="requests at once")
     create.add_argument("--ip", nargs="+", default=[], metavar="NETWORK", help="addresses it may be used from")
     listed = actions.add_parser("list", help="list the keys; secrets are not stored")
-    rotate = actions.add_parser("rotate", help="make a new secret; the old one stays good for a while")
+    rotate = actions.add_parser("rotate", help="make a new secret; the old one stays valid for a while")
     rotate.add_argument("key", help="id or name")
     rotate.add_argument(
-        "--overlap", default="1d", metavar="PERIOD", help="how long the old secret is good (default: 1d)"
+        "--overlap", default="1d", metavar="PERIOD", help="how long the old secret stays valid (default: 1d)"
     )
-    revoke = actions.add_parser("revoke", help="end a key at once, in every worker")
+    revoke = actions.add_parser("revoke", help="revoke a key at once, in every worker")
     revoke.add_argument("key", help="id or name")
     for action in (create, listed, rotate, revoke):
         add_format(action)
@@ -107,7 +109,7 @@ def run(arguments: argparse.Namespace) -> int:
                     console.note("this key has no grants yet; --tools '*' grants every tool")
                 if not needs_key(config, config.server.host):
                     console.note(
-                        f"requests to {config.server.host} without a key are accepted too and may call every tool; to "
+                        f"requests to {config.server.host} without a key are also accepted and may call every tool; to "
                         "require a key, set governance.require_key: true"
                     )
             case "rotate":
@@ -202,7 +204,7 @@ def _show_secret(arguments: argparse.Namespace, id: str, secret: str) -> None:
         console.show({"id": id, "secret": secret})
         return
     print(f"id      {id}\nsecret  {secret}")
-    console.note("the secret is shown this once; send it as Authorization: Bearer mg-… or x-api-key: mg-…")
+    console.note("the secret is shown only once; send it as Authorization: Bearer mg-… or x-api-key: mg-…")
 
 
 def _spec(arguments: argparse.Namespace) -> KeySpec:
@@ -248,8 +250,8 @@ def _metadata(pairs: list[str]) -> dict[str, str | list[str]]:
         name, separator, value = pair.partition("=")
         if not separator or name in found:
             raise InvalidRequest(
-                f"--metadata is {pair!r}; it takes NAME=VALUE, each name once: env=ci for a value that all requests of "
-                "the key carry, project=p-*,shared for what they may say"
+                f"--metadata is {pair!r}; expected NAME=VALUE, each name once: env=ci is what all requests of the key "
+                "carry, project=p-*,shared lists the values that they may set"
             )
         several = "," in value or any(c in value for c in "*?[")
         found[name] = value.split(",") if several else value
@@ -259,7 +261,7 @@ def _metadata(pairs: list[str]) -> dict[str, str | list[str]]:
 def _per(text: str, option: str, example: str) -> tuple[str, str]:
     amount, separator, period = text.partition("/")
     if not separator:
-        raise InvalidRequest(f"{option} is {text!r}; it takes an amount and a period, e.g. {example}")
+        raise InvalidRequest(f"{option} is {text!r}; expected an amount and a period, e.g. {example}")
     return amount, period
 
 

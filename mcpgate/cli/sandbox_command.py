@@ -25,7 +25,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("action", choices=("build", "test"), help="build the Wasm component, or test its guarantees")
     parser.add_argument("--engine", choices=("wasm", "restricted"), default="wasm", help="the engine to test")
     parser.add_argument("--isolation", choices=("none", "process"), default="none", help="where to run the engine")
-    parser.add_argument("--allow-unlocked", action="store_true", help="even if the kernel cannot filter system calls")
+    parser.add_argument(
+        "--allow-unlocked", action="store_true", help="run even if the kernel cannot filter system calls"
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -61,10 +61,10 @@ def run(arguments: argparse.Namespace) -> int:
     logs.set_up(config.telemetry.log_level)
     if arguments.stdio:
         if arguments.port is not None or arguments.workers != 1:
-            raise ConfigError("--port and --workers go with HTTP, not with --stdio")
+            raise ConfigError("--port and --workers cannot be used with --stdio")
         return asyncio.run(_serve_stdio(config, path, arguments.bundle))
     if arguments.bundle is not None:
-        raise ConfigError(f"--bundle goes with --stdio; over HTTP the bundle is served at /mcp/{arguments.bundle}")
+        raise ConfigError(f"--bundle needs --stdio; over HTTP the bundle is served at /mcp/{arguments.bundle}")
     host = arguments.host or config.server.host
     port = config.server.port if arguments.port is None else arguments.port
     check_reachable(config, host)
@@ -120,8 +120,8 @@ async def _warn_of_keys_not_required(gateway: Gateway, host: str) -> None:
     with contextlib.suppress(StoreUnavailable):  # the gate says so
         if gateway.config.governance.keys or await _holds_keys(gateway.gate.store):
             log.warning(
-                "there are keys, but requests to %s without a key are accepted too and may call every tool; to require "
-                "a key, set governance.require_key: true",
+                "there are keys, but requests to %s without a key are also accepted and may call every tool; to "
+                "require a key, set governance.require_key: true",
                 host,
             )
 

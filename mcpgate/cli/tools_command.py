@@ -10,7 +10,7 @@ from mcpgate.governance.context import RequestContext
 
 EXAMPLES = (
     "mcpgate tools                        # the servers",
-    "mcpgate tools convert a time         # the tools that fit best",
+    "mcpgate tools convert a time         # the best matches",
     "mcpgate tools --server github --limit 50",
 )
 

@@ -20,9 +20,9 @@ from mcpgate.governance.policy import Policy
 from mcpgate.telemetry.text import visible
 
 _HOW = (
-    f"Saved tokens are estimated, {CHARS_PER_TOKEN} characters to a token, and rather too low: for each "
-    "request the definitions of all tools that classic MCP would have sent, less the gateway's own; for each "
-    "execution the tools' answers, less what the code gave back. Requests saved, and answers read again with every "
+    f"Saved tokens are a cautious estimate, at {CHARS_PER_TOKEN} characters per token. A request saves the tool "
+    "definitions that classic MCP would have sent, minus the gateway's own. An execution saves the tools' answers, "
+    "minus what the code returned. Requests that were not needed, and answers that would be sent again with every "
     "later request, are not counted."
 )
 _COLUMNS = {
@@ -40,7 +40,7 @@ _WIDTH = 80
 
 
 EXAMPLES = (
-    "mcpgate usage                          # the last 30 days, in all",
+    "mcpgate usage                          # the last 30 days, in total",
     "mcpgate usage --by team,day --since 7d",
     "mcpgate usage --by tool --where key=ci",
     "mcpgate usage --by key --since 2026-11-01 --until 2026-12-01 --format csv",
@@ -54,10 +54,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--by",
         default="total",
         metavar="WHAT,…",
-        help=f"one row for each of: {', '.join((*BUCKETS, *DIMENSIONS))}, metadata.NAME (default: one row in all)",
+        help=f"one row for each of: {', '.join((*BUCKETS, *DIMENSIONS))}, metadata.NAME (default: one row in total)",
     )
     parser.add_argument(
-        "--where", action="append", default=[], metavar="NAME=VALUE", help="only what has this value; may be repeated"
+        "--where", action="append", default=[], metavar="NAME=VALUE", help="only entries with this value; repeatable"
     )
     parser.add_argument(
         "--format", choices=("table", "json", "csv"), default="table", help="what to print (default: table)"
@@ -98,7 +98,7 @@ def run(arguments: argparse.Namespace) -> int:
     elif arguments.format == "csv":
         sys.stdout.write(render_csv(by, rows))
     elif not rows or not any(row["entries"] for row in rows):
-        print(f"nothing was used {_when(arguments.since, arguments.until)}")
+        print(f"no usage {_when(arguments.since, arguments.until)}")
     elif not by:
         _print_total(rows[0], _when(arguments.since, arguments.until))
     else:

@@ -89,7 +89,7 @@ def _wait(children: list[tuple[subprocess.Popen[bytes], float]], grace_s: float)
         try:
             child.wait(max(0.1, end - time.monotonic()))
         except subprocess.TimeoutExpired:
-            log.error("worker %d does not end; killing it", child.pid)
+            log.error("worker %d does not exit; killing it", child.pid)
             child.kill()
             child.wait()
 

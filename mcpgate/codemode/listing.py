@@ -210,8 +210,8 @@ class Listing:
         return f"{shape} — {about}" if about else shape
 
     def _servers(self, catalog: Catalog, room: int) -> str:
-        for about_room in (100, 50, 24, 0):
-            lines = [_server_line(server, about_room) for server in catalog.servers]
+        for about_room, reason_room in ((100, 400), (100, 200), (50, 100), (24, 60), (0, 40), (0, 0)):
+            lines = [_server_line(server, about_room, reason_room) for server in catalog.servers]
             if estimate("\n".join(lines)) <= room - 40:
                 break
         else:
@@ -266,8 +266,8 @@ def _name_repeated(lines: Sequence[str]) -> list[str]:
     return [*short, *(f"{name} = {text}" for text, name in named.items())]
 
 
-def _server_line(server: Server, about_room: int) -> str:
-    about = _trouble(server, about_room) if server.trouble else _cut(server.about, about_room)
+def _server_line(server: Server, about_room: int, reason_room: int) -> str:
+    about = _trouble(server, reason_room) if server.trouble else _cut(server.about, about_room)
     return f"{server.ident} ({tool_count(len(server.tools))})" + (f": {about}" if about else "")
 
 

@@ -62,9 +62,11 @@ class Pages:
             tool = catalog.get_tool(topic)
         except UnknownTool as error:
             known = ", ".join(server.ident for server in catalog.servers[:20])
+            near = error.data["nearest"]
+            hint = f"; did you mean {' or '.join(near)}?" if near else ""
             raise NotFound(
-                f'no page {topic!r}; topics are "sandbox", a server ({known}), or server.tool. {error.message}',
-                nearest=error.data["nearest"],
+                f'there is no page {topic!r}; topics are "sandbox", a server ({known}), or server.tool{hint}',
+                nearest=near,
             ) from None
         return docs.tool_page(tool, self._learned.observed(tool, caller.account))
 

@@ -250,6 +250,32 @@ _MAY_HOLD_SECRETS = frozenset(("secret", "keys", "headers", "env", "args", "stor
 """Settings whose values are never shown in errors."""
 
 
+_KINDS = {
+    "string_type": "must be text; put it in quotes",
+    "bool_type": "must be true or false",
+    "bool_parsing": "must be true or false",
+    "int_type": "must be a whole number",
+    "int_parsing": "must be a whole number",
+    "int_from_float": "must be a whole number",
+    "float_type": "must be a number",
+    "float_parsing": "must be a number",
+    "dict_type": "must be a mapping of names to values",
+    "mapping_type": "must be a mapping of names to values",
+    "model_type": "must be a mapping of settings",
+    "model_attributes_type": "must be a mapping of settings",
+    "tuple_type": "must be a list",
+    "list_type": "must be a list",
+    "missing": "is missing",
+}
+"""What pydantic's errors mean in a file, by their type."""
+
+
+def said_of(error: Any) -> str:
+    """What one of pydantic's errors says of its place in a file."""
+    message: str = _KINDS.get(error["type"]) or error["msg"].removeprefix("Value error, ")
+    return message.replace("Input should be", "must be")
+
+
 def _explain(error: Any) -> str:
     where = ".".join(str(part) for part in error["loc"]) or "top level"
     if error["type"] == "extra_forbidden":
@@ -257,7 +283,7 @@ def _explain(error: Any) -> str:
         near = difflib.get_close_matches(str(error["loc"][-1]), known, 1, 0.5)
         hint = f"did you mean `{near[0]}`?" if near else f"known keys: {', '.join(sorted(known))}"
         return f"unknown key `{where}`; {hint}"
-    message = error["msg"].removeprefix("Value error, ")
+    message = said_of(error)
     shown = None if _MAY_HOLD_SECRETS.intersection(error["loc"]) else error["input"]
     value = f" (it is {shown!r})" if isinstance(shown, (str, int, float, bool)) and len(str(shown)) < 80 else ""
     return f"{where}: {message}{value}. See servers.example.yaml."

@@ -153,7 +153,7 @@ class Admin:
         if len(named) > 1:  # a revoked key's name may be reused
             named = [record for record in named if record.value["revoked_at"] is None] or named
         if len(named) != 1:
-            several = f"; {len(named)} keys have this name, give the id" if named else ""
+            several = f"; {len(named)} keys have this name; use the id" if named else ""
             raise NotFound(f"there is no key {name!r}{several}")
         return named[0]
 

@@ -104,7 +104,7 @@ class NewValues:
             if len(await self._store.names(prefix, most)) >= most:
                 raise NotAllowed(
                     f"{account!r} has used {most} values of metadata {name!r} within a day, and a limit counts "
-                    f"by it: list in the key's `metadata` which it may use, e.g. metadata: {{{name}: ['p-*']}}",
+                    f"by it: list the allowed values in the key's `metadata`, e.g. metadata: {{{name}: ['p-*']}}",
                     key=account,
                     name=name,
                     value=value,

@@ -79,7 +79,7 @@ class Declared:
         self._metrics.store_failed()
         if self.unavailable is None:
             log.error("the store is unavailable: %s", error)
-        self.unavailable = str(error) or "it does not answer"
+        self.unavailable = str(error) or "it does not respond"
 
     def found(self) -> None:
         """Record that the store answered."""

@@ -171,7 +171,7 @@ class Holds:
 
     async def _recount(self) -> None:
         """Recount from the ledger what the current rules would have counted."""
-        log.warning("the counters are lost; recounting from the ledger")
+        log.warning("the counters were lost; recounting from the ledger")
         policy = self._declared.policy
         callers: dict[str, Caller] = {}
         amounts: dict[tuple[str, int], tuple[Claim, int]] = {}

@@ -37,9 +37,9 @@ async def ask_for_approval(context: RequestContext, tool: Tool, arguments: Mappi
     try:
         answer = await context.client.ask("elicitation/create", {"message": message, "requestedSchema": _ANSWER})
     except NotSupported as error:
-        reason = f"{tool.qualified} needs the approval of a person, and {error.message}"
+        reason = f"{tool.qualified} needs a person's approval, and {error.message}"
         raise NotAllowed(reason, **where) from error
     content = answer.get("content")
     allowed = content.get("allow", True) if isinstance(content, dict) else True
     if answer.get("action") != "accept" or allowed is not True:
-        raise NotAllowed(f"the person did not allow the call of {tool.qualified}", **where)
+        raise NotAllowed(f"nobody approved the call of {tool.qualified}", **where)

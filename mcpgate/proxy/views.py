@@ -175,6 +175,6 @@ def _trouble(view: UpstreamView) -> str:
         return STARTING
     if view.state == "needs_sign_in":
         if view.config.auth is not None and view.config.auth.per == "user":
-            return f'each caller signs in for itself: read_docs("{to_identifier(view.name)}") tells where'
+            return f'each caller signs in separately: read_docs("{to_identifier(view.name)}") tells where'
         return view.reason  # which begins with what to do
     return f"not connected: {view.reason}"

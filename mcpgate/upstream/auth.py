@@ -71,7 +71,7 @@ class SignIn:
         async with untrusted_web(self._place.url) as web:
             authority = await self._discover(web, challenge)
             if not authority.authorization_endpoint or not authority.token_endpoint:
-                raise SignInFailed("its authorization server signs nobody in: it has no authorization endpoint")
+                raise SignInFailed("its authorization server has no authorization endpoint, so nobody can sign in")
             if authority.pkce is False or (authority.pkce is None and self._config.client_id is None):
                 raise SignInFailed(
                     "its authorization server does not say that it supports PKCE with S256, so a stolen code could be "
@@ -135,7 +135,7 @@ class SignIn:
             found = await self._post(web, authority, client, authority.device_endpoint, asked)
             device_code, user_code = found.get("device_code"), found.get("user_code")
             if not isinstance(device_code, str) or not isinstance(user_code, str):
-                raise SignInFailed("its authorization server gave no device code")
+                raise SignInFailed("its authorization server returned no device code")
             self._secrets.learn(device_code)
             address = found.get("verification_uri_complete") or found.get("verification_uri")
             show(web.checked(address, "the address of the device flow"), one_line(user_code, 40))
@@ -221,7 +221,7 @@ class SignIn:
         if not authority.registration_endpoint:
             at = f", with the redirect address {redirect_uri}" if redirect_uri else ""
             raise SignInFailed(
-                f"its authorization server, {where(authority.issuer)}, registers no clients by itself: register one "
+                f"its authorization server, {where(authority.issuer)}, does not register clients: register one "
                 f"there{at}, and set auth.client_id (and auth.client_secret, if it has one)"
             )
         return await self._register(web, authority, redirect_uri)
@@ -249,7 +249,7 @@ class SignIn:
         if not isinstance(id, str) or not id or len(id) > _LONGEST_TOKEN or not isinstance(secret, str):
             raise SignInFailed("its authorization server registered a client without an id")
         if method not in ("none", *_SECRET_METHODS) or (method != "none" and not secret):
-            raise SignInFailed(f"its authorization server registered a client of a kind that cannot be used: {method}")
+            raise SignInFailed(f"its authorization server registered an unsupported kind of client: {method}")
         expires_at = found.get("client_secret_expires_at")
         ends = float(expires_at) if isinstance(expires_at, (int, float)) and expires_at > 0 and secret else None
         client = Client(id, secret, method, redirect_uri, ends)
@@ -330,11 +330,11 @@ def redirected(text: str) -> dict[str, str]:
 def _token(found: Mapping[str, Any], authority: Authority, client: Client, scope: str, before: Token | None) -> Token:
     access, kind = found.get("access_token"), found.get("token_type")
     if not isinstance(access, str) or not 0 < len(access) <= _LONGEST_TOKEN or not access.isascii():
-        raise SignInFailed("its authorization server gave no token that can be used")
+        raise SignInFailed("its authorization server returned no usable token")
     if not access.isprintable() or " " in access:
-        raise SignInFailed("its authorization server gave a token that cannot be sent")
+        raise SignInFailed("its authorization server returned a token that cannot be sent")
     if isinstance(kind, str) and kind.lower() != "bearer":
-        raise SignInFailed(f"its authorization server gave a token of a kind that cannot be used: {one_line(kind, 40)}")
+        raise SignInFailed(f"its authorization server returned an unsupported kind of token: {one_line(kind, 40)}")
     refresh = found.get("refresh_token")
     if not isinstance(refresh, str) or len(refresh) > _LONGEST_TOKEN:
         refresh = before.refresh if before is not None else ""

@@ -83,10 +83,12 @@ def remedy(name: str, config: UpstreamConfig, challenge: Challenge, signed_in: b
         if challenge.status == 401:
             return f"check headers.Authorization of {where}: the server did not accept it"
         more = f" (it wants the scopes {challenge.scope})" if challenge.scope else ""
-        return f"what headers.Authorization of {where} holds may not do this{more}"
+        return f"the credentials in headers.Authorization of {where} do not allow this{more}"
     if config.auth is not None and config.auth.type != "oauth":
         if challenge.wants_more:
-            return f"the client of {where}.auth may not do this; add the scopes {challenge.scope} to auth.scopes"
+            return (
+                f"the client of {where}.auth is not allowed to do this; add the scopes {challenge.scope} to auth.scopes"
+            )
         return f"the server does not accept the client of {where}.auth"
     if challenge.wants_more:
         return f"grant more rights (scopes: {challenge.scope or 'not named'}): {way_in}"
@@ -95,5 +97,5 @@ def remedy(name: str, config: UpstreamConfig, challenge: Challenge, signed_in: b
             return f"sign in: {way_in}; or set headers.Authorization of {where}"
         return f"sign in: {way_in}"
     if signed_in:
-        return f"the account that is signed in may not do this; to use another: {way_in}"
+        return f"the signed-in account is not allowed to do this; to use another: {way_in}"
     return f"the server refuses the gateway; set headers of {where}, or sign in: {way_in}"

@@ -292,7 +292,9 @@ class Connection:
                 self._refuse(id, -32603, f"{method} is over {_LONGEST_QUESTION:,} characters")
                 return
             if len(self._asked) >= _MOST_ASKED or id in self._asked:
-                self._refuse(id, -32603, f"{len(self._asked)} requests of this server wait for an answer already")
+                self._refuse(
+                    id, -32603, f"{len(self._asked)} requests of this server are already waiting for an answer"
+                )
                 return
             task = asyncio.create_task(self._ask_client(id, method, params, waiting, waiting.client))
             self._asked[id] = task
@@ -303,7 +305,7 @@ class Connection:
             # Asked at the start of a session that is nobody's yet. Servers take no roots for no restriction.
             self._offer({"jsonrpc": "2.0", "id": id, "result": {"roots": []}})
         else:
-            self._refuse(id, -32603, f"{method} belongs to no request, or to which client's cannot be told")
+            self._refuse(id, -32603, f"{method} cannot be matched to a client's request")
 
     async def _ask_client(
         self, id: Any, method: str, params: dict[str, Any], waiting: _Waiting, client: Client
@@ -543,7 +545,7 @@ class Connection:
         try:
             return await self._ask("initialize", params, timeout_s)
         except RpcError as refused:
-            raise UpstreamError(f"the handshake was refused: {refused.message}", **refused.data) from refused
+            raise UpstreamError(f"the handshake failed: {refused.message}", **refused.data) from refused
 
     async def _greeted(self, result: dict[str, Any]) -> ServerFacts:
         assert self.transport is not None

@@ -73,12 +73,12 @@ class UntrustedWeb:
         """An address that may be used: HTTPS, or HTTP where the server itself is reached like that on the same machine.
         Raises SignInFailed."""
         if not isinstance(url, str) or len(url) > _LONGEST_URL:
-            raise SignInFailed(f"{what} is no address")
+            raise SignInFailed(f"{what} is not an address")
         try:
             parts = urlsplit(url)
             host, _ = parts.hostname or "", parts.port
         except ValueError:
-            raise SignInFailed(f"{what} is no address: {one_line(url, 100)}") from None
+            raise SignInFailed(f"{what} is not an address: {one_line(url, 100)}") from None
         if parts.username is not None or not host or parts.fragment:
             raise SignInFailed(f"{what} cannot be used: {one_line(place(url), 200)}")
         plain = self._server.scheme == "http" and (
@@ -114,7 +114,7 @@ class UntrustedWeb:
                         url = target
                     finally:
                         await response.aclose()
-            raise SignInFailed(f"{what} redirects without end")
+            raise SignInFailed(f"{what} redirects too often")
         except TimeoutError:
             raise SignInFailed(f"{what}: no answer within {_ANSWER_S:g} s", transient=True) from None
         except (httpx2.HTTPError, httpx2.InvalidURL, httpx2.StreamError) as error:

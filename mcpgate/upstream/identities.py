@@ -45,7 +45,7 @@ class Identities:
         while len(self._table) >= MAX_CONNECTIONS:
             idle = next((i for i, own in self._table.items() if not own.is_busy), None)
             if idle is None:
-                raise UpstreamError(f"all {MAX_CONNECTIONS} connections of callers to this server are in use")
+                raise UpstreamError(f"all {MAX_CONNECTIONS} per-caller connections to this server are in use")
             self._table.pop(idle).task.cancel()
 
     async def aclose(self) -> None:

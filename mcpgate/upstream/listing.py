@@ -46,7 +46,7 @@ async def list_all(connection: Connection, what: str, *, timeout_s: float, max_i
             else:
                 collected.stop(f"more than {_MAX_PAGES} pages")
     except TimeoutError:
-        raise UpstreamTimeout(f"{method} did not come to its end within {timeout_s:g} s") from None
+        raise UpstreamTimeout(f"{method} did not finish within {timeout_s:g} s") from None
     return collected.listed()
 
 

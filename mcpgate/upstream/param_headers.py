@@ -39,7 +39,7 @@ def header_paths(schema: Any) -> dict[Path, str]:
             raise Malformed(f"{KEY} stands where no argument of a certain name is described")
         where = ".".join(path)[:200]
         if not isinstance(token, str) or not _TOKEN.fullmatch(token):
-            raise Malformed(f"{KEY} of {where!r} is no name of a header")
+            raise Malformed(f"{KEY} of {where!r} is not a valid header name")
         if place.get("type") not in _TYPES:
             raise Malformed(f"{KEY} of {where!r} needs the type string, integer or boolean")
         if (name := PREFIX + token.lower()) in names:

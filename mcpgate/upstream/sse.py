@@ -35,7 +35,7 @@ async def open_sse(
                 if response.status_code >= 300:
                     raise (await web.refusal(response))[0]
                 if kind_of(response) != _EVENTS:
-                    raise UpstreamError("this is not an SSE server: it answered with no event stream")
+                    raise UpstreamError("this is not an SSE server: it did not answer with an event stream")
                 chunks = await stack.enter_async_context(contextlib.aclosing(decoded(response)))
                 events = await stack.enter_async_context(contextlib.aclosing(intake.events(intake.reader(), chunks)))
                 first = await anext(events, None)
@@ -105,7 +105,7 @@ def _endpoint(here: httpx2.URL, said: bytes) -> httpx2.URL:
     try:
         endpoint = here.join(said.decode("utf-8", "replace").strip())
     except httpx2.InvalidURL as error:
-        raise UpstreamError("the server names an endpoint that is no URL") from error
+        raise UpstreamError("the server names an endpoint that is not a URL") from error
     if (endpoint.scheme, endpoint.host, endpoint.port) != (here.scheme, here.host, here.port):
         raise UpstreamError(f"the server names an endpoint of another origin: {place(str(endpoint))}")
     return endpoint.copy_with(userinfo=here.userinfo)

@@ -196,7 +196,7 @@ class Vault:
     def _open(self, content: bytes) -> dict[str, Any]:
         if content.startswith(_SEALED):
             if self._cipher is None:
-                raise TokensUnavailable("the stored tokens are encrypted; set MCPGATE_TOKEN_KEY to the key they have")
+                raise TokensUnavailable("the stored tokens are encrypted; set MCPGATE_TOKEN_KEY to their key")
             from cryptography.fernet import InvalidToken
 
             try:

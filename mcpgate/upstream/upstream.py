@@ -294,7 +294,7 @@ class Upstream:
             return connection
         if self.config.command:
             self._handshake_first = self._changes_era = True
-            connection.on_close(Broken("it is started anew in the handshake era"))
+            connection.on_close(Broken("it is restarted in the handshake era"))
             connection = await self.connected()
             self._modern_only = connection.is_modern
             return connection
@@ -612,7 +612,7 @@ class Upstream:
                 nameless += 1
                 if nameless == 1:
                     log.warning(
-                        "%s: a tool without a usable name of its own is left out: %r", self.name, cut(name, MAX_NAME)
+                        "%s: a tool without a usable, unique name is left out: %r", self.name, cut(name, MAX_NAME)
                     )
                 continue
             seen.add(name)
@@ -620,7 +620,7 @@ class Upstream:
             if allowed and not any(fnmatch.fnmatchcase(name, glob) for glob in self.config.tools.deny):
                 chosen.append(self._writable(tool))
         if nameless > 1:
-            log.warning("%s: %d tools without names of their own are left out", self.name, nameless)
+            log.warning("%s: %d tools without usable, unique names are left out", self.name, nameless)
         return tuple(chosen)
 
     def _writable(self, tool: dict[str, Any]) -> dict[str, Any]:

@@ -83,7 +83,7 @@ class Web:
                 url = target.copy_with(userinfo=url.userinfo)
             finally:
                 await response.aclose()
-        raise UpstreamError("it redirects without end")
+        raise UpstreamError("it redirects too often")
 
     def _forget_cookies(self) -> None:
         """Drop all cookies once they get large. A load balancer needs a few; a server must not store more with us."""
@@ -175,7 +175,9 @@ def _redirect(response: httpx2.Response) -> httpx2.URL | None:
     try:
         return response.request.url.join(location)
     except httpx2.InvalidURL as error:
-        raise UpstreamError("it redirects to what is no URL", server_status=response.status_code) from error
+        raise UpstreamError(
+            "it redirects to something that is not a URL", server_status=response.status_code
+        ) from error
 
 
 def _words(content: bytes, kind: str) -> tuple[str, Any]:

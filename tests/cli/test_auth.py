@@ -165,9 +165,9 @@ def test_a_person_who_declines_hears_that_and_the_page_says_so(home: Home, serve
     ("arguments", "words"),
     [
         (["login", "nowhere"], "there is no server 'nowhere' in the configuration"),
-        (["login", "program"], "is a program on this machine: nobody signs in to it"),
-        (["login", "fixed"], "sends the header Authorization"),
-        (["login", "linear", "--user", "ci"], "--user goes with `auth: {per: user}`"),
+        (["login", "program"], "is a local program, which needs no sign-in"),
+        (["login", "fixed"], "has an Authorization header"),
+        (["login", "linear", "--user", "ci"], "--user needs `auth: {per: user}`"),
         (["login", "away"], "cannot connect to"),
     ],
 )
@@ -195,7 +195,7 @@ def test_a_server_that_lets_everybody_in_needs_no_sign_in(home: Home, server: Si
 
     server.hook = open_door
     home.configure(linear=server.entry())
-    assert home.run("auth", "login", "linear")[:2] == (0, "linear lets everybody in; no sign-in is needed\n")
+    assert home.run("auth", "login", "linear")[:2] == (0, "linear needs no sign-in\n")
 
 
 def test_tokens_are_encrypted_on_disk_with_the_key_of_the_environment(

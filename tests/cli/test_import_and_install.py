@@ -229,9 +229,9 @@ def test_what_could_not_be_imported_is_reported(machine: Machine, run: Run) -> N
     machine.write("cursor", _CURSOR)
     machine.write("codex", _CODEX)
     _, out, _ = run("import")
-    assert "the prompted input 'api-key' became the environment variable API_KEY" in out
-    assert "taken over; without envFile" in out
-    assert re.search(r"remote +taken over, disabled\n", out)
+    assert "the prompt 'api-key' was replaced by the environment variable API_KEY" in out
+    assert "imported; without envFile" in out
+    assert re.search(r"remote +imported, disabled\n", out)
 
 
 def test_all_agents_files_are_found_and_merged(machine: Machine, run: Run) -> None:
@@ -280,8 +280,8 @@ def test_what_is_taken_of_the_current_folder_is_shown_with_its_file_and_what_it_
     theirs = machine.write("claude-code", EVIL, project=True)
     machine.write("claude-code", '{"mcpServers": {"mine": {"command": "mine"}}}')
     code, out, said = run("import", "--project")
-    assert code == 0 and "not taken over" not in said
-    assert f"br\\x1bave is of {theirs} and starts: sh -c 'touch PWNED; cat'" in out
+    assert code == 0 and "not imported:" not in said
+    assert f"br\\x1bave comes from {theirs} and starts: sh -c 'touch PWNED; cat'" in out
     assert "\x1b" not in out and "mine is of" not in out
 
 
@@ -297,7 +297,7 @@ def test_in_the_home_folder_the_users_own_files_are_no_projects(
     monkeypatch.chdir(machine.home)
     machine.write("cursor", _CURSOR)
     code, _, said = run("import")
-    assert code == 0 and "not taken over" not in said
+    assert code == 0 and "not imported:" not in said
     assert {"linear", "env"} == machine.servers().keys()
 
 
@@ -322,11 +322,11 @@ def test_import_says_which_variables_to_set_and_where_to_go_on(
     _, out, err = run("import", "-o", "my servers.yaml")
     assert "Next: mcpgate check -c 'my servers.yaml', then mcpgate install CLIENT -c 'my servers.yaml'\n" in out
     assert out.endswith("Set these: DOCS_TOKEN, API_KEY\n")
-    assert "servers that Claude Code has for /elsewhere; import them from there" in err and "--all-projects" in err
+    assert "servers that Claude Code has for /elsewhere; run mcpgate import there" in err and "--all-projects" in err
     monkeypatch.setenv("DOCS_TOKEN", "x")
     _, out, err = run("import", "--print")
     assert "Set these: API_KEY" in err and "Set these" not in out
-    assert "the prompted input 'api-key' became the environment variable API_KEY" in err
+    assert "the prompt 'api-key' was replaced by the environment variable API_KEY" in err
     assert yaml.safe_load(out)["mcpServers"].keys() >= {"git", "docs", "search"}
 
 
@@ -342,7 +342,7 @@ def test_geminis_own_settings_are_kept(machine: Machine, run: Run) -> None:
         written = yaml.safe_load((machine.home / f"{len(source)}.yaml").read_text())["mcpServers"]
         assert written["gh"]["headers"] == {"Authorization": "Bearer ${GH_TOKEN}"} and written["gh"]["timeout_s"] == 30
         assert written["slow"]["args"] == ["${ROOT}/x", "costs $5"] and written["slow"]["timeout_s"] == 1.5
-        assert written["other"]["disabled"] is True and re.search(r"other +taken over, disabled\n", out)
+        assert written["other"]["disabled"] is True and re.search(r"other +imported, disabled\n", out)
         assert "without timeout" not in out and "Set these: GH_TOKEN, ROOT" in out
     machine.write("gemini", json.dumps({"mcpServers": servers, "mcp": {"allowed": ["gh"]}}))
     assert {name for name, entry in clients.read_servers(path).items() if entry.get("disabled")} == {"slow", "other"}
@@ -401,7 +401,7 @@ def test_nothing_is_listed_twice_in_the_home_folder(
         monkeypatch.chdir(machine.home)
         for arguments in ([], ["--project"], ["cursor", "cursor", "gemini", str(machine.home / ".cursor/mcp.json")]):
             _, out, err = run("import", *arguments, "-o", str(machine.here / f"{home.name}{len(arguments)}.yaml"))
-            assert out.count("linear") == 1 and "already there" not in out and "not taken over" not in err
+            assert out.count("linear") == 1 and "already there" not in out and "not imported:" not in err
 
 
 def test_what_our_file_already_says_stays_and_the_file_before_is_kept(machine: Machine, run: Run) -> None:
@@ -498,7 +498,7 @@ def test_a_file_of_ours_with_a_fault_is_left_alone(text: str, said: str, machine
     machine.ours.parent.mkdir(parents=True)
     machine.ours.write_text(text)
     code, _, err = run("import")
-    assert code == 2 and said in err and "left alone" in err
+    assert code == 2 and said in err and "is unchanged" in err
     assert machine.ours.read_text() == text and machine.backups() == []
 
 
@@ -513,7 +513,7 @@ def test_sections_of_later_versions_do_not_stop_an_import(machine: Machine, run:
 def test_servers_of_other_folders_come_when_they_are_asked_for_and_start_there(machine: Machine, run: Run) -> None:
     machine.write("claude-code", _CLAUDE_CODE)
     _, out, err = run("import", "--all-projects")
-    assert re.search(r"not_here +taken over \(of /elsewhere\)", out) and "not taken over" not in err
+    assert re.search(r"not_here +imported \(of /elsewhere\)", out) and "not imported:" not in err
     assert machine.servers()["not_here"] == {"command": "no", "cwd": "/elsewhere"}
 
 
@@ -521,8 +521,8 @@ def test_import_reports_entries_that_are_none_and_what_a_placeholder_became(mach
     machine.write("cursor", '{"mcpServers": {"odd": "x", "hub": {"url": "${HUB_URL}/mcp"}}}')
     machine.write("vscode", _VSCODE)
     _, out, _ = run("import")
-    assert re.search(r"odd +left out: it is not a server's entry", out)
-    assert f"${{workspaceFolder}} became {machine.here}" in out
+    assert re.search(r"odd +skipped: not a server entry", out)
+    assert f"${{workspaceFolder}} was replaced by {machine.here}" in out
     assert load_config(machine.ours, {"HUB_URL": "https://hub.test", "HOME": "/", "API_KEY": "x"}).mcpServers["hub"].url
 
 
@@ -543,7 +543,7 @@ def test_mcpgate_itself_is_never_put_behind_itself(machine: Machine, run: Run) -
     run("install", "claude-desktop")
     run("install", "codex")
     _, out, _ = run("import")
-    assert out.count("left out: it is mcpgate itself") == 2
+    assert out.count("skipped: this is mcpgate itself") == 2
     assert machine.servers().keys() == {"files"}
     for command in (["python", "-m", "mcpgate", "serve"], ["uvx", "mcpgate"], ["/usr/bin/mcpgate.exe"]):
         assert clients.is_mcpgate({"command": command[0], "args": command[1:]})
@@ -588,8 +588,8 @@ def test_an_entry_that_makes_no_sense_is_left_out_with_its_reason_and_without_it
     machine.write("cursor", json.dumps({"mcpServers": broken}))
     code, out, _ = run("import", "cursor")
     assert code == 0 and "s3cret" not in out
-    assert "left out: needs either `command`" in out and "left out: url is 'ftp://x'" in out
-    assert "left out: args: Input should be a valid tuple" in out
+    assert "skipped: needs either `command`" in out and "skipped: url is 'ftp://x'" in out
+    assert "skipped: args: must be a list" in out
     assert machine.servers() == {"good": {"command": "x"}}
 
 
@@ -636,7 +636,7 @@ def test_a_file_that_is_not_ours_is_not_overwritten(machine: Machine, run: Run) 
     machine.write("claude-desktop", _CLAUDE_DESKTOP)
     (machine.here / "notes.txt").write_text("- just\n- a list\n")
     code, _, err = run("import", "-o", "notes.txt")
-    assert code == 2 and "left alone" in err
+    assert code == 2 and "is unchanged" in err
     assert (machine.here / "notes.txt").read_text() == "- just\n- a list\n"
 
 
@@ -670,7 +670,7 @@ def test_mcpgate_is_registered_and_nothing_in_the_agents_file_is_lost(
     path.chmod(0o644)
     text, data = path.read_text(encoding="utf-8"), clients.read_file(path)
     code, out, _ = run("install", client)
-    assert code == 0 and str(path) in out and "It still has servers of its own" in out
+    assert code == 0 and str(path) in out and "It still lists other servers" in out
     assert entry_in(path, client)["args"][-4:] == ["serve", "--stdio", "-c", str(configured)]
     after = clients.read_file(path)
     after[clients.clients()[client].key].pop("mcpgate")
@@ -824,9 +824,9 @@ def test_codex_is_told_to_pass_on_the_variables_that_the_configuration_needs(
     configured.write_text(_WITH_VARIABLES)
     monkeypatch.setenv("B_KEY", "is-set")
     code, out, err = run("install", "codex")
-    assert code == 0 and "Set these in the environment that Codex is started in: A_TOKEN, B_KEY" in out
+    assert code == 0 and "Set these in the environment in which Codex starts: A_TOKEN, B_KEY" in out
     assert entry_in(machine.file("codex"), "codex")["env_vars"] == ["A_TOKEN", "B_KEY"]
-    assert "a is not usable now (A_TOKEN is not set)" in err and "typo is not usable now" in err
+    assert "a is unavailable (A_TOKEN is not set)" in err and "typo is unavailable" in err
     assert 'env_vars = ["A_TOKEN", "B_KEY"]' in run("install", "codex", "--print")[1]
     configured.write_text("mcpServers: {files: {command: npx}}\n")
     _, out, _ = run("install", "codex")
@@ -835,7 +835,7 @@ def test_codex_is_told_to_pass_on_the_variables_that_the_configuration_needs(
 
 @pytest.mark.parametrize(("client", "said"), [
     ("claude-desktop", "does not pass all variables on to servers. Set these under `env` of mcpgate: A_TOKEN, B_KEY"),
-    ("claude-code", "Set these in the environment that Claude Code is started in: A_TOKEN, B_KEY\n"),
+    ("claude-code", "Set these in the environment in which Claude Code starts: A_TOKEN, B_KEY\n"),
 ])  # fmt: skip
 def test_the_variables_to_set_are_said_and_those_written_into_the_entry_stay(
     client: str, said: str, machine: Machine, configured: Path, run: Run

@@ -80,7 +80,7 @@ def test_a_key_is_created_listed_rotated_and_revoked(processes: Run) -> None:
                "--ip", "10.0.0.0/8")  # fmt: skip
     assert made.returncode == 0, made.stderr
     id, secret = re.fullmatch(r"id {6}(vk_\w+)\nsecret {2}(mg-[\w-]{43})\n", made.stdout).groups()  # type: ignore[union-attr]
-    assert "shown this once" in made.stderr and "--tools" not in made.stderr
+    assert "shown only once" in made.stderr and "--tools" not in made.stderr
     listed = run("keys", "list")
     lines = listed.stdout.splitlines()
     at = next(i for i, line in enumerate(lines) if id in line)
@@ -184,7 +184,7 @@ def test_a_name_that_several_keys_have_is_not_enough(run: Run, config: Path) -> 
 
     asyncio.run(make())
     done = run("keys", "revoke", "twin")
-    assert done.returncode == 1 and "2 keys have this name, give the id" in done.stderr
+    assert done.returncode == 1 and "2 keys have this name; use the id" in done.stderr
     assert run("keys", "revoke", ids[0]).returncode == 0
     states = {key["id"]: key["state"] for key in as_json(run("keys", "list", "--format", "json"))}
     assert states[ids[0]] == "revoked" and states[ids[1]] == "active"
@@ -251,7 +251,7 @@ def test_usage_is_grouped_filtered_and_limited_in_time(run: Run, config: Path) -
     }
     table = run("usage", "--by", "user").stdout.splitlines()
     assert table[0].split()[:2] == ["user", "requests"] and table[1].split()[0] == "ada"
-    assert run("usage", "--where", "user=eve").stdout == "nothing was used in the last 30 days\n"
+    assert run("usage", "--where", "user=eve").stdout == "no usage in the last 30 days\n"
     assert "in the last day until" in run("usage", "--by", "key", "--where", "user=eve", "--since", "1d",
                                           "--until", "2099-01-01").stdout  # fmt: skip
 
@@ -282,7 +282,7 @@ def test_reports_take_and_show_the_names_of_keys(run: Run, config: Path) -> None
     assert total.startswith("In the last 30 days:\n") and max(map(len, total.splitlines())) <= 80
     assert re.search(r"tool calls +3\n", total) and re.search(r"cost +\$0.03\n", total)
     assert re.search(r"tokens saved +2.3 million   2.0 million of definitions, 345,678 of results\n", total)
-    assert "nothing was used" in run("usage", "--where", "key=nobody").stdout
+    assert "no usage" in run("usage", "--where", "key=nobody").stdout
 
 
 @pytest.mark.parametrize(("usd", "shown"), [("0", "$0.00"), ("0.000123", "$0.00012"), ("1234.5", "$1,234.50")])

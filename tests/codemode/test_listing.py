@@ -109,3 +109,13 @@ def test_an_answer_keeps_to_its_room_whatever_tools_are_called(
 @pytest.mark.parametrize("room", [100, 300, 600])
 def test_the_room_of_an_answer_is_used(room: int) -> None:
     assert 0.6 * room < count(answer(MANY, "keep a note", list_tokens=room)) <= room
+
+
+def test_why_a_server_is_unavailable_is_told_as_far_as_there_is_room() -> None:
+    reason = "not connected: the server process exited with code 1; its last words: " + "Cannot find module. " * 5
+    tools = noting(2)
+    one = Catalog.build([ServerListing("desk", tools), ServerListing("lost", [], trouble=reason)])
+    assert " ".join(reason.split()) in answer(one, None)
+    many = Catalog.build([ServerListing(f"lost{at}", [], trouble=reason) for at in range(8)])
+    text = answer(many, None)
+    assert text.count("unavailable: not connected: the s") == 8 and count(text) <= 300

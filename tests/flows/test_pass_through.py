@@ -178,7 +178,7 @@ async def test_what_tools_logged_is_shown_when_code_fails(config_file: Callable[
     async with opened(config, tmp_path, "http", "legacy", "full__log") as client:
         failed = await client.call_tool("execute_code", {"code": "full.log()\n1 / 0"})
         assert failed.is_error and "ZeroDivisionError" in text_of(failed)
-        assert text_of(failed).endswith("Tools have logged meanwhile:\none warning: mind the gap")
+        assert text_of(failed).endswith("Meanwhile, tools logged:\none warning: mind the gap")
         assert text_of(await client.call_tool("execute_code", {"code": "full.log()"})) == "logged"
 
 

@@ -120,7 +120,7 @@ async def test_a_line_without_end_fails_its_call_and_is_not_kept() -> None:
 async def test_a_handshake_refused_with_megabytes_is_told_in_a_sentence(caplog: pytest.LogCaptureFixture) -> None:
     async with gateway({"evil": hostile(refuse_mib=16)}) as opened:
         view = opened.pool.views()[0]
-        assert view.reason.startswith("the handshake was refused: no no") and len(view.reason) <= 2100
+        assert view.reason.startswith("the handshake failed: no no") and len(view.reason) <= 2100
         await until(lambda: "next try" in caplog.text)
         assert max(len(record.getMessage()) for record in caplog.records) < 2500
         with pytest.raises(UpstreamError) as refused:

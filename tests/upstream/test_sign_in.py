@@ -396,7 +396,7 @@ METADATA: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
     "an endpoint with a password": ({"token_endpoint": "https://u:p@evil.example/"}, {}, "token_endpoint cannot be used"),
     "no PKCE": ({"code_challenge_methods_supported": ["plain"]}, {}, "PKCE"),
     "nothing said of PKCE": ({"code_challenge_methods_supported": None}, {}, "PKCE"),
-    "no page": ({"authorization_endpoint": None}, {}, "signs nobody in"),
+    "no page": ({"authorization_endpoint": None}, {}, "nobody can sign in"),
     "another resource": ({}, {"resource": f"{EVIL}/mcp"}, "not of this server"),
     "a sibling resource": ({}, {"resource": "SELF/mc"}, "not of this server"),
     "an authorization server in the clear": ({}, {"authorization_servers": ["http://evil.example"]}, "is not HTTPS"),
@@ -425,7 +425,7 @@ def bomb(exchange: Exchange) -> None:
 ANSWERS: dict[str, tuple[Any, str]] = {
     "a huge body": (huge, "is over 262,144 bytes"),
     "a body that unpacks to a huge one": (bomb, "is over 262,144 bytes"),
-    "a loop": (lambda exchange: exchange.reply(302, location=exchange.path), "redirects without end"),
+    "a loop": (lambda exchange: exchange.reply(302, location=exchange.path), "redirects too often"),
     "a way elsewhere": (lambda exchange: exchange.reply(302, location=EVIL), "which is not followed"),
     "a way into the clear": (lambda exchange: exchange.reply(302, location="http://evil.example/"), "is not HTTPS"),
     "a failure": (lambda exchange: exchange.reply(500), "HTTP 500"),

@@ -233,7 +233,7 @@ class AdminFace(Face):
             Route("GET", key, "Get a key", self._get_key),
             Route("PATCH", key, "Change the given fields of a key", self._change_key, KeySpec),
             Route("DELETE", key, "Revoke a key at once", self._revoke_key),
-            Route("POST", f"{key}/rotate", "Create a new secret; the old one stays valid a while", self._rotate_key,
+            Route("POST", f"{key}/rotate", "Create a new secret; the old one stays valid for a while", self._rotate_key,
                   Rotation),
             Route("POST", f"{key}/revoke", "Revoke a key at once", self._revoke_key),
             Route("GET", f"{key}/standing", "Current usage of its limits", self._stander("key")),

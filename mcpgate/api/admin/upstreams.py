@@ -60,10 +60,10 @@ class UpstreamRoutes:
         given, name = parse(Login, call.body), call.path["name"]
         upstream = self._gateway.pool.get(name)
         if upstream.config.url is None:
-            raise InvalidRequest(f"{name!r} is a program on this machine: nobody signs in to it")
+            raise InvalidRequest(f"{name!r} is a local program, which needs no sign-in")
         if (given.key is not None) != upstream.per_user or (given.user and given.key is None):
             wanted = (
-                "name whose sign-in with `key`" if upstream.per_user else "the gateway itself signs in, no `key` does"
+                "name whose sign-in with `key`" if upstream.per_user else "the gateway itself signs in; leave out `key`"
             )
             raise InvalidRequest(f"{name!r}: {wanted}")
         return Place(name, upstream.config.url, owner_of(given.key, given.user))

@@ -137,7 +137,9 @@ class Access:
         except MissingKey as error:
             if self.needs_key:
                 raise
-            raise MissingKey(f"a proxy passed this request on, and only this machine needs no key; {error}") from None
+            raise MissingKey(
+                f"{error}. Only this machine's own requests need none, and this one came through a proxy"
+            ) from None
         if caller.is_local and not self.is_local:
             # A trusted network may call every tool; what is declared stays with who holds an admin key.
             caller = replace(caller, grants=replace(caller.grants, admin=False))

@@ -94,7 +94,9 @@ class Exchange:
         UnsupportedEncoding, RateLimited, Unavailable, Disconnected."""
         encoding = self.headers.get("content-encoding", "identity")
         if encoding.strip().lower() not in ("", "identity"):
-            raise UnsupportedEncoding(f"content-encoding {encoding[:80]!r} is not supported; send the body as it is")
+            raise UnsupportedEncoding(
+                f"content-encoding {encoding[:80]!r} is not supported; send the body uncompressed"
+            )
         declared = self._declared_length()
         self._check_size(declared)
         if declared > _LONG:

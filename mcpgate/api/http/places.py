@@ -15,7 +15,7 @@ _VICTIMS = 64
 """Connections to close that are looked for at once, so that a flood does not make each newcomer look through all."""
 _LOOK_AGAIN_S = 0.1
 """After a look that found none."""
-FULL = "all connections are taken; try again shortly"
+FULL = "all connections are in use; try again shortly"
 """Said to whoever gets no place."""
 RETRY_S = 5
 Spare = tuple[int, float]

@@ -261,7 +261,7 @@ class _Connection(asyncio.Protocol):
             case Place.RESERVED:
                 self.app = self._port.when_full
             case Place.NONE:
-                self._port.say("full", "refusing connections: all %d places are taken", len(self._port.places))
+                self._port.say("full", "refusing connections: all %d connections are in use", len(self._port.places))
                 self.transport.write(_refusal(503, FULL))
                 self.transport.close()  # at once, for a place to say it slowly is what there is none of
 
@@ -326,7 +326,7 @@ class _Connection(asyncio.Protocol):
             elif self.flow.read_paused:
                 self._body.restart(now)
             elif self._body.too_slow(now, limits):
-                self._refuse(408, "the body of the request stands still")
+                self._refuse(408, "the body of the request has stalled")
         elif self._head_since:
             if now - self._head_since <= limits.head_s:
                 pass
@@ -544,7 +544,7 @@ def _httptools_class() -> type[_Connection]:
                     if isinstance(cause, _Refused):
                         self._refuse(cause.status, cause.message)
                     elif not isinstance(cause, _Left):
-                        self._refuse(400, "this is no valid HTTP request")
+                        self._refuse(400, "this is not a valid HTTP request")
                     return False
 
         def on_message_begin(self) -> None:

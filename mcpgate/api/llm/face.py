@@ -54,7 +54,7 @@ class LlmFace(Face):
             return {**posts, "GET": self._upgrade} if path == "/v1/responses" else posts
         if path == "/v1/models" or path.startswith("/v1/models/"):
             return {"GET": self._models}
-        if path in ("/", "/api/hello"):
+        if path == "/api/hello":
             return {"HEAD": self._hello}
         return None
 

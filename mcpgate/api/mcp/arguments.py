@@ -64,7 +64,7 @@ def _names(name: str, value: Any) -> Any:
 def _kind(value: Any) -> str:
     match value:
         case bool():
-            return "a truth value"
+            return "true or false"
         case int() | float():
             return "a number"
         case str():

@@ -315,7 +315,7 @@ class McpFace:
                 answer = answers.Answer.of_text(await method(context, **given))
             content = list(answer.content)
             if answer.is_error and channel.logs:
-                said = "\n".join(["Tools have logged meanwhile:", *channel.logs])
+                said = "\n".join(["Meanwhile, tools logged:", *channel.logs])
                 content.append({"type": "text", "text": said})
             return {"content": content, "isError": answer.is_error}
 

@@ -26,5 +26,5 @@ def _place(cursor: Any, size: int) -> int:
     except (TypeError, ValueError, AttributeError, binascii.Error):
         word, number = "", ""
     if word != "after" or not number.isascii() or not number.isdigit() or len(number) > 9:
-        raise RpcFault(INVALID_PARAMS, "this cursor is none that the gateway has given; ask for the list without it")
+        raise RpcFault(INVALID_PARAMS, "unknown cursor; ask for the list without it")
     return min(int(number), size)

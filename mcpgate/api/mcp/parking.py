@@ -71,7 +71,7 @@ class Parking:
         if len(self._table) >= _MOST_PARKED or each[account] >= _MOST_PARKED_EACH:
             parked.task.cancel()
             raise RateLimited(
-                "too many requests wait for answers of people",
+                "too many requests are waiting for people to answer",
                 **{"scope": f"key {account}", "limit": _MOST_PARKED_EACH, "window": None, "retry_after_s": 1},
             )
         state = _STATE + secrets.token_urlsafe(24)

@@ -201,7 +201,7 @@ class Session(Requests):
     async def _ask(self, send: Send, method: str, params: Mapping[str, Any]) -> dict[str, Any]:
         """Have the client answer a request, sent on the way that the answer to its own request takes."""
         if len(self._questions) >= _MOST_QUESTIONS:
-            raise RateLimited("too many questions wait for this client's answers", limit=_MOST_QUESTIONS)
+            raise RateLimited("too many questions are waiting for this client to answer", limit=_MOST_QUESTIONS)
         id = f"mcpgate-{next(self._numbers)}"
         future = self._questions[id] = asyncio.get_running_loop().create_future()
         try:

@@ -108,7 +108,7 @@ async def test_what_a_proxy_passes_on_is_not_this_machine_s_own(tmp_path: Path, 
     async with faced(tmp_path) as opened:
         assert (await opened.rpc("ping")).status_code == 200
         refused = await opened.rpc("ping", **passed_on)
-        assert refused.status_code == 401 and "a proxy passed this request on" in refused.text
+        assert refused.status_code == 401 and "came through a proxy" in refused.text
         assert (await opened.http.get("/metrics")).status_code == 200
         assert (await opened.http.get("/metrics", headers=passed_on)).status_code == 401
         assert "upstreams" in (await opened.http.get("/readyz")).json()
@@ -122,3 +122,9 @@ async def test_a_trusted_proxy_on_this_machine_may_pass_on_this_machine_s_own_re
         assert (await opened.rpc("ping", **{"x-forwarded-for": "127.0.0.1"})).status_code == 200
         for client in ("203.0.113.7", "unknown"):
             assert (await opened.rpc("ping", **{"x-forwarded-for": client})).status_code == 401
+
+
+async def test_the_root_names_the_addresses_of_the_gateway(tmp_path: Path) -> None:
+    async with faced(tmp_path, governance=KEYS) as opened:
+        answer = await opened.http.get("/")
+        assert answer.status_code == 200 and "/mcp " in answer.text and "/healthz" in answer.text

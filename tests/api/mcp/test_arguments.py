@@ -33,7 +33,7 @@ def test_what_certainly_means_the_same_is_taken_the_same(name: str, sent: dict[s
     [
         ("list_tools", {"limit": "many"}, "limit must be a number, not 'many'"),
         ("list_tools", {"limit": 2.5}, "limit must be a whole number, not 2.5"),
-        ("list_tools", {"limit": True}, "limit must be a number, not a truth value"),
+        ("list_tools", {"limit": True}, "limit must be a number, not true or false"),
         ("list_tools", {"limit": float("nan")}, "limit is out of range"),
         ("list_tools", {"limit": "1e999"}, "limit is out of range"),
         ("list_tools", {"query": 3}, "query must be text, not a number"),
