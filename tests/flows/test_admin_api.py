@@ -94,7 +94,7 @@ def test_every_operation_of_the_description_answers_as_it_says(office: Served) -
         answer = office.admin(method, place, body)
         responses = facts["responses"]
         if "{name}" in path:  # nobody signs in to a program
-            assert answer.status_code == 400 and "is a program on this machine" in answer.text
+            assert answer.status_code == 400 and "is a local program" in answer.text
             jsonschema.validate(answer.json(), responses["default"]["content"]["application/json"]["schema"])
             continue
         assert str(answer.status_code) in responses, (method, path, answer.status_code, answer.text)

@@ -262,7 +262,7 @@ async def test_a_person_has_to_allow_some_calls(mode: str, config_file: Callable
         assert text_of(await client.call_tool("full__log", {"deep": 1})) == "logged"
         assert asked == ['Allow the call full.log({"deep":1})?']
         refused = await client.call_tool("full__touch", {})
-        assert refused.is_error and "did not allow" in text_of(refused)
+        assert refused.is_error and "nobody approved" in text_of(refused)
         code = "try:\n    full.touch()\nexcept ToolError as error:\n    print(error.data['code'], full.log())"
         assert text_of(await client.call_tool("execute_code", {"code": code})) == "not_allowed logged"
         asked.clear()
@@ -274,7 +274,7 @@ async def test_a_person_has_to_allow_some_calls(mode: str, config_file: Callable
     (tmp_path / "mute").mkdir()
     async with opened(config, tmp_path / "mute", "http", mode, "full__log") as client:
         refused = await client.call_tool("full__log", {})
-        assert refused.is_error and "needs the approval of a person" in text_of(refused)
+        assert refused.is_error and "needs a person's approval" in text_of(refused)
 
 
 async def test_code_reads_resources_and_prompts(config_file: Callable[..., Path], tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import pytest
 from tests.conftest import raw
 from tests.flows.governed import environment, mcpgate, serving, write_config
 
-ACCEPTED = "without a key are accepted"
+ACCEPTED = "without a key are also accepted"
 SETTING = "governance.require_key: true"
 FILE_KEY = {"keys": {"ci": {"secret": "mg-of-the-file"}}}
 

@@ -66,7 +66,7 @@ def config(**entry: object) -> UpstreamConfig:
         (
             {"headers": {"Authorization": "Bearer x"}},
             Challenge(403, True, "insufficient_scope", "a"),
-            "what headers.Authorization of mcpServers.x holds may not do this (it wants the scopes a)",
+            "the credentials in headers.Authorization of mcpServers.x do not allow this (it wants the scopes a)",
         ),
         (
             {"auth": {"type": "client_credentials", "client_id": "c", "client_secret": "s"}},

@@ -272,7 +272,7 @@ async def test_a_static_header_that_ends_while_connected_is_named_in_the_call(se
     entry = server.entry(headers={"Authorization": f"Bearer {issued['access_token']}"})
     async with gateway({"linear": entry}) as opened:
         assert await whoami(opened) == "whoami by ci"
-        with pytest.raises(UpstreamError, match=r"may not do this \(it wants the scopes mcp:write\) \(HTTP 403"):
+        with pytest.raises(UpstreamError, match=r"do not allow this \(it wants the scopes mcp:write\) \(HTTP 403"):
             await opened.pool.get("linear").call("write", {})
         server.revoke_all()
         with pytest.raises(UpstreamError, match=r"check headers.Authorization of mcpServers.linear.*HTTP 401"):
@@ -489,10 +489,10 @@ async def test_an_answer_that_is_not_that_of_the_sign_in_gets_no_token(
 
 
 TOKENS: dict[str, tuple[Any, str]] = {
-    "no token": ({"token_type": "Bearer"}, "no token that can be used"),
+    "no token": ({"token_type": "Bearer"}, "no usable token"),
     "a token with a line break": ({"access_token": "a\r\nx-evil: 1", "token_type": "Bearer"}, "cannot be sent"),
-    "a token of another kind": ({"access_token": "a", "token_type": "DPoP"}, "of a kind that cannot be used: DPoP"),
-    "a token of megabytes": ({"access_token": "a" * 70_000, "token_type": "Bearer"}, "no token that can be used"),
+    "a token of another kind": ({"access_token": "a", "token_type": "DPoP"}, "an unsupported kind of token: DPoP"),
+    "a token of megabytes": ({"access_token": "a" * 70_000, "token_type": "Bearer"}, "no usable token"),
     "no object": ([], "refused: HTTP 200"),
 }
 

@@ -62,7 +62,7 @@ def metadata_of(headers: Mapping[str, str]) -> dict[str, str]:
             raise InvalidRequest('x-mcpgate-metadata must be a JSON object, e.g. {"project_id": "p7"}')
         for name, value in given.items():
             if isinstance(value, (dict, list)) or value is None:
-                raise InvalidRequest(f"x-mcpgate-metadata: {name!r} must be text, a number or true or false")
+                raise InvalidRequest(f"x-mcpgate-metadata: {name!r} must be text, a number or a boolean")
             found[name] = value if isinstance(value, str) else json.dumps(value)
     for header, value in headers.items():
         if header.startswith(_ONE):

@@ -57,14 +57,14 @@ def _names(name: str, value: Any) -> Any:
             parsed = value
         value = parsed if isinstance(parsed, list) else [part for part in value.replace(",", " ").split() if part]
     if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
-        raise InvalidRequest(f'{name} must be a list of texts, e.g. ["files.read_text_file"], not {_kind(value)}')
+        raise InvalidRequest(f'{name} must be a list of strings, e.g. ["files.read_text_file"], not {_kind(value)}')
     return value
 
 
 def _kind(value: Any) -> str:
     match value:
         case bool():
-            return "true or false"
+            return "a boolean"
         case int() | float():
             return "a number"
         case str():
