@@ -90,7 +90,7 @@ def test_a_sign_in_ends_in_the_browser_in_which_it_began_and_only_once(server: S
             answer = victim.get(back)
             assert answer.status_code == 404 and "started in another browser" in answer.text and not server.tokens
             assert "You are signed in" in browser.get(back).text
-            assert "has ended" in browser.get(back).text
+            assert "has expired" in browser.get(back).text
             assert server.count("/token") == 1
         for path in (
             "oauth/callback",
