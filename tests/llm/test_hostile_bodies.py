@@ -16,6 +16,7 @@ from mcpgate.llm.messages import Untranslatable
 from mcpgate.providers import chat as chat_provider
 from mcpgate.providers import messages as messages_provider
 from tests.llm.bodies import CHAT, CHAT_ANSWER, CHAT_CHUNKS, CLAUDE_CODE, CODEX, MESSAGES_ANSWER, MESSAGES_EVENTS
+from tests.llm.conversations import UNHURRIED
 
 anything: Any = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
@@ -46,6 +47,7 @@ def spoilt(draw: Any, body: Any) -> Any:
 
 @pytest.mark.parametrize(("client", "body"), [(chat, CHAT), (messages, CLAUDE_CODE), (responses, CODEX)])
 def test_a_spoilt_request_is_read_or_refused_with_a_path(client: Any, body: Any) -> None:
+    @UNHURRIED
     @given(spoilt(body))
     def check(some: Any) -> None:
         try:
@@ -64,6 +66,7 @@ def test_a_spoilt_request_is_read_or_refused_with_a_path(client: Any, body: Any)
 
 @pytest.mark.parametrize(("provider", "body"), [(chat_provider, CHAT_ANSWER), (messages_provider, MESSAGES_ANSWER)])
 def test_a_spoilt_answer_is_read_or_refused(provider: Any, body: Any) -> None:
+    @UNHURRIED
     @given(spoilt(body))
     def check(some: Any) -> None:
         try:
@@ -76,6 +79,7 @@ def test_a_spoilt_answer_is_read_or_refused(provider: Any, body: Any) -> None:
 
 @pytest.mark.parametrize(("provider", "body"), [(chat_provider, CHAT_CHUNKS), (messages_provider, MESSAGES_EVENTS)])
 def test_a_spoilt_stream_is_read_or_refused(provider: Any, body: Any) -> None:
+    @UNHURRIED
     @given(spoilt(body))
     def check(some: list[Any]) -> None:
         reader = provider.parse_stream()

@@ -13,7 +13,7 @@ from mcpgate.api.llm import responses as responses_client
 from mcpgate.llm.messages import ChatAnswer, ChatRequest, Message, StreamEvent, TokenUsage
 from mcpgate.providers import chat as chat_provider
 from mcpgate.providers import messages as messages_provider
-from tests.llm.conversations import answers, collect, requests, streams
+from tests.llm.conversations import UNHURRIED, answers, collect, requests, streams
 from tests.llm.judges import judge_answer, judge_request, judge_stream, read_all, write_all
 
 FORMATS = [("chat", chat_client, chat_provider), ("messages", messages_client, messages_provider)]
@@ -27,6 +27,7 @@ def _common(format: str, answer: ChatAnswer) -> ChatAnswer:
 
 
 @pytest.mark.parametrize(("format", "client", "provider"), FORMATS)
+@UNHURRIED
 @given(request=requests)
 def test_a_request_is_read_as_it_was_written(
     format: str, client: ModuleType, provider: ModuleType, request: ChatRequest
@@ -42,6 +43,7 @@ def test_a_request_is_read_as_it_was_written(
 
 
 @pytest.mark.parametrize(("format", "client", "provider"), FORMATS)
+@UNHURRIED
 @given(answer=answers())
 def test_an_answer_is_read_as_it_was_written(
     format: str, client: ModuleType, provider: ModuleType, answer: ChatAnswer
@@ -52,6 +54,7 @@ def test_an_answer_is_read_as_it_was_written(
 
 
 @pytest.mark.parametrize(("format", "client", "provider"), FORMATS)
+@UNHURRIED
 @given(stream=streams())
 def test_a_stream_says_what_the_whole_answer_says(
     format: str, client: ModuleType, provider: ModuleType, stream: tuple[ChatAnswer, list[StreamEvent]]
@@ -66,6 +69,7 @@ def test_a_stream_says_what_the_whole_answer_says(
     assert read == _common(format, answer)
 
 
+@UNHURRIED
 @given(answer=answers())
 def test_what_a_responses_client_sends_back_is_what_it_got(answer: ChatAnswer) -> None:
     written = responses_client.render_answer(answer, ASKED)
@@ -75,6 +79,7 @@ def test_what_a_responses_client_sends_back_is_what_it_got(answer: ChatAnswer) -
     assert again.messages[1:] == ((Message("assistant", answer.parts),) if answer.parts else ())
 
 
+@UNHURRIED
 @given(stream=streams())
 def test_a_stream_of_responses_ends_with_the_whole_answer(stream: tuple[ChatAnswer, list[StreamEvent]]) -> None:
     answer, events = stream
