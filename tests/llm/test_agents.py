@@ -22,7 +22,7 @@ def test_claude_code_reaches_a_chat_model() -> None:
     assert [part["text"] for part in system["content"]] == [part["text"] for part in CLAUDE_CODE["system"]]
     assert said["reasoning_content"] == "Let me look."
     assert [call["function"]["arguments"] for call in said["tool_calls"]] == ['{"path":"a.png"}', '{"path":"b.txt"}']
-    assert failed["content"][1]["text"] == "no such file"
+    assert failed["content"] == "Error: no such file"
     assert [part["type"] for part in heard["content"]] == ["text", "image_url", "text"]
     assert (body["max_completion_tokens"], body["reasoning_effort"]) == (64000, "high")
     assert [tool["function"]["name"] for tool in body["tools"]] == ["Read", "Later"]

@@ -53,7 +53,7 @@ def test_results_come_first_and_their_images_follow_in_a_message_of_the_user() -
     assert [message["role"] for message in body["messages"]] == ["assistant", "tool", "tool", "user"]
     assert body["messages"][0]["content"] is None
     assert body["messages"][1]["content"] == "seen"
-    assert body["messages"][2]["content"] == [{"type": "text", "text": "Error:"}, {"type": "text", "text": "broken"}]
+    assert body["messages"][2]["content"] == "Error: broken"
     label, image, text = body["messages"][3]["content"]
     assert "tool call a" in label["text"] and text["text"] == "go on"
     assert image["image_url"]["url"] == "data:image/png;base64,AAAA"
@@ -247,6 +247,11 @@ def test_calls_that_share_an_index_are_told_apart_by_their_ids(index: Any) -> No
 def test_a_call_without_arguments_has_an_empty_object() -> None:
     read = _read(_chunk(tool_calls=[_call(0, "", id="a", name="f")]), _chunk("tool_calls"))
     assert read[1:4] == [PartStarted(0, ToolCall("a", "f", "")), PartGrew(0, "{}"), PartEnded(0)]
+
+
+def test_what_comes_after_the_end_still_has_an_end_of_its_own() -> None:
+    read = _read(_chunk("stop"), _chunk(content="late"))
+    assert read[1:] == [PartStarted(0, Text("")), PartGrew(0, "late"), PartEnded(0), Stopped("stop", None)]
 
 
 @pytest.mark.parametrize(
