@@ -38,6 +38,7 @@ from mcpgate.llm.messages import (
     ToolChoice,
     ToolResult,
     Untranslatable,
+    text_of,
 )
 
 _LONGEST_USER = 64
@@ -119,7 +120,7 @@ def _render_result(result: ToolResult) -> dict[str, Any]:
     """The format cannot say that a tool failed, so the text does."""
     texts: list[Part] = of_type(result.parts, Text)
     if result.is_error:
-        texts.insert(0, Text("Error:"))
+        texts[:1] = [Text(f"Error: {text_of(texts[:1])}")]
     return {"role": "tool", "tool_call_id": result.call_id, "content": _render_content(texts)}
 
 
@@ -301,6 +302,7 @@ class ChatReader:
             if self._stop is None:
                 raise ValueError("the stream ended without a finish_reason")
             self._done = True
+            yield from self._end_parts()
             yield Stopped(self._stop, self._usage)
 
     def _broken(self, fields: Fields) -> Broken:
@@ -378,8 +380,11 @@ class ChatReader:
             yield PartGrew(started.index, "{}")
         yield PartEnded(started.index)
 
-    def _finish(self, choice: Fields) -> Iterator[StreamEvent]:
+    def _end_parts(self) -> Iterator[StreamEvent]:
         yield from self._end_speech()
         for index in list(self._calls):
             yield from self._end_call(index)
+
+    def _finish(self, choice: Fields) -> Iterator[StreamEvent]:
+        yield from self._end_parts()
         self._stop = _parse_stop(choice, self._called, self._refused)

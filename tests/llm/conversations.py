@@ -4,6 +4,7 @@ import json
 from itertools import chain
 from typing import Any
 
+from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
 from mcpgate.llm.messages import (
@@ -28,6 +29,9 @@ from mcpgate.llm.messages import (
     ToolChoice,
     ToolResult,
 )
+
+UNHURRIED = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+"""For busy machines."""
 
 words = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=12)
 names = st.from_regex(r"[a-zA-Z0-9_-]{1,12}", fullmatch=True)

@@ -1,11 +1,14 @@
-"""The official SDKs' types as judges of what is written for clients: strict, and without fields that they do not know."""
+"""The official SDKs' types as judges of what is written, for clients and for providers: strict, and without fields that
+they do not know."""
 
 import json
 from collections.abc import Iterable
 from typing import Any
 
 from anthropic.types import Message, RawMessageStreamEvent
+from anthropic.types.message_create_params import MessageCreateParams
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
+from openai.types.chat.completion_create_params import CompletionCreateParams
 from openai.types.responses import Response, ResponseStreamEvent
 from pydantic import BaseModel, TypeAdapter
 
@@ -21,8 +24,36 @@ _EVENT: dict[str, TypeAdapter[Any]] = {
     "messages": TypeAdapter(RawMessageStreamEvent),
     "responses": TypeAdapter(ResponseStreamEvent),
 }
+_REQUEST: dict[str, TypeAdapter[Any]] = {
+    "chat": TypeAdapter(CompletionCreateParams),
+    "messages": TypeAdapter(MessageCreateParams),
+}
+_SAMPLING = {"temperature", "top_p", "top_k"}
+"""What Anthropic's newest SDK does not know, but its API of version 2023-06-01."""
 _CONVENTIONS = {"reasoning_content", "reasoning_details"}
 """What chat clients read although the SDK does not know it."""
+
+
+def judge_request(format: str, body: dict[str, Any]) -> None:
+    """A field that the SDK does not know is missing in what it has read."""
+    known = {name: value for name, value in body.items() if format != "messages" or name not in _SAMPLING}
+    read = _read(_REQUEST[format].validate_python(known))
+    assert read == _without_conventions(known)
+
+
+def _read(value: Any) -> Any:
+    """Lists of parameters are read only as far as one looks."""
+    if isinstance(value, dict):
+        return {name: _read(one) for name, one in value.items()}
+    if isinstance(value, str) or not hasattr(value, "__iter__"):
+        return value
+    return [_read(one) for one in value]
+
+
+def _without_conventions(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _without_conventions(one) for name, one in value.items() if name not in _CONVENTIONS}
+    return [_without_conventions(one) for one in value] if isinstance(value, list) else value
 
 
 def judge_answer(format: str, answer: dict[str, Any]) -> Any:

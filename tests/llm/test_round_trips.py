@@ -9,11 +9,12 @@ from hypothesis import given
 
 from mcpgate.api.llm import chat as chat_client
 from mcpgate.api.llm import messages as messages_client
-from mcpgate.llm.messages import ChatAnswer, ChatRequest, StreamEvent, TokenUsage
+from mcpgate.api.llm import responses as responses_client
+from mcpgate.llm.messages import ChatAnswer, ChatRequest, Message, StreamEvent, TokenUsage
 from mcpgate.providers import chat as chat_provider
 from mcpgate.providers import messages as messages_provider
-from tests.llm.conversations import answers, collect, requests, streams
-from tests.llm.judges import judge_answer, judge_stream, read_all, write_all
+from tests.llm.conversations import UNHURRIED, answers, collect, requests, streams
+from tests.llm.judges import judge_answer, judge_request, judge_stream, read_all, write_all
 
 FORMATS = [("chat", chat_client, chat_provider), ("messages", messages_client, messages_provider)]
 ASKED = ChatRequest("m", (), include_usage=True)
@@ -26,6 +27,7 @@ def _common(format: str, answer: ChatAnswer) -> ChatAnswer:
 
 
 @pytest.mark.parametrize(("format", "client", "provider"), FORMATS)
+@UNHURRIED
 @given(request=requests)
 def test_a_request_is_read_as_it_was_written(
     format: str, client: ModuleType, provider: ModuleType, request: ChatRequest
@@ -34,11 +36,14 @@ def test_a_request_is_read_as_it_was_written(
         request = replace(request, reasoning=replace(request.reasoning, adaptive=True))
     if format == "messages" and request.tool_choice and request.tool_choice.mode == "none":
         request = replace(request, tool_choice=replace(request.tool_choice, parallel=None))
-    read = client.parse_request(provider.render_request(request))
+    body = provider.render_request(request)
+    judge_request(format, body)
+    read = client.parse_request(body)
     assert read == replace(request, include_usage=request.stream or format == "messages")
 
 
 @pytest.mark.parametrize(("format", "client", "provider"), FORMATS)
+@UNHURRIED
 @given(answer=answers())
 def test_an_answer_is_read_as_it_was_written(
     format: str, client: ModuleType, provider: ModuleType, answer: ChatAnswer
@@ -49,6 +54,7 @@ def test_an_answer_is_read_as_it_was_written(
 
 
 @pytest.mark.parametrize(("format", "client", "provider"), FORMATS)
+@UNHURRIED
 @given(stream=streams())
 def test_a_stream_says_what_the_whole_answer_says(
     format: str, client: ModuleType, provider: ModuleType, stream: tuple[ChatAnswer, list[StreamEvent]]
@@ -61,6 +67,27 @@ def test_a_stream_says_what_the_whole_answer_says(
         answer = replace(answer, usage=replace(answer.usage, cache_write_1h=0))
         read = replace(read, usage=replace(read.usage, cache_write_1h=0))
     assert read == _common(format, answer)
+
+
+@UNHURRIED
+@given(answer=answers())
+def test_what_a_responses_client_sends_back_is_what_it_got(answer: ChatAnswer) -> None:
+    written = responses_client.render_answer(answer, ASKED)
+    judge_answer("responses", written)
+    said = {"type": "message", "role": "user", "content": "go on"}
+    again = responses_client.parse_request({"model": "m", "input": [said, *written["output"]]})
+    assert again.messages[1:] == ((Message("assistant", answer.parts),) if answer.parts else ())
+
+
+@UNHURRIED
+@given(stream=streams())
+def test_a_stream_of_responses_ends_with_the_whole_answer(stream: tuple[ChatAnswer, list[StreamEvent]]) -> None:
+    answer, events = stream
+    written = judge_stream("responses", write_all(responses_client, ASKED, events))
+    assert [event["sequence_number"] for event in written] == list(range(len(written)))
+    assert written[-1]["response"] == responses_client.render_answer(answer, ASKED)
+    done = [event["item"] for event in written if event["type"] == "response.output_item.done"]
+    assert sorted(item["id"] for item in done) == sorted(item["id"] for item in written[-1]["response"]["output"])
 
 
 def test_usage_is_the_same_in_both_ways_of_counting() -> None:

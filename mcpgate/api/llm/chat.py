@@ -152,9 +152,9 @@ def _parse_assistant(message: Fields) -> list[Part]:
 
 
 def _parse_tool_call(call: Fields) -> ToolCall:
-    call.only(("id", "type", "function"), {"index": "is its place in the list"})
     if (type := call.text("type") or "function") != "function":
         call.untranslatable("type", f"{type[:100]!r}; it can be function")
+    call.only(("id", "type", "function"), {"index": "is its place in the list"})
     function = call.need_object("function")
     function.only(("name", "arguments"))
     return ToolCall(call.need_text("id"), function.need_text("name"), function.text("arguments") or "{}")
@@ -205,9 +205,9 @@ def _parse_part(part: Fields) -> Text | Image | File | Refused:
 
 
 def _parse_tool(tool: Fields) -> Tool:
-    tool.only(("type", "function", "cache_control"))
     if (type := tool.need_text("type")) != "function":
         tool.untranslatable("type", f"{type[:100]!r} has no form in the format of this model's provider")
+    tool.only(("type", "function", "cache_control"))
     function = tool.need_object("function")
     function.only(("name", "description", "parameters", "strict"))
     return Tool(
@@ -236,11 +236,11 @@ def _parse_tool_choice(fields: Fields) -> ToolChoice | None:
 def _parse_output(format: Fields | None) -> JsonOutput | None:
     if format is None or (type := format.need_text("type")) == "text":
         return None
+    if type not in ("json_object", "json_schema"):
+        format.untranslatable("type", f"{type[:100]!r}; it can be text, json_object or json_schema")
     format.only(("type", "json_schema"))
     if type == "json_object":
         return JsonOutput()
-    if type != "json_schema":
-        format.untranslatable("type", f"{type[:100]!r}; it can be text, json_object or json_schema")
     schema = format.need_object("json_schema")
     schema.only(("name", "description", "schema", "strict"))
     return JsonOutput(

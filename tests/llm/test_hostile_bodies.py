@@ -1,0 +1,140 @@
+"""Bodies that nobody sends by mistake: whatever is wrong, the error is of the contract and names a field."""
+
+import copy
+import json
+import time
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mcpgate import jsontext
+from mcpgate.api.llm import chat, messages, responses
+from mcpgate.errors import InvalidRequest
+from mcpgate.llm.messages import Untranslatable
+from mcpgate.providers import chat as chat_provider
+from mcpgate.providers import messages as messages_provider
+from tests.llm.bodies import CHAT, CHAT_ANSWER, CHAT_CHUNKS, CLAUDE_CODE, CODEX, MESSAGES_ANSWER, MESSAGES_EVENTS
+from tests.llm.conversations import UNHURRIED
+
+anything: Any = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda one: st.lists(one, max_size=3) | st.dictionaries(st.sampled_from(["type", "text", "x"]), one, max_size=3),
+    max_leaves=6,
+)
+
+
+def _places(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    return [path, *(place for key, one in inner for place in _places(one, (*path, key)))]
+
+
+@st.composite
+def spoilt(draw: Any, body: Any) -> Any:
+    """A body with something else, or nothing, at one of its places."""
+    body = copy.deepcopy(body)
+    *path, last = draw(st.sampled_from([place for place in _places(body) if place]))
+    holder = body
+    for key in path:
+        holder = holder[key]
+    if draw(st.booleans()):
+        holder[last] = draw(anything)
+    else:
+        del holder[last]
+    return body
+
+
+@pytest.mark.parametrize(("client", "body"), [(chat, CHAT), (messages, CLAUDE_CODE), (responses, CODEX)])
+def test_a_spoilt_request_is_read_or_refused_with_a_path(client: Any, body: Any) -> None:
+    @UNHURRIED
+    @given(spoilt(body))
+    def check(some: Any) -> None:
+        try:
+            request = client.parse_request(some)
+        except InvalidRequest as error:
+            assert error.message.startswith(error.data["field"] + ": ")
+            return
+        for provider in (chat_provider, messages_provider):
+            try:
+                provider.render_request(request)
+            except Untranslatable as error:
+                assert error.data["field"]
+
+    check()
+
+
+@pytest.mark.parametrize(("provider", "body"), [(chat_provider, CHAT_ANSWER), (messages_provider, MESSAGES_ANSWER)])
+def test_a_spoilt_answer_is_read_or_refused(provider: Any, body: Any) -> None:
+    @UNHURRIED
+    @given(spoilt(body))
+    def check(some: Any) -> None:
+        try:
+            provider.parse_answer(some)
+        except (ValueError, Untranslatable):
+            pass
+
+    check()
+
+
+@pytest.mark.parametrize(("provider", "body"), [(chat_provider, CHAT_CHUNKS), (messages_provider, MESSAGES_EVENTS)])
+def test_a_spoilt_stream_is_read_or_refused(provider: Any, body: Any) -> None:
+    @UNHURRIED
+    @given(spoilt(body))
+    def check(some: list[Any]) -> None:
+        reader = provider.parse_stream()
+        try:
+            for event in some:
+                list(reader.read("", json.dumps(event).encode()))
+            list(reader.end())
+        except (ValueError, Untranslatable):
+            pass
+
+    check()
+
+
+@pytest.mark.parametrize("client", [chat, messages, responses])
+@pytest.mark.parametrize("field", ["messages", "input", "tools", "system", "tool_choice", "model", "stop", "text"])
+def test_deep_nesting_is_no_crash(client: Any, field: str) -> None:
+    deep: Any = 1
+    for _ in range(900):
+        deep = [deep] if field != "tools" else {"type": deep}
+    body = {"model": "m", "messages": [], "input": [], "max_tokens": 1, field: deep}
+    with pytest.raises(InvalidRequest):
+        client.parse_request(body)
+
+
+def test_arguments_that_are_nested_too_deeply_are_refused() -> None:
+    call = {"id": "a", "function": {"name": "f", "arguments": '{"a":' * 5000 + "1" + "}" * 5000}}
+    request = chat.parse_request({"model": "m", "messages": [{"role": "assistant", "tool_calls": [call]}]})
+    with pytest.raises(Untranslatable, match="arguments"):
+        messages_provider.render_request(request)
+
+
+@pytest.mark.parametrize(
+    ("client", "one"),
+    [
+        (chat, {"role": "tool", "tool_call_id": "a", "content": "x"}),
+        (messages, {"role": "user", "content": [{"type": "tool_result", "tool_use_id": "a", "content": "x"}]}),
+        (responses, {"type": "function_call_output", "call_id": "a", "output": "x"}),
+    ],
+)
+def test_the_work_grows_with_the_body_and_not_with_its_square(client: Any, one: Any) -> None:
+    def seconds(count: int) -> float:
+        body = {"model": "m", "max_tokens": 1, "messages": [one] * count, "input": [one] * count}
+        body.pop("input" if client is not responses else "messages")
+        if client is not messages:
+            body.pop("max_tokens")
+        begin = time.process_time()
+        request = client.parse_request(body)
+        messages_provider.render_request(request)
+        chat_provider.render_request(request)
+        return time.process_time() - begin
+
+    small = min(seconds(2_000) for _ in range(3))
+    assert seconds(20_000) < 10 * small * 5  # the square would be 100 times
+
+
+def test_half_a_surrogate_is_carried_through_to_the_bytes() -> None:
+    request = chat.parse_request({"model": "m", "messages": [{"role": "user", "content": "\ud800"}]})
+    assert jsontext.dumps(messages_provider.render_request(request))
