@@ -182,9 +182,9 @@ def make_provider(name: str, config: ProviderConfig) -> "Provider":
 
 @functools.cache
 def _client_sides() -> "Mapping[str, ClientSide]":
-    from mcpgate.api.llm import chat, messages
+    from mcpgate.api.llm import chat, messages, responses
 
-    return {"chat": chat, "messages": messages}
+    return {"chat": chat, "messages": messages, "responses": responses}
 
 
 @functools.cache
