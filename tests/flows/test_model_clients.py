@@ -83,6 +83,18 @@ def test_anthropics_client_reaches_every_provider(model: str, claude: anthropic.
         assert stream.get_final_message().usage.output_tokens == 50
 
 
+@pytest.mark.parametrize("model", ["claude/good", "echo/any"])
+def test_responses_reach_providers_that_do_not_speak_them(model: str, chat: openai.OpenAI) -> None:
+    said = SAID if model == "claude/good" else "Say hello."
+    answer = chat.responses.create(model=model, input="Say hello.", instructions="Be kind.", store=False)
+    assert answer.output_text == said and answer.status == "completed" and answer.usage is not None
+    with chat.responses.stream(model=model, input="Say hello.", store=False) as stream:
+        assert "".join(event.delta for event in stream if event.type == "response.output_text.delta") == said
+        assert stream.get_final_response().output_text == said
+    with pytest.raises(openai.BadRequestError, match="previous_response_id"):
+        chat.responses.create(model=model, input="More.", previous_response_id="resp_1")
+
+
 def test_the_echo_repeats_and_calls_tools(chat: openai.OpenAI, claude: anthropic.Anthropic) -> None:
     ask = [{"role": "user", "content": "a b c"}]
     answer = chat.chat.completions.create(model="echo/any", messages=ask, max_tokens=2)  # type: ignore[arg-type]
