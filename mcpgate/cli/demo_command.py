@@ -19,7 +19,7 @@ from typing import Any
 import yaml
 
 from mcpgate import tokens
-from mcpgate.cli import console
+from mcpgate.cli import console, llm_demo
 from mcpgate.config.files import load_config
 from mcpgate.errors import ConfigError, McpgateError
 from mcpgate.proxy.views import STARTING
@@ -49,23 +49,30 @@ times = await asyncio.gather(*[local(person) for person, _, _ in busiest["rows"]
 EXAMPLES = (
     "mcpgate demo",
     "mcpgate demo --keep  # keeps its databases and configuration for inspection",
+    "mcpgate demo llm     # the second face: models, a fallback, a budget that refuses",
 )
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "what", nargs="?", choices=("code", "llm"), default="code", help="Code Mode (default), or the LLM face"
+    )
     parser.add_argument("--keep", action="store_true", help="keep the demo's files and print their folder")
 
 
 def run(arguments: argparse.Namespace) -> int:
     missing = [name for name in SERVERS if not _program(name)]
-    if missing:
+    if missing and arguments.what == "code":
         raise ConfigError(
             f"the demo's servers are not installed ({', '.join(missing)}); install mcpgate with its demo extra: "
             'pip install "mcpgate-codemode[demo] @ ." (from the project\'s folder: pip install ".[demo]")'
         )
     folder = Path(tempfile.mkdtemp(prefix="mcpgate-demo-"))
     try:
-        asyncio.run(_demo(folder))
+        if arguments.what == "llm":
+            llm_demo.show(folder)
+        else:
+            asyncio.run(_demo(folder))
     finally:
         if arguments.keep:
             print(f"kept: {folder}")

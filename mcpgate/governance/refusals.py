@@ -67,7 +67,7 @@ def _error_of(caller: Caller, misfit: _Misfit, now: float) -> McpgateError:
         if misfit.spent:
             when = f"; it resets at {resets}" if resets else ""
             return BudgetExceeded(
-                f"budget {rule.id!r} of {scope} ({rule.limit_text}) is used up: {needs}{when}", **facts
+                f"budget {rule.id!r} of {scope} ({rule.limit_text}) does not allow this: {needs}{when}", **facts
             )
         return RateLimited(
             f"budget {rule.id!r} of {scope} ({rule.limit_text}) is reserved by calls in progress: {needs}; try again",

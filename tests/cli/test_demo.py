@@ -2,6 +2,8 @@
 
 import asyncio
 import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -33,3 +35,13 @@ async def test_the_demo_asks_for_tools_when_its_servers_have_started(
         signal.touch()
         await waiting
         assert "starting" not in await tools()
+
+
+def test_the_demo_of_models_falls_back_streams_refuses_and_shows_the_ledger(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "mcpgate", "demo", "llm"]
+    environment = {**os.environ, "TMPDIR": str(tmp_path)}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, env=environment)
+    assert done.returncode == 0, done.stderr
+    for expected in ("200 'Say this back to me.'", "x-mcpgate-attempts: 2", "402 budget_exceeded", "onprem/llama"):
+        assert expected in done.stdout
+    assert done.stdout.count("event: content_block_delta") == 3 and not list(tmp_path.iterdir())
