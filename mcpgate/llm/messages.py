@@ -113,6 +113,8 @@ class Tool:
     cache: Mapping[str, Any] | None = None
     freeform: bool = False
     """The client takes free text instead of JSON: that of the argument `input`."""
+    namespace: str = ""
+    """The client's name for a group of tools; `name` is then `NAMESPACE__NAME`."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -40,8 +40,9 @@ from mcpgate.llm.messages import (
 )
 from mcpgate.llm.messages_format import STOP_REASONS, parse_said, parse_usage, render_said
 
-DEFAULT_MAX_TOKENS = 16_384
-"""For clients that set no limit, because the API requires one; every model since Claude 4 can write as much."""
+DEFAULT_MAX_TOKENS = 32_000
+"""For clients that set no limit, such as Codex, because the API requires one. Every model since Claude 4 can write as
+much; thinking counts."""
 _EFFORTS = {"minimal": "low"}
 """The lowest effort of this format is `low`."""
 

@@ -96,6 +96,12 @@ CODEX: dict[str, Any] = {
             "description": "Edits",
             "format": {"type": "grammar", "syntax": "lark", "definition": "start: /.+/"},
         },
+        {
+            "type": "namespace",
+            "name": "multi_agent_v1",
+            "description": "Tools for spawning and managing sub-agents.",
+            "tools": [{"type": "function", "name": "spawn_agent", "strict": False, "parameters": _SCHEMA}],
+        },
     ],
     "tool_choice": "auto",
     "parallel_tool_calls": True,

@@ -99,6 +99,10 @@ def test_effort_verbosity_and_the_form_of_the_answer_are_read() -> None:
         ({"include": ["file_search_call.results"]}, "include[0]"),
         ({"context_management": [{"type": "compaction"}]}, "context_management"),
         ({"tools": [{"type": "function", "name": "f"}, {"type": "web_search"}]}, "tools[1].type"),
+        (
+            {"tools": [{"type": "namespace", "name": "n", "tools": [{"type": "web_search"}]}]},
+            "tools[0].tools[0].type",
+        ),
         ({"tools": [{"type": "mcp", "server_label": "x"}]}, "tools[0].type"),
         ({"tool_choice": {"type": "web_search"}}, "tool_choice.type"),
         ({"reasoning": {"mode": "pro"}}, "reasoning.mode"),
@@ -162,6 +166,21 @@ def test_the_client_gets_the_free_text_back() -> None:
         ("function_call", None),
     ]
     assert written[-1]["response"]["tools"][0]["type"] == "custom"
+
+
+def test_tools_of_a_namespace_keep_it_on_their_way_to_the_model_and_back() -> None:
+    inner = [{"type": "function", "name": name, "description": name, "parameters": {}} for name in ("close", "spawn")]
+    tools = [{"type": "namespace", "name": "agents", "description": "Sub-agents.", "tools": inner}]
+    call = {"type": "function_call", "call_id": "a", "name": "spawn", "namespace": "agents", "arguments": "{}"}
+    request = responses.parse_request(_body(input=[call], tools=tools))
+    assert [tool.name for tool in request.tools] == ["agents__close", "agents__spawn"]
+    assert [tool.description for tool in request.tools] == ["Sub-agents.\n\nclose", "spawn"]
+    assert request.messages[0].parts == (ToolCall("a", "agents__spawn", "{}"),)
+    answer = ChatAnswer("a", "m", (ToolCall("b", "agents__close", "{}"),), "tool_calls", None)
+    written = responses.render_answer(answer, request)
+    judge_answer("responses", written)
+    assert (written["output"][0]["namespace"], written["output"][0]["name"]) == ("agents", "close")
+    assert [tool["name"] for tool in written["tools"][0]["tools"]] == ["close", "spawn"]
 
 
 def test_a_stream_has_each_event_of_the_original_in_its_order() -> None:

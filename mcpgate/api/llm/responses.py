@@ -5,11 +5,20 @@ stored, so each request must hold the whole conversation. Reasoning goes to the 
 needs again, as `encrypted_content`. What another provider has encrypted is left out: no other model can read it."""
 
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 from mcpgate import jsontext
-from mcpgate.api.llm.responses_items import Names, finished, parse_encrypted, render_item, render_response, render_usage
+from mcpgate.api.llm.responses_items import (
+    Names,
+    finished,
+    full_name,
+    parse_encrypted,
+    render_item,
+    render_response,
+    render_usage,
+)
 from mcpgate.api.llm.responses_stream import ResponsesStream
 from mcpgate.llm.chat_format import EFFORTS
 from mcpgate.llm.fields import Defaults, Fields
@@ -54,6 +63,7 @@ _DEFAULTS: Defaults = {
     "truncation": ("disabled",),
 }
 _ITEM = {"id": "names a stored item", "status": "is known", "phase": "a label"}
+_OF_THE_CALL = {"name": "is that of the call", "namespace": "is that of the call"}
 _PART = {"prompt_cache_breakpoint": "makes the answer cheaper, not different"}
 _SAID = {"annotations": "of an earlier answer", "logprobs": "of an earlier answer"}
 _DIRECT: Defaults = {"allowed_callers": (["direct"],)}
@@ -77,7 +87,7 @@ def parse_request(body: Mapping[str, Any]) -> ChatRequest:
         model=fields.need_text("model"),
         messages=messages,
         system=system,
-        tools=tuple(_parse_tool(tool) for tool in fields.each("tools")),
+        tools=tuple(parsed for tool in fields.each("tools") for parsed in _parse_tools(tool)),
         tool_choice=_parse_tool_choice(fields),
         max_tokens=fields.whole("max_output_tokens"),
         temperature=fields.number("temperature"),
@@ -127,15 +137,16 @@ def _parse_item(item: Fields) -> tuple[str, list[Part]]:
             item.only(("type", "summary", "content", "encrypted_content"), _ITEM)
             return "assistant", [*_parse_thought(item)]
         case "function_call":
-            item.only(("type", "call_id", "name", "arguments"), _ITEM)
-            arguments = item.text("arguments") or "{}"
-            return "assistant", [ToolCall(item.need_text("call_id"), item.need_text("name"), arguments)]
+            item.only(("type", "call_id", "name", "namespace", "arguments"), _ITEM)
+            name = full_name(item.text("namespace"), item.need_text("name"))
+            return "assistant", [ToolCall(item.need_text("call_id"), name, item.text("arguments") or "{}")]
         case "custom_tool_call":
-            item.only(("type", "call_id", "name", "input"), _ITEM)
+            item.only(("type", "call_id", "name", "namespace", "input"), _ITEM)
+            name = full_name(item.text("namespace"), item.need_text("name"))
             arguments = jsontext.dumps({"input": item.text("input")}).decode()
-            return "assistant", [ToolCall(item.need_text("call_id"), item.need_text("name"), arguments)]
+            return "assistant", [ToolCall(item.need_text("call_id"), name, arguments)]
         case "function_call_output" | "custom_tool_call_output":
-            item.only(("type", "call_id", "output"), {**_ITEM, "name": "is that of the call"})
+            item.only(("type", "call_id", "output"), {**_ITEM, **_OF_THE_CALL})
             result: Any = tuple(_parse_content(item, "output"))
             return "user", [ToolResult(item.need_text("call_id"), result)]
         case type:
@@ -189,6 +200,21 @@ def _parse_part(part: Fields) -> Text | Image | File | Refused:
             return Refused(part.need_text("refusal"))
         case type:
             part.untranslatable("type", f"{type[:100]!r}; it can be input_text, input_image, input_file or output_text")
+
+
+def _parse_tools(tool: Fields) -> Iterator[Tool]:
+    """One, or those of a namespace. Its description stands before that of its first tool."""
+    if tool.need_text("type") != "namespace":
+        yield _parse_tool(tool)
+        return
+    tool.only(("type", "name", "description", "tools"))
+    namespace, about = tool.need_text("name"), tool.text("description")
+    for inner in tool.each("tools"):
+        parsed = _parse_tool(inner)
+        description = "\n\n".join(text for text in (about, parsed.description) if text)
+        name = full_name(namespace, parsed.name)
+        yield replace(parsed, name=name, description=description, namespace=namespace)
+        about = ""
 
 
 def _parse_tool(tool: Fields) -> Tool:

@@ -1,7 +1,7 @@
 """What OpenAI Responses answers consist of: items and the response around them, whole and as a stream writes them.
 Pure."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from mcpgate import jsontext
@@ -24,15 +24,21 @@ otherwise comes from another provider."""
 
 
 class Names:
-    """The ids in one answer, made of the provider's, and the names of tools that take free text."""
+    """The ids in one answer, made of the provider's, and the names of tools as the client knows them."""
 
     def __init__(self, id: str, request: ChatRequest) -> None:
         self._base = id
+        self._namespaces = {tool.name: tool.namespace for tool in request.tools if tool.namespace}
         self._freeform = frozenset(tool.name for tool in request.tools if tool.freeform)
         self.response = f"resp_{id}"
 
     def is_freeform(self, part: Part) -> bool:
         return isinstance(part, ToolCall) and part.name in self._freeform
+
+    def called(self, name: str) -> dict[str, str]:
+        """The fields of a call that name its tool."""
+        namespace = self._namespaces.get(name, "")
+        return {"name": _short_name(name, namespace)} | ({"namespace": namespace} if namespace else {})
 
     def of(self, part: Part, index: int) -> str:
         kind = "msg"
@@ -41,6 +47,15 @@ class Names:
         elif isinstance(part, ToolCall):
             kind = "ctc" if self.is_freeform(part) else "fc"
         return f"{kind}_{self._base}_{index}"
+
+
+def full_name(namespace: str, name: str) -> str:
+    """What the model sees, whose format knows no namespaces."""
+    return f"{namespace}__{name}" if namespace else name
+
+
+def _short_name(name: str, namespace: str) -> str:
+    return name.removeprefix(f"{namespace}__") if namespace else name
 
 
 def parse_encrypted(encrypted: str, summary: str) -> Thinking:
@@ -68,9 +83,9 @@ def render_item(part: Part, id: str, status: str, names: Names) -> dict[str, Any
             return item | {"encrypted_content": _render_encrypted(part)}
         case ToolCall() if names.is_freeform(part):
             input = freeform_input(part.arguments) if done else ""
-            return {"type": "custom_tool_call", "id": id, "call_id": part.id, "name": part.name, "input": input}
+            return {"type": "custom_tool_call", "id": id, "call_id": part.id, **names.called(part.name), "input": input}
         case ToolCall():
-            call = {"type": "function_call", "id": id, "call_id": part.id, "name": part.name}
+            call: dict[str, Any] = {"type": "function_call", "id": id, "call_id": part.id, **names.called(part.name)}
             return call | {"arguments": part.arguments if done else "", "status": status}
         case _:
             content = [content_part(part)] if done else []
@@ -123,7 +138,7 @@ def render_response(names: Names, model: str, created: int, request: ChatRequest
         "temperature": request.temperature,
         "text": text | {"verbosity": request.verbosity} if request.verbosity else text,
         "tool_choice": _render_tool_choice(choice, names),
-        "tools": [_render_tool(tool) for tool in request.tools],
+        "tools": _render_tools(request.tools),
         "top_p": request.top_p,
         "truncation": "disabled",
         "usage": None,
@@ -163,13 +178,25 @@ def _render_format(output: JsonOutput | None) -> dict[str, Any]:
     return schema | {"description": output.description or None, "strict": output.strict}
 
 
+def _render_tools(tools: Iterable[Tool]) -> list[dict[str, Any]]:
+    rendered: list[dict[str, Any]] = []
+    namespaces: dict[str, list[dict[str, Any]]] = {}
+    for tool in tools:
+        if tool.namespace and tool.namespace not in namespaces:
+            inner = namespaces[tool.namespace] = []
+            rendered.append({"type": "namespace", "name": tool.namespace, "description": "", "tools": inner})
+        namespaces.get(tool.namespace, rendered).append(_render_tool(tool))
+    return rendered
+
+
 def _render_tool(tool: Tool) -> dict[str, Any]:
+    name = _short_name(tool.name, tool.namespace)
     if tool.freeform:
-        return {"type": "custom", "name": tool.name, "description": tool.description}
+        return {"type": "custom", "name": name, "description": tool.description}
     schema: Mapping[str, Any] | None = tool.schema or None
     return {
         "type": "function",
-        "name": tool.name,
+        "name": name,
         "description": tool.description or None,
         "parameters": dict(schema) if schema else None,
         "strict": tool.strict,

@@ -2,12 +2,12 @@
 model changes, and a stream is asked for its usage. Else the request and its answer are translated through the neutral
 form (llm/messages.py)."""
 
-import json
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import orjson
 
+from mcpgate import jsontext
 from mcpgate.api.llm import errors
 from mcpgate.errors import McpgateError, UpstreamError
 from mcpgate.llm.asked import Asked
@@ -38,7 +38,7 @@ class WireTranslator:
             raise Untranslatable("model", f"{target.name} does not serve {errors.ROUTES[asked.format]}")
         request = client.parse_request(dict(asked.parsed))
         side = self._providers[native]
-        body = orjson.dumps({**side.render_request(request), "model": target.model, "stream": asked.stream})
+        body = jsontext.dumps({**side.render_request(request), "model": target.model, "stream": asked.stream})
         call = Call(native, body, target.model, asked.stream, timeout_s=target.timeout_s)
         return call, Translated(asked, client, side, request)
 
@@ -98,10 +98,10 @@ class Translated:
 
     def whole(self, body: bytes) -> bytes:
         try:
-            answer = self._side.parse_answer(json.loads(body))
+            answer = self._side.parse_answer(jsontext.loads(body, "replace"))
         except (ValueError, RecursionError) as error:
             raise UpstreamError(f"the provider's answer cannot be read: {str(error)[:300]}") from error
-        return orjson.dumps(self._client.render_answer(answer, self._request))
+        return jsontext.dumps(self._client.render_answer(answer, self._request))
 
     def error(self, status: int, body: bytes) -> bytes:
         said: Any = decoded(body)
