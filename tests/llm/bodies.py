@@ -27,6 +27,7 @@ CLAUDE_CODE: dict[str, Any] = {
     ],
     "messages": [
         {"role": "user", "content": [{"type": "text", "text": "<system-reminder>hi</system-reminder>"}]},
+        {"role": "system", "content": [{"type": "text", "text": "tools"}], "output_config": {"effort": "high"}},
         {
             "role": "assistant",
             "content": [

@@ -17,8 +17,10 @@ from tests.llm.judges import judge_request, judge_stream
 def test_claude_code_reaches_a_chat_model() -> None:
     body = chat.render_request(messages_client.parse_request(CLAUDE_CODE))
     judge_request("chat", body)
-    assert [message["role"] for message in body["messages"]] == ["system", "user", "assistant", "tool", "tool", "user"]
-    system, _, said, _, failed, heard = body["messages"]
+    assert [message["role"] for message in body["messages"]] == [
+        *("system", "user", "system", "assistant", "tool", "tool", "user")
+    ]
+    system, _, _, said, _, failed, heard = body["messages"]
     assert [part["text"] for part in system["content"]] == [part["text"] for part in CLAUDE_CODE["system"]]
     assert said["reasoning_content"] == "Let me look."
     assert [call["function"]["arguments"] for call in said["tool_calls"]] == ['{"path":"a.png"}', '{"path":"b.txt"}']

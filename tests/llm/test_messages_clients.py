@@ -108,6 +108,15 @@ def test_thinking_and_effort_are_read(fields: dict[str, Any], reasoning: Reasoni
     assert messages.parse_request(_body(**fields)).reasoning == reasoning
 
 
+def test_a_system_message_can_change_the_effort_from_there_on() -> None:
+    turn = {"role": "system", "content": "now", "output_config": {"effort": "low"}}
+    said = [{"role": "user", "content": "hi"}, turn]
+    request = messages.parse_request(_body(messages=said, output_config={"effort": "max"}))
+    assert request.reasoning == Reasoning("low")
+    with pytest.raises(Untranslatable, match=r"messages\[1\]\.output_config\.format"):
+        messages.parse_request(_body(messages=[said[0], turn | {"output_config": {"format": {}}}]))
+
+
 def test_the_form_of_the_answer_is_read() -> None:
     schema = {"type": "object"}
     body = _body(output_config={"format": {"type": "json_schema", "schema": schema}})

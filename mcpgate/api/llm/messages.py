@@ -68,8 +68,6 @@ def parse_request(body: Mapping[str, Any]) -> ChatRequest:
     fields.need("max_tokens")
     fields.need("messages")
     metadata, config = fields.object("metadata"), fields.object("output_config")
-    if config:
-        config.only(("effort", "format"))
     return ChatRequest(
         model=fields.need_text("model"),
         messages=tuple(_parse_message(message) for message in fields.each("messages")),
@@ -82,15 +80,15 @@ def parse_request(body: Mapping[str, Any]) -> ChatRequest:
         top_k=fields.whole("top_k"),
         stop=fields.texts("stop_sequences"),
         output=_parse_format(config.object("format")) if config else None,
-        reasoning=_parse_thinking(fields.object("thinking"), config),
+        reasoning=_parse_thinking(fields.object("thinking"), _parse_effort(fields)),
         user=metadata.text("user_id") if metadata else "",
         stream=fields.flag("stream") or False,
     )
 
 
 def _parse_message(message: Fields) -> Message:
-    message.only(("role", "content"))
     role: Any = message.need_text("role")
+    message.only(("role", "content", "output_config") if role == "system" else ("role", "content"))
     match role:
         case "user":
             parts: list[Part] = _parse_content(message, "content")
@@ -221,10 +219,19 @@ def _parse_format(format: Fields | None) -> JsonOutput | None:
     return JsonOutput(format.mapping("schema") or {}, strict=True)
 
 
-def _parse_thinking(thinking: Fields | None, config: Fields | None) -> Reasoning | None:
+def _parse_effort(fields: Fields) -> str:
+    """The newest word on it: system messages may change it from there on, as Claude Code's do."""
+    effort = ""
+    for holder in (fields, *fields.each("messages")):
+        if config := holder.object("output_config"):
+            config.only(("effort", "format") if holder is fields else ("effort",))
+            effort = config.one_of("effort", ("low", "medium", "high", "xhigh", "max")) or effort
+    return effort
+
+
+def _parse_thinking(thinking: Fields | None, effort: str) -> Reasoning | None:
     """`disabled` is what clients of this format say by habit, and to models that cannot think too: it asks for
     nothing."""
-    effort = config.one_of("effort", ("low", "medium", "high", "xhigh", "max")) if config else ""
     type = thinking.need_text("type") if thinking else "disabled"
     if thinking is None or type == "disabled":
         return Reasoning(effort) if effort else None
