@@ -96,6 +96,24 @@ def test_images_files_and_cache_marks_are_read() -> None:
     )
 
 
+def test_a_cache_mark_of_a_whole_message_or_call_stands_at_its_last_part() -> None:
+    mark = {"cache_control": {"type": "ephemeral"}}
+    call = {"id": "a", "type": "function", "function": {"name": "f", "arguments": "{}"}, **mark}
+    request = _say(  # as the AI SDK writes it, for opencode
+        {"role": "system", "content": "be brief", **mark},
+        {"role": "user", "content": [{"type": "text", "text": "run"}, {"type": "text", "text": "it"}], **mark},
+        {"role": "assistant", "content": "", "tool_calls": [call]},
+        {"role": "tool", "tool_call_id": "a", "content": "done", **mark},
+    )
+    cache = mark["cache_control"]
+    assert request.system == (Text("be brief", cache),)
+    assert [message.parts for message in request.messages] == [
+        (Text("run"), Text("it", cache)),
+        (ToolCall("a", "f", "{}", cache),),
+        (ToolResult("a", (Text("done"),), cache=cache),),
+    ]
+
+
 def test_tools_and_the_form_of_the_answer_are_read() -> None:
     schema = {"type": "object", "properties": {"x": {"type": "integer"}}}
     request = chat.parse_request(

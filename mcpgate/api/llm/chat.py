@@ -2,6 +2,7 @@
 
 `_TRANSLATED`, `_LEFT_OUT` and `_DEFAULTS` name every field that is accepted; all others are refused by name."""
 
+import dataclasses
 import time
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -114,10 +115,10 @@ def _parse_conversation(fields: Fields) -> tuple[tuple[Text, ...], tuple[Message
     for message in fields.each("messages"):
         role = message.need_text("role")
         if role in ("system", "developer"):
-            message.only(("role", "content"))
-            texts = _parse_texts(message)
+            message.only(("role", "content", "cache_control"))
+            texts = _marked(message, _parse_texts(message))
             if turns:
-                turns.append(("system", list(texts)))
+                turns.append(("system", texts))
             else:
                 system.extend(texts)
         elif role == "assistant":
@@ -134,13 +135,22 @@ def _parse_conversation(fields: Fields) -> tuple[tuple[Text, ...], tuple[Message
 
 
 def _parse_user(message: Fields) -> list[Part]:
-    message.only(("role", "content"))
-    return _parse_content(message)
+    message.only(("role", "content", "cache_control"))
+    return _marked(message, _parse_content(message))
+
+
+def _marked(message: Fields, parts: list[Any]) -> list[Any]:
+    """With a mark of the whole message on its last part, where agents built on the AI SDK mean it to be."""
+    cache = message.mapping("cache_control")
+    if cache is None or not parts or not hasattr(parts[-1], "cache"):
+        return parts
+    return [*parts[:-1], dataclasses.replace(parts[-1], cache=parts[-1].cache or cache)]
 
 
 def _parse_assistant(message: Fields) -> list[Part]:
     message.only(
-        {"role", "content", "refusal", "tool_calls"} | REASONING_FIELDS, {"annotations": "of an earlier answer"}
+        {"role", "content", "refusal", "tool_calls", "cache_control"} | REASONING_FIELDS,
+        {"annotations": "of an earlier answer"},
     )
     parts: list[Part] = [*parse_reasoning(message)]
     if message.get("content") not in (None, ""):
@@ -148,16 +158,17 @@ def _parse_assistant(message: Fields) -> list[Part]:
     if refusal := message.text("refusal"):
         parts.append(Refused(refusal))
     parts += [_parse_tool_call(call) for call in message.each("tool_calls")]
-    return parts
+    return _marked(message, parts)
 
 
 def _parse_tool_call(call: Fields) -> ToolCall:
     if (type := call.text("type") or "function") != "function":
         call.untranslatable("type", f"{type[:100]!r}; it can be function")
-    call.only(("id", "type", "function"), {"index": "is its place in the list"})
+    call.only(("id", "type", "function", "cache_control"), {"index": "is its place in the list"})
     function = call.need_object("function")
     function.only(("name", "arguments"))
-    return ToolCall(call.need_text("id"), function.need_text("name"), function.text("arguments") or "{}")
+    name, arguments = function.need_text("name"), function.text("arguments") or "{}"
+    return ToolCall(call.need_text("id"), name, arguments, call.mapping("cache_control"))
 
 
 def _parse_tool_result(message: Fields) -> ToolResult:
