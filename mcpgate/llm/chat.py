@@ -139,12 +139,13 @@ class Chat:
         _, targets = self._plan(caller, asked, steps)
         return targets, steps
 
-    def estimate(self, asked: Asked) -> Usage:
-        """What a request takes at most, as far as that is known."""
+    def estimate(self, asked: Asked, most: int | None = None) -> Usage:
+        """What a request takes at most, as far as that is known. `most`: tokens of one answer, where the client has
+        named no limit."""
         tokens = self._ratios.input_tokens(asked.model, asked.body)
         if asked.format in ("embeddings", "count_tokens"):
             return Usage(input_tokens=tokens)
-        most = _EXPECTED_OUTPUT if asked.max_tokens is None else asked.max_tokens
+        most = asked.max_tokens or most or _EXPECTED_OUTPUT
         return Usage(input_tokens=tokens, output_tokens=most * asked.answers)
 
     @contextlib.asynccontextmanager
@@ -243,7 +244,7 @@ class Chat:
         call, finish = self._translator().call_for(provider, asked, target)
         kind: Kind = "embedding" if asked.format == "embeddings" else "chat"
         parent_id = None if context.parent is None else context.parent.request.id
-        estimate = self.estimate(asked)
+        estimate = self.estimate(asked, call.max_tokens)
         request = Request(
             kind,
             provider=target.provider,

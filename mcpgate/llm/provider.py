@@ -27,6 +27,8 @@ class Call:
     stream: bool = False
     headers: Mapping[str, str] = field(default_factory=lambda: NOTHING)
     """What the client said that belongs to the format, such as `anthropic-beta`."""
+    max_tokens: int | None = None
+    """The most that the answer may have, if the body says so and the client did not."""
     timeout_s: float | None = None
     """Until the answer begins; None: the provider's own."""
 

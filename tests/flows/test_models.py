@@ -353,6 +353,13 @@ def test_a_revoked_key_loses_its_stream(served: Served, provider: ModelProvider)
         assert "not_allowed" in answer.result(10).text and provider.gone.wait(10)
 
 
+def test_what_a_provider_is_allowed_to_write_is_what_is_reserved(served: Served, provider: ModelProvider) -> None:
+    _, key = made(served, budget={"limit_usd": 0.3})  # 32,000 tokens are $0.32
+    ask = {"model": "claude/good", "messages": ASK["messages"]}
+    answer = served.http().post("/v1/chat/completions", json=ask, headers=bearer(key))
+    assert answer.status_code == 402 and not provider.received
+
+
 def test_two_hundred_streams_with_money_for_sixty_are_exactly_sixty(tmp_path: Path, provider: ModelProvider) -> None:
     keys = {"one": {"secret": "mg-key-for-one", "grants": {"models": ["*"]}, "budget": {"limit_usd": 0.6}}}
     price = {"open/good": {"input_usd_per_mtok": 0, "output_usd_per_mtok": 200}}

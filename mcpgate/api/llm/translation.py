@@ -38,8 +38,10 @@ class WireTranslator:
             raise Untranslatable("model", f"{target.name} does not serve {errors.ROUTES[asked.format]}")
         request = client.parse_request(dict(asked.parsed))
         side = self._providers[native]
-        body = jsontext.dumps({**side.render_request(request), "model": target.model, "stream": asked.stream})
-        call = Call(native, body, target.model, asked.stream, timeout_s=target.timeout_s)
+        rendered = {**side.render_request(request), "model": target.model, "stream": asked.stream}
+        most = rendered.get("max_tokens") if asked.max_tokens is None else None
+        body = jsontext.dumps(rendered)
+        call = Call(native, body, target.model, asked.stream, max_tokens=most, timeout_s=target.timeout_s)
         return call, Translated(asked, client, side, request)
 
     def _through(self, asked: Asked, target: Target) -> "tuple[Call, Through]":
@@ -99,7 +101,7 @@ class Translated:
     def whole(self, body: bytes) -> bytes:
         try:
             answer = self._side.parse_answer(jsontext.loads(body, "replace"))
-        except (ValueError, RecursionError) as error:
+        except (ValueError, RecursionError, Untranslatable) as error:
             raise UpstreamError(f"the provider's answer cannot be read: {str(error)[:300]}") from error
         return jsontext.dumps(self._client.render_answer(answer, self._request))
 
@@ -123,7 +125,7 @@ class Translated:
         try:
             for event in events:
                 yield from self._writer.write(event)
-        except (ValueError, RecursionError) as error:
+        except (ValueError, RecursionError, Untranslatable) as error:
             raise UpstreamError(f"the provider's stream cannot be read: {str(error)[:300]}") from error
 
     def broken(self, error: McpgateError) -> Iterable[bytes]:
