@@ -3,29 +3,50 @@
 import re
 from typing import Any
 
-import orjson
+from mcpgate import jsontext
 
-_STRING = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
+DECIDING = (
+    *("model", "stream", "stream_options", "n", "service_tier"),
+    *("max_tokens", "max_completion_tokens", "max_output_tokens"),
+)
+"""Fields by which a request is admitted: a provider must read them as the gateway does."""
+_STRING = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
+_ESCAPED_NAME = re.compile(rb"\\u00(?:[46][1-9a-f]|[57][0-9a]|5f)", re.IGNORECASE)
+"""An escaped letter or underscore, which no program needs and which can hide the name of a field."""
 
 
 def with_field(body: bytes, parsed: dict[str, Any], name: str, value: Any) -> bytes:
-    """The body with another value of a field at its top, or with the field added at its beginning."""
-    new = orjson.dumps(value)
+    """The body with another value of a field at its top, or with the field added at its beginning. A body that others
+    could read differently is written anew: see is_plain. Raises ValueError for what cannot be written."""
+    changed = {**parsed, name: value}
+    if not is_plain(body):
+        return jsontext.dumps(changed)
+    new = jsontext.dumps(value)
     if name not in parsed:
         at = body.index(b"{") + 1
         comma = b"," if parsed else b""
-        return body[:at] + orjson.dumps(name) + b":" + new + comma + body[at:]
-    if isinstance(parsed[name], str):
-        pattern = re.compile(rb'"' + re.escape(name.encode()) + rb'"\s*:\s*("(?:[^"\\]|\\.)*")')
-        found = [match for match in pattern.finditer(body) if _is_at_top(body, match.start())]
-        # A field that stands there twice, or is spelt with escapes, is rare enough to write everything anew.
-        if len(found) == 1 and body.count(b'"' + name.encode() + b'"') == sum(1 for _ in pattern.finditer(body)):
-            return body[: found[0].start(1)] + new + body[found[0].end(1) :]
-    return orjson.dumps({**parsed, name: value})
+        return body[:at] + jsontext.dumps(name) + b":" + new + comma + body[at:]
+    found = re.compile(rb'"' + name.encode() + rb'"\s*:\s*(?=")').search(body)
+    if found is not None and _is_at_top(body, found.start()):
+        string = _STRING.match(body, found.end())
+        if string is not None:
+            return body[: string.start()] + new + body[string.end() :]
+    return jsontext.dumps(changed)
+
+
+def is_plain(body: bytes) -> bool:
+    """Whether each deciding field occurs at most once, at whatever depth, and none is spelt with escapes. Of duplicate
+    keys some parsers take the first, others the last."""
+    return all(body.count(b'"' + name.encode() + b'"') <= 1 for name in DECIDING) and not _ESCAPED_NAME.search(body)
+
+
+def find_lookalike(parsed: dict[str, Any]) -> str | None:
+    """A field that parsers which ignore case (Go's) take for a deciding one."""
+    return next((name for name in parsed if name not in DECIDING and name.casefold() in DECIDING), None)
 
 
 def _is_at_top(body: bytes, at: int) -> bool:
-    """Whether a place in a body is directly within its outermost object."""
+    """Whether a place in a body is directly within its outermost object. Linear in `at`."""
     plain = _STRING.sub(b"", body[:at])
     if plain.count(b'"'):
         return False  # within a string

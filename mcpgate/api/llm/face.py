@@ -18,8 +18,10 @@ from mcpgate.api.llm import errors
 from mcpgate.errors import InvalidRequest, McpgateError, NotAllowed, Unavailable, UnknownModel
 from mcpgate.governance.context import RequestContext
 from mcpgate.llm.asked import Asked
+from mcpgate.llm.bodies import find_lookalike
 from mcpgate.llm.chat import Answered, Chat, HungUp, Streamed, Whole
 from mcpgate.llm.messages import Untranslatable
+from mcpgate.telemetry.text import visible
 
 _FORMATS = {path: format for format, path in errors.ROUTES.items()}
 _RIGHTS_S = 1.0
@@ -235,8 +237,12 @@ def _asked(format: str, body: bytes, headers: Mapping[str, str]) -> Asked:
     if not isinstance(parsed, dict):
         raise InvalidRequest("the body must be a JSON object")
     model = parsed.get("model")
-    if not isinstance(model, str) or not 0 < len(model) <= _LONGEST_NAME:
-        raise Untranslatable("model", f"must be the name of a model, of at most {_LONGEST_NAME} characters")
+    if not isinstance(model, str) or not 0 < len(model) <= _LONGEST_NAME or not model.isprintable():
+        raise Untranslatable("model", f"must be the name of a model, of at most {_LONGEST_NAME} printable characters")
+    if (odd := find_lookalike(parsed)) is not None:
+        raise Untranslatable(visible(odd), f"is not a field; {odd.casefold()} is, in lower case")
+    if parsed.get("background"):
+        raise Untranslatable("background", "what is done in the background cannot be paid for; leave it out")
     stream = parsed.get("stream", False)
     if stream is not None and not isinstance(stream, bool):
         raise Untranslatable("stream", "must be true or false")
@@ -252,15 +258,14 @@ def _asked(format: str, body: bytes, headers: Mapping[str, str]) -> Asked:
         tools=isinstance(tools, list) and bool(tools),
         images=b'"image' in body,
         session=_session(parsed, headers),
-        headers={name: headers[name] for name in _PASSED_ON[format] if name in headers},
+        headers={name: headers[name] for name in _PASSED_ON[format] if name in headers and headers[name].isascii()},
     )
 
 
 def _most(parsed: Mapping[str, Any]) -> int | None:
-    for name in ("max_completion_tokens", "max_output_tokens", "max_tokens"):
-        if (found := _whole(parsed, name)) is not None:
-            return found
-    return None
+    """The most of all limits that are given: which one counts is up to the provider."""
+    given = [_whole(parsed, name) for name in ("max_completion_tokens", "max_output_tokens", "max_tokens")]
+    return max((one for one in given if one is not None), default=None)
 
 
 def _whole(parsed: Mapping[str, Any], name: str) -> int | None:
@@ -275,6 +280,6 @@ def _whole(parsed: Mapping[str, Any], name: str) -> int | None:
 def _session(parsed: Mapping[str, Any], headers: Mapping[str, str]) -> str:
     for name in _SESSION_HEADERS:
         if headers.get(name):
-            return headers[name][:200]
+            return visible(headers[name][:200])
     key = parsed.get("prompt_cache_key")
-    return key[:200] if isinstance(key, str) else ""
+    return visible(key[:200]) if isinstance(key, str) else ""

@@ -45,10 +45,10 @@ class WireTranslator:
         return call, Translated(asked, client, side, request)
 
     def _through(self, asked: Asked, target: Target) -> "tuple[Call, Through]":
-        parsed, body = dict(asked.parsed), asked.body
-        if asked.model != target.model:
-            body = with_field(body, parsed, "model", target.model)
-            parsed["model"] = target.model
+        parsed = dict(asked.parsed)
+        # Also where the name stays: a body that the provider could read differently is written anew.
+        body = with_field(asked.body, parsed, "model", target.model)
+        parsed["model"] = target.model
         hides_usage = False
         if asked.format == "chat" and asked.stream:
             options = parsed.get("stream_options")
