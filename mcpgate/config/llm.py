@@ -95,7 +95,8 @@ class ProviderConfig(Model):
     connect_timeout_s: PositiveSeconds = 10.0
     """How long connecting may take."""
     timeout_s: PositiveSeconds = 600.0
-    """How long the provider may be silent: before the answer, and within it."""
+    """How long the provider may be silent, before the answer and within it, and how long an answer that is no stream
+    may take once it has begun."""
     max_concurrency: int = Field(default=1000, ge=1, le=100_000)
     """Requests to it at once. Beyond that, the next target is taken."""
     echo: EchoConfig = EchoConfig()

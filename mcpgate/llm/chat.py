@@ -11,7 +11,7 @@ import dataclasses
 import logging
 import random
 import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -49,6 +49,8 @@ _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.25, 8.0
 """Between two attempts at one target."""
 _LONGEST_RETRY_AFTER_S = 30.0
 """A provider that asks for a longer pause is not waited for."""
+_LONGEST_BEGINNING = 256 * 1024
+"""Bytes of comments and pings before the first event of a stream."""
 _SHOWN_ERROR = 500
 _PASSED_ON = ("retry-after", "retry-after-ms", "x-should-retry")
 """Headers of a provider's error that its client hears."""
@@ -87,6 +89,8 @@ class Streamed:
 
     events: AsyncIterator[bytes]
     """Whole server-sent events."""
+    broken: Callable[[McpgateError], Iterable[bytes]]
+    """What its client is told if it does not end well."""
 
 
 @dataclass(slots=True)
@@ -257,14 +261,15 @@ class Chat:
         try:
             admission = await own.enter_async_context(self._gate.admit(context, request))
         except BudgetExceeded as error:
-            self._targets.ended(target.name)
             if target.falls_back("budget"):
                 raise Failed("budget", error) from error
             raise
+        self._targets.began(target.name)
+        paid = _Paid(admission, call.format, estimate, self._ratios, asked, self.providers.prices(), target)
         try:
             began = time.monotonic()
+            paid.sent()
             reply = await own.enter_async_context(provider.send(call))
-            paid = _Paid(admission, call.format, estimate, self._ratios, asked, self.providers.prices(), target)
             what = await self._taken(reply, call, finish, paid, began)
         except Failed as error:
             admission.outcome = error.error.code
@@ -275,6 +280,8 @@ class Chat:
             admission.outcome = error.code
             reason = "timeout" if isinstance(error, UpstreamTimeout) else "connection"
             reason = "429" if isinstance(error, RateLimited) else reason
+            if reason != "timeout" and not paid.is_taken:
+                paid.refused()
             failure = Failed(reason, error)
             self._note(target, failure)
             await own.aclose()
@@ -296,22 +303,28 @@ class Chat:
     async def _taken(self, reply: Reply, call: Call, finish: Finish, paid: "_Paid", began: float) -> Whole | Streamed:
         """The answer, once it is clear that it is one. Raises Failed."""
         if reply.status >= 400:
-            body = await reply.read()
-            headers = {name: reply.headers[name] for name in _PASSED_ON if name in reply.headers}
+            paid.refused()
+            body = await reply.error()
+            headers = {name: text for name in _PASSED_ON if _is_plain(text := reply.headers.get(name, ""))}
             error = _as_error(call, reply.status, body)
             whole = None
             if reply.status not in _OURS:
                 whole = Whole(reply.status, finish.error(reply.status, body), headers)
             raise Failed(str(reply.status), error, whole, _wait_s(reply.headers))
-        paid.sent()
+        paid.is_taken = True
         if not call.stream:
             body = await reply.read()
             paid.whole(body)
             paid.admission.timings["upstream"] = (time.monotonic() - began) * 1000
             return Whole(reply.status, finish.whole(body))
         events = _read(reply, paid, call.format, began)
-        first = await _first_event(events, call)
-        return Streamed(_translated(first, events, finish))
+        limit_s = call.timeout_s or reply.timeout_s
+        try:
+            async with asyncio.timeout(limit_s):
+                first = await _first_event(events, call)
+        except TimeoutError as error:
+            raise UpstreamTimeout(f"{paid.target.provider} sent no event within {limit_s:g} s") from error
+        return Streamed(_translated(first, events, finish), finish.broken)
 
 
 @dataclass(slots=True)
@@ -325,11 +338,19 @@ class _Paid:
     asked: Asked
     prices: ModelPrices
     target: Target
-    meter: Meter | None = None
+    is_taken: bool = False
+    """Whether the provider has begun to answer."""
 
     def sent(self) -> None:
-        """The provider has taken the request: its input is spent, whatever becomes of the answer."""
-        self.admission.spent(Usage(input_tokens=self.estimate.input_tokens))
+        """The provider has the request: its input is spent, also if nobody waits for the answer."""
+        if self.format != "count_tokens":
+            self.admission.spent(Usage(input_tokens=self.estimate.input_tokens))
+            self.admission.facts["usage"] = "estimated"
+
+    def refused(self) -> None:
+        """It did not take the request."""
+        self.admission.spent(Usage())
+        self.admission.facts.pop("usage", None)
 
     def whole(self, body: bytes) -> None:
         answer = decoded(body)
@@ -337,7 +358,6 @@ class _Paid:
         if self.format == "count_tokens":
             self._settle(Usage(), "default")
         elif found is None:
-            self.admission.facts["usage"] = "estimated"
             used = dataclasses.replace(delivered(body), input_tokens=self.estimate.input_tokens)
             self._settle(used, "default")
         else:
@@ -346,59 +366,67 @@ class _Paid:
 
     def streamed(self, meter: Meter) -> None:
         self._settle(meter.usage, meter.tier, exact=meter.is_exact)
-        if not meter.is_exact:
-            self.admission.facts["usage"] = "estimated"
-        else:
-            self.admission.facts.pop("usage", None)
 
     def _settle(self, usage: Usage, tier: str, exact: bool = False) -> None:
         self.admission.spent(usage)
         if exact:
+            self.admission.facts.pop("usage", None)
             self.ratios.learn(self.asked.model, self.asked.body, usage.input_tokens)
         if tier != "default":
             price = self.prices.of(self.target.provider, self.target.model, tier)
             self.admission.cost = None if price is None else price.cost(usage)
 
 
-async def _read(reply: Reply, paid: _Paid, format: str, began: float) -> AsyncIterator[bytes]:
-    """The events of a streamed answer; what they cost is told before each is passed on."""
+async def _read(reply: Reply, paid: _Paid, format: str, began: float) -> AsyncGenerator[bytes, None]:
+    """The events of a streamed answer, those that come together in one piece; what they cost is told before they are
+    passed on."""
     events, meter = Events(), Meter(format, paid.estimate.input_tokens)
-    admission = paid.admission
+    timings = paid.admission.timings
+
+    def metered(event: bytes) -> bytes:
+        _, data = parts_of(event)
+        if data:
+            timings.setdefault("first_token", (time.monotonic() - began) * 1000)
+            meter.read(decoded(data))
+        return event
+
     async with contextlib.aclosing(reply.chunks()) as chunks:  # type: ignore[type-var]
         async for chunk in chunks:
             try:
-                for event in events.feed(chunk):
-                    _, data = parts_of(event)
-                    if data:
-                        if "first_token" not in admission.timings:
-                            admission.timings["first_token"] = (time.monotonic() - began) * 1000
-                        meter.read(decoded(data))
-                        paid.streamed(meter)
-                    yield event
+                whole = b"".join(map(metered, events.feed(chunk)))
             except EventTooLong as error:
                 raise Unreachable(f"{paid.target.provider}: {error}") from error
+            if whole:
+                paid.streamed(meter)
+                yield whole
     if rest := events.rest():
-        yield rest + b"\n\n"
-    admission.timings["upstream"] = (time.monotonic() - began) * 1000
+        whole = metered(rest) + b"\n\n"
+        paid.streamed(meter)
+        yield whole
+    timings["upstream"] = (time.monotonic() - began) * 1000
     if not meter.is_over:
-        admission.outcome = "cut_off"
+        paid.admission.outcome = "cut_off"
 
 
-async def _first_event(events: AsyncIterator[bytes], call: Call) -> bytes:
-    """The first real event of a stream. Raises Failed for an error in its place, or for nothing."""
-    held = b""
-    async for event in events:
-        name, data = parts_of(event)
-        held += event
-        if not data or name == "ping":
-            continue
-        message = decoded(data)
-        if isinstance(message, dict) and (name == "error" or message.get("type") == "error" or "error" in message):
-            said = message.get("error")
-            if isinstance(said, dict) and not message.get("response"):
-                status = 529 if said.get("type") == "overloaded_error" else 500
-                raise Failed(str(status), _as_error(call, status, data))
-        return held
+async def _first_event(pieces: AsyncIterator[bytes], call: Call) -> bytes:
+    """A stream up to its first real event, and what came with it. Raises Failed for an error in its place, or for
+    nothing."""
+    held = bytearray()
+    async for piece in pieces:
+        held += piece
+        for event in Events().feed(piece):
+            name, data = parts_of(event)
+            if not data or name == "ping":
+                continue
+            message = decoded(data)
+            if isinstance(message, dict) and (name == "error" or message.get("type") == "error" or "error" in message):
+                said = message.get("error")
+                if isinstance(said, dict) and not message.get("response"):
+                    status = 529 if said.get("type") == "overloaded_error" else 500
+                    raise Failed(str(status), _as_error(call, status, data))
+            return bytes(held)
+        if len(held) > _LONGEST_BEGINNING:
+            raise Failed("connection", Unreachable(f"the stream began with {len(held):,} bytes that say nothing"))
     raise Failed("connection", Unreachable("the stream ended before it began"))
 
 
@@ -411,10 +439,6 @@ async def _translated(first: bytes, events: AsyncIterator[bytes], finish: Finish
                 yield piece
         for piece in finish.end():
             yield piece
-    except (UpstreamError, UpstreamTimeout) as error:
-        for piece in finish.broken(error):
-            yield piece
-        raise
     finally:
         await events.aclose()  # type: ignore[attr-defined]
 
@@ -430,6 +454,10 @@ async def _pause(failed: Failed, retry: int) -> bool:
         return True
     await asyncio.sleep(min(_LONGEST_PAUSE_S, _FIRST_PAUSE_S * 2**retry) * random.uniform(0.5, 1.0))
     return True
+
+
+def _is_plain(header: str) -> bool:
+    return 0 < len(header) <= 100 and header.isascii() and header.isprintable()
 
 
 def _as_error(call: Call, status: int, body: bytes) -> UpstreamError:

@@ -1,8 +1,11 @@
 """Server-sent events in a stream of bytes: split, not changed. Pure."""
 
+import re
 from collections.abc import Iterator
 
 _LONGEST = 16 * 1024 * 1024
+_BLANK_LINES = re.compile(rb"\r\n(?:\r\n)+|\n(?:\r?\n)+|\r\r+")
+"""End an event. Lines end in LF, CRLF or CR."""
 
 
 class EventTooLong(ValueError):
@@ -16,13 +19,13 @@ class Events:
         self._longest, self._parts, self._size = longest, bytearray(), 0
 
     def feed(self, chunk: bytes) -> Iterator[bytes]:
-        """Every event that is whole by now, with the blank line that ends it. Raises EventTooLong."""
+        """Every event that is whole by now, with the blank lines that end it. Raises EventTooLong."""
         searched = max(0, len(self._parts) - 3)
         self._parts += chunk
         begin = 0
-        while (end := _end_of_event(self._parts, max(begin, searched))) != -1:
-            yield bytes(self._parts[begin:end])
-            begin = end
+        while (blank := _BLANK_LINES.search(self._parts, max(begin, searched))) is not None:
+            yield bytes(self._parts[begin : blank.end()])
+            begin = blank.end()
         if begin:
             del self._parts[:begin]
         if len(self._parts) > self._longest:
@@ -31,16 +34,6 @@ class Events:
     def rest(self) -> bytes:
         """What came after the last whole event."""
         return bytes(self._parts)
-
-
-def _end_of_event(data: bytearray, start: int) -> int:
-    """Where the first blank line ends; -1 if there is none. Lines end in LF, CRLF or CR."""
-    best = -1
-    for mark in (b"\n\n", b"\r\n\r\n", b"\r\r", b"\n\r\n"):
-        at = data.find(mark, start)
-        if at != -1 and (best == -1 or at + len(mark) < best):
-            best = at + len(mark)
-    return best
 
 
 def parts_of(event: bytes) -> tuple[str, bytes]:

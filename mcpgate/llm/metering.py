@@ -16,6 +16,8 @@ _BASE64 = re.compile(rb"[A-Za-z0-9+/_-]{1000,}={0,2}")
 _IMAGE_TOKENS = 2000
 """For each long run of base64: what a large image costs at most providers."""
 _MOST_MODELS = 5000
+_MOST_TOKENS = 100_000_000
+"""In one request: ten times what any model takes."""
 
 
 class Ratios:
@@ -50,7 +52,10 @@ def _sizes(body: bytes) -> tuple[int, int]:
 
 
 def _count(value: Any) -> int:
-    return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**40 else 0
+    """A provider's number of tokens; 0 for what cannot be one."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= _MOST_TOKENS:
+        return 0
+    return int(value)
 
 
 def _of(mapping: Any, key: str) -> Any:
@@ -58,8 +63,8 @@ def _of(mapping: Any, key: str) -> Any:
 
 
 def usage_of(format: str, usage: Any) -> Usage | None:
-    """A provider's `usage` object, in the form that all are counted in; None for anything else. Anthropic's input
-    leaves cached tokens out, OpenAI's holds them."""
+    """A provider's `usage` object, in the form that all are counted in; None for anything else, and without input: no
+    request has none. Anthropic's input leaves cached tokens out, OpenAI's holds them."""
     if not isinstance(usage, dict):
         return None
     if format == "messages":
@@ -67,15 +72,18 @@ def usage_of(format: str, usage: Any) -> Usage | None:
         hour = min(write, _count(_of(usage.get("cache_creation"), "ephemeral_1h_input_tokens")))
         more = {"cache_write_1h_tokens": hour} if hour else {}
         plain = _count(usage.get("input_tokens"))
-        return Usage(0, plain + read + write, _count(usage.get("output_tokens")), read, write, more=more)
+        all_in = plain + read + write
+        return Usage(0, all_in, _count(usage.get("output_tokens")), read, write, more=more) if all_in else None
     chat = format in ("chat", "embeddings")
     incoming, outgoing = ("prompt_tokens", "completion_tokens") if chat else ("input_tokens", "output_tokens")
     details = "prompt_tokens_details" if chat else "input_tokens_details"
     of_output = "completion_tokens_details" if chat else "output_tokens_details"
-    cached = _count(_of(usage.get(details), "cached_tokens"))
-    written = _count(_of(usage.get(details), "cache_write_tokens"))
-    reasoning = _count(_of(usage.get(of_output), "reasoning_tokens"))
     tokens = _count(usage.get(incoming)), _count(usage.get(outgoing))
+    if not tokens[0]:
+        return None
+    cached = min(_count(_of(usage.get(details), "cached_tokens")), tokens[0])
+    written = min(_count(_of(usage.get(details), "cache_write_tokens")), tokens[0] - cached)
+    reasoning = _count(_of(usage.get(of_output), "reasoning_tokens"))
     return Usage(0, *tokens, cached, written, more={"reasoning_tokens": reasoning} if reasoning else {})
 
 
@@ -126,7 +134,7 @@ class Meter:
             found = usage_of("messages", self._began)
             if found is not None and found.input_tokens:
                 self.usage = found
-        elif event.get("type") == "message_delta" and isinstance(event.get("usage"), dict):
+        elif event.get("type") == "message_delta" and _count(_of(event.get("usage"), "output_tokens")):
             # Its numbers are totals, and stand for those of the beginning where it has them.
             self._take({**getattr(self, "_began", {}), **event["usage"]}, event)
         elif event.get("type") == "message_stop":

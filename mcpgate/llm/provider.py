@@ -38,9 +38,15 @@ class Reply(Protocol):
 
     status: int
     headers: Mapping[str, str]
+    timeout_s: float
+    """How long the provider may be silent, and how long a whole body may take."""
 
     async def read(self) -> bytes:
         """The whole body. Raises Unreachable, UpstreamTimeout, TooLarge."""
+        ...
+
+    async def error(self) -> bytes:
+        """The body of an error, as much of it as comes soon, without the secrets of the provider."""
         ...
 
     def chunks(self) -> AsyncIterator[bytes]:

@@ -30,10 +30,12 @@ class Targets:
         health = self._table.get(name)
         if health is None or health.failures < _FAILURES:
             return True
-        if self._clock() < health.rests_until or health.is_probed:
-            return False
-        health.is_probed = True
-        return True
+        return self._clock() >= health.rests_until and not health.is_probed
+
+    def began(self, name: str) -> None:
+        """A request goes to a target. Every one ends in `succeeded`, `failed` or `ended`."""
+        if (health := self._table.get(name)) is not None:
+            health.is_probed = health.failures >= _FAILURES
 
     def rests_for_s(self, name: str) -> float:
         """Seconds until a target may be tried again; 0 if it does not rest."""

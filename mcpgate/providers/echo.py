@@ -29,16 +29,20 @@ from mcpgate.llm.provider import Call
 from mcpgate.llm.wire import ClientSide
 
 _DIMENSIONS = 16
+_TIMEOUT_S = 600.0
 _NO_HEADERS: Mapping[str, str] = {}
 
 
 class EchoReply:
     def __init__(self, status: int, pieces: AsyncIterator[bytes]) -> None:
         self.status, self._pieces = status, pieces
-        self.headers = _NO_HEADERS
+        self.headers, self.timeout_s = _NO_HEADERS, _TIMEOUT_S
 
     async def read(self) -> bytes:
         return b"".join([piece async for piece in self._pieces])
+
+    async def error(self) -> bytes:
+        return await self.read()
 
     def chunks(self) -> AsyncIterator[bytes]:
         return self._pieces

@@ -4,15 +4,16 @@ import asyncio
 import contextlib
 import email.utils
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Collection, Mapping
 from typing import Any
 
 import httpx2
 
 from mcpgate.config.llm import ProviderConfig
-from mcpgate.errors import RateLimited, TooLarge, UpstreamTimeout
+from mcpgate.errors import RateLimited, TooLarge, UpstreamError, UpstreamTimeout
 from mcpgate.llm.provider import Call, Unreachable
 from mcpgate.providers.keys import Key, KeyRing
+from mcpgate.upstream.bodies import decoded
 
 _PATHS = {
     "chat": "/chat/completions",
@@ -23,7 +24,11 @@ _PATHS = {
 }
 OPENAI_FORMATS = frozenset(("chat", "responses", "embeddings"))
 ANTHROPIC_FORMATS = frozenset(("messages", "count_tokens"))
-_LARGEST = 64 * 1024 * 1024
+_LARGEST, _LARGEST_ERROR = 64 * 1024 * 1024, 256 * 1024
+_ERROR_S = 5.0
+"""How long the body of an error is waited for."""
+_SHORTEST_SECRET = 8
+"""Shorter ones would be found in any text."""
 _VERSION = "2023-06-01"
 """Of Anthropic's format, where the client is not one of its own."""
 
@@ -31,28 +36,47 @@ _VERSION = "2023-06-01"
 class HttpReply:
     """An answer that has begun."""
 
-    def __init__(self, response: httpx2.Response, name: str, timeout_s: float) -> None:
-        self._response, self._name, self._timeout_s = response, name, timeout_s
+    def __init__(self, response: httpx2.Response, name: str, timeout_s: float, secrets: Collection[str]) -> None:
+        """`secrets`: what the request has carried and no client may see."""
+        self._response, self._name, self.timeout_s = response, name, timeout_s
+        self._secrets = [secret.encode() for secret in secrets if len(secret) >= _SHORTEST_SECRET]
         self.status = response.status_code
         self.headers: Mapping[str, str] = response.headers
 
     async def read(self) -> bytes:
-        parts, size = [], 0
-        async for chunk in self.chunks():
-            size += len(chunk)
-            if size > _LARGEST:
-                raise TooLarge(f"the answer of {self._name} is over {_LARGEST:,} bytes", limit=_LARGEST)
-            parts.append(chunk)
-        return b"".join(parts)
-
-    async def chunks(self) -> AsyncIterator[bytes]:
+        body = bytearray()
         try:
-            async for chunk in self._response.aiter_bytes():
-                if chunk:
-                    yield chunk
+            async with asyncio.timeout(self.timeout_s), contextlib.aclosing(self.chunks()) as chunks:
+                async for chunk in chunks:
+                    body += chunk
+                    if len(body) > _LARGEST:
+                        raise TooLarge(f"the answer of {self._name} is over {_LARGEST:,} bytes", limit=_LARGEST)
+        except TimeoutError as error:
+            raise UpstreamTimeout(f"the answer of {self._name} did not end within {self.timeout_s:g} s") from error
+        return bytes(body)
+
+    async def error(self) -> bytes:
+        body = bytearray()
+        with contextlib.suppress(TimeoutError, UpstreamError):
+            async with asyncio.timeout(_ERROR_S), contextlib.aclosing(self.chunks()) as chunks:
+                async for chunk in chunks:
+                    body += chunk
+                    if len(body) > _LARGEST_ERROR:
+                        break
+        found = bytes(body[:_LARGEST_ERROR])
+        for secret in self._secrets:
+            found = found.replace(secret, b"********")
+        return found
+
+    async def chunks(self) -> AsyncGenerator[bytes, None]:
+        try:
+            async with contextlib.aclosing(decoded(self._response)) as pieces:
+                async for piece in pieces:
+                    if piece:
+                        yield piece
         except httpx2.TimeoutException as error:
-            raise UpstreamTimeout(f"{self._name} fell silent for {self._timeout_s:g} s") from error
-        except httpx2.HTTPError as error:
+            raise UpstreamTimeout(f"{self._name} fell silent for {self.timeout_s:g} s") from error
+        except (httpx2.HTTPError, UpstreamError) as error:
             raise Unreachable(f"the answer of {self._name} broke off: {_said(error)}") from error
 
 
@@ -113,7 +137,10 @@ class HttpProvider:
                 if key is keys[-1] or not self._keys.rest(key, response.status_code, wait_s):
                     break
                 await attempt.aclose()
-            yield HttpReply(response, self.name, self._config.timeout_s)
+            if response.is_redirect:
+                raise Unreachable(f"{self.name} redirects to another address; set its base_url to that one")
+            secrets = (key.secret, *self._config.headers.values())
+            yield HttpReply(response, self.name, self._config.timeout_s, secrets)
 
     def _leave(self) -> None:
         self._under_way -= 1
@@ -127,6 +154,8 @@ class HttpProvider:
                 return await stack.enter_async_context(
                     self._client.stream("POST", url, content=call.body, headers=headers)
                 )
+        except (httpx2.ConnectTimeout, httpx2.PoolTimeout) as error:
+            raise Unreachable(f"{self.name} cannot be reached: connecting took too long") from error
         except (TimeoutError, httpx2.TimeoutException) as error:
             raise UpstreamTimeout(f"{self.name} did not answer within {limit_s:g} s") from error
         except httpx2.HTTPError as error:
@@ -153,10 +182,10 @@ def retry_after_s(headers: Mapping[str, str]) -> float | None:
         except ValueError:
             pass
     try:
-        moment = email.utils.parsedate_to_datetime(headers.get("retry-after", ""))
-    except (TypeError, ValueError):
+        moment = email.utils.parsedate_to_datetime(headers.get("retry-after", "")).timestamp()
+    except (TypeError, ValueError, OverflowError):
         return None
-    return max(0.0, moment.timestamp() - time.time())
+    return max(0.0, moment - time.time())
 
 
 def _said(error: Any) -> str:

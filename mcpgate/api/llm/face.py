@@ -105,10 +105,6 @@ class LlmFace(Face):
         except (Disconnected, HungUp):
             raise Disconnected from None
         except McpgateError as error:
-            if http.started:
-                await http.raw(errors.event(format, error))
-                await http.end_stream()
-                return
             await self._refuse(http, format, error, context)
 
     def _counts(self, context: RequestContext, asked: Asked) -> bool:
@@ -123,19 +119,23 @@ class LlmFace(Face):
         await http.refuse(error, errors.refusal(format, error))
 
     async def _answer(self, http: Exchange, context: RequestContext, asked: Asked) -> None:
-        whole: Whole | None = None
-        async with (
-            _watched(http, self._access, context, self._closing) as watch,
-            self._chat.answered(context, asked) as answer,
-        ):
-            headers = _headers(answer)
-            if isinstance(answer.what, Whole):
-                whole = answer.what
-            else:
-                await self._stream(http, context, answer.what, headers, watch)
-        if whole is not None:  # what it cost is known now
-            headers |= {**whole.headers, **governance_headers(context.trail)}
-            await http.respond(whole.status, whole.body, headers)
+        what: Whole | Streamed | None = None
+        headers: dict[str, str] = {}
+        try:
+            async with (
+                _watched(http, self._access, context, self._closing) as watch,
+                self._chat.answered(context, asked) as answer,
+            ):
+                what, headers = answer.what, _headers(answer)
+                if isinstance(what, Streamed):
+                    await self._stream(http, context, what, headers, watch)
+        except McpgateError as error:
+            if not isinstance(what, Streamed) or not http.started or isinstance(error, HungUp):
+                raise
+            await http.raw(b"".join(what.broken(error)))
+        if isinstance(what, Whole):  # what it cost is known now
+            headers |= {**what.headers, **governance_headers(context.trail)}
+            await http.respond(what.status, what.body, headers)
             return
         late = governance_headers(context.trail)
         await http.raw(b"".join(b": %s: %s\n" % (k.encode(), v.encode()) for k, v in late.items()) + b"\n")
