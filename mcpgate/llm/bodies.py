@@ -17,7 +17,7 @@ _ESCAPED_NAME = re.compile(rb"\\u00(?:[46][1-9a-f]|[57][0-9a]|5f)", re.IGNORECAS
 
 def with_field(body: bytes, parsed: dict[str, Any], name: str, value: Any) -> bytes:
     """The body with another value of a field at its top, or with the field added at its beginning. A body that others
-    could read differently is written anew: see is_plain. Raises ValueError for what cannot be written."""
+    could read differently is rewritten: see is_plain. Raises ValueError for what cannot be written."""
     changed = {**parsed, name: value}
     if not is_plain(body):
         return jsontext.dumps(changed)

@@ -54,5 +54,5 @@ def state_of(task: Mapping[str, Any]) -> TaskState:
         raise UpstreamError(f"the server gave its task an unknown status: {one_line(status, 50)!r}")
     poll_ms = task.get("pollIntervalMs", task.get("pollInterval"))
     usable = isinstance(poll_ms, (int, float)) and not isinstance(poll_ms, bool) and poll_ms > 0
-    poll_s = min(max(poll_ms / 1000, _SHORTEST_POLL_S), _LONGEST_POLL_S) if usable else _POLL_S
+    poll_s = max(min(poll_ms, _LONGEST_POLL_S * 1000) / 1000, _SHORTEST_POLL_S) if usable else _POLL_S
     return TaskState(id, status, one_line(task.get("statusMessage")), poll_s)

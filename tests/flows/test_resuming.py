@@ -123,6 +123,15 @@ def test_what_is_kept_is_bounded_and_the_oldest_goes_first(tmp_path: Path) -> No
     assert sum(sizes) == 0 and stream.ended
 
 
+def test_what_is_said_after_a_session_has_ended_is_not_kept() -> None:
+    sizes: list[int] = []
+    replay = Replay(sizes.append)
+    stream = replay.open()
+    replay.close()
+    stream.add(b"late")
+    assert replay.size == sum(sizes) == 0
+
+
 def test_streams_that_ended_are_forgotten_in_their_turn() -> None:
     replay = Replay()
     first = replay.open()

@@ -260,6 +260,12 @@ def test_a_key_has_no_more_than_64_tasks_at_once(caller: Callable[..., Caller]) 
             client.rpc("tasks/cancel", {"taskId": task["taskId"]})
 
 
+def test_a_task_that_is_to_be_kept_for_ever_is_kept_for_a_day(caller: Callable[..., Caller]) -> None:
+    client, call = caller("handshake"), {"name": "old__patient", "arguments": {}}
+    task = client.rpc("tools/call", {**call, "task": {"ttl": 10**400}})["task"]
+    assert task["ttl"] == 24 * 3600 * 1000
+
+
 @pytest.mark.parametrize("name", ["old__greet", "execute_code"])
 def test_what_cannot_be_a_task_says_so(name: str, caller: Callable[..., Caller]) -> None:
     with pytest.raises(Failed, match=f"-32601.*{name.removeprefix('old__')} cannot be called as a task"):

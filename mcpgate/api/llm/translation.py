@@ -46,7 +46,7 @@ class WireTranslator:
 
     def _through(self, asked: Asked, target: Target) -> "tuple[Call, Through]":
         parsed = dict(asked.parsed)
-        # Also where the name stays: a body that the provider could read differently is written anew.
+        # Also where the name stays: a body that the provider could read differently is rewritten.
         body = with_field(asked.body, parsed, "model", target.model)
         parsed["model"] = target.model
         hides_usage = False

@@ -17,6 +17,8 @@ from mcpgate.upstream.tasks import RELATED
 from mcpgate.upstream.untrusted import one_line
 
 _KEPT_LOGS = 20
+_LONGEST_SAID = 1000
+"""Characters of what is last heard of a task."""
 Result = dict[str, Any]
 
 
@@ -67,7 +69,7 @@ class BackChannel:
 
     def progress(self, params: Mapping[str, Any]) -> None:
         if self.task_id is not None and isinstance(params.get("message"), str):
-            self.said = params["message"]
+            self.said = params["message"][:_LONGEST_SAID]
             if self.parked is not None:
                 self.parked.changed()
         self._tell_progress(params)
@@ -192,6 +194,8 @@ class Parked:
 
     async def _ask_live(self, ask: Ask | None, name: str, meta: Mapping[str, Any]) -> None:
         assert ask is not None
+        if name not in self._questions:
+            return  # answered in the meantime
         question, future = self._questions[name]
         params = question["params"]
         theirs = params.get("_meta")

@@ -62,6 +62,7 @@ class Replay:
         self.standing = Stream(0, self._keep)
         """What belongs to no request."""
         self.size = 0
+        self._closed = False
 
     def open(self) -> Stream:
         """A stream for the response to a request."""
@@ -94,12 +95,16 @@ class Replay:
         self._change(-len(data))
 
     def close(self) -> None:
+        """Nobody can ask any longer; what its streams still say is not kept."""
+        self._closed = True
         self._events.clear()
         self._change(-self.size)
         for stream in (self.standing, *self._streams.values()):
             stream.end()
 
     def _keep(self, stream: int, number: int, data: bytes) -> None:
+        if self._closed:
+            return
         self._events.append((stream, number, data))
         self._change(len(data))
         while (self.size > self._limit or len(self._events) > _MOST_EVENTS) and len(self._events) > 1:

@@ -156,8 +156,10 @@ class Tasks:
         """Go on with a call as a task; the answer to it."""
         asked = request.params.get("task")
         ttl_ms = asked.get("ttl") if isinstance(asked, dict) else None
-        ttl_s = ttl_ms / 1000 if isinstance(ttl_ms, (int, float)) and not isinstance(ttl_ms, bool) else _TTL_S
-        task = GatewayTask(parked, min(max(ttl_s, 1.0), _LONGEST_TTL_S))
+        is_number = isinstance(ttl_ms, (int, float)) and not isinstance(ttl_ms, bool)
+        # Bounded before it is divided: integers may be too long for a float.
+        ttl_s = min(max(ttl_ms, 1000), _LONGEST_TTL_S * 1000) / 1000 if is_number else _TTL_S
+        task = GatewayTask(parked, ttl_s)
         # A task begins as one that works, also where its result is there by now.
         began = {**task.to_wire(request.modern, detailed=False), "status": "working"}
         try:
@@ -262,7 +264,7 @@ class Tasks:
         sizes: Counter[str] = Counter()
         for task in self._table.values():
             sizes[task.caller.account] += task.size
-        while sizes.total() > _KEPT_BYTES and len(+sizes) > 1:
+        while sizes.total() > _KEPT_BYTES and sum(task.size > 0 for task in self._table.values()) > 1:
             account = max(sizes, key=sizes.__getitem__)
             oldest = next(task for task in self._table.values() if task.caller.account == account and task.size)
             sizes[account] -= oldest.size
