@@ -7,7 +7,9 @@ import socketserver
 import threading
 import time
 from collections.abc import Iterator
-from typing import Any
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, ClassVar
 
 import httpx2
 import pytest
@@ -44,13 +46,17 @@ RAW = {
     "ancient": b"HTTP/1.1 429 Too Many Requests\r\nretry-after: Mon, 01 Jan 0001 00:00:00 -0000\r\n"
     b"x-should-retry: \xe9\r\ncontent-length: 2\r\nconnection: close\r\n\r\n{}",
     "half-error": b"HTTP/1.1 503 Service Unavailable\r\ncontent-length: 100\r\n\r\n{",
+    "half-stream": STREAM + b"\r\n" + event(),
     "silent": b"",
 }
-"""What the raw provider sends for each model. It leaves the last two open until the gateway has hung up."""
+"""What the raw provider sends for each model. It leaves the last three open until the gateway has hung up."""
 
 
 class _Raw(socketserver.StreamRequestHandler):
     """Also `usage:JSON`, an answer with that usage, and `echo-STATUS`, an error that repeats the credential."""
+
+    waiting: ClassVar[list[str]] = []
+    """Models whose answers have not ended."""
 
     def handle(self) -> None:
         fields = {}
@@ -67,7 +73,8 @@ class _Raw(socketserver.StreamRequestHandler):
             answer = _whole(kind[5:].encode() + b" No", b'{"error": {"message": "%s"}}' % words)
         try:
             self.wfile.write(answer)
-            if model in ("half-error", "silent"):
+            if model in ("half-error", "half-stream", "silent"):
+                self.waiting.append(model)
                 self.rfile.read(1)
         except OSError:
             pass
@@ -259,3 +266,17 @@ def test_who_hangs_up_before_the_answer_begins_pays_for_what_was_sent(served: Se
         served.http().post("/v1/chat/completions", json=body, headers=bearer(created["secret"]), timeout=1)
     row = wait_until(lambda: served.usage(by="outcome,provider", key=created["key"]["id"], provider="raw"))[0]
     assert row["outcome"] == "cancelled" and float(row["cost_usd"]) > 0.005
+
+
+def test_a_gateway_that_stops_says_so_to_whoever_still_waits(tmp_path: Path, raw_address: str) -> None:
+    llm = {"providers": {"raw": {"type": "openai", "base_url": raw_address}}}
+    keys = {"one": {"secret": "mg-key-one", "grants": {"models": ["*"]}}}
+    with serving(tmp_path, write_config(tmp_path, {}, governance={"keys": keys}, llm=llm)) as served:
+        _Raw.waiting.clear()
+        with ThreadPoolExecutor(2) as pool:
+            whole = pool.submit(ask, served, "raw/silent", "mg-key-one")
+            begun = pool.submit(ask, served, "raw/half-stream", "mg-key-one", stream=True)
+            wait_until(lambda: len(_Raw.waiting) == 2)
+            served.stop()
+            assert whole.result().status_code == 503 and "shutting down" in whole.result().text
+            assert "Hello world." in begun.result().text and "shutting down" in begun.result().text

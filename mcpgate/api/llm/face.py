@@ -26,8 +26,8 @@ from mcpgate.telemetry.text import visible
 _FORMATS = {path: format for format, path in errors.ROUTES.items()}
 _RIGHTS_S = 1.0
 _PING_S = 15.0
-_SHUTDOWN_S = 20.0
-"""How long streams may go on when the server stops."""
+_SHUTDOWN_S = 4.0
+"""How long requests under way may go on when the server stops; it closes their connections a second later."""
 _SESSION_HEADERS = (
     *("x-claude-code-session-id", "session-id", "thread-id", "x-session-id", "x-session-affinity"),
     "x-mcpgate-session",

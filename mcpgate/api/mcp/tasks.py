@@ -156,9 +156,10 @@ class Tasks:
         """Go on with a call as a task; the answer to it."""
         asked = request.params.get("task")
         ttl_ms = asked.get("ttl") if isinstance(asked, dict) else None
-        is_number = isinstance(ttl_ms, (int, float)) and not isinstance(ttl_ms, bool)
-        # Bounded before it is divided: integers may be too long for a float.
-        ttl_s = min(max(ttl_ms, 1000), _LONGEST_TTL_S * 1000) / 1000 if is_number else _TTL_S
+        ttl_s = _TTL_S
+        if isinstance(ttl_ms, (int, float)) and not isinstance(ttl_ms, bool):
+            # Bounded before it is divided: integers may be too long for a float.
+            ttl_s = min(max(ttl_ms, 1000), _LONGEST_TTL_S * 1000) / 1000
         task = GatewayTask(parked, ttl_s)
         # A task begins as one that works, also where its result is there by now.
         began = {**task.to_wire(request.modern, detailed=False), "status": "working"}
