@@ -5,6 +5,8 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
+from mcpgate.llm.metering import Size
+
 NO_HEADERS: Mapping[str, str] = MappingProxyType({})
 
 
@@ -24,5 +26,6 @@ class Asked:
     tools: bool = False
     images: bool = False
     session: str = ""
+    size: Size = field(default_factory=lambda: Size(0))
     headers: Mapping[str, str] = field(default_factory=lambda: NO_HEADERS)
     """What goes on to a provider of the same format."""

@@ -146,7 +146,7 @@ class Chat:
     def estimate(self, asked: Asked, most: int | None = None) -> Usage:
         """What a request takes at most, as far as that is known. `most`: tokens of one answer, where the client has
         named no limit."""
-        tokens = self._ratios.input_tokens(asked.model, asked.body)
+        tokens = self._ratios.input_tokens(asked.model, asked.size)
         if asked.format in ("embeddings", "count_tokens"):
             return Usage(input_tokens=tokens)
         most = asked.max_tokens or most or _EXPECTED_OUTPUT
@@ -371,7 +371,7 @@ class _Paid:
         self.admission.spent(usage)
         if exact:
             self.admission.facts.pop("usage", None)
-            self.ratios.learn(self.asked.model, self.asked.body, usage.input_tokens)
+            self.ratios.learn(self.asked.model, self.asked.size, usage.input_tokens)
         if tier != "default":
             price = self.prices.of(self.target.provider, self.target.model, tier)
             self.admission.cost = None if price is None else price.cost(usage)

@@ -1,8 +1,8 @@
 """How many tokens a request takes: estimated before it is sent, read from what the provider says, and counted from what
 was delivered where it says nothing. Pure, but for what is learned of each model."""
 
-import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from mcpgate import jsontext
@@ -12,12 +12,24 @@ _BYTES_PER_TOKEN = 3.0
 """Of JSON bodies in any language, before anything is learned: few texts have less."""
 _LEARN = 0.1
 _LEAST, _MOST = 1.0, 8.0
-_BASE64 = re.compile(rb"[A-Za-z0-9+/_-]{1000,}={0,2}")
-_IMAGE_TOKENS = 2000
-"""For each long run of base64: what a large image costs at most providers."""
+_MEDIA = frozenset(("image", "image_url", "input_image", "file", "document", "input_file", "input_audio"))
+"""Types of parts whose data a model does not read as text."""
+_LEAST_MEDIA_TOKENS, _BYTES_PER_MEDIA_TOKEN = 2000, 100
+"""What a large image costs at most providers; long files cost more."""
+_LONG = 1000
+"""Bytes; shorter data is not looked for."""
 _MOST_MODELS = 5000
 _MOST_TOKENS = 100_000_000
 """In one request: ten times what any model takes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Size:
+    """What is known of a request's input before a provider has counted it."""
+
+    text: int
+    """Bytes."""
+    media_tokens: int = 0
 
 
 class Ratios:
@@ -26,29 +38,42 @@ class Ratios:
     def __init__(self) -> None:
         self._learned: dict[str, float] = {}
 
-    def input_tokens(self, model: str, body: bytes) -> int:
+    def input_tokens(self, model: str, size: Size) -> int:
         """An estimate that is rather too high."""
-        text, images = _sizes(body)
-        return int(text / (self._learned.get(model, _BYTES_PER_TOKEN) * 0.9)) + _IMAGE_TOKENS * images + 8
+        text = int(size.text / (self._learned.get(model, _BYTES_PER_TOKEN) * 0.9))
+        return text + size.media_tokens + 8
 
-    def learn(self, model: str, body: bytes, input_tokens: int) -> None:
-        text, images = _sizes(body)
-        if images or input_tokens < 50:
+    def learn(self, model: str, size: Size, input_tokens: int) -> None:
+        if size.media_tokens or input_tokens < 50:
             return  # too little text to learn from
         if len(self._learned) >= _MOST_MODELS:
             self._learned.clear()
-        seen = min(max(text / input_tokens, _LEAST), _MOST)
+        seen = min(max(size.text / input_tokens, _LEAST), _MOST)
         known = self._learned.get(model, _BYTES_PER_TOKEN)
         # Downwards at once, upwards slowly: an estimate that is too low lets money slip through.
         self._learned[model] = seen if seen < known else known + _LEARN * (seen - known)
 
 
-def _sizes(body: bytes) -> tuple[int, int]:
-    """Bytes without long runs of base64, and how many of those there are."""
-    if len(body) < 1000:
-        return len(body), 0
-    runs = _BASE64.findall(body)
-    return len(body) - sum(map(len, runs)), len(runs)
+def size_of(body: bytes, parsed: Mapping[str, Any]) -> Size:
+    """The size of a request. Data counts as media only within a part of such a type, wherever text looks like it."""
+    data = _media(parsed.get("messages", parsed.get("input")), 3) if len(body) > _LONG else []
+    tokens = sum(max(_LEAST_MEDIA_TOKENS, size // _BYTES_PER_MEDIA_TOKEN) for size in data)
+    return Size(max(0, len(body) - sum(data)), tokens)
+
+
+def _media(parts: Any, depth: int) -> list[int]:
+    """The sizes of all media in messages, their content, and the results of tools in it."""
+    found: list[int] = []
+    for part in parts if isinstance(parts, list) else ():
+        if not isinstance(part, dict):
+            continue
+        type = part.get("type")
+        if isinstance(type, str) and type in _MEDIA:
+            size = _length(part, 4)
+            found += [size] if size > _LONG else []
+        elif depth:
+            found += _media(part.get("content", part.get("output")), depth - 1)
+    return found
 
 
 def _count(value: Any) -> int:

@@ -178,6 +178,16 @@ def test_the_highest_limit_that_is_named_is_reserved(path: str, served: Served, 
     assert send(served, body, path, "mg-key-poor").status_code == 402 and not provider.received
 
 
+def test_text_is_reserved_as_text_whatever_it_looks_like(served: Served, provider: ModelProvider) -> None:
+    data = "data:image/png;base64," + "A1b2" * 250_000
+    image = {"type": "image_url", "image_url": {"url": data}}
+    body = {"model": "open/good", "max_tokens": 5, "messages": [{"role": "user", "content": [image]}]}
+    assert send(served, json.dumps(body), key="mg-key-poor").status_code == 200
+    provider.received.clear()
+    body["messages"] = [{"role": "user", "content": [{"type": "text", "text": data}, {**image, "image_url": "x"}]}]
+    assert send(served, json.dumps(body), key="mg-key-poor").status_code == 402 and not provider.received
+
+
 def test_a_field_that_occurs_a_hundred_thousand_times_does_not_hold_up_the_gateway(served: Served) -> None:
     inner = ",".join(['{"model": "a"}'] * 100_000)
     began = time.monotonic()

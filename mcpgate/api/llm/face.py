@@ -21,6 +21,7 @@ from mcpgate.llm.asked import Asked
 from mcpgate.llm.bodies import find_lookalike
 from mcpgate.llm.chat import Answered, Chat, HungUp, Streamed, Whole
 from mcpgate.llm.messages import Untranslatable
+from mcpgate.llm.metering import size_of
 from mcpgate.telemetry.text import visible
 
 _FORMATS = {path: format for format, path in errors.ROUTES.items()}
@@ -252,6 +253,7 @@ def _asked(format: str, body: bytes, headers: Mapping[str, str]) -> Asked:
         body=body,
         parsed=parsed,
         model=model,
+        size=size_of(body, parsed),
         stream=bool(stream) and format not in ("embeddings", "count_tokens"),
         max_tokens=_most(parsed),
         answers=_whole(parsed, "n") or 1,
