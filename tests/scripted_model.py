@@ -216,7 +216,7 @@ def _response_events(turn: Turn, model: str) -> Iterator[Event]:
     whole = _response(turn, model)
     begun = {**whole, "status": "in_progress", "output": [], "usage": None}
     (item,) = whole["output"]
-    parts = [
+    parts: list[Event] = [
         ("response.created", {"response": begun}),
         ("response.output_item.added", {"output_index": 0, "item": {**item, "status": "in_progress"}}),
         ("response.output_item.done", {"output_index": 0, "item": item}),
