@@ -95,15 +95,18 @@ def test_claude_code_runs_its_loop(name: str, path: str, served: Served, model: 
     assert model.posts()[-1].path == path and "42 logged" in results_of(model)
 
 
-@pytest.mark.parametrize("own_name", [True, False])
+@pytest.mark.parametrize(
+    ("name", "own_name", "path"),
+    [("open/two", True, "/v1/responses"), ("open/two", False, "/v1/responses"), ("claude-one", True, "/v1/messages")],
+)
 def test_codex_runs_its_loop_and_leaves_websockets_at_once(
-    own_name: bool, served: Served, model: ScriptedModel, tmp_path: Path
+    name: str, own_name: bool, path: str, served: Served, model: ScriptedModel, tmp_path: Path
 ) -> None:
     """Codex dials a WebSocket where mcpgate stands at the place of OpenAI, and none for providers of other names."""
     base = f"{served.address}/v1"
     provider = f'model_provider = "gate"\n[model_providers.gate]\nname = "gate"\nbase_url = "{base}"\nenv_key = "KEY"\n'
     (tmp_path / "config.toml").write_text(
-        'model = "open/two"\n'
+        f'model = "{name}"\nweb_search = "disabled"\n'
         + (provider if own_name else f'openai_base_url = "{base}"\n')
         + f'[mcp_servers.mcpgate]\nurl = "{served.address}/mcp"\nbearer_token_env_var = "KEY"\n'
     )
@@ -114,7 +117,7 @@ def test_codex_runs_its_loop_and_leaves_websockets_at_once(
         CODEX_HOME=str(tmp_path),
     )
     assert SAID in said and "logged" in said
-    assert model.posts()[-1].path == "/v1/responses" and "42 logged" in results_of(model)
+    assert model.posts()[-1].path == path and "42 logged" in results_of(model)
 
 
 @pytest.mark.parametrize(
