@@ -467,8 +467,8 @@ _FORMS = """
 | `upstream_error`, `upstream_timeout` | `attempts`: for each, the `upstream` and the `reason` |
 
 A refused tool call is a tool result because a model reads results. A 401 carries `WWW-Authenticate`, and so does a 403
-for a missing scope (its data has `needed_scopes`). A 402 carries `x-should-retry: false`, a 405 `Allow`, and a 429
-`Retry-After` and `retry-after-ms`.
+for a missing scope (its data has `needed_scopes`). A 401 and a 402 carry `x-should-retry: false`, a 405 `Allow`, and a
+429 `Retry-After` and `retry-after-ms`.
 
 ## Ends of an execution
 

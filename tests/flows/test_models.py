@@ -252,6 +252,7 @@ def test_refusals_have_the_shape_of_the_clients_format(
     body = answer.json()
     assert answer.status_code == status and body["error"]["code"] == code and not provider.received
     assert ("type" in body) == (path == "/v1/messages") and isinstance(body["error"]["type"], str)
+    assert answer.headers.get("x-should-retry") == ("false" if status == 401 else None)
     if model == "fats":
         assert body["error"]["nearest"][0] == "fast" and "did you mean fast" in body["error"]["message"]
 

@@ -91,11 +91,11 @@ def user_of(headers: Mapping[str, str]) -> str | None:
 
 def refusal_headers(status: int, data: Mapping[str, Any]) -> dict[str, str]:
     """What a refusal carries besides its body. Clients' SDKs try a 429 again by themselves, so an empty budget, which
-    no trying again fills, is told as 402 and says so."""
+    no trying again fills, is told as 402 and says so. So does an unknown key: Claude Code would try it eleven times."""
     found: dict[str, str] = {}
     if status == 401:
         found["www-authenticate"] = 'Bearer realm="mcpgate"'
-    if status == 402:
+    if status in (401, 402):
         found["x-should-retry"] = "false"
     if isinstance(data.get("allow"), str):
         found["allow"] = data["allow"]
