@@ -89,7 +89,8 @@ def shown_amount(measure: str, amount: int) -> str:
         return f"{amount / MILLISECONDS:g} execution seconds"
     if measure == "concurrency":
         return f"{amount} at once"
-    return f"{amount:,} {measure.replace('_', ' ')}"
+    name = measure.replace("_", " ")
+    return f"{amount:,} {name.removesuffix('s') if amount == 1 else name}"
 
 
 def fitted(claims: Sequence[Claim], balances: Sequence[Balance]) -> tuple[Balance, ...] | Refusal:

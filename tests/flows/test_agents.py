@@ -97,7 +97,10 @@ def test_claude_code_runs_its_loop(name: str, path: str, served: Served, model: 
 
 @pytest.mark.parametrize(
     ("name", "own_name", "path"),
-    [("open/two", True, "/v1/responses"), ("open/two", False, "/v1/responses"), ("claude-one", True, "/v1/messages")],
+    [
+        *(("open/two", own, "/v1/responses") for own in (True, False)),
+        *(("claude-one", own, "/v1/messages") for own in (True, False)),
+    ],
 )
 def test_codex_runs_its_loop_and_leaves_websockets_at_once(
     name: str, own_name: bool, path: str, served: Served, model: ScriptedModel, tmp_path: Path

@@ -137,6 +137,9 @@ async def test_resources_and_prompts_of_three_servers_are_the_gateways_own(
         with pytest.raises(MCPError) as missing:
             await client.read_resource("note://nowhere")
         assert missing.value.error.code == (-32002 if mode == "legacy" else -32602)
+        with pytest.raises(MCPError, match="there is no prompt 'nope'") as unknown:
+            await client.get_prompt("nope")
+        assert unknown.value.error.code == -32602
 
         prompts = [prompt.name for prompt in (await client.list_prompts()).prompts]
         assert prompts == ["greet", "only_one", "three__greet", "only_three", "two__greet", "only_two"]

@@ -62,7 +62,12 @@ _DEFAULTS: Defaults = {
     "top_logprobs": (0,),
     "truncation": ("disabled",),
 }
-_ITEM = {"id": "names a stored item", "status": "is known", "phase": "a label"}
+_ITEM = {
+    "id": "names a stored item",
+    "status": "is known",
+    "phase": "a label",
+    "internal_chat_message_metadata_passthrough": "tells of the client, which is Codex",
+}
 _OF_THE_CALL = {"name": "is that of the call", "namespace": "is that of the call"}
 _PART = {"prompt_cache_breakpoint": "makes the answer cheaper, not different"}
 _SAID = {"annotations": "of an earlier answer", "logprobs": "of an earlier answer"}

@@ -165,9 +165,9 @@ class McpFace:
                 return await self._read(request)
             case "prompts/get":
                 _text(params, "name")
-                return await self._passed(request, resources.prompt)
+                return await self._named(request, resources.prompt)
             case "completion/complete":
-                return await self._passed(request, resources.complete)
+                return await self._named(request, resources.complete)
             case "resources/subscribe" if request.session is not None:
                 return await self._subscribe(request)
             case "resources/unsubscribe" if request.session is not None:
@@ -235,6 +235,17 @@ class McpFace:
         if not request.modern or result.get("resultType") == "input_required":
             return result
         return {"ttlMs": 0, "cacheScope": "private", **result}
+
+    async def _named(
+        self,
+        request: RpcRequest,
+        carry: Callable[[RequestContext, Mapping[str, Any]], Awaitable[dict[str, Any]]],
+    ) -> dict[str, Any]:
+        """The same for a request that names something, which may not exist."""
+        try:
+            return await self._passed(request, carry)
+        except NotFound as error:
+            raise RpcFault(INVALID_PARAMS, error.message, error.data) from error
 
     async def _passed(
         self,
