@@ -36,7 +36,7 @@ from mcpgate.llm.asked import Asked
 from mcpgate.llm.events import Events, EventTooLong, parts_of
 from mcpgate.llm.metering import Meter, Ratios, decoded, delivered, usage_of
 from mcpgate.llm.prices import ModelPrices
-from mcpgate.llm.provider import Call, Reply, Unreachable
+from mcpgate.llm.provider import Call, Reply, Unreachable, retry_after_s
 from mcpgate.llm.registry import Providers
 from mcpgate.llm.routing import Qualities, Step, Target, plan, resolve
 from mcpgate.llm.targets import Targets
@@ -310,7 +310,7 @@ class Chat:
             whole = None
             if reply.status not in _OURS:
                 whole = Whole(reply.status, finish.error(reply.status, body), headers)
-            raise Failed(str(reply.status), error, whole, _wait_s(reply.headers))
+            raise Failed(str(reply.status), error, whole, retry_after_s(reply.headers))
         paid.is_taken = True
         if not call.stream:
             body = await reply.read()
@@ -466,12 +466,3 @@ def _as_error(call: Call, status: int, body: bytes) -> UpstreamError:
     message = error.get("message") if isinstance(error, dict) else error if isinstance(error, str) else None
     words = one_line(message if isinstance(message, str) else body[:200].decode("utf-8", "replace"), _SHOWN_ERROR)
     return UpstreamError(f"{call.model}: the provider answered HTTP {status}: {words}", status=status)
-
-
-def _wait_s(headers: Mapping[str, str]) -> float | None:
-    for name, unit in (("retry-after-ms", 0.001), ("retry-after", 1.0)):
-        try:
-            return max(0.0, float(headers[name]) * unit)
-        except (KeyError, ValueError):
-            continue
-    return None

@@ -1,5 +1,7 @@
 """The contract between the flow and whoever serves models. Implementations: providers/."""
 
+import email.utils
+import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
@@ -76,3 +78,18 @@ class Provider(Protocol):
         ...
 
     async def aclose(self) -> None: ...
+
+
+def retry_after_s(headers: Mapping[str, str]) -> float | None:
+    """The pause that an answer asks for, in seconds."""
+    for name, unit in (("retry-after-ms", 0.001), ("retry-after", 1.0)):
+        text = headers.get(name, "")
+        try:
+            return max(0.0, float(text) * unit)
+        except ValueError:
+            pass
+    try:
+        moment = email.utils.parsedate_to_datetime(headers.get("retry-after", "")).timestamp()
+    except (TypeError, ValueError, OverflowError):
+        return None
+    return max(0.0, moment - time.time())

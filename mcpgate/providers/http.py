@@ -2,8 +2,6 @@
 
 import asyncio
 import contextlib
-import email.utils
-import time
 from collections.abc import AsyncGenerator, AsyncIterator, Collection, Mapping
 from typing import Any
 
@@ -11,7 +9,7 @@ import httpx2
 
 from mcpgate.config.llm import ProviderConfig
 from mcpgate.errors import RateLimited, TooLarge, UpstreamError, UpstreamTimeout
-from mcpgate.llm.provider import Call, Unreachable
+from mcpgate.llm.provider import Call, Unreachable, retry_after_s
 from mcpgate.providers.keys import Key, KeyRing
 from mcpgate.upstream.bodies import decoded
 
@@ -171,21 +169,6 @@ class HttpProvider:
         elif key.secret:
             headers["authorization"] = f"Bearer {key.secret}"
         return {**headers, **self._config.headers}
-
-
-def retry_after_s(headers: Mapping[str, str]) -> float | None:
-    """The pause that an answer asks for, in seconds."""
-    for name, unit in (("retry-after-ms", 0.001), ("retry-after", 1.0)):
-        text = headers.get(name, "")
-        try:
-            return max(0.0, float(text) * unit)
-        except ValueError:
-            pass
-    try:
-        moment = email.utils.parsedate_to_datetime(headers.get("retry-after", "")).timestamp()
-    except (TypeError, ValueError, OverflowError):
-        return None
-    return max(0.0, moment - time.time())
 
 
 def _said(error: Any) -> str:
