@@ -134,12 +134,12 @@ class _Handler(BaseHTTPRequestHandler):
             )
         elif not stream:
             with_usage = model != "no-usage"
-            self._json(whole_message(model) if self.path.endswith("/messages") else whole_chat(model, with_usage))
+            self._json(whole_message(model) if self.path.partition("?")[0].endswith("/messages") else whole_chat(model, with_usage))
         else:
             self._stream(model, received.body)
 
     def _events(self, model: str, body: dict[str, Any]) -> Iterator[bytes]:
-        if self.path.endswith("/messages"):
+        if self.path.partition("?")[0].endswith("/messages"):
             for name, data in messages_events(model):
                 yield f"event: {name}\ndata: {json.dumps({'type': name, **data})}\n\n".encode()
             return

@@ -29,3 +29,5 @@ class Asked:
     size: Size = field(default_factory=lambda: Size(0))
     headers: Mapping[str, str] = field(default_factory=lambda: NO_HEADERS)
     """What goes on to a provider of the same format."""
+    query: str = ""
+    """The query of its address, such as `beta=true`, which goes on with them."""

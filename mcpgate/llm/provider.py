@@ -29,6 +29,8 @@ class Call:
     stream: bool = False
     headers: Mapping[str, str] = field(default_factory=lambda: NOTHING)
     """What the client said that belongs to the format, such as `anthropic-beta`."""
+    query: str = ""
+    """Of the client's address, if it goes on."""
     max_tokens: int | None = None
     """The most that the answer may have, if the body says so and the client did not."""
     timeout_s: float | None = None

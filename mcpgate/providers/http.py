@@ -144,7 +144,7 @@ class HttpProvider:
         self._under_way -= 1
 
     async def _begin(self, stack: contextlib.AsyncExitStack, call: Call, key: Key) -> httpx2.Response:
-        url = self._address + _PATHS[call.format]
+        url = self._address + _PATHS[call.format] + (f"?{call.query}" if call.query else "")
         headers = self._headers(call, key)
         limit_s = call.timeout_s or self._config.timeout_s
         try:

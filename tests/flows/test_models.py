@@ -127,7 +127,8 @@ def test_a_request_goes_through_byte_for_byte_but_for_its_model(served: Served, 
 
 def test_headers_of_a_format_go_on_to_its_provider(served: Served, provider: ModelProvider) -> None:
     betas = {"anthropic-version": "2026-10-21", "anthropic-beta": "one,two", "x-other": "no"}
-    post(served, "claude/good", "/v1/messages", headers=betas)
+    post(served, "claude/good", "/v1/messages?beta=true", headers=betas)
+    assert provider.received[0].path == "/v1/messages?beta=true"
     sent = provider.received[0].headers
     assert (sent["anthropic-version"], sent["anthropic-beta"], sent["x-api-key"]) == ("2026-10-21", "one,two", "sk-ant")
     assert "x-other" not in sent and "authorization" not in sent

@@ -97,7 +97,7 @@ class LlmFace(Face):
         context: RequestContext | None = None
         try:
             context = await self._access.context(http)
-            asked = _asked(format, await http.body(), http.headers)
+            asked = _asked(format, await http.body(), http.headers, _query(http))
             if format == "count_tokens" and not self._counts(context, asked):
                 tokens = self._chat.estimate(asked).input_tokens
                 await http.respond(200, orjson.dumps({"input_tokens": tokens}))
@@ -229,7 +229,13 @@ def _model(name: str, anthropic: bool) -> dict[str, Any]:
     return {"id": name, "object": "model", "created": 0, "owned_by": "mcpgate"}
 
 
-def _asked(format: str, body: bytes, headers: Mapping[str, str]) -> Asked:
+def _query(http: Exchange) -> str:
+    """The query that clients of Anthropic add to ask for betas; any other is nobody's business but ours."""
+    text = http.scope.get("query_string", b"").decode("latin-1")
+    return text if text == "beta=true" else ""
+
+
+def _asked(format: str, body: bytes, headers: Mapping[str, str], query: str) -> Asked:
     """Raises InvalidRequest."""
     try:
         parsed = jsontext.loads(body, most=jsontext.MAX_REQUEST_VALUES)
@@ -260,6 +266,7 @@ def _asked(format: str, body: bytes, headers: Mapping[str, str]) -> Asked:
         tools=isinstance(tools, list) and bool(tools),
         images=b'"image' in body,
         session=_session(parsed, headers),
+        query=query,
         headers={name: headers[name] for name in _PASSED_ON[format] if name in headers and headers[name].isascii()},
     )
 

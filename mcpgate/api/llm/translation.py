@@ -56,7 +56,9 @@ class WireTranslator:
             if options.get("include_usage") is not True:
                 hides_usage = True
                 body = with_field(body, parsed, "stream_options", {**options, "include_usage": True})
-        call = Call(asked.format, body, target.model, asked.stream, asked.headers, timeout_s=target.timeout_s)
+        call = Call(
+            asked.format, body, target.model, asked.stream, asked.headers, asked.query, timeout_s=target.timeout_s
+        )
         return call, Through(asked.format, hides_usage)
 
 
