@@ -3,8 +3,10 @@ questions to its client, in either era or both: `full_server.py NAME [handshake 
 
 import itertools
 import json
+import os
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -187,6 +189,8 @@ def serve(message: dict[str, Any]) -> None:
 
 
 def lines() -> Iterator[dict[str, Any]]:
+    while (path := os.environ.get("WAIT_FOR")) and not os.path.exists(path):
+        time.sleep(0.02)
     for line in sys.stdin:
         yield json.loads(line)
 

@@ -134,7 +134,11 @@ class _Handler(BaseHTTPRequestHandler):
             )
         elif not stream:
             with_usage = model != "no-usage"
-            self._json(whole_message(model) if self.path.partition("?")[0].endswith("/messages") else whole_chat(model, with_usage))
+            self._json(
+                whole_message(model)
+                if self.path.partition("?")[0].endswith("/messages")
+                else whole_chat(model, with_usage)
+            )
         else:
             self._stream(model, received.body)
 

@@ -6,7 +6,7 @@ callers had it, and until then only to the first of them. Keys can be data, as i
 
 import hashlib
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 import orjson
@@ -22,6 +22,8 @@ _UNKNOWN = ""
 _SETTLED_AFTER = 20
 _THEN_EVERY = 25
 """After this many results of a caller with nothing new, only every 25th is examined."""
+_CAPABILITIES = "#capabilities"
+"""Ends the key of what is remembered besides a server's tools."""
 _MOST_TOOLS = 10_000
 _MOST_CALLERS = 20_000
 """Tools whose shapes are held; pairs of tool and caller whose results are counted."""
@@ -133,8 +135,19 @@ class Memory:
         self._places[server] = hashlib.sha256("\0".join(address).encode()).hexdigest()[:16]
 
     def remember_tools(self, server: str, tools: Sequence[dict[str, Any]]) -> None:
-        value = jsontext.dumps(list(tools))
-        key = self._place_key(server)
+        self._remember(self._place_key(server), list(tools))
+
+    def remember_capabilities(self, server: str, capabilities: Collection[str]) -> None:
+        self._remember(self._place_key(server) + _CAPABILITIES, sorted(capabilities))
+
+    def recall_capabilities(self, server: str) -> frozenset[str] | None:
+        """What a server was capable of when it was last connected; None if it never was."""
+        value = self._catalogs.get(self._place_key(server) + _CAPABILITIES)
+        found = _parsed(value) if value else None
+        return frozenset(one for one in found if isinstance(one, str)) if isinstance(found, list) else None
+
+    def _remember(self, key: str, found: list[Any]) -> None:
+        value = jsontext.dumps(found)
         if self._catalogs.get(key) != value:
             self._catalogs[key] = value
             self._changed.add(key)

@@ -74,8 +74,7 @@ class Resources:
         """What the servers that the caller reaches directly are capable of, e.g. `resources.subscribe`."""
         found: set[str] = set()
         for server in self._views.direct_servers_of(context.caller):
-            facts = self._pool.get(server.name).view.facts
-            found |= facts.capabilities if facts is not None else frozenset()
+            found |= self._views.capabilities_of(self._pool.get(server.name).view) or frozenset()
         return frozenset(found)
 
     async def want_logs(self, context: RequestContext, level: str) -> None:
@@ -171,8 +170,7 @@ class Resources:
 
     def has(self, server: Server, capability: str) -> bool:
         """Whether a server has said that it is capable of something."""
-        facts = self._pool.get(server.name).view.facts
-        return facts is not None and capability in facts.capabilities
+        return capability in (self._views.capabilities_of(self._pool.get(server.name).view) or ())
 
     async def _try_to_list(self, server: Server, what: What) -> None:
         if self.has(server, "prompts" if what == "prompts" else "resources"):

@@ -45,6 +45,8 @@ class Views:
             if view.state == "ready" and self._remembered.get(view.name) is not view.tools:
                 self._remembered[view.name] = view.tools
                 self._learned.remember_tools(view.name, view.tools)
+                if view.facts is not None:
+                    self._learned.remember_capabilities(view.name, view.facts.capabilities)
         self._before |= self._surfaces
         self._surfaces.clear()
         self._limited.clear()
@@ -107,9 +109,15 @@ class Views:
         """The same as the pool knows them."""
         return [self._pool.get(server.name).view for server in self.direct_servers_of(caller)]
 
+    def capabilities_of(self, view: UpstreamView) -> frozenset[str] | None:
+        """What a server is capable of: as it says, or said when it was last connected; None if it never was."""
+        return self._learned.recall_capabilities(view.name) if view.facts is None else view.facts.capabilities
+
     async def acquaintance(self, caller: Caller) -> None:
-        """Wait briefly until the servers that a caller reaches directly have said what they are capable of."""
-        unknown = [view.name for view in self.direct_views_of(caller) if view.facts is None and not view.reason]
+        """Wait briefly until it is known what the servers that a caller reaches directly are capable of. One that was
+        connected before is not waited for: some clients ask for the tools only once, and soon."""
+        views = self.direct_views_of(caller)
+        unknown = [view.name for view in views if self.capabilities_of(view) is None and not view.reason]
         if unknown:
             await self._pool.settled(unknown, _GRACE_S)
 

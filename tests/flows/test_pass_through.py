@@ -359,3 +359,20 @@ async def test_code_cannot_ask_a_client_that_has_no_person(config_file: Callable
         assert said == "the client of this request does not support elicitation not_supported"
         own = "def elicit(text):\n    return text\nprogress = 3\nelicit('mine'), progress"
         assert text_of(await client.call_tool("execute_code", {"code": own})) == '["mine",3]'
+
+
+async def test_a_server_that_was_connected_before_delays_no_client(
+    config_file: Callable[..., Path], tmp_path: Path
+) -> None:
+    go = tmp_path / "go"
+    config = config_file({"full": full("one", env={"WAIT_FOR": str(go)})})
+    go.touch()
+    async with opened(config, tmp_path, "stdio", "legacy", "full__ask") as client:
+        before = client.server_capabilities
+    go.unlink()
+    async with connected("stdio", "legacy", config, tmp_path) as client:
+        assert client.server_capabilities == before and before.resources is not None
+        assert "full__ask" in [tool.name for tool in (await client.list_tools()).tools]
+        listing = asyncio.ensure_future(client.list_resources())  # this asks the server itself
+        go.touch()
+        assert len((await listing).resources) == 3
