@@ -49,7 +49,7 @@ times = await asyncio.gather(*[local(person) for person, _, _ in busiest["rows"]
 EXAMPLES = (
     "mcpgate demo",
     "mcpgate demo --keep  # keeps its databases and configuration for inspection",
-    "mcpgate demo llm     # the second face: models, a fallback, a budget that refuses",
+    "mcpgate demo llm     # the LLM face: a fallback, a budget that refuses",
 )
 
 

@@ -154,7 +154,7 @@ def test_a_worker_that_does_not_end_is_killed_after_a_grace(tmp_path: Path) -> N
         workers[0].suspend()
         assert seconds_to_end(served, supervisor.terminate) < 15
         assert not any(worker.is_running() for worker in workers)
-        assert served.said(f"worker {workers[0].pid} does not end; killing it") and port_is_free(served)
+        assert served.said(f"worker {workers[0].pid} does not exit; killing it") and port_is_free(served)
     finally:
         supervisor.kill()
         supervisor.wait()

@@ -45,7 +45,7 @@ async def test_usage_shows_what_was_done_and_saved_after_the_gateway_has_ended(
     assert row["definition_tokens_saved"] > 0
     (day,) = csv.DictReader(io.StringIO(_usage("-c", config, "--format", "csv", "--by", "day")))
     assert day["executions"] == "2"
-    assert "answers, less what the code gave back" in " ".join(_usage("-c", config).split())
+    assert "minus what the code returned" in " ".join(_usage("-c", config).split())
     assert json.loads(_usage("-c", config, "--format", "json", "--since", "2999-01-01"))[0]["requests"] == 0
 
 
