@@ -82,7 +82,8 @@ class LlmFace(Face):
         shown = [_model(name, anthropic) for name in names if not wanted or name == wanted]
         if wanted:
             if not shown:
-                await self._refuse(http, "messages" if anthropic else "chat", UnknownModel(f"no model {wanted!r}"))
+                error = UnknownModel(f"no model {wanted!r}")
+                await http.refuse(error, errors.refusal("messages" if anthropic else "chat", error))
                 return
             await http.respond(200, orjson.dumps(shown[0]))
             return
@@ -94,11 +95,10 @@ class LlmFace(Face):
 
     async def _post(self, http: Exchange) -> None:
         format = _FORMATS[http.path]
-        context: RequestContext | None = None
         try:
             context = await self._access.context(http)
             asked = _asked(format, await http.body(), http.headers, _query(http))
-            if format == "count_tokens" and not self._counts(context, asked):
+            if format == "count_tokens" and not self._chat.serves(context.caller, asked):
                 tokens = self._chat.estimate(asked).input_tokens
                 await http.respond(200, orjson.dumps({"input_tokens": tokens}))
                 return
@@ -106,18 +106,7 @@ class LlmFace(Face):
         except (Disconnected, HungUp):
             raise Disconnected from None
         except McpgateError as error:
-            await self._refuse(http, format, error, context)
-
-    def _counts(self, context: RequestContext, asked: Asked) -> bool:
-        """Whether a provider counts tokens itself."""
-        return self._chat.serves(context.caller, asked)
-
-    async def _refuse(
-        self, http: Exchange, format: str, error: McpgateError, context: RequestContext | None = None
-    ) -> None:
-        if context is not None:
-            context.trail.refusal = None
-        await http.refuse(error, errors.refusal(format, error))
+            await http.refuse(error, errors.refusal(format, error))
 
     async def _answer(self, http: Exchange, context: RequestContext, asked: Asked) -> None:
         what: Whole | Streamed | None = None

@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from mcpgate import jsontext
+from mcpgate.api.mcp.changes import Changes
 from mcpgate.api.mcp.protocol import Ask, RpcRequest
 from mcpgate.client import TaskState
 from mcpgate.errors import McpgateError, NotSupported
@@ -124,7 +125,7 @@ class Parked:
         self._questions: dict[str, tuple[dict[str, Any], asyncio.Future[Result]]] = {}
         self._being_asked: set[str] = set()
         """Questions that a client answers live."""
-        self._waiting: list[asyncio.Future[None]] = []
+        self._changes = Changes()
         self._number = 0
         self.on_change: Callable[[], None] = lambda: None
         channel.parked = self
@@ -152,10 +153,7 @@ class Parked:
 
     def changed(self) -> None:
         """Tell whoever waits for something to happen."""
-        waiting, self._waiting = self._waiting, []
-        for future in waiting:
-            if not future.done():
-                future.set_result(None)
+        self._changes.tell()
         self.on_change()
 
     @property
@@ -211,13 +209,11 @@ class Parked:
 
     async def _change(self, within_s: float | None = None) -> None:
         """Wait for something to happen, or the end of the work."""
-        change: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting.append(change)
+        change = self._changes.next()
         try:
             await asyncio.wait((self.task, change), timeout=within_s, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            if change in self._waiting:
-                self._waiting.remove(change)
+            change.cancel()
 
     @property
     def questions(self) -> dict[str, Any]:

@@ -334,12 +334,12 @@ class StreamableHttp(Face):
             await http.start_stream()
             gone = asyncio.ensure_future(http.disconnected())
             stopped = asyncio.ensure_future(self._closing.wait())
-            more = missed.change()
+            more = missed.changes.next()
             rights = _Rights(self._access, lambda: opened.session.caller)
             silent_since = rights.asked
             try:
                 while not gone.done() and not stopped.done() and await rights.are_good():
-                    more = missed.change()
+                    more = missed.changes.next()
                     ended, events, last_event = missed.ended, opened.replay.after(missed, last_event), missed.last
                     for id, data in events:
                         await http.event(data, id=id)

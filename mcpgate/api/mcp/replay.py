@@ -1,9 +1,10 @@
 """What the streams of one session have said, kept for a while: a client whose stream broke asks for what it missed with
 the id of the last event that it has (`Last-Event-ID`). Bounded in bytes; the oldest events go first."""
 
-import asyncio
 from collections import OrderedDict, deque
 from collections.abc import Callable
+
+from mcpgate.api.mcp.changes import Changes
 
 KEPT_BYTES, KEPT_BYTES_IN_ALL = 8 * 1024 * 1024, 64 * 1024 * 1024
 """Of one session, and of all together."""
@@ -22,31 +23,19 @@ class Stream:
         self.last = 0
         """The number of its last event."""
         self.ended = False
-        self._waiting: list[asyncio.Future[None]] = []
+        self.changes = Changes()
+        """Told when there is more, or the stream has ended."""
 
     def add(self, data: bytes) -> bytes:
         """Keep an event. Its id, which is unique within the session."""
         self.last += 1
         self._keep(self.number, self.last, data)
-        self._tell()
+        self.changes.tell()
         return b"%d-%d" % (self.number, self.last)
 
     def end(self) -> None:
         self.ended = True
-        self._tell()
-
-    def change(self) -> asyncio.Future[None]:
-        """Done when there is more, or the stream has ended."""
-        self._waiting = [future for future in self._waiting if not future.done()]
-        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting.append(future)
-        return future
-
-    def _tell(self) -> None:
-        waiting, self._waiting = self._waiting, []
-        for future in waiting:
-            if not future.done():
-                future.set_result(None)
+        self.changes.tell()
 
 
 class Replay:
@@ -67,7 +56,7 @@ class Replay:
     def open(self) -> Stream:
         """A stream for the response to a request."""
         self._number += 1
-        for number in [number for number, stream in self._streams.items() if stream.ended][: -_MOST_STREAMS or None]:
+        for number in [number for number, stream in self._streams.items() if stream.ended][:-_MOST_STREAMS]:
             del self._streams[number]
         stream = self._streams[self._number] = Stream(self._number, self._keep)
         return stream
