@@ -29,7 +29,7 @@ pytestmark = [
     pytest.mark.anyio,
     pytest.mark.skipif(sys.platform != "linux", reason="only Linux says what was written"),
 ]
-PAIRS = int(os.environ.get("RECYCLING_PAIRS", "500"))
+PAIRS = int(os.environ.get("RECYCLING_PAIRS", "2000"))
 OPTIONS = '{"servers":["server"],"mark":"$handle:abc"}'
 TOKEN = "@TOKEN@"
 """Stands in a program for a secret of its own."""
