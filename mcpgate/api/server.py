@@ -132,7 +132,7 @@ class Server:
             log.exception("%s %.200r failed", http.method, http.path)
             await self._refuse(http, face, _Failed("the gateway failed; its log says why"))
         finally:
-            http.release()
+            http.end()
 
     async def when_full(self, scope: Scope, receive: Receive, send: Send) -> None:
         """The application of connections beyond the last one that there is a place for."""

@@ -1,6 +1,7 @@
 """How many tokens a request takes: estimated before it is sent, read from what the provider says, and counted from what
 was delivered where it says nothing. Pure, but for what is learned of each model."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -112,25 +113,55 @@ def usage_of(format: str, usage: Any) -> Usage | None:
     return Usage(0, *tokens, cached, written, more={"reasoning_tokens": reasoning} if reasoning else {})
 
 
+_TELLING = {
+    "chat": re.compile(rb'"usage"\s*:\s*\{|"finish_reason"\s*:\s*"'),
+    "responses": re.compile(rb'"response"\s*:'),
+    "messages": re.compile(rb'"message_(?:start|delta|stop)"'),
+}
+"""What an event holds that says more than a piece of the answer."""
+_MOST_UNCOUNTED = 64 * 1024
+"""Bytes of events that are kept until it is known whether their text must be counted."""
+
+
 class Meter:
-    """Reads along with the events of one streamed answer."""
+    """Reads along with the events of one streamed answer. Its text is counted only where the provider does not say the
+    usage: decoding every event would be most of what a stream costs."""
 
     def __init__(self, format: str, input_tokens: int) -> None:
         """`input_tokens`: the estimate, until the provider says better."""
-        self._format = format
-        self.usage = Usage(input_tokens=input_tokens)
+        self._format, self._telling = format, _TELLING[format]
+        self._usage = Usage(input_tokens=input_tokens)
         self.is_exact = False
         """Whether the provider has said the whole usage."""
         self.tier = "default"
         self.is_over = False
         """Whether the event that ends a good answer has come."""
         self._characters = 0
+        self._uncounted: list[bytes] = []
+        self._uncounted_bytes = 0
 
-    def read(self, event: Any) -> None:
-        """One decoded event."""
+    @property
+    def usage(self) -> Usage:
+        """So far."""
+        if not self.is_exact:
+            self._count()
+            tokens, have = -(-self._characters // 3), self._usage
+            if tokens > have.output_tokens:
+                self._usage = Usage(0, have.input_tokens, tokens, have.cache_read_tokens, have.cache_write_tokens)
+        return self._usage
+
+    def read(self, data: bytes) -> None:
+        """The data of one event."""
+        if not self.is_exact:
+            self._uncounted.append(data)
+            self._uncounted_bytes += len(data)
+            if self._uncounted_bytes > _MOST_UNCOUNTED:
+                self._count()
+        if self._telling.search(data) is None:
+            return
+        event = decoded(data)
         if not isinstance(event, dict):
             return
-        self._count_text(event)
         match self._format:
             case "messages":
                 self._read_messages(event)
@@ -148,9 +179,10 @@ class Meter:
     def _take(self, usage: Any, carrier: Mapping[str, Any]) -> None:
         found = usage_of(self._format, usage)
         if found is not None:
-            self.usage, self.is_exact = found, True
+            self._usage, self.is_exact = found, True
             tier = carrier.get("service_tier")
             self.tier = tier if isinstance(tier, str) else "default"
+            self._uncounted.clear()
 
     def _read_messages(self, event: dict[str, Any]) -> None:
         message = event.get("message")
@@ -158,22 +190,20 @@ class Meter:
             self._began = message.get("usage") if isinstance(message.get("usage"), dict) else {}
             found = usage_of("messages", self._began)
             if found is not None and found.input_tokens:
-                self.usage = found
+                self._usage = found
         elif event.get("type") == "message_delta" and _count(_of(event.get("usage"), "output_tokens")):
             # Its numbers are totals, and stand for those of the beginning where it has them.
             self._take({**getattr(self, "_began", {}), **event["usage"]}, event)
         elif event.get("type") == "message_stop":
             self.is_over = True
 
-    def _count_text(self, event: dict[str, Any]) -> None:
-        if self.is_exact:
-            return
-        self._characters += _text_in(event, self._format)
-        if self._characters:
-            tokens = -(-self._characters // 3)
-            if tokens > self.usage.output_tokens:
-                have = self.usage
-                self.usage = Usage(0, have.input_tokens, tokens, have.cache_read_tokens, have.cache_write_tokens)
+    def _count(self) -> None:
+        for data in self._uncounted:
+            event = decoded(data)
+            if isinstance(event, dict):
+                self._characters += _text_in(event, self._format)
+        self._uncounted.clear()
+        self._uncounted_bytes = 0
 
 
 def _text_in(event: dict[str, Any], format: str) -> int:

@@ -2,7 +2,7 @@
 own words."""
 
 import asyncio
-import secrets
+import time
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 from urllib.parse import parse_qs
@@ -13,6 +13,7 @@ from mcpgate import jsontext
 from mcpgate.api.http.headers import read_headers, refusal_headers
 from mcpgate.api.http.memory import Memory
 from mcpgate.errors import InvalidRequest, McpgateError, RateLimited, TooLarge, Unavailable
+from mcpgate.governance.records import random_hex
 
 Scope = Mapping[str, Any]
 Receive = Callable[[], Awaitable[Mapping[str, Any]]]
@@ -26,6 +27,8 @@ _FEW = 20_000
 _ROOM_S = 5.0
 """How long a long answer waits for others to be read."""
 _ROOM_STEP_S = 0.05
+GONE = "mcpgate.gone"
+"""Key of a scope's future that is done when the client is gone. The port sets it; other servers do not."""
 
 
 class Disconnected(Exception):
@@ -68,7 +71,7 @@ class Exchange:
         address."""
         self.holds_all = False
         """Whether the holder may hold all there is, as whoever owns the machine."""
-        self.id = secrets.token_hex(8)
+        self.id = random_hex(16)
         self.started = False
         """Whether the response has begun, so that its status is said."""
         self.last = False
@@ -76,6 +79,7 @@ class Exchange:
         self._body_read = False
         self._held = 0
         """Bytes counted in memory."""
+        self._gone: asyncio.Future[None] | None = None
 
     @property
     def may_stream(self) -> bool:
@@ -123,6 +127,12 @@ class Exchange:
         values = jsontext.count_values(body, jsontext.MAX_REQUEST_VALUES, rough=_FEW)
         self._hold(size + values * jsontext.VALUE_BYTES)
         return body
+
+    def end(self) -> None:
+        """The request is over, however it ended."""
+        self.release()
+        if isinstance(self._gone, asyncio.Task):
+            self._gone.cancel()
 
     def release(self) -> None:
         """The body, or the answer, is no longer kept."""
@@ -175,8 +185,14 @@ class Exchange:
         self._memory.take(self.holder or "", size)
         self._held += size
 
-    async def disconnected(self) -> None:
-        """Returns when the client is gone."""
+    @property
+    def gone(self) -> asyncio.Future[None]:
+        """Done when the client is gone. Shared: not to be cancelled. To be asked for when the body has been read."""
+        if self._gone is None:
+            self._gone = self.scope.get(GONE) or asyncio.ensure_future(self._disconnected())
+        return self._gone
+
+    async def _disconnected(self) -> None:
         while (await self._receive())["type"] != "http.disconnect":
             pass
 
@@ -281,13 +297,28 @@ class Closing:
     """Whether the server stops, for responses that would go on."""
 
     def __init__(self) -> None:
-        self._event = asyncio.Event()
+        self._since: float | None = None
+        self._waiting: dict[asyncio.Future[None], float] = {}
 
     def set(self) -> None:
-        self._event.set()
+        if self._since is None:
+            self._since = time.monotonic()
+            for future, grace_s in self._waiting.items():
+                self._end_later(future, grace_s)
 
-    async def wait(self, grace_s: float = 0.0) -> None:
-        """Returns so long after the server began to stop."""
-        await self._event.wait()
-        if grace_s:
-            await asyncio.sleep(grace_s)
+    def stopped(self, grace_s: float = 0.0) -> asyncio.Future[None]:
+        """Done so long after the server began to stop; to be cancelled by who no longer waits."""
+        future = asyncio.get_running_loop().create_future()
+        self._waiting[future] = grace_s
+        future.add_done_callback(self._waiting.pop)
+        if self._since is not None:
+            self._end_later(future, grace_s)
+        return future
+
+    def _end_later(self, future: asyncio.Future[None], grace_s: float) -> None:
+        def end() -> None:
+            if not future.done():
+                future.set_result(None)
+
+        began = self._since or 0.0
+        future.get_loop().call_later(max(0.0, began + grace_s - time.monotonic()), end)

@@ -21,7 +21,7 @@ import orjson
 import uvicorn
 
 from mcpgate.addresses import Network, is_in
-from mcpgate.api.http.exchange import DISCARD_BYTES
+from mcpgate.api.http.exchange import DISCARD_BYTES, GONE
 from mcpgate.api.http.places import FULL, RETRY_S, Place, Places, Spare, origin_of
 from mcpgate.config.settings import ServerConfig
 
@@ -269,10 +269,7 @@ class _Connection(asyncio.Protocol):
         self._port.open.discard(self)
         self._port.places.leave(self)
         # uvicorn tells only the newest request that its client is gone.
-        for cycle in self._cycles:
-            cycle.disconnected = True
-            cycle.message_event.set()
-        self._cycles.clear()
+        self._give_up()
         super().connection_lost(exc)
 
     def resume_writing(self) -> None:
@@ -344,6 +341,7 @@ class _Connection(asyncio.Protocol):
         """A head is complete and its request under way."""
         self._head_since = 0.0
         self.cycle.transport = _JoinedHead(self.transport, self._close)
+        self.cycle.scope[GONE] = asyncio.get_running_loop().create_future()
         self._cycles.append(self.cycle)
         self._body.start(time.monotonic())
         self._thrown = 0
@@ -356,12 +354,18 @@ class _Connection(asyncio.Protocol):
         if len(self._cycles) > 1 or (self._cycles and self._cycles[0].response_started):
             self.transport.abort()
             return
+        self._give_up()
+        self.transport.write(_refusal(status, message))
+        self._leave()
+
+    def _give_up(self) -> None:
+        """Tell the requests that are not answered that nobody waits for their answers."""
         for cycle in self._cycles:
             cycle.disconnected = True
             cycle.message_event.set()
+            if not (gone := cycle.scope[GONE]).done():
+                gone.set_result(None)
         self._cycles.clear()
-        self.transport.write(_refusal(status, message))
-        self._leave()
 
     def _close(self) -> None:
         """After a response that is the last one."""

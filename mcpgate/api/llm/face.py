@@ -1,10 +1,8 @@
 """The LLM face: /v1 as clients of OpenAI and of Anthropic know it. What a request may cost and where it goes is decided
 in llm/chat.py."""
 
-import asyncio
 import contextlib
-import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import orjson
@@ -14,21 +12,19 @@ from mcpgate.api.http.access import Access
 from mcpgate.api.http.exchange import Closing, Disconnected, Exchange
 from mcpgate.api.http.headers import governance_headers
 from mcpgate.api.http.routing import Face, Handler, MethodNotAllowed
+from mcpgate.api.http.watch import HungUp, Watch, Watcher
 from mcpgate.api.llm import errors
-from mcpgate.errors import InvalidRequest, McpgateError, NotAllowed, Unavailable, UnknownModel
+from mcpgate.errors import InvalidRequest, McpgateError, UnknownModel
 from mcpgate.governance.context import RequestContext
 from mcpgate.llm.asked import Asked
+from mcpgate.llm.attempt import Streamed, Whole
 from mcpgate.llm.bodies import find_lookalike
-from mcpgate.llm.chat import Answered, Chat, HungUp, Streamed, Whole
+from mcpgate.llm.chat import Answered, Chat
 from mcpgate.llm.messages import Untranslatable
 from mcpgate.llm.metering import size_of
 from mcpgate.telemetry.text import visible
 
 _FORMATS = {path: format for format, path in errors.ROUTES.items()}
-_RIGHTS_S = 1.0
-_PING_S = 15.0
-_SHUTDOWN_S = 4.0
-"""How long requests under way may go on when the server stops; it closes their connections a second later."""
 _SESSION_HEADERS = (
     *("x-claude-code-session-id", "session-id", "thread-id", "x-session-id", "x-session-affinity"),
     "x-mcpgate-session",
@@ -49,7 +45,7 @@ class LlmFace(Face):
     """/v1 and what clients probe before they use it."""
 
     def __init__(self, chat: Chat, access: Access, closing: Closing) -> None:
-        self._chat, self._access, self._closing = chat, access, closing
+        self._chat, self._access, self._watcher = chat, access, Watcher(access, closing)
 
     def handler(self, path: str) -> Mapping[str, Handler] | None:
         if path in _FORMATS:
@@ -113,8 +109,8 @@ class LlmFace(Face):
         headers: dict[str, str] = {}
         try:
             async with (
-                _watched(http, self._access, context, self._closing) as watch,
-                self._chat.answered(context, asked) as answer,
+                self._watcher.over(http, context) as watch,
+                self._chat.answering(context, asked) as answer,
             ):
                 what, headers = answer.what, _headers(answer)
                 if isinstance(what, Streamed):
@@ -132,71 +128,14 @@ class LlmFace(Face):
         await http.end_stream()
 
     async def _stream(
-        self, http: Exchange, context: RequestContext, answer: Streamed, headers: dict[str, str], watch: "_Watch"
+        self, http: Exchange, context: RequestContext, answer: Streamed, headers: dict[str, str], watch: Watch
     ) -> None:
         if not http.may_stream:
             raise InvalidRequest("event streams need HTTP/1.1 (for nginx: proxy_http_version 1.1)")
         async with contextlib.aclosing(answer.events) as events:  # type: ignore[type-var]
             await http.start_stream({**headers, **governance_headers(context.trail)})
             async for event in events:
-                watch.heard()
-                await http.raw(event)
-
-
-class _Watch:
-    """Ends a request whose client is gone, whose key is no longer good, or whose server stops."""
-
-    def __init__(self) -> None:
-        self.task = asyncio.current_task()
-        self.reason: McpgateError | None = None
-        self.last = time.monotonic()
-
-    def heard(self) -> None:
-        self.last = time.monotonic()
-
-    def end(self, reason: McpgateError) -> None:
-        if self.reason is None and self.task is not None:
-            self.reason = reason
-            self.task.cancel()
-
-
-@contextlib.asynccontextmanager
-async def _watched(http: Exchange, access: Access, context: RequestContext, closing: Closing) -> AsyncIterator[_Watch]:
-    """Raises what ended the block from outside."""
-    watch = _Watch()
-    watcher = asyncio.create_task(_look(watch, http, access, context, closing))
-    try:
-        yield watch
-    except asyncio.CancelledError:
-        if watch.reason is None or watch.task is None:
-            raise
-        watch.task.uncancel()
-        raise watch.reason from None
-    finally:
-        watcher.cancel()
-
-
-async def _look(watch: _Watch, http: Exchange, access: Access, context: RequestContext, closing: Closing) -> None:
-    gone = asyncio.ensure_future(http.disconnected())
-    stopped = asyncio.ensure_future(closing.wait(_SHUTDOWN_S))
-    try:
-        while True:
-            await asyncio.wait((gone, stopped), timeout=_RIGHTS_S, return_when=asyncio.FIRST_COMPLETED)
-            if gone.done():
-                watch.end(HungUp("the client is gone"))
-                return
-            if stopped.done():
-                watch.end(Unavailable("the gateway is shutting down"))
-                return
-            if not context.caller.is_local and not await access.still_admitted(context.caller):
-                watch.end(NotAllowed("the key or token of this request is no longer valid", key=context.caller.id))
-                return
-            if http.started and time.monotonic() - watch.last >= _PING_S:
-                watch.heard()
-                await http.ping()
-    finally:
-        gone.cancel()
-        stopped.cancel()
+                await watch.write(event)
 
 
 def _headers(answer: Answered) -> dict[str, str]:
