@@ -8,6 +8,7 @@ from typing import Any
 import orjson
 
 from mcpgate.addresses import Network
+from mcpgate.api.admin.models import ModelRoutes
 from mcpgate.api.admin.routes import AdminFace
 from mcpgate.api.admin.upstreams import UpstreamRoutes
 from mcpgate.api.http.access import Access
@@ -101,7 +102,7 @@ class Server:
             StreamableHttp(face, self._access, table, self.closing),
             Sse(face, self._access, table, self.closing),
             LlmFace(gateway.chat, self._access, self.closing),
-            AdminFace(gateway.gate, self._access, UpstreamRoutes(gateway).routes()),
+            AdminFace(gateway.gate, self._access, [*UpstreamRoutes(gateway).routes(), *ModelRoutes(gateway).routes()]),
             OAuthFace(gateway),
             self._access.resource,
             Health(gateway, self._access),

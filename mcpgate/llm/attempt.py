@@ -16,6 +16,7 @@ from mcpgate.llm.metering import Meter, Ratios, decoded, delivered, usage_of
 from mcpgate.llm.prices import ModelPrices
 from mcpgate.llm.provider import Call, Provider, Reply, Unreachable, retry_after_s
 from mcpgate.llm.routing import Target
+from mcpgate.llm.speeds import Speeds
 from mcpgate.llm.wire import Finish
 from mcpgate.telemetry.text import one_line
 
@@ -29,7 +30,8 @@ _OURS = (401, 402, 403)
 
 
 class Failed(Exception):
-    """An attempt that did not bring an answer. `reason`: a status, `timeout`, `connection` or `budget`."""
+    """An attempt that did not bring an answer. `reason`: a status, `timeout`, `connection`,
+    `budget`, or `limit` for one of the gateway's own."""
 
     def __init__(self, reason: str, error: McpgateError, reply: "Whole | None" = None, wait_s: float | None = None):
         super().__init__(error.message)
@@ -68,9 +70,10 @@ class Attempt:
         estimate: Usage,
         ratios: Ratios,
         prices: ModelPrices,
+        speeds: Speeds,
     ) -> None:
         self.admission, self.target, self._asked, self._call = admission, target, asked, call
-        self._estimate, self._ratios, self._prices = estimate, ratios, prices
+        self._estimate, self._ratios, self._prices, self._speeds = estimate, ratios, prices, speeds
         self._reply: Reply | None = None
         self._events: AsyncGenerator[bytes, None] | None = None
         self._is_taken = False
@@ -115,8 +118,8 @@ class Attempt:
         self._is_taken = True
         if not call.stream:
             body = await reply.read()
-            self._note_whole(body)
             self.admission.timings["upstream"] = (time.monotonic() - began) * 1000
+            self._note_whole(body)
             return Whole(reply.status, finish.whole(body))
         events = self._events = self._read(reply, began)
         limit_s = call.timeout_s or reply.timeout_s
@@ -186,6 +189,9 @@ class Attempt:
         self.admission.spent(usage)
         if exact:
             self.admission.facts.pop("usage", None)
+            if (total_ms := self.admission.timings.get("upstream")) is not None:
+                first_ms = self.admission.timings.get("first_token")
+                self._speeds.note(self.target.name, total_ms, usage.output_tokens, first_ms)
             self._ratios.learn(self._asked.model, self._asked.size, usage.input_tokens)
         if tier != "default":
             price = self._prices.of(self.target.provider, self.target.model, tier)

@@ -6,8 +6,10 @@ known to api/llm/ and providers/.
 """
 
 import asyncio
+import dataclasses
 import logging
 import random
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from types import TracebackType
@@ -16,7 +18,7 @@ from typing import Any
 from mcpgate.catalog.catalog import nearest
 from mcpgate.config.llm import LlmConfig
 from mcpgate.config.settings import Settings
-from mcpgate.errors import BudgetExceeded, NotAllowed, UnknownModel
+from mcpgate.errors import BudgetExceeded, NotAllowed, RateLimited, UnknownModel
 from mcpgate.governance.admission import Admission
 from mcpgate.governance.callers import Caller
 from mcpgate.governance.context import RequestContext
@@ -25,15 +27,18 @@ from mcpgate.governance.records import Kind, Request, Usage
 from mcpgate.llm.asked import Asked
 from mcpgate.llm.attempt import SHOWN_ERROR, Attempt, Failed, Streamed, Whole
 from mcpgate.llm.metering import Ratios
-from mcpgate.llm.provider import Unreachable
+from mcpgate.llm.provider import Call, Provider, Unreachable
 from mcpgate.llm.registry import Providers
-from mcpgate.llm.routing import Qualities, Step, Target, plan, resolve
+from mcpgate.llm.routing import Qualities, Routes, Step, Target, resolve
+from mcpgate.llm.speeds import Speeds
 from mcpgate.llm.targets import Targets
-from mcpgate.llm.wire import Translator
+from mcpgate.llm.wire import Finish, Translator
 from mcpgate.telemetry.text import one_line
 
 _EXPECTED_OUTPUT = 4096
 """Tokens that are reserved where a client names no limit."""
+_LEAST_CLAMPED = 16
+"""Tokens that an answer must have room for, if its limit is lowered to what the budget holds."""
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.25, 8.0
 """Between two attempts at one target."""
 _LONGEST_RETRY_AFTER_S = 30.0
@@ -62,19 +67,26 @@ class Chat:
     ) -> None:
         """`translator`: asked for when it is first needed."""
         self._settings, self._gate, self.providers, self._translator = settings, gate, providers, translator
-        self._health, self._ratios = Targets(), Ratios()
+        self._health, self._ratios, self._speeds = Targets(), Ratios(), Speeds()
+        self._standing = _Standing(self._speeds, providers)
+        self._routes = Routes(LlmConfig(), self._standing)
 
     @property
     def config(self) -> LlmConfig:
         return self._settings.config.llm
 
+    def routes(self) -> Routes:
+        """Of the configuration as it stands."""
+        if self._routes.config is not self.config:
+            self._routes = Routes(self.config, self._standing)
+        return self._routes
+
     def names(self, caller: Caller) -> list[str]:
         """The models that a caller may ask for: aliases, and what they lead to."""
-        config = self.config
-        about = Qualities(caller, "")
-        found = {name: None for name in config.models if self.may_use(caller, name)}
-        for name in config.models:
-            for target in plan(config, name, about):
+        routes = self.routes()
+        found = {name: None for name in routes.config.models if self.may_use(caller, name)}
+        for name in routes.config.models:
+            for target in routes.all_of(name):
                 if caller.grants.allow_model(target.provider, target.name):
                     found[target.name] = None
         return list(found)
@@ -85,11 +97,30 @@ class Chat:
         provider = self.providers.all().get(targets[0].provider)
         return provider is not None and asked.format in provider.formats
 
-    def explain(self, caller: Caller, asked: Asked) -> tuple[list[Target], list[Step]]:
+    def explain(
+        self, caller: Caller, asked: Asked, budget_used: float | None = None
+    ) -> tuple[list[Target], list[Step]]:
         """Where a request would go, and why. Raises UnknownModel, NotAllowed."""
         steps: list[Step] = []
-        _, targets = self.plan(caller, asked, steps)
-        return targets, steps
+        _, targets = self.plan(caller, asked, steps, budget_used)
+        usable, _ = self.sort_by_health(targets)
+        for target in targets:
+            if target not in usable:
+                steps.append(Step(target.name, False, f"it rests for {self._health.rests_for_s(target.name):.0f} s"))
+        return list(usable), steps
+
+    def health(self) -> list[dict[str, Any]]:
+        """Every target of the aliases, and how it fares."""
+        routes = self.routes()
+        names = dict.fromkeys(target.name for alias in routes.config.models for target in routes.all_of(alias))
+        return [
+            {
+                "target": name,
+                "rests_s": round(self._health.rests_for_s(name), 1),
+                "typical_ms": None if (ms := self._speeds.typical_ms(name)) is None else round(ms, 1),
+            }
+            for name in names
+        ]
 
     def estimate(self, asked: Asked, most: int | None = None) -> Usage:
         """What a request takes at most, as far as that is known. `most`: tokens of one answer, where the client has
@@ -106,7 +137,9 @@ class Chat:
         gate's refusals, UpstreamError, UpstreamTimeout."""
         return Answering(self, context, asked)
 
-    def plan(self, caller: Caller, asked: Asked, steps: list[Step] | None = None) -> tuple[str, list[Target]]:
+    def plan(
+        self, caller: Caller, asked: Asked, steps: list[Step] | None = None, budget_used: float | None = None
+    ) -> tuple[str, list[Target]]:
         """The alias or `provider/model` that is asked for, and its targets, best first. `steps` gets the reasons.
         Raises UnknownModel, NotAllowed."""
         config = self.config
@@ -117,7 +150,7 @@ class Chat:
             raise UnknownModel(f"there is no model {one_line(asked.model, 200)!r}{hint}", nearest=near)
         if name in config.models and not self.may_use(caller, name):
             raise NotAllowed(f"the model {name!r} is not granted to this key", key=caller.id, model=name)
-        targets = self._targets_of(name, caller, asked, steps)
+        targets = self._targets_of(name, caller, asked, budget_used, steps)
         if name not in config.models:
             targets = [one for one in targets if caller.grants.allow_model(one.provider, one.name)]
             if not targets:
@@ -129,16 +162,39 @@ class Chat:
     def may_use(self, caller: Caller, name: str) -> bool:
         return caller.grants.allow_model(None, name)
 
-    def cheaper(self, caller: Caller, asked: Asked, name: str) -> tuple[str, list[Target]] | None:
+    def cheaper(
+        self, caller: Caller, asked: Asked, name: str, budget_used: float | None
+    ) -> tuple[str, list[Target]] | None:
         """Where a request goes that the budget for its alias does not hold."""
         other = self.config.models[name].on_budget if name in self.config.models else None
         if other is None or not self.may_use(caller, other):
             return None
-        return other, self._targets_of(other, caller, asked)
+        return other, self._targets_of(other, caller, asked, budget_used)
 
-    def _targets_of(self, name: str, caller: Caller, asked: Asked, steps: list[Step] | None = None) -> list[Target]:
-        about = Qualities(caller, asked.model, asked.stream, asked.tools, asked.images, asked.session)
-        return plan(self.config, name, about, steps)
+    async def budget_used(self, context: RequestContext, asked: Asked) -> float | None:
+        """The share of the fullest budget that applies, if any route looks at it."""
+        if not self.routes().looks_at_budgets:
+            return None
+        return await self._gate.budget_used(context, Request("chat", model=asked.model, estimate=Usage()))
+
+    def _targets_of(
+        self,
+        name: str,
+        caller: Caller,
+        asked: Asked,
+        budget_used: float | None,
+        steps: list[Step] | None = None,
+    ) -> list[Target]:
+        routes = self.routes()
+        if steps is None and (fixed := routes.fixed(name)) is not None:
+            return fixed
+        about = Qualities(
+            *(caller, asked.model, asked.stream, asked.tools, asked.images, asked.session),
+            usage=self.estimate(asked),
+            budget_used=budget_used,
+            at=time.time(),
+        )
+        return routes.plan(name, about, steps)
 
     # --- attempts
 
@@ -161,24 +217,19 @@ class Chat:
         provider = self.providers.all().get(target.provider)
         if provider is None:
             raise Failed("connection", Unreachable(f"there is no provider {target.provider!r}"))
-        call, finish = self._translator().call_for(provider, asked, target)
-        estimate = self.estimate(asked, call.max_tokens)
-        request = Request(
-            kind,
-            provider=target.provider,
-            model=target.model,
-            alias=alias if alias != target.name else None,
-            estimate=estimate,
-            parent_id=None if context.parent is None else context.parent.request.id,
-        )
-        admission = self._gate.admit(context, request)
         try:
-            await admission.__aenter__()
+            call, finish, estimate, admission = await self._admitted(context, asked, kind, alias, target, provider)
         except BudgetExceeded as error:
-            if target.falls_back("budget"):
+            most = await self._affordable(context, asked, kind, alias, target)
+            if most is None and target.falls_back("budget"):
                 raise Failed("budget", error) from error
-            raise
-        attempt = Attempt(admission, target, asked, call, estimate, self._ratios, self.providers.prices())
+            if most is None:
+                raise
+            admitted = await self._admitted(context, asked, kind, alias, target, provider, most)
+            call, finish, estimate, admission = admitted
+        except RateLimited as error:
+            raise Failed("limit", error) from error
+        attempt = Attempt(admission, target, asked, call, estimate, self._ratios, self.providers.prices(), self._speeds)
         self._health.began(target.name)
         try:
             what = await attempt.send(provider, finish)
@@ -197,6 +248,75 @@ class Chat:
         self._health.succeeded(target.name)
         return attempt, what
 
+    async def _admitted(
+        self,
+        context: RequestContext,
+        asked: Asked,
+        kind: Kind,
+        alias: str,
+        target: Target,
+        provider: Provider,
+        most: int | None = None,
+    ) -> tuple[Call, Finish, Usage, Admission]:
+        """What the provider is to be sent, once that is admitted. `most`: tokens that the answer may have, instead of
+        what the client said."""
+        call, finish = self._translator().call_for(provider, asked, target, most)
+        estimate = self._estimate_of(asked, call, most)
+        admission = self._gate.admit(context, self._request(context, kind, alias, target, estimate))
+        await admission.__aenter__()
+        return call, finish, estimate, admission
+
+    def _estimate_of(self, asked: Asked, call: Call, most: int | None) -> Usage:
+        if most is None:
+            return self.estimate(asked, call.max_tokens)
+        return dataclasses.replace(self.estimate(asked), output_tokens=most * asked.answers)
+
+    @staticmethod
+    def _request(context: RequestContext, kind: Kind, alias: str, target: Target, estimate: Usage) -> Request:
+        return Request(
+            kind,
+            provider=target.provider,
+            model=target.model,
+            alias=alias if alias != target.name else None,
+            estimate=estimate,
+            parent_id=None if context.parent is None else context.parent.request.id,
+        )
+
+    async def _affordable(
+        self, context: RequestContext, asked: Asked, kind: Kind, alias: str, target: Target
+    ) -> int | None:
+        """How many tokens an answer may have with what is left of the budgets, if its alias is clamped to that and it
+        is enough for an answer."""
+        if kind != "chat" or alias not in self.config.models or not self.config.models[alias].clamp:
+            return None
+        price = self.providers.prices().of(target.provider, target.model)
+        request = self._request(context, kind, alias, target, self.estimate(asked))
+        left = (await self._gate.headroom(context, request)).get("cost")
+        if price is None or left is None:
+            return None
+        most = price.affordable_output(request.estimate, left) // asked.answers
+        return most if _LEAST_CLAMPED <= most * asked.answers < request.estimate.output_tokens else None
+
+
+class _Standing:
+    """What is known of targets by now: see routing.Standing."""
+
+    def __init__(self, speeds: Speeds, providers: Providers) -> None:
+        self._speeds, self._providers = speeds, providers
+
+    def by_speed(self, alias: str, targets: Sequence[Target]) -> Sequence[Target]:
+        return self._speeds.order(alias, targets)
+
+    def speed_ms(self, target: Target) -> float | None:
+        return self._speeds.typical_ms(target.name)
+
+    def cost(self, target: Target, usage: Usage) -> int | None:
+        return self._providers.prices().cost(target.provider, target.model, usage)
+
+    def context_tokens(self, target: Target) -> int | None:
+        known = self._providers.prices().context_tokens(target.provider, target.model)
+        return known if target.context_tokens is None else target.context_tokens
+
 
 class Answering:
     """One request of a client while it is answered. See Chat.answering."""
@@ -208,7 +328,8 @@ class Answering:
 
     async def __aenter__(self) -> Answered:
         chat, caller = self._chat, self._context.caller
-        name, targets = chat.plan(caller, self._asked)
+        budget_used = await chat.budget_used(self._context, self._asked)
+        name, targets = chat.plan(caller, self._asked, budget_used=budget_used)
         whole = self._whole = chat.admit(self._context, self._kind, name)
         await whole.__aenter__()
         try:
@@ -217,7 +338,7 @@ class Answering:
             try:
                 answer = await self._first(inside, name, targets)
             except BudgetExceeded:
-                if (cheaper := chat.cheaper(caller, self._asked, name)) is None:
+                if (cheaper := chat.cheaper(caller, self._asked, name, budget_used)) is None:
                     raise
                 answer = await self._first(inside, *cheaper)
             whole.facts["attempts"] = str(answer.attempts)
@@ -262,7 +383,7 @@ class Answering:
 
 async def _pause(failed: Failed, retry: int) -> bool:
     """Wait before another attempt at the same target; whether there may be one."""
-    if failed.reason[:1] == "4" and failed.reason not in ("408", "409", "425", "429"):
+    if failed.reason == "limit" or (failed.reason[:1] == "4" and failed.reason not in ("408", "409", "425", "429")):
         return False
     if failed.wait_s is not None:
         if failed.wait_s > _LONGEST_RETRY_AFTER_S:

@@ -67,6 +67,9 @@ class Provider(Protocol):
     name: str
     formats: frozenset[str]
     """Those of `Call.format` that it speaks itself."""
+    limit_field: str
+    """What Chat Completions call the most tokens of an answer: `max_completion_tokens` at OpenAI, `max_tokens`
+    elsewhere."""
 
     @property
     def is_busy(self) -> bool:

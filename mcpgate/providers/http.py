@@ -96,6 +96,8 @@ class HttpProvider:
         self.name, self._config = name, config
         self._is_anthropic = config.type == "anthropic"
         self.formats = ANTHROPIC_FORMATS if self._is_anthropic else OPENAI_FORMATS
+        is_openai = config.type == "openai" and config.base_url is None
+        self.limit_field = "max_completion_tokens" if is_openai else "max_tokens"
         address = config.address
         # Anthropic's own SDK is given the address without the version.
         self._address = f"{address}/v1" if self._is_anthropic and not address.endswith("/v1") else address

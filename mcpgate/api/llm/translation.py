@@ -2,6 +2,7 @@
 model changes, and a stream is asked for its usage. Else the request and its answer are translated through the neutral
 form (llm/messages.py)."""
 
+import dataclasses
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
@@ -22,6 +23,13 @@ from mcpgate.llm.wire import ClientSide, ProviderSide, StreamWriter
 _NEUTRAL_ORDER = ("messages", "chat")
 """Formats of providers that requests are translated into, the richer one first."""
 
+_LIMITS = {
+    "chat": ("max_completion_tokens", "max_tokens"),
+    "responses": ("max_output_tokens",),
+    "messages": ("max_tokens",),
+}
+"""Fields that say how many tokens an answer may have."""
+
 
 class WireTranslator:
     """The translator of all formats."""
@@ -29,26 +37,37 @@ class WireTranslator:
     def __init__(self, clients: Mapping[str, ClientSide], providers: Mapping[str, ProviderSide]) -> None:
         self._clients, self._providers = clients, providers
 
-    def call_for(self, provider: Provider, asked: Asked, target: Target) -> "tuple[Call, Through | Translated]":
+    def call_for(
+        self, provider: Provider, asked: Asked, target: Target, most: int | None = None
+    ) -> "tuple[Call, Through | Translated]":
         if asked.format in provider.formats:
-            return self._through(asked, target)
+            return self._through(provider, asked, target, most)
         native = next((one for one in _NEUTRAL_ORDER if one in provider.formats and one in self._providers), None)
         client = self._clients.get(asked.format)
         if native is None or client is None:
             raise Untranslatable("model", f"{target.name} does not serve {errors.ROUTES[asked.format]}")
         request = client.parse_request(dict(asked.parsed))
+        if most is not None:
+            request = dataclasses.replace(request, max_tokens=most)
         side = self._providers[native]
         rendered = {**side.render_request(request), "model": target.model, "stream": asked.stream}
-        most = rendered.get("max_tokens") if asked.max_tokens is None else None
+        if native == "chat" and (limit := rendered.pop("max_completion_tokens", None)) is not None:
+            rendered[provider.limit_field] = limit
+        own = rendered.get("max_tokens") if asked.max_tokens is None else None
         body = jsontext.dumps(rendered)
-        call = Call(native, body, target.model, asked.stream, max_tokens=most, timeout_s=target.timeout_s)
+        call = Call(native, body, target.model, asked.stream, max_tokens=own, timeout_s=target.timeout_s)
         return call, Translated(asked, client, side, request)
 
-    def _through(self, asked: Asked, target: Target) -> "tuple[Call, Through]":
+    def _through(self, provider: Provider, asked: Asked, target: Target, most: int | None) -> "tuple[Call, Through]":
         parsed = dict(asked.parsed)
         # Also where the name stays: a body that the provider could read differently is rewritten.
         body = with_field(asked.body, parsed, "model", target.model)
         parsed["model"] = target.model
+        if most is not None:
+            default = provider.limit_field if asked.format == "chat" else _LIMITS[asked.format][0]
+            for name in [name for name in _LIMITS[asked.format] if name in parsed] or [default]:
+                body = with_field(body, parsed, name, most)
+                parsed[name] = most
         hides_usage = False
         if asked.format == "chat" and asked.stream:
             options = parsed.get("stream_options")
