@@ -49,7 +49,7 @@ class Exchange:
     ) -> None:
         """`limit`: bytes that a body may have. `memory`: what long bodies and answers are counted in. `base_path`: the
         prefix that the gateway is served under; a proxy may have taken it away."""
-        self.scope, self._receive, self._send, self._limit, self._memory = scope, receive, send, limit, memory
+        self.scope, self._receive, self._send, self.limit, self._memory = scope, receive, send, limit, memory
         self.method: str = scope["method"]
         self.root = base_path
         path: str = scope["path"]
@@ -148,15 +148,15 @@ class Exchange:
 
     def _declared_length(self) -> int:
         text = self.headers.get("content-length", "0")
-        return int(text) if text.isascii() and text.isdigit() and len(text) < 20 else self._limit + 1
+        return int(text) if text.isascii() and text.isdigit() and len(text) < 20 else self.limit + 1
 
     def _leaves_much(self) -> bool:
         """Whether a body will not be read that is long, or that waits to be asked for."""
         return not self._body_read and (self._declared_length() > DISCARD_BYTES or "expect" in self.headers)
 
     def _check_size(self, size: int) -> None:
-        if size > self._limit:
-            raise TooLarge(f"the body is over {self._limit:,} bytes (server.max_body_mib)", limit=self._limit)
+        if size > self.limit:
+            raise TooLarge(f"the body is over {self.limit:,} bytes (server.max_body_mib)", limit=self.limit)
 
     def _check_memory(self, size: int) -> None:
         memory = self._memory

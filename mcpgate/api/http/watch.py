@@ -4,9 +4,10 @@ good, whether the server stops."""
 import asyncio
 import time
 from types import TracebackType
+from typing import Protocol
 
 from mcpgate.api.http.access import Access
-from mcpgate.api.http.exchange import Closing, Exchange
+from mcpgate.api.http.exchange import Closing
 from mcpgate.errors import McpgateError, NotAllowed, Unavailable
 from mcpgate.governance.context import RequestContext
 
@@ -22,6 +23,24 @@ class HungUp(McpgateError):
     code = "cancelled"
 
 
+class Watched(Protocol):
+    """What a request is answered over."""
+
+    started: bool
+    """Whether the client waits for the rest of a stream, in which pings have a place."""
+
+    @property
+    def gone(self) -> "asyncio.Future[None]":
+        """Done when the client is gone."""
+        ...
+
+    async def raw(self, data: bytes) -> None:
+        """Send a part of the answer."""
+        ...
+
+    async def ping(self) -> None: ...
+
+
 class Watcher:
     """Watches the requests of one server."""
 
@@ -30,7 +49,7 @@ class Watcher:
         self.watches: set[Watch] = set()
         self._task: asyncio.Task[None] | None = None
 
-    def over(self, http: Exchange, context: RequestContext) -> "Watch":
+    def over(self, http: Watched, context: RequestContext) -> "Watch":
         """An asynchronous context manager around the rest of a request whose body has been read. It raises what ended
         the block from outside: HungUp, NotAllowed, Unavailable."""
         if self._task is None:
@@ -52,7 +71,7 @@ class Watcher:
 class Watch:
     """One request under way."""
 
-    def __init__(self, watcher: Watcher, http: Exchange, context: RequestContext) -> None:
+    def __init__(self, watcher: Watcher, http: Watched, context: RequestContext) -> None:
         self._watcher, self._http, self._context = watcher, http, context
         self._wrote = time.monotonic()
         self._is_writing = False

@@ -11,9 +11,11 @@ from mcpgate import jsontext
 from mcpgate.api.http.access import Access
 from mcpgate.api.http.exchange import Closing, Disconnected, Exchange
 from mcpgate.api.http.headers import governance_headers
-from mcpgate.api.http.routing import Face, Handler, MethodNotAllowed
+from mcpgate.api.http.routing import Face, Handler, MethodNotAllowed, SocketHandler
+from mcpgate.api.http.sockets import Socket
 from mcpgate.api.http.watch import HungUp, Watch, Watcher
 from mcpgate.api.llm import errors
+from mcpgate.api.llm.socket import ResponsesSocket
 from mcpgate.errors import InvalidRequest, McpgateError, UnknownModel
 from mcpgate.governance.context import RequestContext
 from mcpgate.llm.asked import Asked
@@ -45,7 +47,8 @@ class LlmFace(Face):
     """/v1 and what clients probe before they use it."""
 
     def __init__(self, chat: Chat, access: Access, closing: Closing) -> None:
-        self._chat, self._access, self._watcher = chat, access, Watcher(access, closing)
+        self._chat, self._access, self._closing = chat, access, closing
+        self._watcher = Watcher(access, closing)
 
     def handler(self, path: str) -> Mapping[str, Handler] | None:
         if path in _FORMATS:
@@ -57,6 +60,19 @@ class LlmFace(Face):
             return {"HEAD": self._hello}
         return None
 
+    def socket_handler(self, path: str) -> SocketHandler | None:
+        return self._responses_socket if path == "/v1/responses" else None
+
+    async def _responses_socket(self, socket: Socket, http: Exchange) -> None:
+        caller = await self._access.identify(http)
+        with self._access.standing_stream(caller):
+            await socket.accept({"x-request-id": http.id})
+            await ResponsesSocket(
+                *(socket, http, self._chat, self._access, self._watcher, self._closing),
+                lambda body: _asked("responses", body, http.headers, ""),
+                http.limit,
+            ).serve()
+
     def refusal(self, error: McpgateError) -> dict[str, Any]:
         return errors.refusal("chat", error)
 
@@ -64,7 +80,7 @@ class LlmFace(Face):
         await http.respond(200)
 
     async def _upgrade(self, http: Exchange) -> None:
-        """Clients that dial a WebSocket go on over HTTP when they hear 426."""
+        """Where no WebSocket can be served (see port.py): clients that dial one go on over HTTP when they hear 426."""
         if "websocket" not in http.headers.get("upgrade", "").lower():
             raise MethodNotAllowed("GET is not allowed on /v1/responses; POST is", allow="POST")
         error = errors.body_of("responses", 426, "invalid_request", "WebSockets are not served here; use POST")
