@@ -215,6 +215,15 @@ class ModelPriceConfig(Model):
     """Of the part of the input that it puts into its cache. Default: as the input."""
 
 
+class GuardrailConfig(Model):
+    """Code that looks at what is asked of models and what they answer."""
+
+    use: str = Field(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")
+    """`package.module:Class`, e.g. `mcpgate.llm.patterns:Patterns`, which finds secrets and personal data."""
+    settings: dict[str, Any] = {}
+    """What the class is made with."""
+
+
 class LlmConfig(Model):
     """The second face: models of providers under names of your own."""
 
@@ -225,6 +234,8 @@ class LlmConfig(Model):
     prices: dict[str, ModelPriceConfig] = {}
     """`provider/model` → its price, instead of the one of the price list. Globs hold where no name does; the first one
     counts."""
+    guardrails: tuple[GuardrailConfig, ...] = ()
+    """Applied in this order to every request and its answer."""
     unknown_model: str = "refuse"
     """`refuse`, or the alias that is taken for models that nobody configured: agents ask for small ones by
     themselves."""

@@ -12,6 +12,8 @@ from mcpgate.governance.admission import Admission
 from mcpgate.governance.records import Usage
 from mcpgate.llm.asked import Asked
 from mcpgate.llm.events import Events, EventTooLong, parts_of
+from mcpgate.llm.guarded import Guarded
+from mcpgate.llm.guardrails import Blocked
 from mcpgate.llm.metering import Meter, Ratios, decoded, delivered, usage_of
 from mcpgate.llm.prices import ModelPrices
 from mcpgate.llm.provider import Call, Provider, Reply, Unreachable, retry_after_s
@@ -74,6 +76,8 @@ class Attempt:
     ) -> None:
         self.admission, self.target, self._asked, self._call = admission, target, asked, call
         self._estimate, self._ratios, self._prices, self._speeds = estimate, ratios, prices, speeds
+        self.guarded: Guarded | None = None
+        """The answer as the guardrails see it, if there are any."""
         self._reply: Reply | None = None
         self._events: AsyncGenerator[bytes, None] | None = None
         self._is_taken = False
@@ -98,6 +102,9 @@ class Attempt:
         try:
             if self._events is not None:
                 await self._events.aclose()
+                if self.guarded is not None and error is None:
+                    with contextlib.suppress(Blocked):  # it has been sent
+                        await self.guarded.after()
             if self._reply is not None:
                 await self._reply.aclose()
         finally:

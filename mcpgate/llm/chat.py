@@ -26,6 +26,8 @@ from mcpgate.governance.gate import Gate
 from mcpgate.governance.records import Kind, Request, Usage
 from mcpgate.llm.asked import Asked
 from mcpgate.llm.attempt import SHOWN_ERROR, Attempt, Failed, Streamed, Whole
+from mcpgate.llm.guarded import Guarded, guarded_request
+from mcpgate.llm.guardrails import About, Guardrails
 from mcpgate.llm.metering import Ratios
 from mcpgate.llm.provider import Call, Provider, Unreachable
 from mcpgate.llm.registry import Providers
@@ -70,6 +72,7 @@ class Chat:
         self._health, self._ratios, self._speeds = Targets(), Ratios(), Speeds()
         self._standing = _Standing(self._speeds, providers)
         self._routes = Routes(LlmConfig(), self._standing)
+        self._guardrails = Guardrails(LlmConfig())
 
     @property
     def config(self) -> LlmConfig:
@@ -77,9 +80,24 @@ class Chat:
 
     def routes(self) -> Routes:
         """Of the configuration as it stands."""
-        if self._routes.config is not self.config:
-            self._routes = Routes(self.config, self._standing)
+        self._refresh()
         return self._routes
+
+    def _refresh(self) -> None:
+        config = self.config
+        if self._routes.config is not config:
+            if self._routes.config.guardrails != config.guardrails:
+                self._guardrails = Guardrails(config)
+            self._routes = Routes(config, self._standing)
+
+    async def guarded(self, asked: Asked, caller: Caller) -> tuple[Asked, About | None]:
+        """A request as the guardrails let it through, and what they are told about it; None without guardrails. Raises
+        Blocked."""
+        self._refresh()
+        if not self._guardrails:
+            return asked, None
+        about = About(caller, asked.model, asked.format)
+        return await guarded_request(asked, self._guardrails, about), about
 
     def names(self, caller: Caller) -> list[str]:
         """The models that a caller may ask for: aliases, and what they lead to."""
@@ -211,9 +229,10 @@ class Chat:
         return [target for target in targets if target not in rested], left_out
 
     async def attempt(
-        self, context: RequestContext, asked: Asked, kind: Kind, alias: str, target: Target
+        self, context: RequestContext, asked: Asked, kind: Kind, alias: str, target: Target, about: About | None = None
     ) -> tuple[Attempt, Whole | Streamed]:
-        """One request to one target, which is still open. Raises Failed, Untranslatable, the gate's refusals."""
+        """One request to one target, which is still open. `about`: for the guardrails, if there are any. Raises
+        Failed, Untranslatable, Blocked, the gate's refusals."""
         provider = self.providers.all().get(target.provider)
         if provider is None:
             raise Failed("connection", Unreachable(f"there is no provider {target.provider!r}"))
@@ -232,7 +251,11 @@ class Chat:
         attempt = Attempt(admission, target, asked, call, estimate, self._ratios, self.providers.prices(), self._speeds)
         self._health.began(target.name)
         try:
+            if about is not None:
+                finish = attempt.guarded = Guarded(finish, self._guardrails, about)
             what = await attempt.send(provider, finish)
+            if attempt.guarded is not None and isinstance(what, Whole):
+                await attempt.guarded.after()
         except Failed as failed:
             if failed.reason in ("timeout", "connection") or failed.reason[:1] == "5":
                 self._health.failed(target.name)
@@ -325,6 +348,7 @@ class Answering:
         self._chat, self._context, self._asked = chat, context, asked
         self._kind: Kind = "embedding" if asked.format == "embeddings" else "chat"
         self._attempt: Attempt | None = None
+        self._about: About | None = None
 
     async def __aenter__(self) -> Answered:
         chat, caller = self._chat, self._context.caller
@@ -334,6 +358,7 @@ class Answering:
         await whole.__aenter__()
         try:
             whole.facts["session"] = self._asked.session[:200]
+            self._asked, self._about = await chat.guarded(self._asked, caller)
             inside = self._context.inside(whole)
             try:
                 answer = await self._first(inside, name, targets)
@@ -364,7 +389,9 @@ class Answering:
         for target in usable:
             for retry in range(target.retries + 1):
                 try:
-                    self._attempt, what = await self._chat.attempt(context, self._asked, self._kind, alias, target)
+                    self._attempt, what = await self._chat.attempt(
+                        context, self._asked, self._kind, alias, target, self._about
+                    )
                     return Answered(target, len(attempts) + 1, what)
                 except Failed as error:
                     failed = error
