@@ -15,7 +15,7 @@ from pydantic import (
 
 from mcpgate.config import conditions
 from mcpgate.config.base import Model
-from mcpgate.config.governance import METADATA, SCOPES, Id, Pattern, PositiveSeconds, Usd, one_or_many
+from mcpgate.config.governance import METADATA, SCOPES, Id, Moment, Pattern, PositiveSeconds, Usd, one_or_many
 
 PRESETS: dict[str, str] = {
     "openai": "https://api.openai.com/v1",
@@ -191,6 +191,9 @@ class ModelConfig(Model):
     """Instead of `targets`: the first route whose conditions hold."""
     on_budget: str | None = None
     """The alias that is taken when a budget refuses this one."""
+    prompt_cache: bool = False
+    """Ask the provider to keep the beginning of requests, where the client does not: `cache_control` for Anthropic,
+    `prompt_cache_key` for OpenAI. Others cache by themselves."""
     clamp: bool = False
     """Instead of refusing a request that a budget does not hold, lower the most that its answer may have to what the
     budget holds. Before `on_budget`."""
@@ -205,14 +208,25 @@ class ModelConfig(Model):
 class ModelPriceConfig(Model):
     """US dollars for a million tokens."""
 
-    input_usd_per_mtok: Usd
-    """Of what the model reads."""
+    input_usd_per_mtok: Usd | None = None
+    """Of what the model reads. Default: the price list's, and so for all others."""
     output_usd_per_mtok: Usd = Decimal(0)
     """Of what it writes, reasoning included."""
     cache_read_usd_per_mtok: Usd | None = None
     """Of the part of the input that the provider had in its cache. Default: as the input."""
     cache_write_usd_per_mtok: Usd | None = None
     """Of the part of the input that it puts into its cache. Default: as the input."""
+    multiplier: Annotated[Decimal, Field(ge=0, le=1000, decimal_places=6)] = Decimal(1)
+    """Of all of these, such as 0.8 for a discount of 20 %."""
+    since: Moment | None = None
+    """When the price begins. Of several, the latest that has begun counts."""
+
+    @model_validator(mode="after")
+    def _is_one(self) -> "ModelPriceConfig":
+        own = self.model_fields_set - {"multiplier", "since"}
+        if self.input_usd_per_mtok is None and (own or "multiplier" not in self.model_fields_set):
+            raise ValueError("a price needs input_usd_per_mtok, or a multiplier of the price list alone")
+        return self
 
 
 class GuardrailConfig(Model):
@@ -231,9 +245,9 @@ class LlmConfig(Model):
     """Providers by name."""
     models: dict[Id, ModelConfig] = {}
     """Aliases. `provider/model` is always accepted too."""
-    prices: dict[str, ModelPriceConfig] = {}
-    """`provider/model` → its price, instead of the one of the price list. Globs hold where no name does; the first one
-    counts."""
+    prices: dict[str, Annotated[tuple[ModelPriceConfig, ...], BeforeValidator(one_or_many)]] = {}
+    """`provider/model`, or an alias → its price, instead of the one of the price list; several with `since`. An alias
+    comes before the model that answers for it. Globs hold where no name does; the first one counts."""
     guardrails: tuple[GuardrailConfig, ...] = ()
     """Applied in this order to every request and its answer."""
     unknown_model: str = "refuse"

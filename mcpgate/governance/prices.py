@@ -7,8 +7,8 @@ from decimal import Decimal
 from mcpgate.governance.records import Request, Usage, to_nano
 
 _MOST_REMEMBERED = 20_000
-OfModel = Callable[[str, str, Usage], int | None]
-"""(provider, model, usage) → nano-dollars; None without a known price."""
+OfModel = Callable[[str, str, Usage, str | None], int | None]
+"""(provider, model, usage, alias) → nano-dollars; None without a known price."""
 
 
 class Prices:
@@ -18,7 +18,7 @@ class Prices:
         self,
         tools: Mapping[str, Mapping[str, Decimal]],
         execution_usd_per_s: Decimal | None,
-        models: OfModel = lambda provider, model, usage: None,
+        models: OfModel = lambda provider, model, usage, alias: None,
     ) -> None:
         """`tools`: server → glob over its tools' own names → US dollars per call; the first match counts."""
         self._models = models
@@ -42,7 +42,7 @@ class Prices:
             case "chat" | "embedding" if request.provider is None:
                 return 0  # its attempts have costs of their own
             case "chat" | "embedding":
-                return self._models(request.provider or "", request.model or "", usage)
+                return self._models(request.provider or "", request.model or "", usage, request.alias)
         return None
 
     def _of_tool(self, server: str, tool: str) -> int | None:

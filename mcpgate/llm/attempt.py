@@ -201,7 +201,7 @@ class Attempt:
                 self._speeds.note(self.target.name, total_ms, usage.output_tokens, first_ms)
             self._ratios.learn(self._asked.model, self._asked.size, usage.input_tokens)
         if tier != "default":
-            price = self._prices.of(self.target.provider, self.target.model, tier)
+            price = self._prices.of(self.target.provider, self.target.model, tier, self.admission.request.alias)
             self.admission.cost = None if price is None else price.cost(usage)
 
 

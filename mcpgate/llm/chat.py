@@ -7,6 +7,7 @@ known to api/llm/ and providers/.
 
 import asyncio
 import dataclasses
+import hashlib
 import logging
 import random
 import time
@@ -283,7 +284,12 @@ class Chat:
     ) -> tuple[Call, Finish, Usage, Admission]:
         """What the provider is to be sent, once that is admitted. `most`: tokens that the answer may have, instead of
         what the client said."""
-        call, finish = self._translator().call_for(provider, asked, target, most)
+        model = self.config.models.get(alias)
+        cache_key = ""
+        if model is not None and model.prompt_cache:
+            whose = f"{context.caller.account}\n{asked.session}"
+            cache_key = "mcpgate-" + hashlib.sha256(whose.encode()).hexdigest()[:32]
+        call, finish = self._translator().call_for(provider, asked, target, most, cache_key)
         estimate = self._estimate_of(asked, call, most)
         admission = self._gate.admit(context, self._request(context, kind, alias, target, estimate))
         await admission.__aenter__()
@@ -312,8 +318,8 @@ class Chat:
         is enough for an answer."""
         if kind != "chat" or alias not in self.config.models or not self.config.models[alias].clamp:
             return None
-        price = self.providers.prices().of(target.provider, target.model)
         request = self._request(context, kind, alias, target, self.estimate(asked))
+        price = self.providers.prices().of(target.provider, target.model, alias=request.alias)
         left = (await self._gate.headroom(context, request)).get("cost")
         if price is None or left is None:
             return None

@@ -4,7 +4,10 @@ Compiled to whole numbers once for each model. An unknown price is None, never z
 import dataclasses
 import datetime
 import fnmatch
+import math
 import re
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
@@ -46,6 +49,15 @@ class TokenPrice:
         total = sum(_at(steps, usage.input_tokens) * tokens for steps, tokens in parts)
         return -(-total // _MILLION)
 
+    def times(self, factor: Decimal) -> "TokenPrice":
+        """With all amounts multiplied, to the nearest nano-dollar for a million tokens."""
+        return TokenPrice(
+            *(
+                tuple((start, int((nano * factor).to_integral_value())) for start, nano in getattr(self, kind))
+                for kind in _KINDS
+            )
+        )
+
     def affordable_output(self, usage: Usage, nano: int) -> int:
         """The most output tokens, beside the input of a usage, that so many nano-dollars pay for; not more than the
         usage has."""
@@ -57,23 +69,29 @@ class TokenPrice:
 class ModelPrices:
     """Prices by provider and model."""
 
-    def __init__(self, config: LlmConfig) -> None:
-        self._config = config
-        self._known: dict[tuple[str, str, str], TokenPrice | None] = {}
+    def __init__(self, config: LlmConfig, clock: Callable[[], float] = time.time) -> None:
+        self._config, self._clock = config, clock
+        self._known: dict[tuple[str, str, str, str | None], TokenPrice | None] = {}
+        self._known_until = math.inf
+        """When another price begins, in epoch seconds."""
         self._contexts: dict[tuple[str, str], int | None] = {}
 
-    def of(self, provider: str, model: str, tier: str = "default") -> TokenPrice | None:
-        """`tier`: the provider's service tier, such as `priority` or `flex`."""
-        place = (provider, model, tier)
+    def of(self, provider: str, model: str, tier: str = "default", alias: str | None = None) -> TokenPrice | None:
+        """`tier`: the provider's service tier, such as `priority` or `flex`. `alias`: that it answers for."""
+        now = self._clock()
+        if now >= self._known_until or len(self._known) >= _MOST_REMEMBERED:
+            self._known.clear()
+        if not self._known:
+            begins = (one.since.timestamp() for all in self._config.prices.values() for one in all if one.since)
+            self._known_until = min((moment for moment in begins if moment > now), default=math.inf)
+        place = (provider, model, tier, alias)
         if place not in self._known:
-            if len(self._known) >= _MOST_REMEMBERED:
-                self._known.clear()
-            self._known[place] = self._find(provider, model, tier)
+            self._known[place] = self._find(provider, model, tier, alias, now)
         return self._known[place]
 
-    def cost(self, provider: str, model: str, usage: Usage) -> int | None:
+    def cost(self, provider: str, model: str, usage: Usage, alias: str | None = None) -> int | None:
         """Nano-dollars; None without a known price."""
-        price = self.of(provider, model)
+        price = self.of(provider, model, alias=alias)
         return None if price is None else price.cost(usage)
 
     def context_tokens(self, provider: str, model: str) -> int | None:
@@ -88,11 +106,21 @@ class ModelPrices:
             self._contexts[place] = None if found is None else found.context_window
         return self._contexts[place]
 
-    def _find(self, provider: str, model: str, tier: str) -> TokenPrice | None:
-        name, prices = f"{provider}/{model}", self._config.prices
-        globs = (own for glob, own in prices.items() if fnmatch.fnmatchcase(name, glob))
-        if (own := prices.get(name) or next(globs, None)) is not None:
+    def _find(self, provider: str, model: str, tier: str, alias: str | None, now: float) -> TokenPrice | None:
+        own = self._own(f"{provider}/{model}", alias, now)
+        if own is not None and own.input_usd_per_mtok is not None:
             return _own(own)
+        listed = self._find_listed(provider, model, tier)
+        return listed if own is None or listed is None else listed.times(own.multiplier)
+
+    def _own(self, name: str, alias: str | None, now: float) -> ModelPriceConfig | None:
+        prices = self._config.prices
+        globs = (all for glob, all in prices.items() if fnmatch.fnmatchcase(name, glob))
+        found = prices.get(alias or "") or prices.get(name) or next(globs, ())
+        begun = [one for one in found if one.since is None or one.since.timestamp() <= now]
+        return max(begun, key=lambda one: 0.0 if one.since is None else one.since.timestamp(), default=None)
+
+    def _find_listed(self, provider: str, model: str, tier: str) -> TokenPrice | None:
         config = self._config.providers.get(provider)
         if config is None:
             return None
@@ -114,9 +142,9 @@ def _at(steps: Steps, input_tokens: int) -> int:
 
 def _own(price: ModelPriceConfig) -> TokenPrice:
     read, write = price.cache_read_usd_per_mtok, price.cache_write_usd_per_mtok
-    plain = price.input_usd_per_mtok
+    plain = price.input_usd_per_mtok or Decimal(0)
     amounts = (plain, price.output_usd_per_mtok, plain if read is None else read, plain if write is None else write)
-    return TokenPrice(*(((0, _nano(usd)),) for usd in (*amounts, amounts[-1])))
+    return TokenPrice(*(((0, _nano(usd)),) for usd in (*amounts, amounts[-1]))).times(price.multiplier)
 
 
 def _listed_at(address: str, model: str, tier: str) -> TokenPrice | None:

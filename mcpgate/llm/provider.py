@@ -70,6 +70,8 @@ class Provider(Protocol):
     limit_field: str
     """What Chat Completions call the most tokens of an answer: `max_completion_tokens` at OpenAI, `max_tokens`
     elsewhere."""
+    takes_cache_key: bool
+    """Whether it knows `prompt_cache_key`."""
 
     @property
     def is_busy(self) -> bool:

@@ -88,8 +88,9 @@ class Translator(Protocol):
     """Makes one client's request fit one provider."""
 
     def call_for(
-        self, provider: Provider, asked: Asked, target: Target, most: int | None = None
+        self, provider: Provider, asked: Asked, target: Target, most: int | None = None, cache_key: str = ""
     ) -> tuple[Call, Finish]:
         """What the provider is sent, and what its answer becomes. `most`: tokens that the answer may have, instead of
-        what the client said. Raises Untranslatable."""
+        what the client said. `cache_key`: whose requests begin alike, if the provider shall keep their beginning.
+        Raises Untranslatable."""
         ...

@@ -58,7 +58,7 @@ class EchoProvider:
         self.name, self._config, self._clients = name, config.echo, clients
         self.formats = frozenset((*clients, "embeddings"))
         self.is_busy = False
-        self.limit_field = "max_tokens"
+        self.limit_field, self.takes_cache_key = "max_tokens", False
 
     async def probe(self) -> str:
         return ""

@@ -97,6 +97,7 @@ class HttpProvider:
         self._is_anthropic = config.type == "anthropic"
         self.formats = ANTHROPIC_FORMATS if self._is_anthropic else OPENAI_FORMATS
         is_openai = config.type == "openai" and config.base_url is None
+        self.takes_cache_key = is_openai
         self.limit_field = "max_completion_tokens" if is_openai else "max_tokens"
         address = config.address
         # Anthropic's own SDK is given the address without the version.

@@ -27,6 +27,7 @@ def served(tmp_path_factory: pytest.TempPathFactory, provider: ModelProvider) ->
     models = {
         "cut": {"targets": [{"target": "open/good"}], "clamp": True},
         "cut-claude": {"targets": [{"target": "claude/good"}], "clamp": True},
+        "cached": {"targets": [{"target": "claude/good"}], "prompt_cache": True},
         "uncut": {"targets": [{"target": "open/good"}]},
         "onprem": {"targets": [{"target": "small/good"}, {"target": "open/cloud"}]},
         "saving": {
@@ -123,3 +124,17 @@ def test_the_admin_api_says_where_a_request_would_go_and_why(served: Served, pro
     assert found["targets"] == ["open/good", "open/dear"]
     assert found["steps"][0]["why"] == "it costs at most $0.200000"
     assert served.admin("POST", "models/explain", {"model": "nothing"}).status_code == 404
+
+
+def test_providers_are_asked_to_keep_the_beginning_unless_the_client_says_how(
+    served: Served, provider: ModelProvider
+) -> None:
+    post(served, "cached", path="/v1/messages", max_tokens=10)
+    assert provider.received[-1].body["cache_control"] == {"type": "ephemeral"}
+    post(served, "cached", path="/v1/chat/completions", max_tokens=10)
+    assert provider.received[-1].body["cache_control"] == {"type": "ephemeral"}
+    system = [{"type": "text", "text": "You are a fox.", "cache_control": {"type": "ephemeral", "ttl": "1h"}}]
+    post(served, "cached", path="/v1/messages", max_tokens=10, system=system)
+    assert "cache_control" not in provider.received[-1].body and provider.received[-1].body["system"] == system
+    post(served, "cut-claude", path="/v1/messages", max_tokens=10)
+    assert "cache_control" not in provider.received[-1].body

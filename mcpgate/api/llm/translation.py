@@ -38,10 +38,10 @@ class WireTranslator:
         self._clients, self._providers = clients, providers
 
     def call_for(
-        self, provider: Provider, asked: Asked, target: Target, most: int | None = None
+        self, provider: Provider, asked: Asked, target: Target, most: int | None = None, cache_key: str = ""
     ) -> "tuple[Call, Through | Translated]":
         if asked.format in provider.formats:
-            return self._through(provider, asked, target, most)
+            return self._through(provider, asked, target, most, cache_key)
         native = next((one for one in _NEUTRAL_ORDER if one in provider.formats and one in self._providers), None)
         client = self._clients.get(asked.format)
         if native is None or client is None:
@@ -53,12 +53,15 @@ class WireTranslator:
         rendered = {**side.render_request(request), "model": target.model, "stream": asked.stream}
         if native == "chat" and (limit := rendered.pop("max_completion_tokens", None)) is not None:
             rendered[provider.limit_field] = limit
+        rendered |= _cache_wish(provider, native, rendered, cache_key)
         own = rendered.get("max_tokens") if asked.max_tokens is None else None
         body = jsontext.dumps(rendered)
         call = Call(native, body, target.model, asked.stream, max_tokens=own, timeout_s=target.timeout_s)
         return call, Translated(asked, client, side, request)
 
-    def _through(self, provider: Provider, asked: Asked, target: Target, most: int | None) -> "tuple[Call, Through]":
+    def _through(
+        self, provider: Provider, asked: Asked, target: Target, most: int | None, cache_key: str
+    ) -> "tuple[Call, Through]":
         parsed = dict(asked.parsed)
         # Also where the name stays: a body that the provider could read differently is rewritten.
         body = with_field(asked.body, parsed, "model", target.model)
@@ -68,6 +71,9 @@ class WireTranslator:
             for name in [name for name in _LIMITS[asked.format] if name in parsed] or [default]:
                 body = with_field(body, parsed, name, most)
                 parsed[name] = most
+        for name, value in _cache_wish(provider, asked.format, parsed, cache_key).items():
+            body = with_field(body, parsed, name, value)
+            parsed[name] = value
         hides_usage = False
         if asked.format == "chat" and asked.stream:
             options = parsed.get("stream_options")
@@ -79,6 +85,16 @@ class WireTranslator:
             asked.format, body, target.model, asked.stream, asked.headers, asked.query, timeout_s=target.timeout_s
         )
         return call, Through(asked.format, hides_usage)
+
+
+def _cache_wish(provider: Provider, format: str, body: Mapping[str, Any], cache_key: str) -> dict[str, Any]:
+    """The field that asks a provider to keep the beginning of a request, unless its client has a wish of its own."""
+    if not cache_key:
+        return {}
+    if format == "messages":
+        return {} if b'"cache_control"' in jsontext.dumps(body) else {"cache_control": {"type": "ephemeral"}}
+    takes_key = format in ("chat", "responses") and provider.takes_cache_key and "prompt_cache_key" not in body
+    return {"prompt_cache_key": cache_key} if takes_key else {}
 
 
 class Through:
