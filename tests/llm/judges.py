@@ -30,8 +30,8 @@ _REQUEST: dict[str, TypeAdapter[Any]] = {
 }
 _SAMPLING = {"temperature", "top_p", "top_k"}
 """What Anthropic's newest SDK does not know, but its API of version 2023-06-01."""
-_CONVENTIONS = {"reasoning_content", "reasoning_details"}
-"""What chat clients read although the SDK does not know it."""
+_CONVENTIONS = {"reasoning_content", "reasoning_details", "presence_penalty", "frequency_penalty", "store"}
+"""What chat clients read although the SDK does not know it; and what the Open Responses specification requires."""
 
 
 def judge_request(format: str, body: dict[str, Any]) -> None:

@@ -204,7 +204,7 @@ def test_each_end_has_its_stop_reason(stop: Any, parts: Any, reason: str) -> Non
 
 def test_a_refusal_in_words_can_be_read() -> None:
     answer = messages.render_answer(ChatAnswer("a", "m", (Refused("I will not"),), "refusal", None), ASKED)
-    assert answer["content"] == [{"type": "text", "text": "I will not"}]
+    assert answer["content"] == [{"type": "text", "text": "I will not", "citations": None}]
 
 
 def test_arguments_that_are_no_object_are_refused_rather_than_changed() -> None:
@@ -272,7 +272,7 @@ def test_a_stream_tells_its_usage_at_the_beginning_and_at_the_end() -> None:
     written = judge_stream("messages", write_all(messages, ASKED, events))
     first, last = written[0]["message"]["usage"], written[-2]
     assert (first["input_tokens"], first["cache_read_input_tokens"]) == (10, 100)
-    assert last["delta"] == {"stop_reason": "stop_sequence", "stop_sequence": "END"}
+    assert (last["delta"]["stop_reason"], last["delta"]["stop_sequence"]) == ("stop_sequence", "END")
     assert (last["usage"]["input_tokens"], last["usage"]["output_tokens"]) == (10, 9)
     assert written[1]["content_block"] == {"type": "thinking", "thinking": "", "signature": ""}
 

@@ -113,9 +113,9 @@ def test_the_anthropic_sdk_puts_a_streamed_message_together() -> None:
         assert message.stop_reason == "tool_use"
         assert [block.to_dict() for block in message.content] == [
             {"type": "thinking", "thinking": "hm", "signature": "s"},
-            {"type": "text", "text": "hello"},
-            {"type": "tool_use", "id": "x", "name": "f", "input": {"a": 1}},
-            {"type": "tool_use", "id": "y", "name": "g", "input": {}},
+            {"type": "text", "text": "hello", "citations": None},
+            {"type": "tool_use", "id": "x", "name": "f", "input": {"a": 1}, "caller": {"type": "direct"}},
+            {"type": "tool_use", "id": "y", "name": "g", "input": {}, "caller": {"type": "direct"}},
         ]
         assert (message.usage.input_tokens, message.usage.cache_read_input_tokens) == (17, 100)
 

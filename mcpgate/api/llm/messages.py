@@ -28,6 +28,7 @@ from mcpgate.llm.messages import (
     StreamEvent,
     Text,
     Thinking,
+    TokenUsage,
     Tool,
     ToolCall,
     ToolChoice,
@@ -255,11 +256,28 @@ def render_answer(answer: ChatAnswer, request: ChatRequest) -> dict[str, Any]:
         "type": "message",
         "role": "assistant",
         "model": answer.model,
-        "content": [render_said(part) for part in answer.parts],
+        "content": [_block(part) for part in answer.parts],
         "stop_reason": _stop_reason(answer.stop, any(isinstance(part, Refused) for part in answer.parts)),
         "stop_sequence": answer.stop_sequence or None,
-        "usage": render_usage(answer.usage),
+        "stop_details": None,
+        "usage": _all_usage(answer.usage),
+        "container": None,
     }
+
+
+def _block(part: Part) -> dict[str, Any]:
+    """A block of an answer, with the fields that the format always has."""
+    block = render_said(part)
+    match block["type"]:
+        case "text":
+            return {**block, "citations": None}
+        case "tool_use":
+            return {**block, "caller": {"type": "direct"}}
+    return block
+
+
+def _all_usage(usage: TokenUsage | None) -> dict[str, Any]:
+    return {**render_usage(usage), "inference_geo": None, "server_tool_use": None, "service_tier": "standard"}
 
 
 def _stop_reason(stop: StopReason, refused: bool) -> str:
@@ -309,6 +327,8 @@ class MessagesStream:
                 stop = {
                     "stop_reason": _stop_reason(event.stop, self._refused),
                     "stop_sequence": event.stop_sequence or None,
+                    "stop_details": None,
+                    "container": None,
                 }
                 usage = render_usage(event.usage)
                 del usage["cache_creation"]  # no part of this event
@@ -365,7 +385,9 @@ def _beginning(event: Started) -> dict[str, Any]:
         "content": [],
         "stop_reason": None,
         "stop_sequence": None,
-        "usage": render_usage(event.usage),
+        "stop_details": None,
+        "usage": _all_usage(event.usage),
+        "container": None,
     }
 
 
@@ -373,5 +395,5 @@ def _opening(started: PartStarted) -> dict[str, Any]:
     """The block as it begins: what is known of a part but does not grow."""
     part = started.part
     if isinstance(part, ToolCall):
-        return {"type": "tool_use", "id": part.id, "name": part.name, "input": {}}
-    return render_said(part)
+        return _block(ToolCall(part.id, part.name, "{}"))
+    return _block(part)

@@ -1,6 +1,7 @@
 """What OpenAI Responses answers consist of: items and the response around them, whole and as a stream writes them.
 Pure."""
 
+import time
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -120,6 +121,7 @@ def render_response(names: Names, model: str, created: int, request: ChatRequest
         "id": names.response,
         "object": "response",
         "created_at": created,
+        "completed_at": None,
         "status": "in_progress",
         "background": False,
         "error": None,
@@ -135,11 +137,18 @@ def render_response(names: Names, model: str, created: int, request: ChatRequest
             "summary": "auto" if reasoning and reasoning.shown else None,
         },
         "service_tier": "default",
-        "temperature": request.temperature,
+        "temperature": 1.0 if request.temperature is None else request.temperature,
         "text": text | {"verbosity": request.verbosity} if request.verbosity else text,
         "tool_choice": _render_tool_choice(choice, names),
         "tools": _render_tools(request.tools),
-        "top_p": request.top_p,
+        "top_p": 1.0 if request.top_p is None else request.top_p,
+        "presence_penalty": request.presence_penalty or 0.0,
+        "frequency_penalty": request.frequency_penalty or 0.0,
+        "top_logprobs": 0,
+        "max_tool_calls": None,
+        "store": False,
+        "safety_identifier": None,
+        "prompt_cache_key": None,
         "truncation": "disabled",
         "usage": None,
         "user": request.user or None,
@@ -156,7 +165,7 @@ def finished(stop: StopReason, refused: bool) -> dict[str, Any]:
         reason = "content_filter"
     if reason:
         return {"status": "incomplete", "incomplete_details": {"reason": reason}}
-    return {"status": "completed"}
+    return {"status": "completed", "completed_at": int(time.time())}
 
 
 def render_usage(usage: TokenUsage) -> dict[str, Any]:
