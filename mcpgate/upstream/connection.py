@@ -144,6 +144,8 @@ class Connection:
         self._waiting: dict[int, _Waiting] = {}
         self._next_id = 0
         self._modern = False
+        self.facts: ServerFacts | None = None
+        """What the server has said of itself in the handshake; None before."""
         self._listen: asyncio.Task[None] | None = None
         self._listening = asyncio.Event()
         self._missed_changes = False
@@ -550,7 +552,7 @@ class Connection:
     async def _greeted(self, result: dict[str, Any]) -> ServerFacts:
         assert self.transport is not None
         self._modern = False
-        facts = _facts(result, _version(result.get("protocolVersion")), result.get("serverInfo"))
+        facts = self.facts = _facts(result, _version(result.get("protocolVersion")), result.get("serverInfo"))
         await self.transport.send(
             {"jsonrpc": "2.0", "method": "notifications/initialized"}, {"mcp-protocol-version": facts.protocol}
         )
@@ -580,7 +582,8 @@ class Connection:
         meta = result.get("_meta")
         info = meta.get(_META + "serverInfo") if isinstance(meta, dict) else None
         await self._listen_anew()
-        return _facts(result, MODERN_VERSION, info or result.get("serverInfo"))
+        self.facts = _facts(result, MODERN_VERSION, info or result.get("serverInfo"))
+        return self.facts
 
     async def _listen_anew(self) -> None:
         """Open the stream of changes with what is subscribed to now; waits a moment until it is heard."""

@@ -4,7 +4,6 @@ to the SDK's client in either era, for direct calls and for calls made in code."
 import asyncio
 import base64
 import json
-import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -17,12 +16,11 @@ from mcp import MCPError
 from mcp.client import Client
 from mcp.client.sse import sse_client
 
-from tests.conftest import until
+from tests.conftest import full, until
 from tests.flows.clients import connected, http_gateway, text_of
 
 pytestmark = [pytest.mark.anyio, pytest.mark.filterwarnings("ignore::mcp.shared.exceptions.MCPDeprecationWarning")]
 
-SERVER = Path(__file__).parents[1] / "full_server.py"
 CLIENT_ERAS = ("legacy", "2026-07-28")
 SERVER_ERAS = ("handshake", "modern", "both")
 PAIRS = [(client, server) for client in CLIENT_ERAS for server in SERVER_ERAS]
@@ -30,10 +28,6 @@ each_pair = pytest.mark.parametrize(("mode", "era"), PAIRS, ids=[f"{c}-{s}" for 
 WAYS = [("stdio", "legacy"), ("stdio", "2026-07-28"), ("http", "legacy"), ("http", "2026-07-28"), ("sse", "legacy")]
 each_way = pytest.mark.parametrize(("transport", "mode"), WAYS, ids=[f"{t}-{m}" for t, m in WAYS])
 ADA = {"action": "accept", "content": {"name": "Ada"}}
-
-
-def full(name: str, era: str = "both", **settings: Any) -> dict[str, Any]:
-    return {"command": sys.executable, "args": [str(SERVER), name, era], "expose": "both", **settings}
 
 
 async def elicit(context: Any, params: types.ElicitRequestParams) -> types.ElicitResult:

@@ -25,6 +25,7 @@ from mcpgate.governance.callers import LOCAL, Caller
 from mcpgate.governance.context import RequestContext
 from mcpgate.upstream.backchannel import ASKABLE
 from mcpgate.upstream.connection import RpcError
+from mcpgate.upstream.upstream import Announcement
 
 MAX_BATCH = 1000
 _MAX_UNDER_WAY = 2000
@@ -164,9 +165,9 @@ class Session(Requests):
     def follow_changes(self) -> None:
         """Tell this client, which need not ask for it, of every change of the lists that it sees."""
 
-        def changed(what: str, server: str) -> None:
-            if what == "tools" or self.face.shows(self.caller, server):
-                self.announce({"jsonrpc": "2.0", "method": f"notifications/{what}/list_changed"})
+        def changed(announced: Announcement) -> None:
+            if self.face.concerns(self.caller, announced):
+                self.announce({"jsonrpc": "2.0", "method": f"notifications/{announced.what}/list_changed"})
 
         if self._unsubscribe is None:
             self._unsubscribe = self.face.gateway.on_list_changed(changed)
