@@ -30,6 +30,7 @@ from mcpgate.proxy.calls import Calls
 from mcpgate.proxy.carrier import Carrier
 from mcpgate.proxy.direct import shown
 from mcpgate.proxy.resources import Resources
+from mcpgate.proxy.roots import Roots
 from mcpgate.proxy.subscriptions import Subscriptions
 from mcpgate.proxy.views import Views
 from mcpgate.telemetry.metrics import Metrics
@@ -76,6 +77,7 @@ class Gateway:
         self.calls = Calls(self.pool, carrier, gate)
         self.resources = Resources(self.views, self.pool, carrier, gate)
         self.subscriptions = Subscriptions(self.pool)
+        self.roots = Roots(self.views, self.pool)
         self.definitions = Definitions(settings, self.views)
         self.savings = Savings(self.views, self.tool_list)
         bridge = Bridge(self.views, self.calls, Attachments(self.resources), learned, self.handles)

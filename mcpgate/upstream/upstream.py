@@ -23,7 +23,7 @@ from mcpgate.upstream import listing
 from mcpgate.upstream.backchannel import LOG_LEVELS
 from mcpgate.upstream.bearer import Bearer, Link
 from mcpgate.upstream.challenges import Challenge, SignInNeeded
-from mcpgate.upstream.connection import Connection, RpcError, ServerFacts, rpc_error
+from mcpgate.upstream.connection import AskRoots, Connection, RpcError, ServerFacts, rpc_error
 from mcpgate.upstream.following import Following
 from mcpgate.upstream.framing import Broken
 from mcpgate.upstream.identities import RETRY_EVERY_S, Identities
@@ -128,11 +128,7 @@ class Upstream:
         self._slots = asyncio.Semaphore(config.max_concurrency)
         self._connection: Connection | None = None
         self._identities = Identities(self._own_connection, self._open_own, config.connect_timeout_s)
-        self._live = Identities(
-            lambda _: Connection(name, lambda what: None, self._secrets, handshake_first=True),
-            self._open,
-            config.connect_timeout_s,
-        )
+        self._live = Identities(self._live_second, self._open, config.connect_timeout_s)
         """The connection for clients that are asked live, to a server that only asks so in the handshake era."""
         self._changed = asyncio.Event()
         self._wake = asyncio.Event()
@@ -149,6 +145,8 @@ class Upstream:
         """Callers whose lists could not be asked for."""
         self._subscribed: tuple[str, ...] = ()
         self._log_level: str | None = None
+        self._roots: AskRoots | None = None
+        """Of the client that has changed them last; new connections get them too."""
         self._failed_attempts = 0
         self._failed_at = -RETRY_EVERY_S
 
@@ -360,6 +358,15 @@ class Upstream:
         self._subscribed = tuple(uris)
         await (await self._connection_of(None)).subscribe(self._subscribed, self.config.timeout_s)
 
+    def roots_changed(self, ask: AskRoots, identity: str | None = None) -> None:
+        """Tell the server that the roots of a client have changed. `identity`: on whose connection."""
+        if identity is None:
+            self._roots = ask
+        own = [self._standing(), self._live.find("")] if identity is None else [self._identities.find(identity)]
+        for connection in own:
+            if connection is not None:
+                connection.roots_changed(ask)
+
     async def set_log_level(self, level: str) -> None:
         """Have a server of the handshake era send log messages from a level on, or from a lower one that somebody else
         wants; again after each reconnect. Raises UpstreamError, RpcError."""
@@ -490,6 +497,7 @@ class Upstream:
             # Over HTTP every request is answered, if only with a refusal.
             patience_s=_HTTP_PATIENCE_S if self.config.url else _STDIO_PATIENCE_S,
         )
+        connection.roots = self._roots
         budget = self.config.connect_timeout_s
         async with contextlib.AsyncExitStack() as stack:
             stack.callback(connection.stop)
@@ -559,6 +567,11 @@ class Upstream:
             raise UpstreamError(message, **refusal.data) from error
         self._sse_only = True
         return facts
+
+    def _live_second(self, _: str) -> Connection:
+        connection = Connection(self.name, lambda what: None, self._secrets, handshake_first=True)
+        connection.roots = self._roots
+        return connection
 
     def _own_connection(self, identity: str) -> Connection:
         return Connection(

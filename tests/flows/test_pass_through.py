@@ -4,6 +4,7 @@ to the SDK's client in either era, for direct calls and for calls made in code."
 import asyncio
 import base64
 import json
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -211,6 +212,83 @@ async def test_changes_reach_sessions_and_subscriptions(
                         if len(kinds) == 2:
                             break
                 assert kinds == {"ResourceUpdated", "ResourcesListChanged"}
+
+
+@pytest.mark.parametrize("era", SERVER_ERAS)
+@pytest.mark.parametrize("transport", ["stdio", "http", "sse"])
+async def test_a_client_whose_roots_change_is_asked_for_them_by_servers_that_are_told(
+    transport: str, era: str, config_file: Callable[..., Path], tmp_path: Path
+) -> None:
+    now = ["file:///first"]
+
+    async def current(context: Any) -> types.ListRootsResult:
+        return types.ListRootsResult(roots=[types.Root(uri=uri) for uri in now])
+
+    config = config_file({"full": full("full", era)})
+    async with opened(config, tmp_path, transport, "legacy", "full__roots", list_roots_callback=current) as client:
+
+        async def told() -> Any:
+            return json.loads(text_of(await client.call_tool("full__told_roots", {})))["roots"]
+
+        assert "file:///first" in text_of(await client.call_tool("full__roots", {}))
+        now[:] = ["file:///second", "file:///third"]
+        for _ in range(5):  # one change for the server
+            await client.send_roots_list_changed()
+        if era != "modern":  # where servers ask whenever they need to know
+            async with asyncio.timeout(10):
+                while not await told():
+                    await asyncio.sleep(0.05)
+        assert await told() == ([] if era == "modern" else [now])
+        assert "file:///third" in text_of(await client.call_tool("full__roots", {}))
+
+
+async def changes_heard(http: httpx2.AsyncClient, address: str) -> int:
+    asked = {"jsonrpc": "2.0", "id": 2, "method": "tools/call", "params": {"name": "full__told_roots"}}
+    answer = (await http.post(f"{address}/mcp", json=asked)).json()
+    changes: int = json.loads(answer["result"]["content"][0]["text"])["changes"]
+    return changes
+
+
+async def test_a_flood_of_changed_roots_is_a_few_for_the_server(
+    config_file: Callable[..., Path], tmp_path: Path
+) -> None:
+    opened = {"protocolVersion": "2025-11-25", "capabilities": {"roots": {}}, "clientInfo": {"name": "x"}}
+    begin = {"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": opened}
+    change = {"jsonrpc": "2.0", "method": "notifications/roots/list_changed"}
+    async with http_gateway(config_file({"full": full("full", "handshake")}), tmp_path / "log") as address:
+        async with Client(f"{address}/mcp", mode="legacy", cache=None) as client:
+            await names_of_tools(client, "full__told_roots")
+        async with httpx2.AsyncClient(timeout=30) as http:
+            sessions = [(await http.post(f"{address}/mcp", json=begin)).headers["mcp-session-id"] for _ in range(20)]
+            began = time.monotonic()
+            for session in sessions:
+                batch = await http.post(f"{address}/mcp", json=[change] * 1000, headers={"mcp-session-id": session})
+                assert batch.status_code == 202
+            async with asyncio.timeout(10):
+                while not (changes := await changes_heard(http, address)):
+                    await asyncio.sleep(0.05)
+        assert changes <= 2 + time.monotonic() - began
+
+
+async def test_a_client_that_is_gone_is_not_asked_for_its_roots(
+    config_file: Callable[..., Path], tmp_path: Path
+) -> None:
+    async def current(context: Any) -> types.ListRootsResult:
+        return types.ListRootsResult(roots=[types.Root(uri="file:///ada")])
+
+    async with http_gateway(config_file({"full": full("full", "handshake")}), tmp_path / "log") as address:
+        async with Client(f"{address}/mcp", mode="legacy", cache=None, list_roots_callback=current) as ada:
+            await names_of_tools(ada, "full__grow")
+            await ada.send_roots_list_changed()
+            async with asyncio.timeout(10):
+                while "ada" not in text_of(await ada.call_tool("full__told_roots", {})):
+                    await asyncio.sleep(0.05)
+        async with Client(f"{address}/mcp", mode="legacy", cache=None) as bob:
+            await bob.call_tool("full__hear_roots", {})
+            async with asyncio.timeout(10):
+                while (said := json.loads(text_of(await bob.call_tool("full__told_roots", {}))))["roots"][1:] == []:
+                    await asyncio.sleep(0.05)
+            assert said["roots"] == [["file:///ada"], []]
 
 
 @pytest.mark.parametrize("mode", CLIENT_ERAS)

@@ -1,6 +1,7 @@
 """Signing in to upstreams of a served gateway: by the admin API and a browser, for each user, in several workers."""
 
 import asyncio
+import json
 import re
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -158,6 +159,10 @@ async def seen_by(client: Client) -> set[str]:
     }
 
 
+async def roots(context: Any) -> types.ListRootsResult:
+    return types.ListRootsResult(roots=[types.Root(uri="file:///home/ada")])
+
+
 def of(subject: str) -> set[str]:
     return {f"note://{subject}", f"file:///{subject}/{{path}}", f"greet-{subject}"}
 
@@ -204,7 +209,9 @@ async def test_resources_and_prompts_of_an_account_reach_its_caller_and_nobody_e
                 agree(browser, link[0])
 
         async with (
-            client_of(served.address, "legacy", bearer(ADA), message_handler=heard[ADA]) as ada,
+            client_of(
+                served.address, "legacy", bearer(ADA), message_handler=heard[ADA], list_roots_callback=roots
+            ) as ada,
             client_of(served.address, "legacy", bearer(BOB), message_handler=heard[BOB]) as bob,
         ):
             for client in (ada, bob):
@@ -248,6 +255,18 @@ async def test_resources_and_prompts_of_an_account_reach_its_caller_and_nobody_e
             await heard[ADA].until("note://ada", "prompts")
             await heard[BOB].until("resources")
             assert "resources" not in heard[ADA].told and heard[BOB].told == ["resources"]
+
+            await bob.send_roots_list_changed()
+            await ada.send_roots_list_changed()
+            told = "notifications/roots/list_changed"
+            await asyncio.to_thread(wait_until, lambda: server.calls(told))
+            server.ask("ada", "roots/list")
+            await asyncio.to_thread(wait_until, lambda: len(server.answers) == 2)
+            assert [server.tokens[one.token].subject for one in server.calls(told)] == ["ada"], "bob offers no roots"
+            on_each = [[], [{"uri": "file:///home/ada"}]]  # the shared one has the token of ada, but not her client
+            assert sorted(result["roots"] for _, result in server.answers) == on_each
+            if others:  # which callers share
+                assert json.loads(text_of(await ada.call_tool("full__told_roots", {}))) == {"roots": [], "changes": 0}
 
             await ada.unsubscribe_resource("note://ada")
             await asyncio.to_thread(wait_until, lambda: server.subscribed == {("bob", "note://bob")})

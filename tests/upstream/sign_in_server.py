@@ -70,6 +70,8 @@ class SignInServer:
     """Accounts with what goes to their open streams."""
     subscribed: set[tuple[str, str]] = field(default_factory=set)
     """Accounts with the URIs that they follow."""
+    answers: list[tuple[str, Any]] = field(default_factory=list)
+    """Accounts with the results of what they were asked."""
     holding: threading.Barrier | None = None
     """Calls of `together` wait for each other here."""
     seen: list[Seen] = field(default_factory=list)
@@ -97,8 +99,11 @@ class SignInServer:
     def count(self, path: str, **fields: str) -> int:
         return sum(one.path == path and fields.items() <= one.fields.items() for one in list(self.seen))
 
-    def announce(self, subject: str, method: str, **params: str) -> None:
-        message = {"jsonrpc": "2.0", "method": method, "params": params}
+    def ask(self, subject: str, method: str) -> None:
+        self.announce(subject, method, {"id": f"asked-{subject}"})
+
+    def announce(self, subject: str, method: str, more: dict[str, Any] | None = None, **params: str) -> None:
+        message = {"jsonrpc": "2.0", "method": method, "params": params, **(more or {})}
         for whose, stream in list(self.streams):
             if whose == subject:
                 stream.put(f"data: {json.dumps(message)}\n\n".encode())
@@ -368,7 +373,9 @@ class Exchange(BaseHTTPRequestHandler):
                 result = {"content": [{"type": "text", "text": f"{tool} by {grant.subject}"}]}
             case str() as method if state.notes:
                 result = state.noted(grant.subject, method, message.get("params", {}))
-        if "id" in message:
+            case None:
+                state.answers.append((grant.subject, message.get("result")))
+        if "id" in message and "method" in message:
             self.reply(200, {"jsonrpc": "2.0", "id": message["id"], "result": result})
         else:
             self.reply(202)

@@ -20,7 +20,7 @@ from mcpgate.api.mcp.protocol import (
     parse_request,
     refusal,
 )
-from mcpgate.errors import McpgateError, RateLimited
+from mcpgate.errors import McpgateError, NotSupported, RateLimited
 from mcpgate.governance.callers import LOCAL, Caller
 from mcpgate.governance.context import RequestContext
 from mcpgate.upstream.backchannel import ASKABLE
@@ -33,6 +33,8 @@ _SHORT = ("initialize", "ping", "server/discover", "tools/list")
 """What is answered without asking anybody."""
 _MOST_QUESTIONS = 100
 """That wait for the client's answers."""
+_ROOTS_AFTER_S = 0.1
+"""Changes of a client's roots within this time are one."""
 _AT_A_TIME = 8
 """Of short requests, how many are answered before everybody else has a turn."""
 Send = Callable[[Message], None]
@@ -139,6 +141,8 @@ class Session(Requests):
         self._capabilities: Mapping[str, Any] = {}
         self._questions: dict[Any, asyncio.Future[dict[str, Any]]] = {}
         self._numbers = count(1)
+        self._closed = False
+        self._roots_due: asyncio.TimerHandle | None = None
         self.log_level: str | None = None
         self.subscriptions: dict[str, Callable[[], None]] = {}
         """URI → what ends the subscription."""
@@ -180,6 +184,9 @@ class Session(Requests):
         self.close()
 
     def close(self) -> None:
+        self._closed = True
+        if self._roots_due is not None:
+            self._roots_due.cancel()
         if self._unsubscribe is not None:
             self._unsubscribe()
             self._unsubscribe = None
@@ -247,3 +254,18 @@ class Session(Requests):
         params = message.get("params")
         if message["method"] == "notifications/cancelled" and isinstance(params, dict):
             self.cancel(params.get("requestId"))
+        elif message["method"] == "notifications/roots/list_changed":
+            self._roots_changed()
+
+    def _roots_changed(self) -> None:
+        if "roots" in self._capabilities and self._roots_due is None and not self._closed:
+            self._roots_due = asyncio.get_running_loop().call_later(_ROOTS_AFTER_S, self._tell_roots)
+
+    def _tell_roots(self) -> None:
+        self._roots_due = None
+        self.face.gateway.roots.changed(self.caller, self._roots)
+
+    async def _roots(self) -> dict[str, Any]:
+        if self._closed:
+            raise NotSupported("the client whose roots these are is gone")
+        return await self._ask(self.announce, "roots/list", {})
