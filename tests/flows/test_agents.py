@@ -1,24 +1,24 @@
 """Real agents through both faces at once: mcpgate is their provider and their only MCP server. Behind it a scripted model
 calls execute_code, then a direct tool, and says what that has returned.
 
-Each test skips where the agent's program is not on the PATH (npm: @anthropic-ai/claude-code, @openai/codex,
-opencode-ai)."""
+`python -m tests.agents.programs` installs the agents. A test skips where its agent is neither installed nor on the PATH,
+but not in CI. A wall in place of the internet sees that no agent asks for anything outside of this machine."""
 
 import json
-import os
-import shutil
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 
+from tests.agents.programs import command_of, environment_of
+from tests.agents.wall import wall
+from tests.conftest import full
 from tests.flows.governed import ADMIN, TRUSTED, Served, serving, write_config
 from tests.scripted_model import ScriptedModel, Step, scripted_model
 
-SERVER = Path(__file__).parents[1] / "full_server.py"
 LOOP = (Step("execute_code", {"code": "print(40 + 2, one.log())"}), Step("one__log", {}))
 SAID = "The last tool said: "
 
@@ -44,8 +44,7 @@ def served(tmp_path_factory: pytest.TempPathFactory, model: ScriptedModel) -> It
         },
         "unknown_model": "claude-two",
     }
-    server = {"command": sys.executable, "args": [str(SERVER), "one"], "expose": "both"}
-    with serving(folder, write_config(folder, {"one": server}, governance={"keys": keys}, llm=llm)) as running:
+    with serving(folder, write_config(folder, {"one": full("one")}, governance={"keys": keys}, llm=llm)) as running:
         yield running
 
 
@@ -56,20 +55,18 @@ def fresh(model: ScriptedModel) -> None:
 
 def run(program: str, *arguments: str, folder: Path, **environment: str) -> str:
     """What an agent writes to stdout, at home in a folder of its own."""
-    found = shutil.which(program)
-    if found is None:
-        pytest.skip(f"{program} is not on the PATH")
-    kept = {name: os.environ[name] for name in ("PATH", "NODE_EXTRA_CA_CERTS") if name in os.environ}
-    result = subprocess.run(
-        [found, *arguments],
-        cwd=folder,
-        env={**kept, "HOME": str(folder), "DISABLE_AUTOUPDATER": "1", "KEY": ADMIN, **environment},
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
+    with wall() as outside:
+        result = subprocess.run(
+            [*command_of(program), *arguments],
+            cwd=folder,
+            env=environment_of(folder, outside, KEY=ADMIN, **environment),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
     assert result.returncode == 0, result.stderr[-3000:]
+    assert outside.asked == []
     return result.stdout
 
 
@@ -92,7 +89,7 @@ def test_claude_code_runs_its_loop(name: str, path: str, served: Served, model: 
         ENABLE_TOOL_SEARCH="false",
     )
     assert SAID + "logged" in said
-    assert model.posts()[-1].path == path and "42 logged" in results_of(model)
+    assert urlsplit(model.posts()[-1].path).path == path and "42 logged" in results_of(model)
 
 
 @pytest.mark.parametrize(
@@ -107,10 +104,12 @@ def test_codex_runs_its_loop_and_leaves_websockets_at_once(
 ) -> None:
     """Codex dials a WebSocket where mcpgate stands at the place of OpenAI, and none for providers of other names."""
     base = f"{served.address}/v1"
-    provider = f'model_provider = "gate"\n[model_providers.gate]\nname = "gate"\nbase_url = "{base}"\nenv_key = "KEY"\n'
+    provider = f'[model_providers.gate]\nname = "gate"\nbase_url = "{base}"\nenv_key = "KEY"\n'
     (tmp_path / "config.toml").write_text(
-        f'model = "{name}"\nweb_search = "disabled"\n'
-        + (provider if own_name else f'openai_base_url = "{base}"\n')
+        f'model = "{name}"\nweb_search = "disabled"\ncheck_for_update_on_startup = false\n'
+        + ('model_provider = "gate"\n' if own_name else f'openai_base_url = "{base}"\n')
+        + "[features]\nplugins = false\napps = false\nremote_plugin = false\n[analytics]\nenabled = false\n"
+        + (provider if own_name else "")
         + f'[mcp_servers.mcpgate]\nurl = "{served.address}/mcp"\nbearer_token_env_var = "KEY"\n'
     )
     (tmp_path / "auth.json").write_text(json.dumps({"OPENAI_API_KEY": ADMIN}))
