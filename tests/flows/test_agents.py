@@ -29,6 +29,13 @@ def model() -> Iterator[ScriptedModel]:
         yield running
 
 
+@pytest.fixture
+def at_resources() -> Iterator[ScriptedModel]:
+    """A model that looks for resources."""
+    with scripted_model(Step("list_mcp_resources", {}), Step("read_mcp_resource", {"uri": "note://one"})) as running:
+        yield running
+
+
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory, model: ScriptedModel) -> Iterator[Served]:
     folder = tmp_path_factory.mktemp("agents")
@@ -145,3 +152,49 @@ def test_opencode_runs_its_loop(
     said = run("opencode", "run", "-m", f"gate/{name}", "go", folder=tmp_path)
     assert SAID + "logged" in said
     assert any(one.path == path and "42 logged" in json.dumps(one.body) for one in model.posts())
+
+
+def gemini(prompt: str, served: Served, model: ScriptedModel, folder: Path) -> str:
+    """What Gemini CLI says; the gateway is its only MCP server, but not its provider."""
+    server = {"httpUrl": f"{served.address}/mcp", "headers": {"Authorization": f"Bearer {ADMIN}"}, "trust": True}
+    settings = {
+        "security": {"auth": {"selectedType": "gemini-api-key"}, "folderTrust": {"enabled": False}},
+        "general": {"enableAutoUpdate": False},
+        "privacy": {"usageStatisticsEnabled": False},
+        "mcpServers": {"mcpgate": server},
+    }
+    (folder / ".gemini").mkdir()
+    (folder / ".gemini" / "settings.json").write_text(json.dumps(settings))
+    return run(
+        *("gemini", "-m", "gemini-2.5-flash", "--yolo", "-p", prompt),
+        folder=folder,
+        GEMINI_API_KEY="none",
+        GOOGLE_GEMINI_BASE_URL=model.address,
+    )
+
+
+def said_by_the_user(model: ScriptedModel) -> list[str]:
+    (content,) = model.posts()[0].body["contents"]
+    return [part["text"] for part in content["parts"]]
+
+
+def test_gemini_cli_calls_tools(served: Served, model: ScriptedModel, tmp_path: Path) -> None:
+    assert SAID in gemini("go", served, model, tmp_path)
+    assert "42 logged" in results_of(model) and "mcp_mcpgate_one__log" in results_of(model)
+
+
+def test_gemini_cli_runs_a_servers_prompt_as_a_command(served: Served, model: ScriptedModel, tmp_path: Path) -> None:
+    gemini("/greet --who=Ada", served, model, tmp_path)
+    assert said_by_the_user(model)[-1] == '"one greets Ada"'
+
+
+def test_gemini_cli_puts_a_resource_into_the_conversation(served: Served, model: ScriptedModel, tmp_path: Path) -> None:
+    gemini("read @mcpgate:note://one please", served, model, tmp_path)
+    assert "note://one of one" in said_by_the_user(model)
+
+
+def test_gemini_cli_lets_its_model_find_and_read_resources(
+    served: Served, at_resources: ScriptedModel, tmp_path: Path
+) -> None:
+    assert "note://one of one" in gemini("go", served, at_resources, tmp_path)
+    assert "ui://one/page" in results_of(at_resources)
