@@ -75,7 +75,7 @@ class Gateway:
         self.indexer = Indexer(self.views)
         carrier = Carrier(self.pool, gate)
         self.calls = Calls(self.pool, carrier, gate)
-        self.resources = Resources(self.views, self.pool, carrier, gate)
+        self.resources = Resources(self.views, self.pool, carrier, gate, learned)
         self.subscriptions = Subscriptions(self.pool)
         self.roots = Roots(self.views, self.pool)
         self.definitions = Definitions(settings, self.views)
@@ -150,6 +150,7 @@ class Gateway:
         """Take what the pool knows now, and call the listeners if the tool list has changed."""
         self._rebuild_due = False
         self.views.rebuild()
+        self.resources.look_ahead()
         self.indexer.refresh()
         self.savings.forget()
         bundles = [None, *self.config.bundles]

@@ -10,13 +10,14 @@ from functools import partial
 from typing import Any, Literal
 
 from mcpgate.catalog.catalog import Server, nearest
+from mcpgate.catalog.learned import Memory
 from mcpgate.errors import McpgateError, NotAllowed, NotFound
 from mcpgate.governance.callers import Caller
 from mcpgate.governance.context import RequestContext
 from mcpgate.governance.gate import Gate
 from mcpgate.proxy.carrier import Carrier
 from mcpgate.proxy.views import Views
-from mcpgate.upstream.connection import RpcError
+from mcpgate.upstream.connection import RpcError, ServerFacts
 from mcpgate.upstream.pool import UpstreamPool
 
 What = Literal["resources", "resourceTemplates", "prompts"]
@@ -43,8 +44,42 @@ class Place:
 class Resources:
     """Lists, reads and gets. One for the whole gateway."""
 
-    def __init__(self, views: Views, pool: UpstreamPool, carrier: Carrier, gate: Gate) -> None:
+    def __init__(self, views: Views, pool: UpstreamPool, carrier: Carrier, gate: Gate, learned: Memory) -> None:
         self._views, self._pool, self._carrier, self._gate = views, pool, carrier, gate
+        self._learned = learned
+        self._met: dict[str, ServerFacts] = {}
+        self._looking: set[asyncio.Task[Sequence[dict[str, Any]]]] = set()
+
+    def look_ahead(self) -> None:
+        """List what servers that have just connected offer directly, so that it is known when they start again."""
+        surfaces = [self._views.surface(bundle) for bundle in self._views.bundles()]
+        direct = {server.name for surface in surfaces for server in surface.direct_servers}
+        for view in self._pool.views():
+            new = view.state == "ready" and view.facts is not None and self._met.get(view.name) is not view.facts
+            if new and view.facts is not None and view.name in direct and not self._pool.get(view.name).per_user:
+                self._met[view.name] = view.facts
+                for what in _KEYS:
+                    task = asyncio.create_task(self._listed_to_all(view.name, what))
+                    self._looking.add(task)
+                    task.add_done_callback(self._looked)
+
+    def _looked(self, task: "asyncio.Task[Sequence[dict[str, Any]]]") -> None:
+        self._looking.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.debug("resources or prompts could not be listed: %s", error)
+
+    async def _listed_to_all(self, server: str, what: What) -> Sequence[dict[str, Any]]:
+        """What the shared connection lists now, which is remembered. Raises UpstreamError, RpcError, NotFound."""
+        upstream = self._pool.get(server)
+        before = upstream.known(what)
+        found = await upstream.listed(what)
+        if found is not before:
+            self._learned.remember_list(server, what, found)
+        return found
+
+    def close(self) -> None:
+        for task in self._looking:
+            task.cancel()
 
     # --- Of one server, by its name
 
@@ -108,7 +143,8 @@ class Resources:
 
     async def _known(self, caller: Caller, servers: Sequence[Server], what: What, anew: bool = False) -> Known:
         """What servers list for a caller. Asks those that have not told yet, or all of them `anew`; one that cannot be
-        asked has the list that it had, and one that the caller has to sign in to first has none."""
+        asked has the list that it had, and one that the caller has to sign in to first has none. One that is not
+        connected is not waited for if its list is known from before: agents wait for all lists, and not for long."""
         found: dict[str, Sequence[dict[str, Any]]] = {}
 
         async def look(server: Server) -> None:
@@ -116,8 +152,17 @@ class Resources:
             identity = upstream.identity_of(caller.owner)
             known = upstream.known(what, identity)
             if (anew or known is None) and self.has(caller, server, "prompts" if what == "prompts" else "resources"):
+                if identity is None and not upstream.is_connected:
+                    known = self._learned.recall_list(server.name, what) if known is None else known
+                    if known is not None:
+                        found[server.name] = known
+                        upstream.asked_early()
+                        return
                 try:
-                    known = await upstream.listed(what, identity)
+                    if identity is None:
+                        known = await self._listed_to_all(server.name, what)
+                    else:
+                        known = await upstream.listed(what, identity)
                 except McpgateError as error:
                     level = logging.WARNING if identity is None else logging.DEBUG
                     log.log(level, "%s: its %s could not be listed: %s", server.name, what, error.message)

@@ -141,6 +141,7 @@ class Upstream:
         self._last: dict[str, Sequence[dict[str, Any]]] = {}
         """What the shared connection has listed last."""
         self._following = Following(name, self._identities, config.timeout_s)
+        self._was_asked_early = False
         self._refused: set[str] = set()
         """Callers whose lists could not be asked for."""
         self._subscribed: tuple[str, ...] = ()
@@ -337,6 +338,16 @@ class Upstream:
             raise
         return await self._lists.get(connection, what, own=True)
 
+    @property
+    def is_connected(self) -> bool:
+        """Whether its shared connection stands now."""
+        return self._standing() is not None
+
+    def asked_early(self) -> None:
+        """Somebody has got lists from before. Connect soon, and then say that they have changed."""
+        self._was_asked_early = True
+        self._wake.set()
+
     def known(self, what: str, identity: str | None = None) -> Sequence[dict[str, Any]] | None:
         """What was listed last; None where it has to be asked for."""
         if identity is None:
@@ -520,6 +531,9 @@ class Upstream:
             took = time.monotonic() - began
             self._set("ready", facts=facts, tools=tools, warning=warning, connect_s=took, reason="", detail="")
             log.info("%s: ready, %d tools, %s", self.name, len(tools), facts.protocol)
+            if self._was_asked_early:
+                self._was_asked_early = False
+                self._announce_lists(facts)
             try:
                 return await self._follow_changes(connection)
             finally:
@@ -589,8 +603,7 @@ class Upstream:
             await self._send_log_level(connection)
         if identity in self._refused:
             self._refused.discard(identity)
-            for what in facts.capabilities & {"resources", "prompts"}:
-                self._announce(Announcement("list", what, self.name, identity))
+            self._announce_lists(facts, identity)
         return facts
 
     async def _handshake(self, connection: Connection, old: bool = False) -> ServerFacts:
@@ -713,6 +726,11 @@ class Upstream:
 
     def _on_updated(self, uri: str, identity: str | None = None) -> None:
         self._announce(Announcement("updated", uri, self.name, identity))
+
+    def _announce_lists(self, facts: ServerFacts, identity: str | None = None) -> None:
+        """Say that there may be other lists than the last ones."""
+        for what in facts.capabilities & {"resources", "prompts"}:
+            self._announce(Announcement("list", what, self.name, identity))
 
     def _announce(self, announced: Announcement) -> None:
         if announced.identity is not None or not self.per_user:  # else it concerns the account that is borrowed

@@ -5,8 +5,11 @@ calls execute_code, then a direct tool, and says what that has returned.
 but not in CI. A wall in place of the internet sees that no agent asks for anything outside of this machine."""
 
 import json
+import os
 import subprocess
+import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -15,12 +18,17 @@ import pytest
 
 from tests.agents.programs import command_of, environment_of
 from tests.agents.wall import wall
-from tests.conftest import full
-from tests.flows.governed import ADMIN, TRUSTED, Served, serving, write_config
+from tests.conftest import full, serve_command
+from tests.flows.governed import ADMIN, TRUSTED, Served, mcpgate, serving, write_config
 from tests.scripted_model import ScriptedModel, Step, scripted_model
 
 LOOP = (Step("execute_code", {"code": "print(40 + 2, one.log())"}), Step("one__log", {}))
 SAID = "The last tool said: "
+CODEX_ALONE = (
+    'web_search = "disabled"\ncheck_for_update_on_startup = false\n'
+    "[features]\nplugins = false\napps = false\nremote_plugin = false\n[analytics]\nenabled = false\n"
+)
+"""The rest of the first table of Codex' configuration, and others: it asks nobody but its provider and its servers."""
 
 
 @pytest.fixture(scope="module")
@@ -113,9 +121,9 @@ def test_codex_runs_its_loop_and_leaves_websockets_at_once(
     base = f"{served.address}/v1"
     provider = f'[model_providers.gate]\nname = "gate"\nbase_url = "{base}"\nenv_key = "KEY"\n'
     (tmp_path / "config.toml").write_text(
-        f'model = "{name}"\nweb_search = "disabled"\ncheck_for_update_on_startup = false\n'
+        f'model = "{name}"\n'
         + ('model_provider = "gate"\n' if own_name else f'openai_base_url = "{base}"\n')
-        + "[features]\nplugins = false\napps = false\nremote_plugin = false\n[analytics]\nenabled = false\n"
+        + CODEX_ALONE
         + (provider if own_name else "")
         + f'[mcp_servers.mcpgate]\nurl = "{served.address}/mcp"\nbearer_token_env_var = "KEY"\n'
     )
@@ -152,6 +160,68 @@ def test_opencode_runs_its_loop(
     said = run("opencode", "run", "-m", f"gate/{name}", "go", folder=tmp_path)
     assert SAID + "logged" in said
     assert any(one.path == path and "42 logged" in json.dumps(one.body) for one in model.posts())
+
+
+@contextmanager
+def once_asked(model: ScriptedModel, file: Path) -> Iterator[None]:
+    """Makes a file as soon as the model is asked for the first time."""
+    over = threading.Event()
+
+    def wait() -> None:
+        while not model.posts() and not over.wait(0.02):
+            pass
+        file.touch()
+
+    thread = threading.Thread(target=wait)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+
+
+@pytest.mark.parametrize("agent", ["claude", "codex"])
+def test_an_agent_that_asks_once_shows_the_tools_of_a_server_that_was_connected_before(
+    agent: str, model: ScriptedModel, tmp_path: Path
+) -> None:
+    """Over stdio, with a server that starts only after the agent has asked its model."""
+    command_of(agent)
+    go = tmp_path / "go"
+    config = write_config(tmp_path, {"one": full("one", expose="both", env={"WAIT_FOR": str(go)})})
+    program, *arguments = serve_command(config, "--stdio")
+    own = {"XDG_DATA_HOME": str(tmp_path / "data"), "PYTHONPATH": os.environ.get("PYTHONPATH", "")}
+    go.touch()
+    first = mcpgate("run", "-c", str(config), "-", env={**os.environ, **own}, stdin="one.log()")
+    assert first.stdout == "logged\n", first.stderr
+    go.unlink()
+    server = {"command": program, "args": arguments, "env": own}
+    with once_asked(model, go):
+        if agent == "claude":
+            (tmp_path / "mcp.json").write_text(json.dumps({"mcpServers": {"mcpgate": server}}))
+            said = run(
+                *("claude", "-p", "go", "--model", "one", "--allowedTools", "mcp__mcpgate"),
+                *("--strict-mcp-config", "--mcp-config", str(tmp_path / "mcp.json")),
+                folder=tmp_path,
+                ANTHROPIC_BASE_URL=model.address,
+                ANTHROPIC_AUTH_TOKEN="none",
+                ENABLE_TOOL_SEARCH="false",
+            )
+        else:
+            inner = "".join(f"{name} = {json.dumps(value)}\n" for name, value in own.items())
+            (tmp_path / "config.toml").write_text(
+                f'model = "one"\nopenai_base_url = "{model.address}/v1"\n{CODEX_ALONE}'
+                f"[mcp_servers.mcpgate]\ncommand = {json.dumps(program)}\nargs = {json.dumps(arguments)}\n"
+                f"[mcp_servers.mcpgate.env]\n{inner}"
+            )
+            (tmp_path / "auth.json").write_text(json.dumps({"OPENAI_API_KEY": "none"}))
+            said = run(
+                *("codex", "exec", "--skip-git-repo-check", "--dangerously-bypass-approvals-and-sandbox", "go"),
+                folder=tmp_path,
+                CODEX_HOME=str(tmp_path),
+            )
+    assert SAID in said and "logged" in said
+    assert "42 logged" in results_of(model)
 
 
 def gemini(prompt: str, served: Served, model: ScriptedModel, folder: Path) -> str:

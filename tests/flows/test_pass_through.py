@@ -442,9 +442,18 @@ async def test_a_server_that_was_connected_before_delays_no_client(
     async with opened(config, tmp_path, "stdio", "legacy", "full__ask") as client:
         before = client.server_capabilities
     go.unlink()
-    async with connected("stdio", "legacy", config, tmp_path) as client:
+    heard: list[str] = []
+
+    async def on_message(message: Any) -> None:
+        heard.append(type(message).__name__)
+
+    async with connected("stdio", "legacy", config, tmp_path, message_handler=on_message) as client:
         assert client.server_capabilities == before and before.resources is not None
         assert "full__ask" in [tool.name for tool in (await client.list_tools()).tools]
-        listing = asyncio.ensure_future(client.list_resources())  # this asks the server itself
+        assert len((await client.list_resources()).resources) == 3, "though no client has asked for them before"
+        assert len((await client.list_resource_templates()).resource_templates) == 1
+        assert len((await client.list_prompts()).prompts) == 2
+        reading = asyncio.ensure_future(client.read_resource("note://one"))  # this asks the server itself
         go.touch()
-        assert len((await listing).resources) == 3
+        assert "of one" in str(await reading)
+        await until(lambda: {"ResourceListChangedNotification", "PromptListChangedNotification"} <= {*heard})
