@@ -30,19 +30,21 @@ from mcpgate.proxy.calls import Calls
 from mcpgate.proxy.carrier import Carrier
 from mcpgate.proxy.direct import shown
 from mcpgate.proxy.resources import Resources
+from mcpgate.proxy.roots import Roots
 from mcpgate.proxy.subscriptions import Subscriptions
 from mcpgate.proxy.views import Views
 from mcpgate.telemetry.metrics import Metrics
 from mcpgate.upstream.links import Links
 from mcpgate.upstream.pool import UpstreamPool
 from mcpgate.upstream.tokens import Vault
+from mcpgate.upstream.upstream import Announcement
 from mcpgate_sandbox.engine import Engine
 
 if TYPE_CHECKING:
     from mcpgate.llm.chat import Chat
 
 _MIB = 1024 * 1024
-Listener = Callable[[str, str], None]
+Listener = Callable[[Announcement], None]
 
 
 class Gateway:
@@ -73,8 +75,9 @@ class Gateway:
         self.indexer = Indexer(self.views)
         carrier = Carrier(self.pool, gate)
         self.calls = Calls(self.pool, carrier, gate)
-        self.resources = Resources(self.views, self.pool, carrier, gate)
+        self.resources = Resources(self.views, self.pool, carrier, gate, learned)
         self.subscriptions = Subscriptions(self.pool)
+        self.roots = Roots(self.views, self.pool)
         self.definitions = Definitions(settings, self.views)
         self.savings = Savings(self.views, self.tool_list)
         bridge = Bridge(self.views, self.calls, Attachments(self.resources), learned, self.handles)
@@ -133,8 +136,8 @@ class Gateway:
         return replace(caller, bundle=bundle)
 
     def on_list_changed(self, listener: Listener) -> Callable[[], None]:
-        """Call `listener` on the event loop whenever a list of the gateway changes: with 'tools', or with 'resources'
-        or 'prompts' and the server whose they are. Returns the function that unsubscribes it."""
+        """Call `listener` on the event loop whenever a list of the gateway changes. Returns the function that
+        unsubscribes it."""
         self._listeners.append(listener)
 
         def unsubscribe() -> None:
@@ -147,6 +150,7 @@ class Gateway:
         """Take what the pool knows now, and call the listeners if the tool list has changed."""
         self._rebuild_due = False
         self.views.rebuild()
+        self.resources.look_ahead()
         self.indexer.refresh()
         self.savings.forget()
         bundles = [None, *self.config.bundles]
@@ -154,15 +158,15 @@ class Gateway:
         if shown_now != self._shown:
             first, self._shown = not self._shown, shown_now
             if not first:
-                self._tell("tools", "")
+                self._tell(Announcement("list", "tools"))
 
-    def _on_event(self, server: str, kind: str, what: str) -> None:
-        if kind == "list":
-            self._tell(what, server)
+    def _on_event(self, announced: Announcement) -> None:
+        if announced.kind == "list":
+            self._tell(announced)
 
-    def _tell(self, what: str, server: str) -> None:
+    def _tell(self, announced: Announcement) -> None:
         for listener in list(self._listeners):
-            listener(what, server)
+            listener(announced)
 
     def _rebuild_soon(self) -> None:
         if not self._rebuild_due:

@@ -102,6 +102,7 @@ class App:
         for work in gateway.outliving:
             work.cancel()
         await asyncio.gather(*gateway.outliving, return_exceptions=True)
+        gateway.resources.close()
         await asyncio.gather(
             gateway.pool.aclose(), gateway.engine.aclose(), self.providers.aclose(), return_exceptions=True
         )

@@ -20,6 +20,7 @@ from mcpgate.config.settings import Config
 from mcpgate.gateway import Gateway
 
 RAW_SERVER = Path(__file__).with_name("raw_server.py")
+FULL_SERVER = Path(__file__).with_name("full_server.py")
 IN_CI = os.environ.get("CI") == "true"
 
 
@@ -39,6 +40,11 @@ def own_folders(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Mo
 def raw(*arguments: str, **settings: Any) -> dict[str, Any]:
     """An `mcpServers` entry for the misbehaving server."""
     return {"command": sys.executable, "args": [str(RAW_SERVER), *arguments], **settings}
+
+
+def full(name: str, era: str = "both", **settings: Any) -> dict[str, Any]:
+    """An `mcpServers` entry for the server with everything; `era`: `handshake`, `modern` or `both`."""
+    return {"command": sys.executable, "args": [str(FULL_SERVER), name, era], "expose": "both", **settings}
 
 
 def make_config(servers: dict[str, Any], **sections: Any) -> Config:

@@ -19,7 +19,7 @@ QUESTIONS: dict[str, tuple[str, dict[str, Any]]] = {
     "think": ("sampling/createMessage", {"messages": [], "maxTokens": 5}),
     "roots": ("roots/list", {}),
 }
-TOOLS = [*QUESTIONS, "twice", "both", "log", "touch", "grow", "which_era"]
+TOOLS = [*QUESTIONS, "twice", "both", "log", "touch", "grow", "which_era", "told_roots", "hear_roots"]
 CAPABILITIES = {
     "tools": {"listChanged": True},
     "resources": {"subscribe": True, "listChanged": True},
@@ -31,7 +31,7 @@ numbers = itertools.count(1)
 answers: dict[Any, list[Any]] = {}
 arrived = threading.Condition()
 writing = threading.Lock()
-state: dict[str, Any] = {"level": "debug", "listen": None, "grown": 0}
+state: dict[str, Any] = {"level": "debug", "listen": None, "grown": 0, "roots": [], "changes": 0}
 subscribed: set[str] = set()
 
 
@@ -90,6 +90,11 @@ def call(params: dict[str, Any], modern: bool) -> dict[str, Any]:
         notify("notifications/resources/list_changed")
         notify("notifications/prompts/list_changed")
         return text("grown")
+    if tool == "hear_roots":
+        threading.Timer(0.2, hear_roots).start()
+        return text("soon")
+    if tool == "told_roots":
+        return text(told({"roots": state["roots"], "changes": state["changes"]}))
     if tool == "which_era":
         return text("modern" if modern else "handshake")
     rounds = 2 if tool == "twice" else 1
@@ -162,6 +167,12 @@ def result_of(method: str, params: dict[str, Any], modern: bool) -> dict[str, An
     raise Refused(-32601, f"Method not found: {method}")
 
 
+def hear_roots() -> None:
+    """Ask for the roots that have changed, as file servers do: outside of any call."""
+    answer = ask_live("roots/list", {})
+    state["roots"].append([root["uri"] for root in answer["roots"]] if "roots" in answer else answer)
+
+
 def serve(message: dict[str, Any]) -> None:
     method, id, params = message["method"], message["id"], message.get("params", {})
     modern = META + "protocolVersion" in params.get("_meta", {})
@@ -201,6 +212,9 @@ def main(start: Callable[..., threading.Thread] = threading.Thread) -> None:
             with arrived:
                 answers[message["id"]] = message
                 arrived.notify_all()
+        elif message["method"] == "notifications/roots/list_changed":
+            state["changes"] += 1
+            start(target=hear_roots, daemon=True).start()
         elif "id" in message:
             start(target=serve, args=(message,), daemon=True).start()
 

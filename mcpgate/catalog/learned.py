@@ -1,5 +1,5 @@
-"""What is remembered about upstreams across restarts: the shapes of what their tools returned, and the tools they
-had when last seen, so that a gateway that has just started is not empty.
+"""What is remembered about upstreams across restarts: the shapes of what their tools returned, and the tools, resources
+and prompts they had when last seen, so that a gateway that has just started is not empty.
 
 One caller's results are not revealed to others: a key is shown to all only after the results of two different
 callers had it, and until then only to the first of them. Keys can be data, as in `{"alice": …, "bob": …}`."""
@@ -23,7 +23,9 @@ _SETTLED_AFTER = 20
 _THEN_EVERY = 25
 """After this many results of a caller with nothing new, only every 25th is examined."""
 _CAPABILITIES = "#capabilities"
-"""Ends the key of what is remembered besides a server's tools."""
+"""Ends the key of what is remembered besides a server's tools; so does `#` with `resources` and the like."""
+_MOST_ITEMS, _MOST_BYTES = 1000, 256 * 1024
+"""Of a list of resources or prompts that is remembered; no part of a longer one is."""
 _MOST_TOOLS = 10_000
 _MOST_CALLERS = 20_000
 """Tools whose shapes are held; pairs of tool and caller whose results are counted."""
@@ -146,8 +148,24 @@ class Memory:
         found = _parsed(value) if value else None
         return frozenset(one for one in found if isinstance(one, str)) if isinstance(found, list) else None
 
-    def _remember(self, key: str, found: list[Any]) -> None:
-        value = jsontext.dumps(found)
+    def remember_list(self, server: str, what: str, items: Sequence[dict[str, Any]]) -> None:
+        """`what`: `resources`, `resourceTemplates` or `prompts`, as a server lists them to everybody."""
+        self._remember(self._list_key(server, what), list(items[: _MOST_ITEMS + 1]), _MOST_ITEMS, _MOST_BYTES)
+
+    def recall_list(self, server: str, what: str) -> list[dict[str, Any]] | None:
+        """What a server has listed last; None if that is not remembered."""
+        value = self._catalogs.get(self._list_key(server, what))
+        found = _parsed(value) if value else None
+        return [item for item in found if isinstance(item, dict)] if isinstance(found, list) else None
+
+    def _list_key(self, server: str, what: str) -> str:
+        return f"{self._place_key(server)}#{what}"
+
+    def _remember(self, key: str, found: list[Any], most: int | None = None, most_bytes: int | None = None) -> None:
+        """`most`, `most_bytes`: of anything larger, nothing is remembered."""
+        value = jsontext.dumps(found) if most is None or len(found) <= most else b"null"
+        if most_bytes is not None and len(value) > most_bytes:
+            value = b"null"
         if self._catalogs.get(key) != value:
             self._catalogs[key] = value
             self._changed.add(key)

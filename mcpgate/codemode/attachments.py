@@ -7,6 +7,7 @@ from typing import Any, Literal
 from mcpgate.catalog.catalog import Server
 from mcpgate.codemode.values import KeepData, content_parts
 from mcpgate.errors import InvalidRequest
+from mcpgate.governance.callers import Caller
 from mcpgate.governance.context import RequestContext
 from mcpgate.proxy.resources import Resources
 
@@ -27,12 +28,12 @@ class Attachments:
     def __init__(self, resources: Resources) -> None:
         self._resources = resources
 
-    def names_of(self, server: Server) -> list[str]:
+    def names_of(self, caller: Caller, server: Server) -> list[str]:
         """Those that a server has."""
         return [
             name
             for name, (capability, _) in NAMES.items()
-            if name not in server.accepted and self._resources.has(server, capability)
+            if name not in server.accepted and self._resources.has(caller, server, capability)
         ]
 
     async def call(

@@ -46,7 +46,7 @@ class Bridge:
             return await self._call_client(context, tool_name, positional, named)
         caller = context.caller
         whole = self._views.catalog_of(caller).find_server(server) if tool_name in ATTACHMENTS else None
-        if whole is not None and tool_name in self._attachments.names_of(whole):
+        if whole is not None and tool_name in self._attachments.names_of(caller, whole):
             return await self._call_attachment(context, whole, tool_name, positional, named)
         tool = self._find(caller, server, tool_name)
         try:
@@ -110,7 +110,7 @@ class Bridge:
             raise ToolFailed(f"there is no server {server!r}")
         if found.trouble and not found.tools:
             raise ToolFailed(f"server {server!r} is unavailable: {found.trouble}", server=server)
-        attachments = {name: name for name in self._attachments.names_of(found)}
+        attachments = {name: name for name in self._attachments.names_of(caller, found)}
         return {**attachments, **{spelling: tool.ident for spelling, tool in found.accepted.items()}}
 
     def _find(self, caller: Caller, server: str, tool_name: str) -> Tool:

@@ -53,7 +53,7 @@ class Pages:
             return await self._sandbox_page(caller)
         if (server := catalog.find_server(topic)) is not None:
             return self._bounded(
-                await self._server_page(server, caller, caller.grants.allow_whole_server(server.name, server.ident))
+                await self._server_page(context, server, caller.grants.allow_whole_server(server.name, server.ident))
             )
         head, _, rest = topic.partition(" ")
         if rest and (server := catalog.find_server(head)) is not None:
@@ -77,16 +77,16 @@ class Pages:
             raise Unavailable(f"code cannot run: {error}") from error
         return docs.sandbox_page(self._engine.name, available, missing, dataclasses.asdict(self._runner.limits(caller)))
 
-    async def _server_page(self, server: Server, caller: Caller, with_resources: bool) -> str:
+    async def _server_page(self, context: RequestContext, server: Server, with_resources: bool) -> str:
         upstream = self._pool.get(server.name)
-        if (way_in := await upstream.way_in(caller.owner)) is not None:
+        if (way_in := await upstream.way_in(context.caller.owner)) is not None:
             server = dataclasses.replace(server, trouble=way_in)
         facts = upstream.view.facts
         found: dict[What, list[dict[str, Any]]] = {"resources": [], "resourceTemplates": [], "prompts": []}
         if facts is not None and not server.trouble and with_resources:
             for what in found:
                 with contextlib.suppress(McpgateError):
-                    found[what] = [*(await self._resources.listed(server, what))[:100]]
+                    found[what] = [*(await self._resources.listed_for(context, server, what))[:100]]
         instructions = facts.instructions if facts else ""
         return docs.server_page(server, instructions, found["resources"], found["resourceTemplates"], found["prompts"])
 

@@ -105,6 +105,12 @@ class Views:
         whole = caller.grants.allow_whole_server
         return [server for server in self.surface(caller.bundle).direct_servers if whole(server.name, server.ident)]
 
+    def servers_of(self, caller: Caller) -> set[str]:
+        """The names of the servers that a caller reaches in any way."""
+        coded = {server.name for server in self.catalog_of(caller).servers}
+        direct = {tool.server for tool in self.direct_of(caller).values()}
+        return coded | direct | {server.name for server in self.direct_servers_of(caller)}
+
     def direct_views_of(self, caller: Caller) -> list[UpstreamView]:
         """The same as the pool knows them."""
         return [self._pool.get(server.name).view for server in self.direct_servers_of(caller)]

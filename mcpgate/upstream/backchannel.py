@@ -13,7 +13,7 @@ LOG_LEVELS = ("debug", "info", "notice", "warning", "error", "critical", "alert"
 CAPABILITIES: Mapping[str, Any] = {
     "elicitation": {"form": {}, "url": {}},
     "sampling": {"context": {}, "tools": {}},
-    "roots": {},
+    "roots": {"listChanged": True},
 }
 """What the gateway offers to servers of the handshake era. Their sessions begin before any client is known; a client
 that lacks a capability is an error when the server asks."""

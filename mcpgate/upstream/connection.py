@@ -7,13 +7,13 @@ restart or share anything: see upstream.py.
 import asyncio
 import logging
 import re
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from mcpgate import __version__
 from mcpgate.client import Client
-from mcpgate.errors import McpgateError, UpstreamError, UpstreamTimeout
+from mcpgate.errors import McpgateError, NotSupported, UpstreamError, UpstreamTimeout
 from mcpgate.upstream.backchannel import ASKABLE, CAPABILITIES, lacking
 from mcpgate.upstream.challenges import SignInNeeded
 from mcpgate.upstream.framing import Broken, Message, Transport
@@ -54,6 +54,10 @@ _ANSWER_S = 600.0
 _MOST_CAPABILITIES = 64
 _MOST_ASKED = 32
 """Requests of a server that wait for a client's answer."""
+_ROOTS_EVERY_S = 1.0
+"""A server is told of changed roots at most this often."""
+_ROOTS_ANSWER_S = 10.0
+"""How long a client may take to list its roots when no request of it is under way."""
 _UNSUPPORTED_VERSION = -32022
 NAMED: Mapping[str, str] = {
     **{"tools/call": "name", "prompts/get": "name", "resources/read": "uri"},
@@ -61,6 +65,9 @@ NAMED: Mapping[str, str] = {
 }
 """Methods whose requests repeat a parameter in the `mcp-name` header, and which parameter, in the modern era."""
 log = logging.getLogger("mcpgate.upstream")
+AskRoots = Callable[[], Awaitable[dict[str, Any]]]
+"""Gets a client's roots from it, as the result of `roots/list`. Raises NotSupported once the client is gone;
+McpgateError."""
 
 _REFUSES_SESSIONS = frozenset((400, 401, 404, 410, 412, 422, 440))
 """HTTP statuses that real servers return for an unknown session."""
@@ -139,11 +146,17 @@ class Connection:
         self._asked: dict[Any, asyncio.Task[None]] = {}
         """What the server has asked, by its ids."""
         self._subscribed: tuple[str, ...] = ()
+        self.roots: AskRoots | None = None
+        """Of the client that has changed them last."""
+        self._roots_due: asyncio.TimerHandle | None = None
+        self._roots_told_at = -_ROOTS_EVERY_S
         self.probed = False
         """Whether the server was asked for the newest revision."""
         self._waiting: dict[int, _Waiting] = {}
         self._next_id = 0
         self._modern = False
+        self.facts: ServerFacts | None = None
+        """What the server has said of itself in the handshake; None before."""
         self._listen: asyncio.Task[None] | None = None
         self._listening = asyncio.Event()
         self._missed_changes = False
@@ -291,21 +304,53 @@ class Connection:
             if not fits(params, _LONGEST_QUESTION):
                 self._refuse(id, -32603, f"{method} is over {_LONGEST_QUESTION:,} characters")
                 return
-            if len(self._asked) >= _MOST_ASKED or id in self._asked:
-                self._refuse(
-                    id, -32603, f"{len(self._asked)} requests of this server are already waiting for an answer"
-                )
-                return
-            task = asyncio.create_task(self._ask_client(id, method, params, waiting, waiting.client))
-            self._asked[id] = task
-            waiting.asked.add(task)
-            task.add_done_callback(lambda _: self._asked.pop(id, None))
-            task.add_done_callback(waiting.asked.discard)
+            task = self._answering(id, self._ask_client(id, method, params, waiting, waiting.client))
+            if task is not None:
+                waiting.asked.add(task)
+                task.add_done_callback(waiting.asked.discard)
+        elif method == "roots/list" and self.roots is not None:
+            self._answering(id, self._ask_roots(id, self.roots))
         elif method == "roots/list":
             # Asked at the start of a session that is nobody's yet. Servers take no roots for no restriction.
             self._offer({"jsonrpc": "2.0", "id": id, "result": {"roots": []}})
         else:
             self._refuse(id, -32603, f"{method} cannot be matched to a client's request")
+
+    def _answering(self, id: Any, work: Coroutine[Any, Any, None]) -> asyncio.Task[None] | None:
+        """Answer a question of the server; None if too many are waiting for an answer."""
+        if len(self._asked) >= _MOST_ASKED or id in self._asked:
+            work.close()
+            self._refuse(id, -32603, f"{len(self._asked)} requests of this server are already waiting for an answer")
+            return None
+        task = self._asked[id] = asyncio.create_task(work)
+        task.add_done_callback(lambda _: self._asked.pop(id, None))
+        return task
+
+    def roots_changed(self, roots: AskRoots) -> None:
+        """Tell the server that the roots of a client have changed; when it asks for roots outside of requests, it gets
+        this client's from now on."""
+        if self._modern or self.closed.done():
+            return  # a server of the modern era asks whenever it needs to know
+        self.roots = roots
+        if self._roots_due is None:
+            loop = asyncio.get_running_loop()
+            self._roots_due = loop.call_at(max(loop.time(), self._roots_told_at + _ROOTS_EVERY_S), self._tell_roots)
+
+    def _tell_roots(self) -> None:
+        self._roots_due, self._roots_told_at = None, asyncio.get_running_loop().time()
+        self._offer({"jsonrpc": "2.0", "method": "notifications/roots/list_changed"})
+
+    async def _ask_roots(self, id: Any, roots: AskRoots) -> None:
+        try:
+            async with asyncio.timeout(_ROOTS_ANSWER_S):
+                self._offer({"jsonrpc": "2.0", "id": id, "result": await roots()})
+        except NotSupported:
+            if self.roots is roots:
+                self.roots = None
+            self._offer({"jsonrpc": "2.0", "id": id, "result": {"roots": []}})
+        except (McpgateError, TimeoutError) as error:
+            log.debug("%s: a client did not list its roots: %s", self._name, error)
+            self._refuse(id, -32603, "the client did not list its roots")
 
     async def _ask_client(
         self, id: Any, method: str, params: dict[str, Any], waiting: _Waiting, client: Client
@@ -550,7 +595,7 @@ class Connection:
     async def _greeted(self, result: dict[str, Any]) -> ServerFacts:
         assert self.transport is not None
         self._modern = False
-        facts = _facts(result, _version(result.get("protocolVersion")), result.get("serverInfo"))
+        facts = self.facts = _facts(result, _version(result.get("protocolVersion")), result.get("serverInfo"))
         await self.transport.send(
             {"jsonrpc": "2.0", "method": "notifications/initialized"}, {"mcp-protocol-version": facts.protocol}
         )
@@ -580,7 +625,8 @@ class Connection:
         meta = result.get("_meta")
         info = meta.get(_META + "serverInfo") if isinstance(meta, dict) else None
         await self._listen_anew()
-        return _facts(result, MODERN_VERSION, info or result.get("serverInfo"))
+        self.facts = _facts(result, MODERN_VERSION, info or result.get("serverInfo"))
+        return self.facts
 
     async def _listen_anew(self) -> None:
         """Open the stream of changes with what is subscribed to now; waits a moment until it is heard."""
@@ -636,6 +682,8 @@ class Connection:
             self._on_list_changed("tools")
 
     def stop(self) -> None:
+        if self._roots_due is not None:
+            self._roots_due.cancel()
         for task in (self._listen, self._renewal, *self._asked.values()):
             if task is not None:
                 task.cancel()

@@ -22,8 +22,10 @@ Open = Callable[[Connection, contextlib.AsyncExitStack, str], Awaitable[ServerFa
 class Identities:
     """Maps identities to connections."""
 
-    def __init__(self, make: Callable[[], Connection], open_: Open, timeout_s: float, idle_s: float = IDLE_S) -> None:
-        self._make, self._open, self._timeout_s, self._idle_s = make, open_, timeout_s, idle_s
+    def __init__(
+        self, make: Callable[[str], Connection], open_: Open, timeout_s: float, idle_s: float = IDLE_S
+    ) -> None:
+        self._make, self._open, self._timeout_s, self.idle_s = make, open_, timeout_s, idle_s
         self._table: OrderedDict[str, _Own] = OrderedDict()
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -38,6 +40,22 @@ class Identities:
         self._table.move_to_end(identity)
         own.used.set()
         return await asyncio.shield(own.ready)
+
+    def find(self, identity: str) -> Connection | None:
+        """The live connection of an identity, if it has one now."""
+        own = self._table.get(identity)
+        if own is None or own.is_over or not own.ready.done():
+            return None
+        return own.connection
+
+    def live(self) -> list[Connection]:
+        """Every live connection."""
+        return [found for identity in self._table if (found := self.find(identity)) is not None]
+
+    def drop(self, identity: str) -> None:
+        """Close the connection of an identity, if it has one."""
+        if (own := self._table.pop(identity, None)) is not None:
+            own.task.cancel()
 
     def _make_room(self) -> None:
         for identity in [identity for identity, own in self._table.items() if own.is_over]:
@@ -57,7 +75,7 @@ class Identities:
 
     async def keep(self, own: "_Own", identity: str) -> None:
         """The lifetime of one connection, opened and closed by the same task."""
-        connection = self._make()
+        connection = self._make(identity)
         own.connection = connection
         try:
             async with contextlib.AsyncExitStack() as stack:
@@ -81,7 +99,7 @@ class Identities:
         own.used.clear()
         used = asyncio.ensure_future(own.used.wait())
         try:
-            await asyncio.wait((used, connection.closed), timeout=self._idle_s, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait((used, connection.closed), timeout=self.idle_s, return_when=asyncio.FIRST_COMPLETED)
             return used.done() or own.is_busy
         finally:
             used.cancel()

@@ -10,7 +10,7 @@ from mcpgate.config.upstreams import UpstreamConfig
 from mcpgate.errors import NotFound
 from mcpgate.upstream.bearer import Link
 from mcpgate.upstream.tokens import Vault
-from mcpgate.upstream.upstream import Upstream, UpstreamView
+from mcpgate.upstream.upstream import Announcement, Upstream, UpstreamView
 
 
 class UpstreamPool:
@@ -22,7 +22,7 @@ class UpstreamPool:
         self._vault, self._link = vault, link
         self._upstreams: dict[str, Upstream] = {}
         self._listeners: list[Callable[[], None]] = []
-        self._event_listeners: list[Callable[[str, str, str], None]] = []
+        self._event_listeners: list[Callable[[Announcement], None]] = []
         self._go = asyncio.Event()
         if not held:
             self._go.set()
@@ -32,9 +32,8 @@ class UpstreamPool:
         """Called, on the event loop, whenever any upstream's view changes."""
         self._listeners.append(listener)
 
-    def on_event(self, listener: Callable[[str, str, str], None]) -> None:
-        """Called, on the event loop, with a server's name and what it announces: ('list', 'resources' or 'prompts') or
-        ('updated', URI)."""
+    def on_event(self, listener: Callable[[Announcement], None]) -> None:
+        """Called, on the event loop, with what a server announces, changes of its tools aside."""
         self._event_listeners.append(listener)
 
     def remember_with(self, find: Callable[[str, UpstreamConfig], Sequence[dict[str, Any]]]) -> None:
@@ -105,9 +104,9 @@ class UpstreamPool:
         for listener in self._listeners:
             listener()
 
-    def _tell(self, name: str, kind: str, what: str) -> None:
+    def _tell(self, announced: Announcement) -> None:
         for listener in self._event_listeners:
-            listener(name, kind, what)
+            listener(announced)
 
     def __repr__(self) -> str:
         states: dict[str, list[str]] = {}

@@ -11,8 +11,9 @@ import random
 import re
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from functools import partial
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal
 
 from mcpgate import jsontext
 from mcpgate.client import Client
@@ -22,9 +23,11 @@ from mcpgate.upstream import listing
 from mcpgate.upstream.backchannel import LOG_LEVELS
 from mcpgate.upstream.bearer import Bearer, Link
 from mcpgate.upstream.challenges import Challenge, SignInNeeded
-from mcpgate.upstream.connection import Connection, RpcError, ServerFacts, rpc_error
+from mcpgate.upstream.connection import AskRoots, Connection, RpcError, ServerFacts, rpc_error
+from mcpgate.upstream.following import Following
 from mcpgate.upstream.framing import Broken
 from mcpgate.upstream.identities import RETRY_EVERY_S, Identities
+from mcpgate.upstream.lists import Lists
 from mcpgate.upstream.param_headers import Malformed, Path, header_paths, headers_of
 from mcpgate.upstream.secrets import Secrets
 from mcpgate.upstream.stdio import open_stdio
@@ -45,8 +48,8 @@ _RELIST_EVERY_S = 1.0
 _RELIST_SHARE = 10
 """…and for no more than a tenth of the time."""
 _LONGEST_RELIST_PAUSE_S = 60.0
-_LIST_S = 1.0
-"""How long a list is good that the server does not announce changes of."""
+_MOST_REFUSED = 1000
+"""Callers without a sign-in whose questions for lists are remembered."""
 _STDIO_PATIENCE_S, _HTTP_PATIENCE_S = 0.3, 5.0
 """How long a server may leave a question in the newest revision unanswered."""
 EMPTY: Mapping[str, Any] = MappingProxyType({})
@@ -72,18 +75,21 @@ class UpstreamView:
     connect_s: float | None = None
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class Announcement:
+    """What has changed at a server, or at the gateway."""
+
+    kind: Literal["list", "updated"]
+    what: str
+    """`tools`, `resources` or `prompts`; or the URI of the resource that has changed."""
+    server: str = ""
+    identity: str | None = None
+    """Whose own connection has heard it; None: it concerns everybody."""
+
+
 def backoff_s(first_s: float, failures: int, longest_s: float) -> float:
     """The pause before the next attempt, in seconds. Doubles with each of any number of failures."""
     return min(longest_s, first_s * 2.0 ** min(failures, 64))
-
-
-class _List(NamedTuple):
-    """A list of resources, templates or prompts, or the question for it."""
-
-    connection: Connection
-    items: "asyncio.Task[list[dict[str, Any]]]"
-    until: float
-    """When it has to be asked for again, monotonic seconds."""
 
 
 class _EndedByProbe(Broken):
@@ -103,14 +109,13 @@ class Upstream:
         name: str,
         config: UpstreamConfig,
         on_change: Callable[[], None],
-        on_event: Callable[[str, str, str], None],
+        on_event: Callable[[Announcement], None],
         remembered: Sequence[dict[str, Any]] = (),
         go: asyncio.Event | None = None,
         vault: Vault | None = None,
         link: Link | None = None,
     ) -> None:
-        """`on_change`: called when the view has changed. `on_event`: with the name, and what else the server announces:
-        ('list', 'resources' or 'prompts') or ('updated', URI)."""
+        """`on_change`: called when the view has changed. `on_event`: with what else the server announces."""
         self.name, self.config = name, config
         self._secrets = Secrets(config)
         self._vault, self._link = vault, link
@@ -122,16 +127,8 @@ class Upstream:
         self._go = go
         self._slots = asyncio.Semaphore(config.max_concurrency)
         self._connection: Connection | None = None
-        self._identities = Identities(
-            lambda: Connection(name, lambda what: None, self._secrets, handshake_first=self._handshake_first),
-            self._open,
-            config.connect_timeout_s,
-        )
-        self._live = Identities(
-            lambda: Connection(name, lambda what: None, self._secrets, handshake_first=True),
-            self._open,
-            config.connect_timeout_s,
-        )
+        self._identities = Identities(self._own_connection, self._open_own, config.connect_timeout_s)
+        self._live = Identities(self._live_second, self._open, config.connect_timeout_s)
         """The connection for clients that are asked live, to a server that only asks so in the handshake era."""
         self._changed = asyncio.Event()
         self._wake = asyncio.Event()
@@ -140,9 +137,17 @@ class Upstream:
         self._restoring: asyncio.Task[None] | None = None
         self._sse_only = self._modern_only = self._handshake_first = self._changes_era = False
         self._header_paths: dict[str, Mapping[Path, str]] = {}
-        self._lists: dict[str, _List] = {}
+        self._lists = Lists(lambda connection, what: self._list(connection, what, config.timeout_s))
+        self._last: dict[str, Sequence[dict[str, Any]]] = {}
+        """What the shared connection has listed last."""
+        self._following = Following(name, self._identities, config.timeout_s)
+        self._was_asked_early = False
+        self._refused: set[str] = set()
+        """Callers whose lists could not be asked for."""
         self._subscribed: tuple[str, ...] = ()
         self._log_level: str | None = None
+        self._roots: AskRoots | None = None
+        """Of the client that has changed them last; new connections get them too."""
         self._failed_attempts = 0
         self._failed_at = -RETRY_EVERY_S
 
@@ -160,6 +165,7 @@ class Upstream:
             with contextlib.suppress(asyncio.CancelledError):
                 await self._task
             self._task = None
+        self._following.stop()
         await self._identities.aclose()
         await self._live.aclose()
 
@@ -205,6 +211,7 @@ class Upstream:
         if self.config.url is None or self._vault is None:
             return None
         token = await self._vault.forget(Place(self.name, self.config.url, subject))
+        self._identities.drop(subject)
         return None if token is None else await self.sign_in(subject).revoke(token)
 
     async def way_in(self, owner: str) -> str | None:
@@ -310,48 +317,66 @@ class Upstream:
         paths = self._header_paths.get(params["name"])
         return headers_of(paths, params["arguments"]) if paths else None
 
-    async def listed(self, what: str) -> Sequence[dict[str, Any]]:
+    async def listed(self, what: str, identity: str | None = None) -> Sequence[dict[str, Any]]:
         """Every item of `resources`, `resourceTemplates` or `prompts`, as far as they fit the limits; remembered until
-        the server says that they have changed, if it does that. Raises UpstreamError."""
-        if self.per_user:
-            return ()  # what the shared connection lists is somebody's own
-        capability = "prompts" if what == "prompts" else "resources"
-        connection = await self._connection_of(None)
-        facts = self.view.facts
-        if facts is None or capability not in facts.capabilities:
-            return ()
-        known = self._lists.get(what)
-        if known is None or known.connection is not connection or time.monotonic() >= known.until:
-            # One question for all who ask at once.
-            announced = f"{capability}.listChanged" in facts.capabilities
-            task = asyncio.create_task(self._list_optional(connection, what))
-            known = self._lists[what] = _List(
-                connection, task, float("inf") if announced else time.monotonic() + _LIST_S
-            )
-            task.add_done_callback(lambda task: self._forget_failed(what, task))
-        return await asyncio.shield(known.items)
-
-    async def _list_optional(self, connection: Connection, what: str) -> list[dict[str, Any]]:
+        the server says that they have changed, if it does that. `identity`: as whose connection lists them. Raises
+        UpstreamError."""
+        if identity is None:
+            if self.per_user:
+                return ()  # what the shared connection lists is somebody's own
+            found = self._last[what] = await self._lists.get(await self._connection_of(None), what)
+            return found
         try:
-            return (await self._list(connection, what, self.config.timeout_s)).items
-        except RpcError as error:
-            if error.rpc_code != -32601:
-                raise
-            return []  # templates are optional
+            await self._bearer_of(identity).token()  # what it has listed is not shown after a sign-out
+            connection = await self._connection_of(identity)
+        except UpstreamError as error:
+            if len(self._refused) >= _MOST_REFUSED:
+                self._refused.clear()
+            self._refused.add(identity)
+            if isinstance(error, SignInNeeded):
+                raise self._unreachable(f"is not connected: {error.message}", error.data) from error
+            raise
+        return await self._lists.get(connection, what, own=True)
 
-    def _forget_failed(self, what: str, task: "asyncio.Task[list[dict[str, Any]]]") -> None:
-        known = self._lists.get(what)
-        if (task.cancelled() or task.exception() is not None) and known is not None and known.items is task:
-            del self._lists[what]
+    @property
+    def is_connected(self) -> bool:
+        """Whether its shared connection stands now."""
+        return self._standing() is not None
 
-    async def subscribe(self, uris: Sequence[str]) -> None:
-        """Be told of changes of these resources, and of no others; again after each reconnect. Raises UpstreamError."""
-        if self.per_user:
-            raise UpstreamError(
-                f"upstream {self.name!r}: resources of a server that users sign in to cannot be followed"
-            )
+    def asked_early(self) -> None:
+        """Somebody has got lists from before. Connect soon, and then say that they have changed."""
+        self._was_asked_early = True
+        self._wake.set()
+
+    def known(self, what: str, identity: str | None = None) -> Sequence[dict[str, Any]] | None:
+        """What was listed last; None where it has to be asked for."""
+        if identity is None:
+            return self._last.get(what)
+        connection = self._identities.find(identity)
+        return None if connection is None else self._lists.known(connection, what)
+
+    def own_capabilities(self, identity: str | None) -> frozenset[str] | None:
+        """What the server is capable of on a caller's own connection; None without one."""
+        connection = None if identity is None else self._identities.find(identity)
+        return None if connection is None or connection.facts is None else connection.facts.capabilities
+
+    async def subscribe(self, uris: Sequence[str], identity: str | None = None) -> None:
+        """Be told of changes of these resources, and of no others; again after each reconnect. `identity`: on whose
+        connection. Raises UpstreamError."""
+        if identity is not None:
+            await self._following.follow(identity, tuple(uris))
+            return
         self._subscribed = tuple(uris)
         await (await self._connection_of(None)).subscribe(self._subscribed, self.config.timeout_s)
+
+    def roots_changed(self, ask: AskRoots, identity: str | None = None) -> None:
+        """Tell the server that the roots of a client have changed. `identity`: on whose connection."""
+        if identity is None:
+            self._roots = ask
+        own = [self._standing(), self._live.find("")] if identity is None else [self._identities.find(identity)]
+        for connection in own:
+            if connection is not None:
+                connection.roots_changed(ask)
 
     async def set_log_level(self, level: str) -> None:
         """Have a server of the handshake era send log messages from a level on, or from a lower one that somebody else
@@ -360,7 +385,8 @@ class Upstream:
         lowest = min(wanted, key=LOG_LEVELS.index)
         if lowest != self._log_level:
             self._log_level = lowest
-            await self._send_log_level(await self._connection_of(None))
+            own = self._identities.live() if self.per_user else [await self._connection_of(None)]
+            await asyncio.gather(*map(self._send_log_level, own))
 
     async def _send_log_level(self, connection: Connection) -> None:
         if not connection.is_modern:
@@ -482,6 +508,7 @@ class Upstream:
             # Over HTTP every request is answered, if only with a refusal.
             patience_s=_HTTP_PATIENCE_S if self.config.url else _STDIO_PATIENCE_S,
         )
+        connection.roots = self._roots
         budget = self.config.connect_timeout_s
         async with contextlib.AsyncExitStack() as stack:
             stack.callback(connection.stop)
@@ -499,12 +526,14 @@ class Upstream:
             except TimeoutError:
                 raise UpstreamError(f"not ready within connect_timeout_s={budget:g}") from None
             self._connection, self._modern_only = connection, False
-            self._lists.clear()
             if self._subscribed or self._log_level:
                 self._restoring = asyncio.create_task(self._restore(connection))
             took = time.monotonic() - began
             self._set("ready", facts=facts, tools=tools, warning=warning, connect_s=took, reason="", detail="")
             log.info("%s: ready, %d tools, %s", self.name, len(tools), facts.protocol)
+            if self._was_asked_early:
+                self._was_asked_early = False
+                self._announce_lists(facts)
             try:
                 return await self._follow_changes(connection)
             finally:
@@ -551,6 +580,30 @@ class Upstream:
             message = f"{refusal.message}; as an SSE server: {error.message}"
             raise UpstreamError(message, **refusal.data) from error
         self._sse_only = True
+        return facts
+
+    def _live_second(self, _: str) -> Connection:
+        connection = Connection(self.name, lambda what: None, self._secrets, handshake_first=True)
+        connection.roots = self._roots
+        return connection
+
+    def _own_connection(self, identity: str) -> Connection:
+        return Connection(
+            self.name,
+            partial(self._on_list_changed, identity=identity),
+            self._secrets,
+            partial(self._on_updated, identity=identity),
+            handshake_first=self._handshake_first,
+        )
+
+    async def _open_own(self, connection: Connection, stack: contextlib.AsyncExitStack, identity: str) -> ServerFacts:
+        """Connect for one caller, who may have asked for lists before it had signed in."""
+        facts = await self._open(connection, stack, identity)
+        if self._log_level and "logging" in facts.capabilities:
+            await self._send_log_level(connection)
+        if identity in self._refused:
+            self._refused.discard(identity)
+            self._announce_lists(facts, identity)
         return facts
 
     async def _handshake(self, connection: Connection, old: bool = False) -> ServerFacts:
@@ -662,17 +715,26 @@ class Upstream:
                 pause_s = max(_RELIST_EVERY_S - _DEBOUNCE_S, _RELIST_SHARE * (time.monotonic() - began))
             await asyncio.wait((connection.closed,), timeout=pause_s)
 
-    def _on_list_changed(self, what: str) -> None:
-        if what == "tools":
-            self._relist.set()
-            return
-        for list_ in ("resources", "resourceTemplates") if what == "resources" else (what,):
-            self._lists.pop(list_, None)
+    def _on_list_changed(self, what: str, identity: str | None = None) -> None:
         if what in ("resources", "prompts"):
-            self._on_event(self.name, "list", what)
+            connection = self._connection if identity is None else self._identities.find(identity)
+            if connection is not None:
+                self._lists.changed(connection, what)
+            self._announce(Announcement("list", what, self.name, identity))
+        elif what == "tools" and identity is None:
+            self._relist.set()
 
-    def _on_updated(self, uri: str) -> None:
-        self._on_event(self.name, "updated", uri)
+    def _on_updated(self, uri: str, identity: str | None = None) -> None:
+        self._announce(Announcement("updated", uri, self.name, identity))
+
+    def _announce_lists(self, facts: ServerFacts, identity: str | None = None) -> None:
+        """Say that there may be other lists than the last ones."""
+        for what in facts.capabilities & {"resources", "prompts"}:
+            self._announce(Announcement("list", what, self.name, identity))
+
+    def _announce(self, announced: Announcement) -> None:
+        if announced.identity is not None or not self.per_user:  # else it concerns the account that is borrowed
+            self._on_event(announced)
 
     def _set(self, state: State, **changes: Any) -> None:
         self.view = dataclasses.replace(self.view, state=state, **changes)
@@ -685,4 +747,4 @@ class Upstream:
 
 def anonymous(name: str, config: UpstreamConfig) -> Upstream:
     """The same server without any sign-in, to see what it asks for; it is not started."""
-    return Upstream(name, config, lambda: None, lambda *_: None)
+    return Upstream(name, config, lambda: None, lambda _: None)

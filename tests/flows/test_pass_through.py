@@ -4,7 +4,7 @@ to the SDK's client in either era, for direct calls and for calls made in code."
 import asyncio
 import base64
 import json
-import sys
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -17,12 +17,11 @@ from mcp import MCPError
 from mcp.client import Client
 from mcp.client.sse import sse_client
 
-from tests.conftest import until
+from tests.conftest import full, until
 from tests.flows.clients import connected, http_gateway, text_of
 
 pytestmark = [pytest.mark.anyio, pytest.mark.filterwarnings("ignore::mcp.shared.exceptions.MCPDeprecationWarning")]
 
-SERVER = Path(__file__).parents[1] / "full_server.py"
 CLIENT_ERAS = ("legacy", "2026-07-28")
 SERVER_ERAS = ("handshake", "modern", "both")
 PAIRS = [(client, server) for client in CLIENT_ERAS for server in SERVER_ERAS]
@@ -30,10 +29,6 @@ each_pair = pytest.mark.parametrize(("mode", "era"), PAIRS, ids=[f"{c}-{s}" for 
 WAYS = [("stdio", "legacy"), ("stdio", "2026-07-28"), ("http", "legacy"), ("http", "2026-07-28"), ("sse", "legacy")]
 each_way = pytest.mark.parametrize(("transport", "mode"), WAYS, ids=[f"{t}-{m}" for t, m in WAYS])
 ADA = {"action": "accept", "content": {"name": "Ada"}}
-
-
-def full(name: str, era: str = "both", **settings: Any) -> dict[str, Any]:
-    return {"command": sys.executable, "args": [str(SERVER), name, era], "expose": "both", **settings}
 
 
 async def elicit(context: Any, params: types.ElicitRequestParams) -> types.ElicitResult:
@@ -219,6 +214,83 @@ async def test_changes_reach_sessions_and_subscriptions(
                 assert kinds == {"ResourceUpdated", "ResourcesListChanged"}
 
 
+@pytest.mark.parametrize("era", SERVER_ERAS)
+@pytest.mark.parametrize("transport", ["stdio", "http", "sse"])
+async def test_a_client_whose_roots_change_is_asked_for_them_by_servers_that_are_told(
+    transport: str, era: str, config_file: Callable[..., Path], tmp_path: Path
+) -> None:
+    now = ["file:///first"]
+
+    async def current(context: Any) -> types.ListRootsResult:
+        return types.ListRootsResult(roots=[types.Root(uri=uri) for uri in now])
+
+    config = config_file({"full": full("full", era)})
+    async with opened(config, tmp_path, transport, "legacy", "full__roots", list_roots_callback=current) as client:
+
+        async def told() -> Any:
+            return json.loads(text_of(await client.call_tool("full__told_roots", {})))["roots"]
+
+        assert "file:///first" in text_of(await client.call_tool("full__roots", {}))
+        now[:] = ["file:///second", "file:///third"]
+        for _ in range(5):  # one change for the server
+            await client.send_roots_list_changed()
+        if era != "modern":  # where servers ask whenever they need to know
+            async with asyncio.timeout(10):
+                while not await told():
+                    await asyncio.sleep(0.05)
+        assert await told() == ([] if era == "modern" else [now])
+        assert "file:///third" in text_of(await client.call_tool("full__roots", {}))
+
+
+async def changes_heard(http: httpx2.AsyncClient, address: str) -> int:
+    asked = {"jsonrpc": "2.0", "id": 2, "method": "tools/call", "params": {"name": "full__told_roots"}}
+    answer = (await http.post(f"{address}/mcp", json=asked)).json()
+    changes: int = json.loads(answer["result"]["content"][0]["text"])["changes"]
+    return changes
+
+
+async def test_a_flood_of_changed_roots_is_a_few_for_the_server(
+    config_file: Callable[..., Path], tmp_path: Path
+) -> None:
+    opened = {"protocolVersion": "2025-11-25", "capabilities": {"roots": {}}, "clientInfo": {"name": "x"}}
+    begin = {"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": opened}
+    change = {"jsonrpc": "2.0", "method": "notifications/roots/list_changed"}
+    async with http_gateway(config_file({"full": full("full", "handshake")}), tmp_path / "log") as address:
+        async with Client(f"{address}/mcp", mode="legacy", cache=None) as client:
+            await names_of_tools(client, "full__told_roots")
+        async with httpx2.AsyncClient(timeout=30) as http:
+            sessions = [(await http.post(f"{address}/mcp", json=begin)).headers["mcp-session-id"] for _ in range(20)]
+            began = time.monotonic()
+            for session in sessions:
+                batch = await http.post(f"{address}/mcp", json=[change] * 1000, headers={"mcp-session-id": session})
+                assert batch.status_code == 202
+            async with asyncio.timeout(10):
+                while not (changes := await changes_heard(http, address)):
+                    await asyncio.sleep(0.05)
+        assert changes <= 2 + time.monotonic() - began
+
+
+async def test_a_client_that_is_gone_is_not_asked_for_its_roots(
+    config_file: Callable[..., Path], tmp_path: Path
+) -> None:
+    async def current(context: Any) -> types.ListRootsResult:
+        return types.ListRootsResult(roots=[types.Root(uri="file:///ada")])
+
+    async with http_gateway(config_file({"full": full("full", "handshake")}), tmp_path / "log") as address:
+        async with Client(f"{address}/mcp", mode="legacy", cache=None, list_roots_callback=current) as ada:
+            await names_of_tools(ada, "full__grow")
+            await ada.send_roots_list_changed()
+            async with asyncio.timeout(10):
+                while "ada" not in text_of(await ada.call_tool("full__told_roots", {})):
+                    await asyncio.sleep(0.05)
+        async with Client(f"{address}/mcp", mode="legacy", cache=None) as bob:
+            await bob.call_tool("full__hear_roots", {})
+            async with asyncio.timeout(10):
+                while (said := json.loads(text_of(await bob.call_tool("full__told_roots", {}))))["roots"][1:] == []:
+                    await asyncio.sleep(0.05)
+            assert said["roots"] == [["file:///ada"], []]
+
+
 @pytest.mark.parametrize("mode", CLIENT_ERAS)
 async def test_a_bundle_is_a_server_of_its_own(mode: str, config_file: Callable[..., Path], tmp_path: Path) -> None:
     bundles = {
@@ -370,9 +442,18 @@ async def test_a_server_that_was_connected_before_delays_no_client(
     async with opened(config, tmp_path, "stdio", "legacy", "full__ask") as client:
         before = client.server_capabilities
     go.unlink()
-    async with connected("stdio", "legacy", config, tmp_path) as client:
+    heard: list[str] = []
+
+    async def on_message(message: Any) -> None:
+        heard.append(type(message).__name__)
+
+    async with connected("stdio", "legacy", config, tmp_path, message_handler=on_message) as client:
         assert client.server_capabilities == before and before.resources is not None
         assert "full__ask" in [tool.name for tool in (await client.list_tools()).tools]
-        listing = asyncio.ensure_future(client.list_resources())  # this asks the server itself
+        assert len((await client.list_resources()).resources) == 3, "though no client has asked for them before"
+        assert len((await client.list_resource_templates()).resource_templates) == 1
+        assert len((await client.list_prompts()).prompts) == 2
+        reading = asyncio.ensure_future(client.read_resource("note://one"))  # this asks the server itself
         go.touch()
-        assert len((await listing).resources) == 3
+        assert "of one" in str(await reading)
+        await until(lambda: {"ResourceListChangedNotification", "PromptListChangedNotification"} <= {*heard})

@@ -1,6 +1,7 @@
 """Signing in to upstreams of a served gateway: by the admin API and a browser, for each user, in several workers."""
 
 import asyncio
+import json
 import re
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -10,7 +11,9 @@ from typing import Any
 import httpx2
 import mcp_types as types
 import pytest
+from mcp.client import Client
 
+from tests.conftest import full
 from tests.flows.clients import client_of, text_of
 from tests.flows.governed import (
     TRUSTED,
@@ -145,6 +148,130 @@ def test_each_caller_signs_in_for_itself_and_acts_as_itself(server: SignInServer
         wait_until(lambda: "sign in: http" in whoami(served, BOB).text)
         assert whoami(served, ADA).text == "whoami by ada"
         assert served.admin("POST", "upstreams/linear/login").status_code == 400
+
+
+async def seen_by(client: Client) -> set[str]:
+    """The resources, templates and prompts that a client lists."""
+    return {
+        *(one.uri for one in (await client.list_resources()).resources),
+        *(one.uri_template for one in (await client.list_resource_templates()).resource_templates),
+        *(one.name for one in (await client.list_prompts()).prompts),
+    }
+
+
+async def roots(context: Any) -> types.ListRootsResult:
+    return types.ListRootsResult(roots=[types.Root(uri="file:///home/ada")])
+
+
+def of(subject: str) -> set[str]:
+    return {f"note://{subject}", f"file:///{subject}/{{path}}", f"greet-{subject}"}
+
+
+class Heard:
+    """What a client is told without asking."""
+
+    def __init__(self) -> None:
+        self.told: list[str] = []
+        self.new = asyncio.Event()
+
+    async def __call__(self, message: Any) -> None:
+        if isinstance(message, types.ResourceUpdatedNotification):
+            self.told.append(str(message.params.uri))
+        elif isinstance(message, types.ResourceListChangedNotification | types.PromptListChangedNotification):
+            self.told.append(message.method.split("/")[1])
+        self.new.set()
+
+    async def until(self, *expected: str) -> None:
+        async with asyncio.timeout(10):
+            while not {*expected} <= {*self.told}:
+                self.new.clear()
+                await self.new.wait()
+
+
+@pytest.mark.anyio
+@pytest.mark.filterwarnings("ignore::mcp.shared.exceptions.MCPDeprecationWarning")
+@pytest.mark.parametrize("others", [0, 1], ids=["alone", "beside another server"])
+async def test_resources_and_prompts_of_an_account_reach_its_caller_and_nobody_else(
+    others: int, server: SignInServer, tmp_path: Path
+) -> None:
+    server.notes = True
+    entry = server.entry(expose="both", auth={"type": "oauth", "per": "user"})
+    servers = {"linear": entry, **({"full": full("full")} if others else {})}
+    file = write_config(tmp_path, servers, governance={"require_key": True, "keys": KEYS})
+    heard = {ADA: Heard(), BOB: Heard()}
+    with serving(tmp_path / "home", file) as served:
+
+        def sign_in(key: str, subject: str) -> None:
+            server.subject = subject
+            link = re.search(r"http\S+/oauth/login/[\w-]+", served.call("read_docs", {"topic": "linear"}, key).text)
+            assert link is not None
+            with httpx2.Client() as browser:
+                agree(browser, link[0])
+
+        async with (
+            client_of(
+                served.address, "legacy", bearer(ADA), message_handler=heard[ADA], list_roots_callback=roots
+            ) as ada,
+            client_of(served.address, "legacy", bearer(BOB), message_handler=heard[BOB]) as bob,
+        ):
+            for client in (ada, bob):
+                assert not any("ada" in name or "bob" in name for name in await seen_by(client))
+            if others:  # what another server has does not wait for a sign-in
+                assert "of full" in str((await ada.read_resource("note://full")).contents)
+                assert "octet-stream" in str((await bob.read_resource("file:///full/unlisted")).contents)
+            await asyncio.to_thread(sign_in, ADA, "ada")
+            await asyncio.to_thread(wait_until, lambda: whoami(served, ADA).text == "whoami by ada")
+            await heard[ADA].until("resources", "prompts")
+            assert of("ada") <= await seen_by(ada)
+            assert not of("ada") & await seen_by(bob) and not heard[BOB].told
+            code = "print(linear.resources(), linear.prompts(), linear.read_resource('note://ada'))"
+            refused = await bob.call_tool("execute_code", {"code": code})
+            assert refused.is_error and "sign in: http" in text_of(refused) and "greet-ada" not in text_of(refused)
+
+            await asyncio.to_thread(sign_in, BOB, "bob")
+            await asyncio.to_thread(wait_until, lambda: whoami(served, BOB).text == "whoami by bob")
+            await heard[BOB].until("resources", "prompts")
+            for client, subject, other in ((ada, "ada", "bob"), (bob, "bob", "ada")):
+                seen = await seen_by(client)
+                assert of(subject) <= seen and not of(other) & seen
+                assert f"note://{subject} for {subject}" in str(await client.read_resource(f"note://{subject}"))
+                assert f"for {subject}" in str(await client.get_prompt(f"greet-{subject}"))
+                ref = types.PromptReference(name=f"greet-{subject}", type="ref/prompt")
+                completed = await client.complete(ref, {"name": "who", "value": ""})
+                assert completed.completion.values == [subject]
+                said = text_of(await client.call_tool("execute_code", {"code": code.replace("ada", subject)}))
+                assert f"note://{subject} for {subject}" in said and f"greet-{subject}" in said and other not in said
+                page = text_of(await client.call_tool("read_docs", {"topic": "linear"}))
+                assert f"note://{subject}" in page and other not in page
+                await client.subscribe_resource(f"note://{subject}")
+            assert server.subscribed == {("ada", "note://ada"), ("bob", "note://bob")}
+
+            for heard_by in heard.values():
+                heard_by.told.clear()
+            await asyncio.to_thread(wait_until, lambda: {"ada", "bob"} <= {whose for whose, _ in server.streams})
+            server.announce("ada", "notifications/resources/updated", uri="note://ada")
+            server.announce("ada", "notifications/prompts/list_changed")
+            server.announce("bob", "notifications/resources/list_changed")
+            await heard[ADA].until("note://ada", "prompts")
+            await heard[BOB].until("resources")
+            assert "resources" not in heard[ADA].told and heard[BOB].told == ["resources"]
+
+            await bob.send_roots_list_changed()
+            await ada.send_roots_list_changed()
+            told = "notifications/roots/list_changed"
+            await asyncio.to_thread(wait_until, lambda: server.calls(told))
+            server.ask("ada", "roots/list")
+            await asyncio.to_thread(wait_until, lambda: len(server.answers) == 2)
+            assert [server.tokens[one.token].subject for one in server.calls(told)] == ["ada"], "bob offers no roots"
+            on_each = [[], [{"uri": "file:///home/ada"}]]  # the shared one has the token of ada, but not her client
+            assert sorted(result["roots"] for _, result in server.answers) == on_each
+            if others:  # which callers share
+                assert json.loads(text_of(await ada.call_tool("full__told_roots", {}))) == {"roots": [], "changes": 0}
+
+            await ada.unsubscribe_resource("note://ada")
+            await asyncio.to_thread(wait_until, lambda: server.subscribed == {("bob", "note://bob")})
+            assert (await asyncio.to_thread(served.admin, "POST", "upstreams/linear/logout", {"key": "ada"})).json()
+            assert not of("ada") & await seen_by(ada) and of("bob") <= await seen_by(bob)
 
 
 @pytest.mark.anyio

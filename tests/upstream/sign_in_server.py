@@ -4,6 +4,7 @@ their own. They speak the wire, check what the specifications let them check, an
 import base64
 import hashlib
 import json
+import queue
 import secrets
 import threading
 import time
@@ -63,6 +64,14 @@ class SignInServer:
     registers: bool = True
     hook: Callable[["Exchange"], bool] | None = None
     """Asked first; True if it has answered."""
+    notes: bool = False
+    """It has resources and prompts of each account too, and a stream on which it announces changes."""
+    streams: list[tuple[str, queue.SimpleQueue[bytes]]] = field(default_factory=list)
+    """Accounts with what goes to their open streams."""
+    subscribed: set[tuple[str, str]] = field(default_factory=set)
+    """Accounts with the URIs that they follow."""
+    answers: list[tuple[str, Any]] = field(default_factory=list)
+    """Accounts with the results of what they were asked."""
     holding: threading.Barrier | None = None
     """Calls of `together` wait for each other here."""
     seen: list[Seen] = field(default_factory=list)
@@ -89,6 +98,15 @@ class SignInServer:
 
     def count(self, path: str, **fields: str) -> int:
         return sum(one.path == path and fields.items() <= one.fields.items() for one in list(self.seen))
+
+    def ask(self, subject: str, method: str) -> None:
+        self.announce(subject, method, {"id": f"asked-{subject}"})
+
+    def announce(self, subject: str, method: str, more: dict[str, Any] | None = None, **params: str) -> None:
+        message = {"jsonrpc": "2.0", "method": method, "params": params, **(more or {})}
+        for whose, stream in list(self.streams):
+            if whose == subject:
+                stream.put(f"data: {json.dumps(message)}\n\n".encode())
 
     def calls(self, rpc: str = "tools/call") -> list[Seen]:
         return [one for one in list(self.seen) if one.rpc == rpc]
@@ -184,6 +202,28 @@ class SignInServer:
         return id if fits else None
 
     # --- the MCP server
+
+    def noted(self, subject: str, method: str, params: dict[str, Any]) -> dict[str, Any]:
+        """What an account's notes are, and its prompts."""
+        match method:
+            case "resources/list":
+                return {"resources": [{"uri": f"note://{subject}", "name": subject}]}
+            case "resources/templates/list":
+                return {"resourceTemplates": [{"uriTemplate": f"file:///{subject}/{{path}}", "name": "files"}]}
+            case "resources/read":
+                return {"contents": [{"uri": params["uri"], "text": f"{params['uri']} for {subject}"}]}
+            case "resources/subscribe":
+                self.subscribed.add((subject, params["uri"]))
+            case "resources/unsubscribe":
+                self.subscribed.discard((subject, params["uri"]))
+            case "prompts/list":
+                return {"prompts": [{"name": f"greet-{subject}"}]}
+            case "prompts/get":
+                text = f"{params['name']} for {subject}"
+                return {"messages": [{"role": "user", "content": {"type": "text", "text": text}}]}
+            case "completion/complete":
+                return {"completion": {"values": [subject]}}
+        return {}
 
     def refusal(self, token: str, needed: str) -> tuple[int, str] | None:
         """The status and the challenge of a request that is not allowed."""
@@ -303,7 +343,8 @@ class Exchange(BaseHTTPRequestHandler):
                 described["scopes_supported"] = state.scopes_supported
             self.reply(200, described | state.resource_metadata)
             return
-        if self.way != "/mcp" or self.command != "POST":
+        streams = state.notes and self.command == "GET"
+        if self.way != "/mcp" or (self.command != "POST" and not streams):
             self.reply(405 if self.way == "/mcp" else 404)
             return
         tool = str(message.get("params", {}).get("name", ""))
@@ -314,10 +355,15 @@ class Exchange(BaseHTTPRequestHandler):
             self.reply(refused[0], {"error": "no"}, www_authenticate=refused[1])
             return
         assert grant is not None
+        if streams:
+            self._stream(grant.subject)
+            return
         result: dict[str, Any] = {}
         match message.get("method"):
             case "initialize":
-                result = {"protocolVersion": "2025-11-25", "capabilities": {"tools": {}},
+                notes = {"resources": {"subscribe": True, "listChanged": True}, "prompts": {"listChanged": True},
+                         "completions": {}}  # fmt: skip
+                result = {"protocolVersion": "2025-11-25", "capabilities": {"tools": {}, **(notes if state.notes else {})},
                           "serverInfo": {"name": "guarded", "version": "1"}}  # fmt: skip
             case "tools/list":
                 result = {"tools": [{"name": name, "inputSchema": {"type": "object"}} for name in TOOLS]}
@@ -325,10 +371,31 @@ class Exchange(BaseHTTPRequestHandler):
                 if tool == "together" and state.holding is not None:
                     state.holding.wait(10)
                 result = {"content": [{"type": "text", "text": f"{tool} by {grant.subject}"}]}
-        if "id" in message:
+            case str() as method if state.notes:
+                result = state.noted(grant.subject, method, message.get("params", {}))
+            case None:
+                state.answers.append((grant.subject, message.get("result")))
+        if "id" in message and "method" in message:
             self.reply(200, {"jsonrpc": "2.0", "id": message["id"], "result": result})
         else:
             self.reply(202)
+
+    def _stream(self, subject: str) -> None:
+        """What the server announces to an account, until it is told to end the stream."""
+        stream: queue.SimpleQueue[bytes] = queue.SimpleQueue()
+        self.send_response(200)
+        self.send_header("content-type", "text/event-stream")
+        self.send_header("connection", "close")
+        self.end_headers()
+        self.wfile.flush()
+        self.state.streams.append((subject, stream))
+        while event := stream.get():
+            try:
+                self.wfile.write(event)
+            except OSError:
+                break
+        self.state.streams.remove((subject, stream))
+        self.close_connection = True
 
 
 @contextmanager
@@ -345,6 +412,8 @@ def sign_in_server(**how: Any) -> Iterator[SignInServer]:
     try:
         yield state
     finally:
+        for _, stream in list(state.streams):
+            stream.put(b"")
         for port in ports:
             port.shutdown()
             port.server_close()

@@ -73,7 +73,7 @@ async def test_idle_connections_end_and_their_number_is_bounded(
         assert len(last) == 4
         await until(lambda: not Path(f"/proc/{last[2]}").exists())
         assert Path(f"/proc/{last[1]}").exists()
-        up._identities._idle_s = 0.05
+        up._identities.idle_s = 0.05
         hang.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await hang

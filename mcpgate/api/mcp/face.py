@@ -52,6 +52,7 @@ from mcpgate.upstream.connection import MAX_URI, MODERN_VERSION, RpcError
 from mcpgate.upstream.param_headers import Malformed, Path, difference, header_paths
 from mcpgate.upstream.tasks import CAPABILITY, EXTENSION, has_extension, support_of
 from mcpgate.upstream.untrusted import OURS
+from mcpgate.upstream.upstream import Announcement
 
 _SERVER_INFO = {"name": "mcpgate", "title": "mcpgate", "version": __version__}
 _INSTRUCTIONS = (
@@ -88,9 +89,14 @@ class McpFace:
         self._parking = Parking(self._tasks, gateway.outliving)
         self._header_paths: WeakKeyDictionary[Tool, Mapping[Path, str]] = WeakKeyDictionary()
 
-    def shows(self, caller: Caller, server: str) -> bool:
-        """Whether a caller sees a server's resources and prompts as the gateway's own."""
-        return any(one.name == server for one in self.gateway.views.direct_servers_of(caller))
+    def concerns(self, caller: Caller, announced: Announcement) -> bool:
+        """Whether it is a list of the caller's that has changed: of tools, or of a server that the caller reaches
+        directly, unless it was heard on another caller's own connection."""
+        if announced.what == "tools":
+            return True
+        if announced.identity not in (None, caller.owner):
+            return False
+        return any(one.name == announced.server for one in self.gateway.views.direct_servers_of(caller))
 
     def header_fault(self, caller: Caller, params: Mapping[str, Any], headers: Mapping[str, str]) -> RpcFault | None:
         """How the headers of a tool call contradict the arguments that they should repeat."""
@@ -288,9 +294,9 @@ class McpFace:
         if not places:
             return None
         own, server = places[0].own, places[0].server.name
-        add = self.gateway.subscriptions.add
-        account = context.caller.account
-        return await add(server, own, lambda changed: tell(uri if changed == own else changed), account)
+        return await self.gateway.subscriptions.add(
+            context.caller, server, own, lambda changed: tell(uri if changed == own else changed)
+        )
 
     async def _call(self, request: RpcRequest) -> dict[str, Any]:
         name = request.params.get("name")
@@ -399,9 +405,9 @@ class McpFace:
             if wanted.get(f"{what}ListChanged") is True and (what == "tools" or what in offered)
         }
 
-        def changed(what: str, server: str) -> None:
-            if f"{what}ListChanged" in agreed and (what == "tools" or self.shows(context.caller, server)):
-                request.notify(f"notifications/{what}/list_changed", {"_meta": meta})
+        def changed(announced: Announcement) -> None:
+            if f"{announced.what}ListChanged" in agreed and self.concerns(context.caller, announced):
+                request.notify(f"notifications/{announced.what}/list_changed", {"_meta": meta})
 
         def updated(uri: str) -> None:
             request.notify(_UPDATED, {"uri": uri, "_meta": meta})

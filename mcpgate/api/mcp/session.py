@@ -20,11 +20,12 @@ from mcpgate.api.mcp.protocol import (
     parse_request,
     refusal,
 )
-from mcpgate.errors import McpgateError, RateLimited
+from mcpgate.errors import McpgateError, NotSupported, RateLimited
 from mcpgate.governance.callers import LOCAL, Caller
 from mcpgate.governance.context import RequestContext
 from mcpgate.upstream.backchannel import ASKABLE
 from mcpgate.upstream.connection import RpcError
+from mcpgate.upstream.upstream import Announcement
 
 MAX_BATCH = 1000
 _MAX_UNDER_WAY = 2000
@@ -32,6 +33,8 @@ _SHORT = ("initialize", "ping", "server/discover", "tools/list")
 """What is answered without asking anybody."""
 _MOST_QUESTIONS = 100
 """That wait for the client's answers."""
+_ROOTS_AFTER_S = 0.1
+"""Changes of a client's roots within this time are one."""
 _AT_A_TIME = 8
 """Of short requests, how many are answered before everybody else has a turn."""
 Send = Callable[[Message], None]
@@ -138,6 +141,8 @@ class Session(Requests):
         self._capabilities: Mapping[str, Any] = {}
         self._questions: dict[Any, asyncio.Future[dict[str, Any]]] = {}
         self._numbers = count(1)
+        self._closed = False
+        self._roots_due: asyncio.TimerHandle | None = None
         self.log_level: str | None = None
         self.subscriptions: dict[str, Callable[[], None]] = {}
         """URI → what ends the subscription."""
@@ -164,9 +169,9 @@ class Session(Requests):
     def follow_changes(self) -> None:
         """Tell this client, which need not ask for it, of every change of the lists that it sees."""
 
-        def changed(what: str, server: str) -> None:
-            if what == "tools" or self.face.shows(self.caller, server):
-                self.announce({"jsonrpc": "2.0", "method": f"notifications/{what}/list_changed"})
+        def changed(announced: Announcement) -> None:
+            if self.face.concerns(self.caller, announced):
+                self.announce({"jsonrpc": "2.0", "method": f"notifications/{announced.what}/list_changed"})
 
         if self._unsubscribe is None:
             self._unsubscribe = self.face.gateway.on_list_changed(changed)
@@ -179,6 +184,9 @@ class Session(Requests):
         self.close()
 
     def close(self) -> None:
+        self._closed = True
+        if self._roots_due is not None:
+            self._roots_due.cancel()
         if self._unsubscribe is not None:
             self._unsubscribe()
             self._unsubscribe = None
@@ -246,3 +254,18 @@ class Session(Requests):
         params = message.get("params")
         if message["method"] == "notifications/cancelled" and isinstance(params, dict):
             self.cancel(params.get("requestId"))
+        elif message["method"] == "notifications/roots/list_changed":
+            self._roots_changed()
+
+    def _roots_changed(self) -> None:
+        if "roots" in self._capabilities and self._roots_due is None and not self._closed:
+            self._roots_due = asyncio.get_running_loop().call_later(_ROOTS_AFTER_S, self._tell_roots)
+
+    def _tell_roots(self) -> None:
+        self._roots_due = None
+        self.face.gateway.roots.changed(self.caller, self._roots)
+
+    async def _roots(self) -> dict[str, Any]:
+        if self._closed:
+            raise NotSupported("the client whose roots these are is gone")
+        return await self._ask(self.announce, "roots/list", {})
