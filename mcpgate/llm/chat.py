@@ -32,9 +32,9 @@ from mcpgate.governance.callers import Caller
 from mcpgate.governance.context import RequestContext
 from mcpgate.governance.gate import Gate
 from mcpgate.governance.records import Kind, Request, Usage
-from mcpgate.llm.asked import Asked
+from mcpgate.llm.asked import COUNTS, EMBEDS, Asked
 from mcpgate.llm.events import Events, EventTooLong, parts_of
-from mcpgate.llm.metering import Meter, Ratios, decoded, delivered, usage_of
+from mcpgate.llm.metering import Meter, Ratios, decoded, delivered, usage_and_tier, usage_of
 from mcpgate.llm.prices import ModelPrices
 from mcpgate.llm.provider import Call, Reply, Unreachable, retry_after_s
 from mcpgate.llm.registry import Providers
@@ -147,7 +147,7 @@ class Chat:
         """What a request takes at most, as far as that is known. `most`: tokens of one answer, where the client has
         named no limit."""
         tokens = self._ratios.input_tokens(asked.model, asked.size)
-        if asked.format in ("embeddings", "count_tokens"):
+        if asked.format in EMBEDS or asked.format in COUNTS:
             return Usage(input_tokens=tokens)
         most = asked.max_tokens or most or _EXPECTED_OUTPUT
         return Usage(input_tokens=tokens, output_tokens=most * asked.answers)
@@ -158,7 +158,7 @@ class Chat:
         paid for. Raises UnknownModel, NotAllowed, Untranslatable, the gate's refusals, UpstreamError,
         UpstreamTimeout."""
         name, targets = self._plan(context.caller, asked, [])
-        kind: Kind = "embedding" if asked.format == "embeddings" else "chat"
+        kind: Kind = "embedding" if asked.format in EMBEDS else "chat"
         whole = Request(kind, model=name, estimate=Usage())
         async with self._gate.admit(context, whole) as parent, contextlib.AsyncExitStack() as stack:
             inside = context.inside(parent)
@@ -246,7 +246,7 @@ class Chat:
         if provider is None:
             raise Failed("connection", Unreachable(f"there is no provider {target.provider!r}"))
         call, finish = self._translator().call_for(provider, asked, target)
-        kind: Kind = "embedding" if asked.format == "embeddings" else "chat"
+        kind: Kind = "embedding" if asked.format in EMBEDS else "chat"
         parent_id = None if context.parent is None else context.parent.request.id
         estimate = self.estimate(asked, call.max_tokens)
         request = Request(
@@ -343,7 +343,7 @@ class _Paid:
 
     def sent(self) -> None:
         """The provider has the request: its input is spent, also if nobody waits for the answer."""
-        if self.format != "count_tokens":
+        if self.format not in COUNTS:
             self.admission.spent(Usage(input_tokens=self.estimate.input_tokens))
             self.admission.facts["usage"] = "estimated"
 
@@ -354,15 +354,15 @@ class _Paid:
 
     def whole(self, body: bytes) -> None:
         answer = decoded(body)
-        found = usage_of(self.format, answer.get("usage")) if isinstance(answer, dict) else None
-        if self.format == "count_tokens":
+        usage, tier = usage_and_tier(self.format, answer)
+        found = usage_of(self.format, usage)
+        if self.format in COUNTS:
             self._settle(Usage(), "default")
         elif found is None:
             used = dataclasses.replace(delivered(body), input_tokens=self.estimate.input_tokens)
             self._settle(used, "default")
         else:
-            tier = answer.get("service_tier")
-            self._settle(found, tier if isinstance(tier, str) else "default", exact=True)
+            self._settle(found, tier, exact=True)
 
     def streamed(self, meter: Meter) -> None:
         self._settle(meter.usage, meter.tier, exact=meter.is_exact)
@@ -422,12 +422,18 @@ async def _first_event(pieces: AsyncIterator[bytes], call: Call) -> bytes:
             if isinstance(message, dict) and (name == "error" or message.get("type") == "error" or "error" in message):
                 said = message.get("error")
                 if isinstance(said, dict) and not message.get("response"):
-                    status = 529 if said.get("type") == "overloaded_error" else 500
+                    status = 529 if said.get("type") == "overloaded_error" else _status_of(said)
                     raise Failed(str(status), _as_error(call, status, data))
             return bytes(held)
         if len(held) > _LONGEST_BEGINNING:
             raise Failed("connection", Unreachable(f"the stream began with {len(held):,} bytes that say nothing"))
     raise Failed("connection", Unreachable("the stream ended before it began"))
+
+
+def _status_of(error: Mapping[str, Any]) -> int:
+    """That of an error within a stream; Google says it there too."""
+    code = error.get("code")
+    return code if isinstance(code, int) and 400 <= code <= 599 else 500
 
 
 async def _translated(first: bytes, events: AsyncIterator[bytes], finish: Finish) -> AsyncIterator[bytes]:

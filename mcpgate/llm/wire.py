@@ -11,8 +11,8 @@ from mcpgate.llm.messages import ChatAnswer, ChatRequest, StreamEvent
 from mcpgate.llm.provider import Call, Provider
 from mcpgate.llm.routing import Target
 
-Format = Literal["chat", "responses", "messages"]
-"""OpenAI's Chat Completions and Responses, and Anthropic's Messages."""
+Format = Literal["chat", "responses", "messages", "gemini"]
+"""OpenAI's Chat Completions and Responses, Anthropic's Messages, and Gemini's generateContent."""
 
 
 class ClientSide(Protocol):

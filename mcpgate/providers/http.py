@@ -1,7 +1,9 @@
-"""Providers that are reached over HTTP: OpenAI, Anthropic, and everything that speaks the formats of one of them."""
+"""Providers that are reached over HTTP: OpenAI, Anthropic, Google, and everything that speaks the formats of one of
+them."""
 
 import asyncio
 import contextlib
+import re
 from collections.abc import AsyncGenerator, AsyncIterator, Collection, Mapping
 from typing import Any
 
@@ -9,6 +11,7 @@ import httpx2
 
 from mcpgate.config.llm import ProviderConfig
 from mcpgate.errors import RateLimited, TooLarge, UpstreamError, UpstreamTimeout
+from mcpgate.llm.gemini_format import METHODS, path_of
 from mcpgate.llm.provider import Call, Unreachable, retry_after_s
 from mcpgate.providers.keys import Key, KeyRing
 from mcpgate.upstream.bodies import decoded
@@ -22,11 +25,13 @@ _PATHS = {
 }
 OPENAI_FORMATS = frozenset(("chat", "responses", "embeddings"))
 ANTHROPIC_FORMATS = frozenset(("messages", "count_tokens"))
+GEMINI_FORMATS = frozenset(METHODS)
 _LARGEST, _LARGEST_ERROR = 64 * 1024 * 1024, 256 * 1024
 _ERROR_S = 5.0
 """How long the body of an error is waited for."""
 _SHORTEST_SECRET = 8
 """Shorter ones would be found in any text."""
+_GOOGLES_VERSION = re.compile(r"/v1(?:alpha|beta)?$")
 _VERSION = "2023-06-01"
 """Of Anthropic's format, where the client is not one of its own."""
 
@@ -83,11 +88,16 @@ class HttpProvider:
 
     def __init__(self, name: str, config: ProviderConfig) -> None:
         self.name, self._config = name, config
-        self._is_anthropic = config.type == "anthropic"
-        self.formats = ANTHROPIC_FORMATS if self._is_anthropic else OPENAI_FORMATS
-        address = config.address
-        # Anthropic's own SDK is given the address without the version.
-        self._address = f"{address}/v1" if self._is_anthropic and not address.endswith("/v1") else address
+        self._is_anthropic, self._is_gemini = config.type == "anthropic", config.type == "gemini"
+        self.formats = OPENAI_FORMATS
+        self._address = address = config.address
+        # The SDKs of Anthropic and Google are given the address without the version.
+        if self._is_anthropic:
+            self.formats = ANTHROPIC_FORMATS
+            self._address = address if address.endswith("/v1") else f"{address}/v1"
+        elif self._is_gemini:
+            self.formats = GEMINI_FORMATS
+            self._address = address if _GOOGLES_VERSION.search(address) else f"{address}/v1beta"
         self._keys = KeyRing(config)
         self._under_way = 0
         timeout = httpx2.Timeout(config.timeout_s, connect=config.connect_timeout_s)
@@ -144,7 +154,8 @@ class HttpProvider:
         self._under_way -= 1
 
     async def _begin(self, stack: contextlib.AsyncExitStack, call: Call, key: Key) -> httpx2.Response:
-        url = self._address + _PATHS[call.format] + (f"?{call.query}" if call.query else "")
+        path = path_of(call.format, call.model, call.stream) if self._is_gemini else _PATHS[call.format]
+        url = self._address + path + (f"?{call.query}" if call.query else "")
         headers = self._headers(call, key)
         limit_s = call.timeout_s or self._config.timeout_s
         try:
@@ -166,6 +177,8 @@ class HttpProvider:
             headers.setdefault("anthropic-version", _VERSION)
             if key.secret:
                 headers["x-api-key"] = key.secret
+        elif self._is_gemini and key.secret:
+            headers["x-goog-api-key"] = key.secret
         elif key.secret:
             headers["authorization"] = f"Bearer {key.secret}"
         return {**headers, **self._config.headers}

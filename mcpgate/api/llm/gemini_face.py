@@ -1,0 +1,125 @@
+"""/v1beta as clients of Gemini know it: the model and what is asked of it stand in the path. Everything else is as in
+the rest of the LLM face."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import orjson
+
+from mcpgate.api.http.exchange import Disconnected, Exchange
+from mcpgate.api.http.routing import Handler
+from mcpgate.api.llm import errors
+from mcpgate.api.llm.face import LlmFace
+from mcpgate.api.llm.reading import passed_on, read_name, read_object, session_of, whole_number
+from mcpgate.errors import InvalidRequest, McpgateError, UnknownModel
+from mcpgate.llm.asked import COUNTS, Asked
+from mcpgate.llm.bodies import find_lookalike
+from mcpgate.llm.chat import HungUp
+from mcpgate.llm.gemini_format import DECIDING, METHODS, STREAM_METHOD
+from mcpgate.llm.messages import Untranslatable
+from mcpgate.llm.metering import gemini_size_of
+from mcpgate.telemetry.text import visible
+
+_MODELS = "/v1beta/models"
+_FORMATS = {**{method: format for format, method in METHODS.items()}, STREAM_METHOD: "gemini"}
+_SUPPORTED = [*METHODS.values(), STREAM_METHOD]
+
+
+class GeminiFace(LlmFace):
+    """Models, generateContent, countTokens and embeddings."""
+
+    def handler(self, path: str) -> Mapping[str, Handler] | None:
+        if path == _MODELS or (path.startswith(f"{_MODELS}/") and ":" not in path):
+            return {"GET": self._models}
+        if not path.startswith(f"{_MODELS}/"):
+            return None
+        if _taken_apart(path)[1] in _FORMATS:
+            return {"POST": self._post, "GET": self._models}  # names of models may have colons, too
+        return {"GET": self._models}
+
+    def refusal(self, error: McpgateError) -> dict[str, Any]:
+        return errors.refusal("gemini", error)
+
+    async def _models(self, http: Exchange) -> None:
+        _take_key(http)
+        caller = await self._access.identify(http)
+        names = self._chat.names(caller)
+        wanted = http.path.removeprefix(_MODELS).strip("/")
+        if not wanted:
+            await http.respond(200, orjson.dumps({"models": [_model(name) for name in names]}))
+            return
+        if wanted not in names:
+            raise UnknownModel(f"no model {visible(wanted[:200])!r}")
+        await http.respond(200, orjson.dumps(_model(wanted)))
+
+    async def _post(self, http: Exchange) -> None:
+        model, method = _taken_apart(http.path)
+        try:
+            _take_key(http)
+            context = await self._access.context(http)
+            framing = "events" if http.query().get("alt") == "sse" else "array"
+            asked = _asked(model, method, await http.body(), http.headers, framing)
+            if asked.format in COUNTS and not self._chat.serves(context.caller, asked):
+                tokens = self._chat.estimate(asked).input_tokens
+                await http.respond(200, orjson.dumps({"totalTokens": tokens}))
+                return
+            await self._answer(http, context, asked)
+        except (Disconnected, HungUp):
+            raise Disconnected from None
+
+
+def _taken_apart(path: str) -> tuple[str, str]:
+    """The model and the method of a path."""
+    model, _, method = path.removeprefix(f"{_MODELS}/").rpartition(":")
+    return model, method
+
+
+def _take_key(http: Exchange) -> None:
+    """The key may stand in the query, too; headers go before it. Raises InvalidRequest."""
+    if key := http.query().get("key"):
+        http.headers.setdefault("x-goog-api-key", key)
+
+
+def _model(name: str) -> dict[str, Any]:
+    return {"name": f"models/{name}", "displayName": name, "supportedGenerationMethods": _SUPPORTED}
+
+
+def _asked(model: str, method: str, body: bytes, headers: Mapping[str, str], framing: Any) -> Asked:
+    """Raises InvalidRequest."""
+    format, stream = _FORMATS[method], method == STREAM_METHOD
+    parsed = read_object(body)
+    configs = [config for name in ("generationConfig", "generation_config") for config in _objects(parsed, name)]
+    for holder in (parsed, *configs):
+        if (odd := find_lookalike(holder, DECIDING)) is not None:
+            raise Untranslatable(visible(odd), "is not a field, but looks like one")
+    tools = parsed.get("tools")
+    return Asked(
+        format=format,
+        body=body,
+        parsed=parsed,
+        model=read_name(model),
+        size=gemini_size_of(body, parsed),
+        stream=stream,
+        max_tokens=_most(configs, "maxOutputTokens", "max_output_tokens"),
+        answers=_most(configs, "candidateCount", "candidate_count") or 1,
+        tools=isinstance(tools, list) and bool(tools),
+        images=b'"image/' in body,
+        session=session_of({}, headers),
+        headers=passed_on(format, headers),
+        framing=framing if stream else "events",
+    )
+
+
+def _objects(parsed: Mapping[str, Any], name: str) -> list[dict[str, Any]]:
+    found = parsed.get(name)
+    if found is None:
+        return []
+    if not isinstance(found, dict):
+        raise InvalidRequest(f"{name}: must be an object", field=name)
+    return [found]
+
+
+def _most(configs: list[dict[str, Any]], *names: str) -> int | None:
+    """The most of all that are given, in whatever spelling: which one counts is up to the provider."""
+    given = [whole_number(config, name) for config in configs for name in names]
+    return max((one for one in given if one is not None), default=None)
