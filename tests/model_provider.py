@@ -1,5 +1,6 @@
 """A provider of models, as far as its wire formats go: Chat Completions, Responses and Embeddings as OpenAI sends them,
-Messages as Anthropic does. It says what it is told by the name of the model that it is asked for:
+Messages as Anthropic does, generateContent as Google does (gemini_wire.py, which knows more models). It says what it is
+told by the name of the model that it is asked for:
 
     good            an answer with usage            no-usage        an answer without
     status-429      an error with that status       overloaded      an error event within a 200 stream
@@ -14,6 +15,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
+from urllib.parse import unquote
+
+from tests import gemini_wire
 
 WORDS = ["Hello", " from", " the", " model", "."]
 USAGE = {
@@ -42,6 +46,22 @@ class Received:
         found: dict[str, Any] = json.loads(self.raw)
         return found
 
+    @property
+    def method(self) -> str:
+        """Of Gemini, such as `generateContent`; empty for other formats."""
+        path = self.path.partition("?")[0]
+        return path.rpartition(":")[2] if path.startswith("/v1beta/models/") else ""
+
+    @property
+    def model(self) -> str:
+        if self.method:
+            return unquote(self.path.removeprefix("/v1beta/models/").rpartition(":")[0])
+        return str(self.body["model"])
+
+    @property
+    def stream(self) -> bool:
+        return self.method == "streamGenerateContent" or bool(self.body.get("stream"))
+
 
 @dataclass
 class ModelProvider:
@@ -55,7 +75,7 @@ class ModelProvider:
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def models(self) -> list[str]:
-        return [one.body["model"] for one in self.received]
+        return [one.model for one in self.received]
 
 
 def chat_chunks(model: str, with_usage: bool) -> Iterator[dict[str, Any]]:
@@ -101,6 +121,7 @@ def whole_message(model: str) -> dict[str, Any]:
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     provider: ModelProvider
+    received: Received
 
     def log_message(self, *_: Any) -> None:
         pass
@@ -111,7 +132,8 @@ class _Handler(BaseHTTPRequestHandler):
         received = Received(self.path, headers, raw)
         with self.provider.lock:
             self.provider.received.append(received)
-        model, stream = received.body["model"], received.body.get("stream", False)
+        self.received = received
+        model, stream = received.model, received.stream
         if model == "flaky":
             with self.provider.lock:
                 fails = self.provider.failures_left > 0
@@ -125,6 +147,8 @@ class _Handler(BaseHTTPRequestHandler):
             self._wait_for_hang_up()
         elif model == "garbage":
             self._whole(b"<html>this is no answer</html>")
+        elif received.method:
+            self._gemini(model, received)
         elif self.path.endswith("/count_tokens"):
             self._whole(b'{"input_tokens": 77}')
         elif self.path.endswith("/embeddings"):
@@ -142,7 +166,25 @@ class _Handler(BaseHTTPRequestHandler):
         else:
             self._stream(model, received.body)
 
+    def _gemini(self, model: str, received: Received) -> None:
+        if refused := gemini_wire.refusal(model, received.body):
+            self._whole(json.dumps(gemini_wire.error(400, refused)).encode(), 400)
+        elif received.method == "countTokens":
+            self._json({"totalTokens": 77})
+        elif received.method == "batchEmbedContents":
+            self._json({"embeddings": [{"values": [0.5, -0.5]}], "usageMetadata": {"promptTokenCount": 10}})
+        elif received.method == "embedContent":
+            self._json({"embedding": {"values": [0.5, -0.5]}, "usageMetadata": {"promptTokenCount": 10}})
+        elif received.stream:
+            self._stream(model, received.body)
+        else:
+            self._json(gemini_wire.whole(model, received.body, WORDS))
+
     def _events(self, model: str, body: dict[str, Any]) -> Iterator[bytes]:
+        if self.received.method:
+            for chunk in gemini_wire.chunks(model, body, WORDS):
+                yield f"data: {json.dumps(chunk)}\r\n\r\n".encode()
+            return
         if self.path.partition("?")[0].endswith("/messages"):
             for name, data in messages_events(model):
                 yield f"event: {name}\ndata: {json.dumps({'type': name, **data})}\n\n".encode()
@@ -157,6 +199,10 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("content-type", "text/event-stream")
         self.send_header("transfer-encoding", "chunked")
         self.end_headers()
+        if model == "overloaded" and self.received.method:
+            self._chunk(f"data: {json.dumps(gemini_wire.error(503, 'Overloaded'))}\r\n\r\n".encode())
+            self._chunk(b"")
+            return
         if model == "overloaded":
             error = {"type": "error", "error": {"type": "overloaded_error", "message": "Overloaded"}}
             self._chunk(f"event: error\ndata: {json.dumps(error)}\n\n".encode())
@@ -204,6 +250,10 @@ class _Handler(BaseHTTPRequestHandler):
         return False
 
     def _error(self, status: int, headers: dict[str, str]) -> None:
+        if self.received.method:
+            error = gemini_wire.error(status, f"Told to fail with {status}")
+            self._whole(json.dumps(error).encode(), status, headers)
+            return
         error = {
             "type": "error",
             "error": {"type": "told_to_fail", "message": f"Told to fail with {status}", "code": None},

@@ -101,8 +101,8 @@ class Server:
         self._faces: Sequence[Face] = (
             StreamableHttp(face, self._access, table, self.closing),
             Sse(face, self._access, table, self.closing),
-            LlmFace(gateway.chat, self._access, self.closing),
             GeminiFace(gateway.chat, self._access, self.closing),
+            LlmFace(gateway.chat, self._access, self.closing),
             AdminFace(gateway.gate, self._access, UpstreamRoutes(gateway).routes()),
             OAuthFace(gateway),
             self._access.resource,

@@ -13,7 +13,7 @@ from mcpgate.api.http.access import Access
 from mcpgate.api.http.exchange import Closing, Disconnected, Exchange
 from mcpgate.api.http.headers import governance_headers
 from mcpgate.api.http.routing import Face, Handler, MethodNotAllowed
-from mcpgate.api.llm import errors
+from mcpgate.api.llm import errors, models
 from mcpgate.api.llm.reading import query_of, read_asked
 from mcpgate.errors import InvalidRequest, McpgateError, NotAllowed, Unavailable, UnknownModel
 from mcpgate.governance.context import RequestContext
@@ -57,23 +57,20 @@ class LlmFace(Face):
         await http.respond(426, orjson.dumps(error), {"upgrade": "HTTP/1.1", "connection": "close"})
 
     async def _models(self, http: Exchange) -> None:
+        await self._list(http, "/v1/models", models.format_of(http.headers))
+
+    async def _list(self, http: Exchange, path: str, format: str) -> None:
+        """All models that the caller may use, or the one whose name follows in the path."""
         caller = await self._access.identify(http)
         names = self._chat.names(caller)
-        anthropic = "anthropic-version" in http.headers
-        wanted = http.path.removeprefix("/v1/models").strip("/")
-        shown = [_model(name, anthropic) for name in names if not wanted or name == wanted]
-        if wanted:
-            if not shown:
-                error = UnknownModel(f"no model {wanted!r}")
-                await http.refuse(error, errors.refusal("messages" if anthropic else "chat", error))
-                return
-            await http.respond(200, orjson.dumps(shown[0]))
-            return
-        body: dict[str, Any] = {"object": "list", "data": shown}
-        if anthropic:
-            ends = {"first_id": names[0] if names else None, "last_id": names[-1] if names else None}
-            body = {"data": shown, "has_more": False, **ends}
-        await http.respond(200, orjson.dumps(body))
+        wanted = http.path.removeprefix(path).strip("/")
+        if not wanted:
+            await http.respond(200, orjson.dumps(models.render_models(names, format)))
+        elif wanted in names:
+            await http.respond(200, orjson.dumps(models.render_model(wanted, format)))
+        else:
+            error = UnknownModel(f"no model {wanted!r}")
+            await http.refuse(error, errors.refusal(format, error))
 
     async def _post(self, http: Exchange) -> None:
         format = _FORMATS[http.path]
@@ -95,7 +92,7 @@ class LlmFace(Face):
         headers: dict[str, str] = {}
         try:
             async with (
-                _watched(http, self._access, context, self._closing, asked.framing) as watch,
+                _watched(http, self._access, context, self._closing, asked.format) as watch,
                 self._chat.answered(context, asked) as answer,
             ):
                 what, headers = answer.what, _headers(answer)
@@ -111,7 +108,7 @@ class LlmFace(Face):
             headers |= {**what.headers, **governance_headers(context.trail)}
             await http.respond(what.status, what.body, headers)
             return
-        if asked.framing == "events":
+        if not errors.is_google(asked.format):
             await http.raw(_comments(governance_headers(context.trail)))
         await http.end_stream()
 
@@ -146,11 +143,11 @@ class _Watch:
 
 @contextlib.asynccontextmanager
 async def _watched(
-    http: Exchange, access: Access, context: RequestContext, closing: Closing, framing: str
+    http: Exchange, access: Access, context: RequestContext, closing: Closing, format: str
 ) -> AsyncIterator[_Watch]:
     """Raises what ended the block from outside."""
     watch = _Watch()
-    watcher = asyncio.create_task(_look(watch, http, access, context, closing, framing))
+    watcher = asyncio.create_task(_look(watch, http, access, context, closing, format))
     try:
         yield watch
     except asyncio.CancelledError:
@@ -163,7 +160,7 @@ async def _watched(
 
 
 async def _look(
-    watch: _Watch, http: Exchange, access: Access, context: RequestContext, closing: Closing, framing: str
+    watch: _Watch, http: Exchange, access: Access, context: RequestContext, closing: Closing, format: str
 ) -> None:
     gone = asyncio.ensure_future(http.disconnected())
     stopped = asyncio.ensure_future(closing.wait(_SHUTDOWN_S))
@@ -181,7 +178,7 @@ async def _look(
                 return
             if http.started and time.monotonic() - watch.last >= _PING_S:
                 watch.heard()
-                await (http.ping() if framing == "events" else http.raw(b"\n"))
+                await (http.raw(b"\n") if errors.is_google(format) else http.ping())
     finally:
         gone.cancel()
         stopped.cancel()
@@ -197,15 +194,9 @@ def _headers(answer: Answered) -> dict[str, str]:
 
 
 def _comments(headers: Mapping[str, str]) -> bytes:
-    """Headers that are known too late, as comments at the end of a stream."""
+    """Headers that are known too late, as comments at the end of a stream. Google's SDK takes comments for data."""
     return b"".join(b": %s: %s\n" % (name.encode(), value.encode()) for name, value in headers.items()) + b"\n"
 
 
 def _plain(text: str) -> str:
     return text.encode("ascii", "replace").decode()
-
-
-def _model(name: str, anthropic: bool) -> dict[str, Any]:
-    if anthropic:
-        return {"type": "model", "id": name, "display_name": name, "created_at": "1970-01-01T00:00:00Z"}
-    return {"id": name, "object": "model", "created": 0, "owned_by": "mcpgate"}

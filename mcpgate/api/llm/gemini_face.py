@@ -1,6 +1,7 @@
 """/v1beta as clients of Gemini know it: the model and what is asked of it stand in the path. Everything else is as in
 the rest of the LLM face."""
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,7 +12,7 @@ from mcpgate.api.http.routing import Handler
 from mcpgate.api.llm import errors
 from mcpgate.api.llm.face import LlmFace
 from mcpgate.api.llm.reading import passed_on, read_name, read_object, session_of, whole_number
-from mcpgate.errors import InvalidRequest, McpgateError, UnknownModel
+from mcpgate.errors import InvalidRequest, McpgateError
 from mcpgate.llm.asked import COUNTS, Asked
 from mcpgate.llm.bodies import find_lookalike
 from mcpgate.llm.chat import HungUp
@@ -20,40 +21,34 @@ from mcpgate.llm.messages import Untranslatable
 from mcpgate.llm.metering import gemini_size_of
 from mcpgate.telemetry.text import visible
 
-_MODELS = "/v1beta/models"
+_VERSIONS = r"/v1(?:alpha|beta)?"
 _FORMATS = {**{method: format for format, method in METHODS.items()}, STREAM_METHOD: "gemini"}
-_SUPPORTED = [*METHODS.values(), STREAM_METHOD]
+_CALL = re.compile(rf"{_VERSIONS}/models/(.+):({'|'.join(_FORMATS)})", re.DOTALL)
+_LISTS = re.compile(r"(/v1(?:alpha|beta)/models)(?:/.*)?", re.DOTALL)
+"""At /v1, others have lists, too: see models.format_of."""
 
 
 class GeminiFace(LlmFace):
-    """Models, generateContent, countTokens and embeddings."""
+    """Models, generateContent, countTokens and embeddings. Google's SDKs ask for `v1beta` or for `v1`."""
 
     def handler(self, path: str) -> Mapping[str, Handler] | None:
-        if path == _MODELS or (path.startswith(f"{_MODELS}/") and ":" not in path):
-            return {"GET": self._models}
-        if not path.startswith(f"{_MODELS}/"):
-            return None
-        if _taken_apart(path)[1] in _FORMATS:
-            return {"POST": self._post, "GET": self._models}  # names of models may have colons, too
-        return {"GET": self._models}
+        posts: dict[str, Handler] = {"POST": self._post} if _CALL.fullmatch(path) else {}
+        lists: dict[str, Handler] = {"GET": self._models} if _LISTS.fullmatch(path) else {}
+        return posts | lists or None
 
     def refusal(self, error: McpgateError) -> dict[str, Any]:
         return errors.refusal("gemini", error)
 
     async def _models(self, http: Exchange) -> None:
         _take_key(http)
-        caller = await self._access.identify(http)
-        names = self._chat.names(caller)
-        wanted = http.path.removeprefix(_MODELS).strip("/")
-        if not wanted:
-            await http.respond(200, orjson.dumps({"models": [_model(name) for name in names]}))
-            return
-        if wanted not in names:
-            raise UnknownModel(f"no model {visible(wanted[:200])!r}")
-        await http.respond(200, orjson.dumps(_model(wanted)))
+        found = _LISTS.fullmatch(http.path)
+        assert found is not None
+        await self._list(http, found[1], "gemini")
 
     async def _post(self, http: Exchange) -> None:
-        model, method = _taken_apart(http.path)
+        called = _CALL.fullmatch(http.path)
+        assert called is not None
+        model, method = called.groups()
         try:
             _take_key(http)
             context = await self._access.context(http)
@@ -68,20 +63,11 @@ class GeminiFace(LlmFace):
             raise Disconnected from None
 
 
-def _taken_apart(path: str) -> tuple[str, str]:
-    """The model and the method of a path."""
-    model, _, method = path.removeprefix(f"{_MODELS}/").rpartition(":")
-    return model, method
-
-
 def _take_key(http: Exchange) -> None:
-    """The key may stand in the query, too; headers go before it. Raises InvalidRequest."""
-    if key := http.query().get("key"):
+    """At Google's own paths, the key may stand in the query; one in the headers goes before it. Raises
+    InvalidRequest."""
+    if not http.path.startswith("/v1/") and (key := http.query().get("key")):
         http.headers.setdefault("x-goog-api-key", key)
-
-
-def _model(name: str) -> dict[str, Any]:
-    return {"name": f"models/{name}", "displayName": name, "supportedGenerationMethods": _SUPPORTED}
 
 
 def _asked(model: str, method: str, body: bytes, headers: Mapping[str, str], framing: Any) -> Asked:
