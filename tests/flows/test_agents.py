@@ -2,7 +2,7 @@
 calls execute_code, then a direct tool, and says what that has returned.
 
 Each test skips where the agent's program is not on the PATH (npm: @anthropic-ai/claude-code, @openai/codex,
-opencode-ai)."""
+opencode-ai, @google/gemini-cli)."""
 
 import json
 import os
@@ -37,10 +37,12 @@ def served(tmp_path_factory: pytest.TempPathFactory, model: ScriptedModel) -> It
         "providers": {
             "claude": {"type": "anthropic", "base_url": model.address},
             "open": {"type": "openai", "base_url": f"{model.address}/v1"},
+            "google": {"type": "gemini", "base_url": model.address},
         },
         "models": {
             "claude-one": {"targets": [{"target": "claude/one"}]},
             "claude-two": {"targets": [{"target": "open/two"}]},
+            "gemini-3-three": {"targets": [{"target": "google/gemini-3-three"}]},
         },
         "unknown_model": "claude-two",
     }
@@ -145,4 +147,32 @@ def test_opencode_runs_its_loop(
     (tmp_path / "opencode.json").write_text(json.dumps(settings))
     said = run("opencode", "run", "-m", f"gate/{name}", "go", folder=tmp_path)
     assert SAID + "logged" in said
+    assert any(one.path == path and "42 logged" in json.dumps(one.body) for one in model.posts())
+
+
+@pytest.mark.parametrize(
+    ("name", "path"),
+    [
+        ("gemini-3-three", "/v1beta/models/gemini-3-three:streamGenerateContent?alt=sse"),
+        ("claude-two", "/v1/chat/completions"),
+        ("claude-one", "/v1/messages"),
+    ],
+)
+def test_gemini_cli_runs_its_loop(name: str, path: str, served: Served, model: ScriptedModel, tmp_path: Path) -> None:
+    server = {"httpUrl": f"{served.address}/mcp", "headers": {"Authorization": f"Bearer {ADMIN}"}, "trust": True}
+    settings: dict[str, Any] = {
+        "security": {"auth": {"selectedType": "gemini-api-key"}, "folderTrust": {"enabled": False}},
+        "general": {"disableAutoUpdate": True},
+        "privacy": {"usageStatisticsEnabled": False},
+        "mcpServers": {"mcpgate": server},
+    }
+    (tmp_path / ".gemini").mkdir()
+    (tmp_path / ".gemini" / "settings.json").write_text(json.dumps(settings))
+    said = run(
+        *("gemini", "-p", "go", "-m", name, "--approval-mode", "yolo", "--skip-trust"),
+        folder=tmp_path,
+        GOOGLE_GEMINI_BASE_URL=served.address,
+        GEMINI_API_KEY=ADMIN,
+    )
+    assert SAID in said and "logged" in said
     assert any(one.path == path and "42 logged" in json.dumps(one.body) for one in model.posts())

@@ -101,9 +101,7 @@ def test_a_request_and_its_answer_go_through_byte_for_byte(served: Served, provi
 
 
 @pytest.mark.parametrize("model", ["fast", "gem/good", "gem%2Fgood"])
-def test_the_path_names_an_alias_or_a_model_of_a_provider(
-    model: str, served: Served, provider: ModelProvider
-) -> None:
+def test_the_path_names_an_alias_or_a_model_of_a_provider(model: str, served: Served, provider: ModelProvider) -> None:
     assert post(served, model).status_code == 200 and provider.models() == ["good"]
 
 
@@ -153,9 +151,7 @@ def test_a_body_that_names_a_model_names_the_one_that_was_admitted(served: Serve
         '"generationConfig": {"maxOutputTokens": 1, "max\\u004futputTokens": 2}',
     ],
 )
-def test_a_provider_reads_the_limits_that_were_admitted(
-    config: str, served: Served, provider: ModelProvider
-) -> None:
+def test_a_provider_reads_the_limits_that_were_admitted(config: str, served: Served, provider: ModelProvider) -> None:
     body = f'{{{config}, "contents": []}}'
     headers = {"x-goog-api-key": ADMIN}
     assert served.http().post("/v1beta/models/fast:generateContent", content=body, headers=headers).status_code == 200
@@ -493,7 +489,9 @@ def made(served: Served, limit_usd: float = 1) -> tuple[str, str]:
     return created["key"]["id"], created["secret"]
 
 
-@pytest.mark.parametrize("model", ["gemini-2.5-flash", "gemini-2.5-pro", "gemini-3-pro-preview", "gemini-3.5-flash-lite"])
+@pytest.mark.parametrize(
+    "model", ["gemini-2.5-flash", "gemini-2.5-pro", "gemini-3-pro-preview", "gemini-3.5-flash-lite"]
+)
 def test_googles_models_have_prices(model: str) -> None:
     config = LlmConfig.model_validate({"providers": {"g": {"type": "gemini"}}})
     usage = Usage(input_tokens=1000, output_tokens=100, cache_read_tokens=500)

@@ -10,6 +10,7 @@ out: no other model can read it. `VALIDATED` becomes `AUTO`: how exact arguments
 import base64
 import binascii
 import itertools
+from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 from urllib.parse import urlsplit
@@ -50,9 +51,7 @@ from mcpgate.llm.messages import (
 )
 from mcpgate.llm.messages_format import parse_arguments
 
-_TRANSLATED = frozenset(
-    "contents systemInstruction tools toolConfig generationConfig safetySettings model stream".split()
-)
+_TRANSLATED = frozenset("contents systemInstruction tools toolConfig generationConfig safetySettings model".split())
 _LEFT_OUT = {"labels": "labels of bills"}
 _DEFAULTS: Defaults = {
     "serviceTier": ("unspecified", "standard", "SERVICE_TIER_UNSPECIFIED", "SERVICE_TIER_STANDARD"),
@@ -70,6 +69,9 @@ _CONFIG_DEFAULTS: Defaults = {
     "mediaResolution": ("MEDIA_RESOLUTION_UNSPECIFIED",),
     "enableEnhancedCivicAnswers": (False,),
 }
+_USUAL = {"temperature": 1, "topP": 0.95, "topK": 64}
+"""What Gemini's models take by themselves. Gemini CLI says it in every request; other models have values of their own, and
+not all of them take `topK`, or two of these at once."""
 _PART_LEFT_OUT = {"partMetadata": "is the client's own"}
 _NO_FILTER = ("BLOCK_NONE", "OFF", "HARM_BLOCK_THRESHOLD_UNSPECIFIED")
 """Thresholds of filters that ask for none."""
@@ -103,6 +105,7 @@ def parse_request(body: Mapping[str, Any]) -> ChatRequest:
     fields = Fields(camel(body))
     fields.only(_TRANSLATED, _LEFT_OUT, _DEFAULTS)
     fields.need("contents")
+    fields.text("model")  # the path says which
     for setting in fields.each("safetySettings"):
         if (threshold := setting.text("threshold")) not in _NO_FILTER:
             setting.untranslatable("threshold", f"{threshold[:100]!r}; the filters are Google's: it can be OFF")
@@ -117,9 +120,9 @@ def parse_request(body: Mapping[str, Any]) -> ChatRequest:
         tools=tuple(tool for tool in tools if not allowed or tool.name in allowed),
         tool_choice=choice,
         max_tokens=config.whole("maxOutputTokens"),
-        temperature=config.number("temperature"),
-        top_p=config.number("topP"),
-        top_k=_whole_number(config, "topK"),
+        temperature=_unusual(config, "temperature"),
+        top_p=_unusual(config, "topP"),
+        top_k=_top_k(config),
         stop=config.texts("stopSequences"),
         seed=config.integer("seed"),
         frequency_penalty=config.number("frequencyPenalty"),
@@ -129,11 +132,17 @@ def parse_request(body: Mapping[str, Any]) -> ChatRequest:
     )
 
 
-def _whole_number(config: Fields, name: str) -> int | None:
-    """SDKs send `topK` as a float."""
+def _unusual(config: Fields, name: str) -> float | None:
+    """A number, unless it is the usual one."""
     value = config.number(name)
+    return None if value == _USUAL[name] else value
+
+
+def _top_k(config: Fields) -> int | None:
+    """SDKs send it as a float."""
+    value = _unusual(config, "topK")
     if value is not None and (value < 0 or not value.is_integer()):
-        config.wrong(name, "must be a whole number")
+        config.wrong("topK", "must be a whole number")
     return None if value is None else int(value)
 
 
@@ -190,20 +199,21 @@ class _Calls:
     def __init__(self) -> None:
         self._count = 0
         self._known: set[str] = set()
-        self._open: dict[str, dict[str, None]] = {}
-        """The name of a function → ids of its calls without a result."""
+        self._open: dict[str, OrderedDict[str, None]] = {}
+        """The name of a function → ids of its calls without a result. Unlike a dict, its first entry is found at once
+        where those before it were removed."""
 
     def called(self, id: str, name: str) -> str:
         """The call's id."""
         self._count += 1
         id = id or f"call_{self._count}"
         self._known.add(id)
-        self._open.setdefault(name, {})[id] = None
+        self._open.setdefault(name, OrderedDict())[id] = None
         return id
 
     def answered(self, id: str, name: str) -> str:
         """The id of the call that a result is of; without one, the result is refused elsewhere, or nobody minds."""
-        waiting = self._open.get(name, {})
+        waiting = self._open.setdefault(name, OrderedDict())
         if id not in self._known:
             id = next(iter(waiting), id or name)
         waiting.pop(id, None)
@@ -471,7 +481,7 @@ class GeminiStream:
         self._writer = _Parts()
         self._open: dict[int, Any] = {}
         """Texts and thoughts that are open."""
-        self._calls: dict[int, tuple[ToolCall, list[str]]] = {}
+        self._calls: OrderedDict[int, tuple[ToolCall, list[str]]] = OrderedDict()
         """Calls that are not written, in their order, with their arguments."""
         self._ended: set[int] = set()
         self._refused = False
