@@ -15,7 +15,10 @@ ROUTES = {
     "messages": "/v1/messages",
     "embeddings": "/v1/embeddings",
     "count_tokens": "/v1/messages/count_tokens",
-    **{format: f"/v1beta/models/{{model}}:{method}" for format, method in METHODS.items()},
+    "gemini": "/v1beta/models/{model}:generateContent",
+    "gemini_count": "/v1beta/models/{model}:countTokens",
+    "gemini_embedding": "/v1beta/models/{model}:embedContent",
+    "gemini_embeddings": "/v1beta/models/{model}:batchEmbedContents",
 }
 _ANTHROPIC = {
     400: "invalid_request_error",

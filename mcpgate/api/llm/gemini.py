@@ -70,8 +70,8 @@ _CONFIG_DEFAULTS: Defaults = {
     "enableEnhancedCivicAnswers": (False,),
 }
 _USUAL = {"temperature": 1, "topP": 0.95, "topK": 64}
-"""What Gemini's models take by themselves. Gemini CLI says it in every request; other models have values of their own, and
-not all of them take `topK`, or two of these at once."""
+"""What Gemini's models take by themselves. Gemini CLI says it in every request; other models have values of their own,
+and not all of them take `topK`, or two of these at once."""
 _PART_LEFT_OUT = {"partMetadata": "is the client's own"}
 _NO_FILTER = ("BLOCK_NONE", "OFF", "HARM_BLOCK_THRESHOLD_UNSPECIFIED")
 """Thresholds of filters that ask for none."""

@@ -24,7 +24,7 @@ from mcpgate.telemetry.text import visible
 _VERSIONS = r"/v1(?:alpha|beta)?"
 _FORMATS = {**{method: format for format, method in METHODS.items()}, STREAM_METHOD: "gemini"}
 _CALL = re.compile(rf"{_VERSIONS}/models/(.+):({'|'.join(_FORMATS)})", re.DOTALL)
-_LISTS = re.compile(r"(/v1(?:alpha|beta)/models)(?:/.*)?", re.DOTALL)
+_LISTS = ("/v1beta/models", "/v1alpha/models")
 """At /v1, others have lists, too: see models.format_of."""
 
 
@@ -32,18 +32,16 @@ class GeminiFace(LlmFace):
     """Models, generateContent, countTokens and embeddings. Google's SDKs ask for `v1beta` or for `v1`."""
 
     def handler(self, path: str) -> Mapping[str, Handler] | None:
-        posts: dict[str, Handler] = {"POST": self._post} if _CALL.fullmatch(path) else {}
-        lists: dict[str, Handler] = {"GET": self._models} if _LISTS.fullmatch(path) else {}
-        return posts | lists or None
+        if _CALL.fullmatch(path):
+            return {"POST": self._post}
+        return {"GET": self._models} if _list_of(path) else None
 
     def refusal(self, error: McpgateError) -> dict[str, Any]:
         return errors.refusal("gemini", error)
 
     async def _models(self, http: Exchange) -> None:
         _take_key(http)
-        found = _LISTS.fullmatch(http.path)
-        assert found is not None
-        await self._list(http, found[1], "gemini")
+        await self._list(http, _list_of(http.path), "gemini")
 
     async def _post(self, http: Exchange) -> None:
         called = _CALL.fullmatch(http.path)
@@ -61,6 +59,11 @@ class GeminiFace(LlmFace):
             await self._answer(http, context, asked)
         except (Disconnected, HungUp):
             raise Disconnected from None
+
+
+def _list_of(path: str) -> str:
+    """The list that a path is, or is an entry of; empty if there is none."""
+    return next((one for one in _LISTS if path == one or path.startswith(f"{one}/")), "")
 
 
 def _take_key(http: Exchange) -> None:
