@@ -4,6 +4,8 @@ Google's API reads fields in camelCase and in snake_case, so both are accepted h
 the part that it came with. In the neutral form it is that of a Thinking, and begins with a mark that says which part it
 was, because other formats keep reasoning apart from what follows it."""
 
+import base64
+import functools
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -36,8 +38,16 @@ _OPAQUE = frozenset(
 """Fields whose content is the client's own."""
 _DEEPEST = 12
 """Levels of a request down to the fields of a file in a function's response."""
+_CAPITAL = re.compile("[A-Z]")
 _SNAKE = re.compile(r"(?<=[a-z0-9])_([a-z0-9])")
 _BEFORE_3 = re.compile(r"gemini-[12]\b")
+UNSIGNED = "skip_thought_signature_validator"
+"""Google's word for a call that the model has not made, or that has lost its signature."""
+_THOUGHTS = b"mcpgate.thoughts."
+"""Before a signature that holds thoughts of another model."""
+_FOREIGN_BEGINNING = base64.b64encode(_THOUGHTS)[: len(_THOUGHTS) * 4 // 3]
+"""What all of them begin with."""
+_FOREIGN = re.compile(rb'"' + _FOREIGN_BEGINNING + rb'[A-Za-z0-9+/_=-]*"')
 _MARK = re.compile(r"gemini\.(text|[0-9]{1,4})\.(.*)", re.DOTALL)
 
 
@@ -48,9 +58,19 @@ def camel(value: Any, depth: int = _DEEPEST) -> Any:
     if not isinstance(value, dict) or not depth:
         return value
     return {
-        _SNAKE.sub(lambda found: found[1].upper(), name): one if name in _OPAQUE else camel(one, depth - 1)
+        _camel_name(name) if "_" in name else name: one if name in _OPAQUE else camel(one, depth - 1)
         for name, one in value.items()
     }
+
+
+def _camel_name(name: str) -> str:
+    return _SNAKE.sub(lambda found: found[1].upper(), name)
+
+
+@functools.cache
+def snake_name(name: str) -> str:
+    """The other spelling of a field of ours."""
+    return _CAPITAL.sub(lambda found: "_" + found[0].lower(), name)
 
 
 def path_of(format: str, model: str, stream: bool) -> str:
@@ -60,12 +80,32 @@ def path_of(format: str, model: str, stream: bool) -> str:
 
 
 def body_for(body: bytes, parsed: Mapping[str, Any], model: str) -> bytes:
-    """A client's body for a model: untouched, unless it names a model itself, or a provider could read it
-    differently."""
+    """A client's body for a model: untouched, unless it names a model itself, a provider could read it differently, or
+    another model has a part in the conversation, whose thoughts are no signatures of Gemini's."""
     named = _with_model(parsed, f"models/{model}")
-    if named == parsed and is_plain(body, DECIDING):
-        return body
-    return jsontext.dumps(named)
+    if named != parsed or not is_plain(body, DECIDING):
+        body = jsontext.dumps(named)
+    return _FOREIGN.sub(b'"%s"' % UNSIGNED.encode(), body) if _FOREIGN_BEGINNING in body else body
+
+
+def render_foreign(held: bytes) -> str:
+    """What a client of Gemini keeps as the signature of another model."""
+    return base64.b64encode(_THOUGHTS + held).decode()
+
+
+def parse_foreign(signature: str) -> bytes | None:
+    """What `render_foreign` was given; None for anything else."""
+    try:
+        held = base64.b64decode(standard_base64(signature))
+    except ValueError:
+        return None
+    return held.removeprefix(_THOUGHTS) if held.startswith(_THOUGHTS) else None
+
+
+def standard_base64(data: str) -> str:
+    """In the usual letters: Google's SDKs write those of URLs, often without padding."""
+    data = data.replace("-", "+").replace("_", "/")
+    return data + "=" * (-len(data) % 4)
 
 
 def _with_model(request: Any, name: str) -> Any:

@@ -2,14 +2,13 @@
 was delivered where it says nothing. Pure, but for what is learned of each model."""
 
 import itertools
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from mcpgate import jsontext
 from mcpgate.governance.records import Usage
-from mcpgate.llm.gemini_format import METHODS
+from mcpgate.llm.gemini_format import METHODS, snake_name
 
 _BYTES_PER_TOKEN = 3.0
 """Of JSON bodies in any language, before anything is learned: few texts have less."""
@@ -21,7 +20,6 @@ _LEAST_MEDIA_TOKENS, _BYTES_PER_MEDIA_TOKEN = 2000, 100
 """What a large image costs at most providers; long files cost more."""
 _LONG = 1000
 """Bytes; shorter data is not looked for."""
-_CAPITAL = re.compile("[A-Z]")
 _MOST_MODELS = 5000
 _MOST_TOKENS = 100_000_000
 """In one request: ten times what any model takes."""
@@ -95,7 +93,7 @@ def _gemini_media(request: Any) -> Iterator[int]:
 def _either(mapping: Any, name: str) -> Any:
     """A field that may be spelt in both of Google's ways."""
     found = _of(mapping, name)
-    return found if found is not None else _of(mapping, _CAPITAL.sub(lambda one: "_" + one[0].lower(), name))
+    return found if found is not None else _of(mapping, snake_name(name))
 
 
 def _list(mapping: Any, name: str) -> list[Any]:

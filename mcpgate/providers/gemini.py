@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 from mcpgate import jsontext
 from mcpgate.llm.chat_format import compact
 from mcpgate.llm.fields import AnswerFields, Fields
-from mcpgate.llm.gemini_format import is_before_3, parse_usage, sign, signed
+from mcpgate.llm.gemini_format import UNSIGNED, is_before_3, parse_usage, sign, signed
 from mcpgate.llm.messages import (
     Broken,
     ChatAnswer,
@@ -46,8 +46,6 @@ from mcpgate.llm.messages import (
 from mcpgate.llm.messages_format import parse_arguments
 
 _ONE_CALL = "Call at most one function at a time."
-_UNSIGNED = "skip_thought_signature_validator"
-"""Google's word for a call that the model has not made, or that has lost its signature."""
 _BUDGETS = {"none": 0, "minimal": 1024, "low": 1024, "medium": 8192, "high": 24_576, "xhigh": 24_576, "max": 24_576}
 """What Google's own OpenAI-compatible endpoint makes of efforts, for models that think by a budget."""
 _LEVELS = {"minimal": "MINIMAL", "low": "LOW", "medium": "MEDIUM", "high": "HIGH", "xhigh": "HIGH", "max": "HIGH"}
@@ -141,7 +139,7 @@ def _render_said(message: Message, model: str) -> list[dict[str, Any]]:
                 rendered = _render_call(part)
                 signature = of_calls.get(calls)
                 if signature is None and calls == 0 and not is_before_3(model):
-                    signature = _UNSIGNED
+                    signature = UNSIGNED
                 parts.append(rendered | {"thoughtSignature": signature} if signature else rendered)
                 calls += 1
             case ToolResult():

@@ -115,7 +115,8 @@ class HttpProvider:
                 response = await self._client.get(f"{self._address}/models", headers=self._headers(call, key))
             except httpx2.HTTPError as error:
                 return f"{self._address} cannot be reached: {_said(error)}"
-            if response.status_code in (401, 403):
+            # Google says 400 of a key that it does not know.
+            if response.status_code in (401, 403) or (self._is_gemini and response.status_code == 400):
                 which = f"key {number} of {len(self._keys.all)}" if len(self._keys.all) > 1 else "the key"
                 return f"{self._address} does not accept {which} (HTTP {response.status_code})"
             if response.status_code >= 500:

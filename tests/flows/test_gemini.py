@@ -14,9 +14,12 @@ import pytest
 from google import genai
 from google.genai import errors, types
 
-from mcpgate.config.llm import LlmConfig
+from mcpgate.api.llm import gemini
+from mcpgate.config.llm import LlmConfig, ProviderConfig
 from mcpgate.governance.records import Usage
+from mcpgate.llm.messages import ChatAnswer, ChatRequest, Thinking, ToolCall
 from mcpgate.llm.prices import ModelPrices
+from mcpgate.providers.http import HttpProvider
 from tests import gemini_wire
 from tests.flows.governed import ADMIN, TRUSTED, Served, bearer, serving, wait_until, write_config
 from tests.model_provider import WORDS, ModelProvider, model_provider
@@ -169,6 +172,8 @@ def test_a_key_comes_in_googles_header_or_in_the_query_and_is_not_logged(served:
     assert served.http().get(f"/v1/models?key={ADMIN}").status_code == 401
     assert post(served, "fast", key=None, query="?key=mg-nobody-has-this").status_code == 401
     assert post(served, "fast", key=None, query=f"?key={ADMIN}&key=x").status_code == 400
+    assert post(served, "fast", key=None, query="?key=%FF%00%ED%A0%80").status_code == 401
+    assert post(served, "fast", key="mg-nobody-has-this", query=f"?key={ADMIN}").status_code == 401, "headers go first"
     assert ADMIN not in served.log.read_text()
 
 
@@ -179,6 +184,9 @@ def test_a_client_sees_the_models_that_it_may_use(served: Served) -> None:
     for version in ("v1", "v1beta"):
         one = served.http().get(f"/{version}/models/fast", headers=headers).json()
         assert one["displayName"] == "fast" and "generateContent" in one["supportedGenerationMethods"]
+    with genai.Client(api_key="mg-key-of-bob", http_options=types.HttpOptions(base_url=served.address)) as google:
+        assert [one.name for one in google.models.list()] == ["models/fast"]
+        assert google.models.get(model="fast").display_name == "fast"
     missing = served.http().get("/v1beta/models/gem%2Fgood", headers=headers)
     assert missing.status_code == 404 and missing.json()["error"]["status"] == "NOT_FOUND"
 
@@ -321,6 +329,15 @@ def test_a_filter_of_google_is_what_other_clients_call_so(model: str, reason: st
             chat.chat.completions.create(model="gem/spoilt", messages=ask)
 
 
+def test_what_is_no_answer_is_an_error_in_each_format(served: Served) -> None:
+    body = {"model": "gem/garbage", "messages": [{"role": "user", "content": "Hi"}]}
+    chat = served.http().post("/v1/chat/completions", json=body, headers=bearer(ADMIN))
+    assert chat.status_code == 502 and chat.json()["error"]["code"] == "upstream_error"
+    google = post(served, "open/garbage")
+    assert google.status_code == 502 and google.json()["error"]["status"] == "UNAVAILABLE"
+    assert post(served, "gem/garbage").text == "<html>this is no answer</html>"
+
+
 def test_the_next_target_may_speak_another_format(served: Served, provider: ModelProvider) -> None:
     assert post(served, "safe").headers["x-mcpgate-provider"] == "gem"  # `overloaded` answers whole
     provider.received.clear()
@@ -337,16 +354,18 @@ def weather(city: str) -> str:
 
 
 @pytest.mark.parametrize("stream", [True, False])
+@pytest.mark.parametrize("model", ["gem/signing", "claude/signing"])
 def test_a_chat_of_the_sdk_calls_functions_and_brings_the_signature_back(
-    stream: bool, google: genai.Client, provider: ModelProvider
+    model: str, stream: bool, google: genai.Client, provider: ModelProvider
 ) -> None:
-    chat = google.chats.create(model="gem/signing", config=types.GenerateContentConfig(tools=[weather]))
+    """Both providers refuse the second request if it does not."""
+    chat = google.chats.create(model=model, config=types.GenerateContentConfig(tools=[weather]))
     if stream:
         said = "".join(chunk.text or "" for chunk in chat.send_message_stream("Weather?"))
     else:
         said = chat.send_message("Weather?").text or ""
-    assert said == "It is sunny in Paris.It is sunny in Rome."
-    assert len(provider.received) == 2 and _signatures(provider)[0] is not None
+    assert said == "It is sunny in Paris." + ("It is sunny in Rome." if model == "gem/signing" else "")
+    assert len(provider.received) == 2
 
 
 def test_signatures_come_back_through_chat_completions(served: Served, provider: ModelProvider) -> None:
@@ -400,6 +419,22 @@ def _signatures(provider: ModelProvider) -> list[str | None]:
     """Those of the calls in the last request."""
     parts = [part for content in provider.received[-1].body["contents"] for part in content["parts"]]
     return [part.get("thoughtSignature") for part in parts if "functionCall" in part]
+
+
+def test_a_conversation_of_another_model_goes_on_with_gemini_in_its_own_format(
+    served: Served, provider: ModelProvider
+) -> None:
+    thoughts = (Thinking("hm", signature="claudes"), ToolCall("a", "weather", "{}"))
+    written = gemini.render_answer(ChatAnswer("a", "m", thoughts, "tool_calls", None), ChatRequest("m", ()))
+    said = written["candidates"][0]["content"]
+    kept = said["parts"][1]["thoughtSignature"]
+    result = {"functionResponse": {"id": "a", "name": "weather", "response": {"output": "snow"}}}
+    contents = [ASK["contents"][0], said, {"role": "user", "parts": [result]}]
+    body = json.dumps({"contents": contents, "odd": [1.0e0]}, indent=1)
+    headers = {"x-goog-api-key": ADMIN}
+    answer = served.http().post("/v1beta/models/gem%2Fsigning:generateContent", content=body, headers=headers)
+    assert "It is snow." in answer.text
+    assert provider.received[0].raw.decode() == body.replace(kept, gemini_wire.UNSIGNED)
 
 
 def test_a_conversation_that_began_elsewhere_goes_on_with_gemini(served: Served, provider: ModelProvider) -> None:
@@ -498,3 +533,19 @@ def test_googles_models_have_prices(model: str) -> None:
     plain = Usage(input_tokens=1000, output_tokens=100)
     cost, full = (ModelPrices(config).cost("g", model, one) for one in (usage, plain))
     assert cost is not None and full is not None and 0 < cost < full
+
+
+# --- The provider's key
+
+
+@pytest.mark.parametrize(("key", "wrong"), [("AIza-known", ""), ("AIza-unknown", "does not accept the key")])
+def test_a_check_says_whether_google_knows_the_key(key: str, wrong: str, provider: ModelProvider) -> None:
+    async def probe() -> str:
+        settings = {"type": "gemini", "base_url": provider.address.removesuffix("/v1"), "api_key": key}
+        one = HttpProvider("g", ProviderConfig.model_validate(settings))
+        try:
+            return await one.probe()
+        finally:
+            await one.aclose()
+
+    assert wrong in (said := anyio.run(probe)) and bool(said) == bool(wrong)

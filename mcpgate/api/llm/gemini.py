@@ -7,8 +7,6 @@ Clients of this format do not send thoughts back, but signatures, which they kee
 signature of that part holds the thoughts of another model whole, after a mark. What Gemini itself has signed is left
 out: no other model can read it. `VALIDATED` becomes `AUTO`: how exact arguments are is the provider's affair."""
 
-import base64
-import binascii
 import itertools
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,7 +18,7 @@ from mcpgate.api.llm import sse
 from mcpgate.api.llm.errors import body_of
 from mcpgate.llm.chat_format import compact
 from mcpgate.llm.fields import Defaults, Fields
-from mcpgate.llm.gemini_format import camel, render_usage
+from mcpgate.llm.gemini_format import camel, parse_foreign, render_foreign, render_usage, standard_base64
 from mcpgate.llm.gemini_schema import to_json_schema
 from mcpgate.llm.messages import (
     NOTHING,
@@ -82,8 +80,6 @@ _DECLARATION_LEFT_OUT = {
 _BLOCKING: Defaults = {"behavior": ("BLOCKING", "UNSPECIFIED")}
 _ONE_RESULT: Defaults = {"willContinue": (False,), "scheduling": ("SCHEDULING_UNSPECIFIED",)}
 _LEVELS = ("minimal", "low", "medium", "high", "xhigh")
-_THOUGHTS = b"mcpgate.thoughts."
-"""Before a signature that holds thoughts of another model."""
 _STOPS: Mapping[StopReason, str] = {
     "stop": "STOP",
     "tool_calls": "STOP",
@@ -249,27 +245,18 @@ def _parse_said(content: Fields, calls: _Calls) -> Iterator[Part]:
 
 def _parse_signature(signature: str) -> list[Part]:
     """The thoughts that it holds. Raises nothing: what cannot be read is left out."""
-    if not signature:
+    held = parse_foreign(signature) if signature else None
+    if held is None:
         return []
     try:
-        held = base64.b64decode(_standard(signature))
-        if not held.startswith(_THOUGHTS):
-            return []
-        thoughts = jsontext.loads(held.removeprefix(_THOUGHTS))
+        thoughts = jsontext.loads(held)
         return [Thinking(*thought) for thought in thoughts if all(isinstance(one, str) for one in thought)]
-    except (binascii.Error, ValueError, TypeError):
+    except (ValueError, TypeError):
         return []
 
 
 def _render_signature(thoughts: Sequence[Thinking]) -> str:
-    held = [(one.text, one.signature, one.encrypted, one.id) for one in thoughts]
-    return base64.b64encode(_THOUGHTS + jsontext.dumps(held)).decode()
-
-
-def _standard(data: str) -> str:
-    """Base64 in the usual letters: Google's SDKs write that of URLs, often without padding."""
-    data = data.replace("-", "+").replace("_", "/")
-    return data + "=" * (-len(data) % 4)
+    return render_foreign(jsontext.dumps([(one.text, one.signature, one.encrypted, one.id) for one in thoughts]))
 
 
 def _parse_heard(part: Fields, calls: _Calls) -> Part:
@@ -301,7 +288,7 @@ def _parse_medium(part: Fields) -> Image | File:
         part.only(("inlineData",), {**_PART_LEFT_OUT, "thoughtSignature": "is of a model"})
         blob = part.need_object("inlineData")
         blob.only(("mimeType", "data", "displayName"))
-        media_type, data = _media_type(blob), _standard(blob.need_text("data"))
+        media_type, data = _media_type(blob), standard_base64(blob.need_text("data"))
         if media_type.startswith("image/"):
             return Image(media_type, data=data)
         return File(media_type, data=data, name=blob.text("displayName"))
