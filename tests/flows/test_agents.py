@@ -20,6 +20,7 @@ from tests.scripted_model import ScriptedModel, Step, scripted_model
 
 SERVER = Path(__file__).parents[1] / "full_server.py"
 LOOP = (Step("execute_code", {"code": "print(40 + 2, one.log())"}), Step("one__log", {}))
+GEMINI = "/v1beta/models/gemini-3-three:streamGenerateContent?alt=sse"
 SAID = "The last tool said: "
 
 
@@ -80,7 +81,10 @@ def results_of(model: ScriptedModel) -> str:
     return json.dumps(model.posts()[-1].body)
 
 
-@pytest.mark.parametrize(("name", "path"), [("claude-one", "/v1/messages"), ("claude-two", "/v1/chat/completions")])
+@pytest.mark.parametrize(
+    ("name", "path"),
+    [("claude-one", "/v1/messages"), ("claude-two", "/v1/chat/completions"), ("gemini-3-three", GEMINI)],
+)
 def test_claude_code_runs_its_loop(name: str, path: str, served: Served, model: ScriptedModel, tmp_path: Path) -> None:
     server = {"type": "http", "url": f"{served.address}/mcp", "headers": {"Authorization": f"Bearer {ADMIN}"}}
     servers = tmp_path / "mcp.json"
@@ -102,6 +106,7 @@ def test_claude_code_runs_its_loop(name: str, path: str, served: Served, model: 
     [
         *(("open/two", own, "/v1/responses") for own in (True, False)),
         *(("claude-one", own, "/v1/messages") for own in (True, False)),
+        ("gemini-3-three", True, GEMINI),
     ],
 )
 def test_codex_runs_its_loop_and_leaves_websockets_at_once(
@@ -130,6 +135,7 @@ def test_codex_runs_its_loop_and_leaves_websockets_at_once(
     [
         ("@ai-sdk/openai-compatible", "claude-one", "/v1/messages"),
         ("@ai-sdk/openai-compatible", "claude-two", "/v1/chat/completions"),
+        ("@ai-sdk/openai-compatible", "gemini-3-three", GEMINI),
         ("@ai-sdk/anthropic", "claude-one", "/v1/messages"),
         ("@ai-sdk/anthropic", "claude-two", "/v1/chat/completions"),
     ],
@@ -153,7 +159,7 @@ def test_opencode_runs_its_loop(
 @pytest.mark.parametrize(
     ("name", "path"),
     [
-        ("gemini-3-three", "/v1beta/models/gemini-3-three:streamGenerateContent?alt=sse"),
+        ("gemini-3-three", GEMINI),
         ("claude-two", "/v1/chat/completions"),
         ("claude-one", "/v1/messages"),
     ],
