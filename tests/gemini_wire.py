@@ -37,6 +37,17 @@ def error(status: int, message: str) -> dict[str, Any]:
     return {"error": {"code": status, "message": message, "status": STATUSES.get(status, "UNKNOWN")}}
 
 
+def bad_key() -> dict[str, Any]:
+    said = error(400, "API key not valid. Please pass a valid API key.")
+    info = {
+        "@type": "type.googleapis.com/google.rpc.ErrorInfo",
+        "reason": "API_KEY_INVALID",
+        "domain": "googleapis.com",
+    }
+    said["error"]["details"] = [info]
+    return said
+
+
 def answer(parts: Sequence[dict[str, Any]], finish: str | None, usage: Any, model: str) -> dict[str, Any]:
     content = {"parts": list(parts), "role": "model"} if parts else {}
     candidate = {"content": content, **({"finishReason": finish} if finish else {}), "index": 0}

@@ -172,7 +172,7 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         """Its models. Google says 400 of a key that it does not know."""
         if self.headers.get("x-goog-api-key") == "AIza-unknown":
-            self._whole(json.dumps(gemini_wire.error(400, "API key not valid.")).encode(), 400)
+            self._whole(json.dumps(gemini_wire.bad_key()).encode(), 400)
         else:
             self._json({"models": [], "object": "list", "data": []})
 
@@ -191,7 +191,9 @@ class _Handler(BaseHTTPRequestHandler):
             if fails:
                 self._error(503, {"retry-after-ms": "10"})
                 return
-        if model.startswith("status-"):
+        if received.headers.get("x-goog-api-key") == "AIza-unknown":
+            self._whole(json.dumps(gemini_wire.bad_key()).encode(), 400)
+        elif model.startswith("status-"):
             self._error(int(model.removeprefix("status-")), {"retry-after": "0"})
         elif model == "hang":
             self._wait_for_hang_up()

@@ -56,6 +56,8 @@ _PASSED_ON = ("retry-after", "retry-after-ms", "x-should-retry")
 """Headers of a provider's error that its client hears."""
 _OURS = (401, 402, 403)
 """What a provider says of the gateway's own key, which is none of the client's business."""
+_BAD_KEY = b'"API_KEY_INVALID"'
+"""Google's word for the same, with status 400."""
 log = logging.getLogger("mcpgate.llm")
 
 
@@ -308,7 +310,7 @@ class Chat:
             headers = {name: text for name in _PASSED_ON if _is_plain(text := reply.headers.get(name, ""))}
             error = _as_error(call, reply.status, body)
             whole = None
-            if reply.status not in _OURS:
+            if reply.status not in _OURS and _BAD_KEY not in body:
                 whole = Whole(reply.status, finish.error(reply.status, body), headers)
             raise Failed(str(reply.status), error, whole, retry_after_s(reply.headers))
         paid.is_taken = True

@@ -48,6 +48,7 @@ def served(tmp_path_factory: pytest.TempPathFactory, provider: ModelProvider) ->
     origin = provider.address.removesuffix("/v1")
     providers = {
         "gem": {"type": "gemini", "base_url": origin, "api_key": "AIza-of-the-provider"},
+        "badkey": {"type": "gemini", "base_url": origin, "api_key": "AIza-unknown"},
         "open": {"type": "openai", "base_url": provider.address, "api_key": "sk-open"},
         "claude": {"type": "anthropic", "base_url": origin, "api_key": "sk-ant"},
         "echo": {"type": "echo"},
@@ -208,6 +209,7 @@ def test_tokens_are_counted_by_the_provider_or_estimated(served: Served, google:
         ("fats", ADMIN, 404, "NOT_FOUND", "unknown_model"),
         ("gem/dear", "mg-key-poor", 402, "RESOURCE_EXHAUSTED", "budget_exceeded"),
         ("gem/status-401", ADMIN, 502, "UNAVAILABLE", "upstream_error"),
+        ("badkey/good", ADMIN, 502, "UNAVAILABLE", "upstream_error"),
     ],
 )
 def test_refusals_have_googles_shape_and_the_contracts_code(

@@ -103,7 +103,7 @@ def parse_request(body: Mapping[str, Any]) -> ChatRequest:
     fields.need("contents")
     fields.text("model")  # the path says which
     for setting in fields.each("safetySettings"):
-        if (threshold := setting.text("threshold")) not in _NO_FILTER:
+        if (threshold := setting.text("threshold")) and threshold not in _NO_FILTER:
             setting.untranslatable("threshold", f"{threshold[:100]!r}; the filters are Google's: it can be OFF")
     config = fields.object("generationConfig") or Fields({}, "generationConfig")
     config.only(_CONFIG, (), _CONFIG_DEFAULTS)
