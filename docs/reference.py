@@ -33,7 +33,9 @@ from mcpgate.api.admin.upstreams import UpstreamRoutes
 from mcpgate.api.http import resource, routing
 from mcpgate.api.llm import errors as llm_errors
 from mcpgate.api.llm import face as llm_face
+from mcpgate.api.llm import gemini_face
 from mcpgate.api.llm.face import LlmFace
+from mcpgate.api.llm.gemini_face import GeminiFace
 from mcpgate.api.mcp import http, sse
 from mcpgate.api.server import Health
 from mcpgate.app import make_engine
@@ -330,7 +332,8 @@ def _sentence(text: str) -> str:
 
 _ROUTES = """# Routes
 
-Where a key is required, send it as `Authorization: Bearer mg-…` or `x-api-key: mg-…`, or an access token of
+Where a key is required, send it as `Authorization: Bearer mg-…` or `x-api-key: mg-…` (Google's clients:
+`x-goog-api-key: mg-…`, or `?key=mg-…` at `/v1beta`), or an access token of
 [your identity provider](../guides/identity-provider.md) in its place.
 [Keys and budgets](../guides/keys-and-budgets.md#headers) lists the headers of requests and responses.
 """
@@ -353,8 +356,16 @@ _PURPOSE = {
     "/v1/messages": "Anthropic's Messages",
     "/v1/messages/count_tokens": "tokens of a request: as the provider counts them, else an estimate",
     "/v1/embeddings": "OpenAI's Embeddings",
-    "/v1/models": "the models that the key may use, in OpenAI's form, or in Anthropic's with `anthropic-version`",
+    "/v1/models": "the models that the key may use, in OpenAI's form, in Anthropic's with `anthropic-version`, or in "
+    "Google's with `x-goog-api-key`",
     "/v1/models/": "one of them",
+    "/v1beta/models": "the models that the key may use, in Google's form. `/v1beta/models/NAME`: one of them",
+    "/v1alpha/models": "the same",
+    "/v1beta/models/{model}:generateContent": "Gemini's generateContent. `:streamGenerateContent` streams: as "
+    "server-sent events with `?alt=sse`, else as a JSON array. All of Gemini's methods are served at `/v1`, too",
+    "/v1beta/models/{model}:countTokens": "tokens of a request: as the provider counts them, else an estimate",
+    "/v1beta/models/{model}:embedContent": "Gemini's embeddings, of models of Google's only",
+    "/v1beta/models/{model}:batchEmbedContents": "several of them",
     "/": "a short text that names the addresses of the gateway; `HEAD` for clients that probe. Needs no key",
     "/api/hello": "for clients that probe the address. Needs no key",
     "/.well-known/oauth-protected-resource": "where clients [sign in](../guides/identity-provider.md) (RFC 9728). "
@@ -380,6 +391,8 @@ def routes() -> str:
         (oauth, oauth.OAuthFace(nothing)),
         (llm_errors, LlmFace(nothing, nothing, nothing)),
         (llm_face, LlmFace(nothing, nothing, nothing)),
+        (llm_errors, GeminiFace(nothing, nothing, nothing)),
+        (gemini_face, GeminiFace(nothing, nothing, nothing)),
         (resource, resource.Resource(cast(Any, _WITH_ISSUERS), "")),
         (inspect.getmodule(Health), Health(nothing, nothing)),
     ]
@@ -427,7 +440,7 @@ def _paths_in(source: str) -> list[str]:
         for node in ast.walk(ast.parse(source))
         if isinstance(node, ast.Constant)
         and isinstance(node.value, str)
-        and re.fullmatch(r"(/[.a-z-]+)+/?", node.value)
+        and re.fullmatch(r"(/[.a-z0-9_{}-]+(:\w+)?)+/?", node.value)
     ]
     return list(dict.fromkeys(found))
 

@@ -183,17 +183,17 @@ def make_provider(name: str, config: ProviderConfig) -> "Provider":
 
 @functools.cache
 def _client_sides() -> "Mapping[str, ClientSide]":
-    from mcpgate.api.llm import chat, messages, responses
+    from mcpgate.api.llm import chat, gemini, messages, responses
 
-    return {"chat": chat, "messages": messages, "responses": responses}
+    return {"chat": chat, "messages": messages, "responses": responses, "gemini": gemini}
 
 
 @functools.cache
 def _translator() -> "Translator":
     from mcpgate.api.llm.translation import WireTranslator
-    from mcpgate.providers import chat, messages
+    from mcpgate.providers import chat, gemini, messages
 
-    return WireTranslator(_client_sides(), {"chat": chat, "messages": messages})
+    return WireTranslator(_client_sides(), {"chat": chat, "messages": messages, "gemini": gemini})
 
 
 def _local_file(storage: StorageConfig) -> Path:

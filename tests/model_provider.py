@@ -1,10 +1,12 @@
 """A provider of models, as far as its wire formats go: Chat Completions, Responses and Embeddings as OpenAI sends them,
-Messages as Anthropic does. It says what it is told by the name of the model that it is asked for:
+Messages as Anthropic does, generateContent as Google does (gemini_wire.py, which knows more models). It says what it is
+told by the name of the model that it is asked for:
 
     good            an answer with usage            no-usage        an answer without
     status-429      an error with that status       overloaded      an error event within a 200 stream
     cut             a stream that ends in between   garbage         bytes that are no answer
     hang            nothing, for ever               slow            a stream that waits for `go_on`
+    signing         thinks, calls the first tool, and refuses a request that does not bring its signature back
 """
 
 import json
@@ -14,6 +16,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
+from urllib.parse import unquote
+
+from tests import gemini_wire
 
 WORDS = ["Hello", " from", " the", " model", "."]
 USAGE = {
@@ -42,6 +47,22 @@ class Received:
         found: dict[str, Any] = json.loads(self.raw)
         return found
 
+    @property
+    def method(self) -> str:
+        """Of Gemini, such as `generateContent`; empty for other formats."""
+        path = self.path.partition("?")[0]
+        return path.rpartition(":")[2] if path.startswith("/v1beta/models/") else ""
+
+    @property
+    def model(self) -> str:
+        if self.method:
+            return unquote(self.path.removeprefix("/v1beta/models/").rpartition(":")[0])
+        return str(self.body["model"])
+
+    @property
+    def stream(self) -> bool:
+        return self.method == "streamGenerateContent" or bool(self.body.get("stream"))
+
 
 @dataclass
 class ModelProvider:
@@ -55,7 +76,7 @@ class ModelProvider:
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def models(self) -> list[str]:
-        return [one.body["model"] for one in self.received]
+        return [one.model for one in self.received]
 
 
 def chat_chunks(model: str, with_usage: bool) -> Iterator[dict[str, Any]]:
@@ -70,6 +91,47 @@ def chat_chunks(model: str, with_usage: bool) -> Iterator[dict[str, Any]]:
     yield chunk([{"index": 0, "delta": {}, "finish_reason": "stop"}], **usage)
     if with_usage:
         yield chunk([], usage=USAGE)
+
+
+THINKING = {"type": "thinking", "thinking": "Let me look.", "signature": "EqQBCkgIBxABGAIiQ+/claudes=="}
+
+
+def signed_blocks(body: dict[str, Any]) -> list[dict[str, Any]]:
+    """What Claude says when it thinks before it calls a tool, and after that."""
+    blocks = [block for message in body["messages"] for block in message["content"] if isinstance(block, dict)]
+    results = [str(block["content"]) for block in blocks if block["type"] == "tool_result"]
+    if results:
+        return [{"type": "text", "text": f"It is {one}."} for one in results]
+    call = {"type": "tool_use", "id": "toolu_1", "name": body["tools"][0]["name"], "input": {"city": "Paris"}}
+    return [THINKING, call]
+
+
+def signed_refusal(body: dict[str, Any]) -> str:
+    """What Claude says of a call whose thinking is gone or has changed; empty if it has not."""
+    said = [message["content"] for message in body["messages"] if message["role"] == "assistant"]
+    bad = any(blocks[0] != THINKING for blocks in said if any(block["type"] == "tool_use" for block in blocks))
+    return "Expected `thinking`, unchanged, before `tool_use`." if bad else ""
+
+
+def signed_events(model: str, body: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    whole = whole_message(model, signed_blocks(body))
+    yield "message_start", {"message": {**whole, "content": [], "stop_reason": None}}
+    for index, block in enumerate(whole["content"]):
+        deltas: list[dict[str, Any]] = [{"type": "text_delta", "text": block.get("text")}]
+        empty = {**block, "text": ""}
+        if block["type"] == "thinking":
+            deltas = [{"type": f"{name}_delta", name: block[name]} for name in ("thinking", "signature")]
+            empty = {**block, "thinking": "", "signature": ""}
+        elif block["type"] == "tool_use":
+            deltas = [{"type": "input_json_delta", "partial_json": json.dumps(block["input"])}]
+            empty = {**block, "input": {}}
+        yield "content_block_start", {"index": index, "content_block": empty}
+        for delta in deltas:
+            yield "content_block_delta", {"index": index, "delta": delta}
+        yield "content_block_stop", {"index": index}
+    stop = {"stop_reason": whole["stop_reason"], "stop_sequence": None}
+    yield "message_delta", {"delta": stop, "usage": {"output_tokens": 50}}
+    yield "message_stop", {}
 
 
 def messages_events(model: str) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -92,18 +154,27 @@ def whole_chat(model: str, with_usage: bool) -> dict[str, Any]:
     return {**base, "vendor_field": [1.0, 12345678901234567890123], **({"usage": USAGE} if with_usage else {})}
 
 
-def whole_message(model: str) -> dict[str, Any]:
-    content = [{"type": "text", "text": "".join(WORDS)}]
+def whole_message(model: str, blocks: list[dict[str, Any]] | None = None) -> dict[str, Any]:
+    content = blocks or [{"type": "text", "text": "".join(WORDS)}]
     base = {"id": "msg_1", "type": "message", "role": "assistant", "model": model, "content": content}
-    return {**base, "stop_reason": "end_turn", "stop_sequence": None, "usage": MESSAGES_USAGE}
+    reason = "tool_use" if content[-1]["type"] == "tool_use" else "end_turn"
+    return {**base, "stop_reason": reason, "stop_sequence": None, "usage": MESSAGES_USAGE}
 
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     provider: ModelProvider
+    received: Received
 
     def log_message(self, *_: Any) -> None:
         pass
+
+    def do_GET(self) -> None:
+        """Its models. Google says 400 of a key that it does not know."""
+        if self.headers.get("x-goog-api-key") == "AIza-unknown":
+            self._whole(json.dumps(gemini_wire.bad_key()).encode(), 400)
+        else:
+            self._json({"models": [], "object": "list", "data": []})
 
     def do_POST(self) -> None:
         raw = self.rfile.read(int(self.headers["content-length"]))
@@ -111,7 +182,8 @@ class _Handler(BaseHTTPRequestHandler):
         received = Received(self.path, headers, raw)
         with self.provider.lock:
             self.provider.received.append(received)
-        model, stream = received.body["model"], received.body.get("stream", False)
+        self.received = received
+        model, stream = received.model, received.stream
         if model == "flaky":
             with self.provider.lock:
                 fails = self.provider.failures_left > 0
@@ -119,12 +191,20 @@ class _Handler(BaseHTTPRequestHandler):
             if fails:
                 self._error(503, {"retry-after-ms": "10"})
                 return
-        if model.startswith("status-"):
+        if received.headers.get("x-goog-api-key") == "AIza-unknown":
+            self._whole(json.dumps(gemini_wire.bad_key()).encode(), 400)
+        elif model.startswith("status-"):
             self._error(int(model.removeprefix("status-")), {"retry-after": "0"})
         elif model == "hang":
             self._wait_for_hang_up()
         elif model == "garbage":
             self._whole(b"<html>this is no answer</html>")
+        elif received.method:
+            self._gemini(model, received)
+        elif model == "signing" and (refused := signed_refusal(received.body)):
+            self._error(400, {}, refused)
+        elif model == "signing" and not stream:
+            self._json(whole_message(model, signed_blocks(received.body)))
         elif self.path.endswith("/count_tokens"):
             self._whole(b'{"input_tokens": 77}')
         elif self.path.endswith("/embeddings"):
@@ -142,9 +222,27 @@ class _Handler(BaseHTTPRequestHandler):
         else:
             self._stream(model, received.body)
 
+    def _gemini(self, model: str, received: Received) -> None:
+        if refused := gemini_wire.refusal(model, received.body):
+            self._whole(json.dumps(gemini_wire.error(400, refused)).encode(), 400)
+        elif received.method == "countTokens":
+            self._json({"totalTokens": 77})
+        elif received.method == "batchEmbedContents":
+            self._json({"embeddings": [{"values": [0.5, -0.5]}], "usageMetadata": {"promptTokenCount": 10}})
+        elif received.method == "embedContent":
+            self._json({"embedding": {"values": [0.5, -0.5]}, "usageMetadata": {"promptTokenCount": 10}})
+        elif received.stream:
+            self._stream(model, received.body)
+        else:
+            self._json(gemini_wire.whole(model, received.body, WORDS))
+
     def _events(self, model: str, body: dict[str, Any]) -> Iterator[bytes]:
+        if self.received.method:
+            for chunk in gemini_wire.chunks(model, body, WORDS):
+                yield f"data: {json.dumps(chunk)}\r\n\r\n".encode()
+            return
         if self.path.partition("?")[0].endswith("/messages"):
-            for name, data in messages_events(model):
+            for name, data in signed_events(model, body) if model == "signing" else messages_events(model):
                 yield f"event: {name}\ndata: {json.dumps({'type': name, **data})}\n\n".encode()
             return
         options = body.get("stream_options") or {}
@@ -157,6 +255,10 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("content-type", "text/event-stream")
         self.send_header("transfer-encoding", "chunked")
         self.end_headers()
+        if model == "overloaded" and self.received.method:
+            self._chunk(f"data: {json.dumps(gemini_wire.error(503, 'Overloaded'))}\r\n\r\n".encode())
+            self._chunk(b"")
+            return
         if model == "overloaded":
             error = {"type": "error", "error": {"type": "overloaded_error", "message": "Overloaded"}}
             self._chunk(f"event: error\ndata: {json.dumps(error)}\n\n".encode())
@@ -203,10 +305,15 @@ class _Handler(BaseHTTPRequestHandler):
             return True
         return False
 
-    def _error(self, status: int, headers: dict[str, str]) -> None:
+    def _error(self, status: int, headers: dict[str, str], message: str = "") -> None:
+        message = message or f"Told to fail with {status}"
+        if self.received.method:
+            error = gemini_wire.error(status, message)
+            self._whole(json.dumps(error).encode(), status, headers)
+            return
         error = {
             "type": "error",
-            "error": {"type": "told_to_fail", "message": f"Told to fail with {status}", "code": None},
+            "error": {"type": "told_to_fail", "message": message, "code": None},
         }
         self._whole(json.dumps(error).encode(), status, headers)
 

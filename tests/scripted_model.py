@@ -93,7 +93,8 @@ def _results(body: dict[str, Any]) -> Iterator[str]:
     for content in body.get("contents") or []:  # Gemini
         for part in content["parts"]:
             if "functionResponse" in part:
-                yield json.dumps(part["functionResponse"]["response"])
+                response = part["functionResponse"]["response"]
+                yield _text(response.get("output", response))
 
 
 def _text(content: Any) -> str:

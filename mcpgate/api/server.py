@@ -18,6 +18,7 @@ from mcpgate.api.http.places import FULL, RETRY_S
 from mcpgate.api.http.routing import Face, Handler, MethodNotAllowed
 from mcpgate.api.http.sockets import Socket
 from mcpgate.api.llm.face import LlmFace
+from mcpgate.api.llm.gemini_face import GeminiFace
 from mcpgate.api.mcp.face import McpFace
 from mcpgate.api.mcp.http import StreamableHttp
 from mcpgate.api.mcp.sessions import Sessions
@@ -102,6 +103,7 @@ class Server:
         self._faces: Sequence[Face] = (
             StreamableHttp(face, self._access, table, self.closing),
             Sse(face, self._access, table, self.closing),
+            GeminiFace(gateway.chat, self._access, self.closing),
             LlmFace(gateway.chat, self._access, self.closing),
             AdminFace(gateway.gate, self._access, [*UpstreamRoutes(gateway).routes(), *ModelRoutes(gateway).routes()]),
             OAuthFace(gateway),

@@ -20,6 +20,7 @@ from mcpgate.config.governance import METADATA, SCOPES, Id, Moment, Pattern, Pos
 PRESETS: dict[str, str] = {
     "openai": "https://api.openai.com/v1",
     "anthropic": "https://api.anthropic.com/v1",
+    "gemini": "https://generativelanguage.googleapis.com/v1beta",
     "deepseek": "https://api.deepseek.com/v1",
     "fireworks": "https://api.fireworks.ai/inference/v1",
     "groq": "https://api.groq.com/openai/v1",
@@ -30,7 +31,7 @@ PRESETS: dict[str, str] = {
     "vllm": "http://127.0.0.1:8000/v1",
     "xai": "https://api.x.ai/v1",
 }
-"""`type` of a provider → its base_url. All but `anthropic` speak OpenAI's formats."""
+"""`type` of a provider → its base_url. All but `anthropic` and `gemini` speak OpenAI's formats."""
 STATUSES = {"5xx": range(500, 600), "4xx": range(400, 500)}
 FALLBACK_ON = ("408", "409", "429", "5xx", "timeout", "connection")
 """What the next target is taken for by default."""
@@ -90,8 +91,8 @@ class ProviderConfig(Model):
 
     type: str
     """`openai` and everything that speaks its formats (`deepseek`, `fireworks`, `groq`, `mistral`, `ollama`,
-    `openrouter`, `together`, `vllm`, `xai`, or any other with `base_url`), `anthropic`, or `echo`, which needs no key
-    and repeats what it is sent."""
+    `openrouter`, `together`, `vllm`, `xai`, or any other with `base_url`), `anthropic`, `gemini`, or `echo`, which
+    needs no key and repeats what it is sent."""
     base_url: str | None = None
     """The address that the paths of the format are added to, e.g. `http://127.0.0.1:8000/v1`. Default: that of the
     `type`."""
@@ -114,7 +115,7 @@ class ProviderConfig(Model):
     @field_validator("type")
     @classmethod
     def _known(cls, type: str) -> str:
-        if type in ("gemini", "bedrock"):
+        if type == "bedrock":
             raise ValueError(f"{type!r} is not built yet; see docs/not-built.md")
         if type != "echo" and type not in PRESETS:
             raise ValueError(f"{type!r} must be one of {', '.join((*PRESETS, 'echo'))}; others: openai with base_url")

@@ -3,10 +3,13 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Literal
 
 from mcpgate.llm.metering import Size
 
+COUNTS = frozenset(("count_tokens", "gemini_count"))
+"""Formats that only count tokens."""
+EMBEDS = frozenset(("embeddings", "gemini_embedding", "gemini_embeddings"))
 NO_HEADERS: Mapping[str, str] = MappingProxyType({})
 
 
@@ -15,7 +18,8 @@ class Asked:
     """One request as its face has read it."""
 
     format: str
-    """`chat`, `responses`, `messages`, `embeddings` or `count_tokens`."""
+    """`chat`, `responses`, `messages`, `embeddings` or `count_tokens`; or one of gemini_format.METHODS, whose model and
+    `stream` stand in the path."""
     body: bytes
     parsed: Mapping[str, Any]
     model: str
@@ -31,3 +35,5 @@ class Asked:
     """What goes on to a provider of the same format."""
     query: str = ""
     """The query of its address, such as `beta=true`, which goes on with them."""
+    framing: Literal["events", "array"] = "events"
+    """How it reads a stream: server-sent events, or one JSON array."""

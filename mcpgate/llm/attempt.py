@@ -6,15 +6,16 @@ import dataclasses
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from mcpgate.errors import McpgateError, RateLimited, UpstreamError, UpstreamTimeout
 from mcpgate.governance.admission import Admission
 from mcpgate.governance.records import Usage
-from mcpgate.llm.asked import Asked
+from mcpgate.llm.asked import COUNTS, Asked
 from mcpgate.llm.events import Events, EventTooLong, parts_of
 from mcpgate.llm.guarded import Guarded
 from mcpgate.llm.guardrails import Blocked
-from mcpgate.llm.metering import Meter, Ratios, decoded, delivered, usage_of
+from mcpgate.llm.metering import Meter, Ratios, decoded, delivered, usage_and_tier, usage_of
 from mcpgate.llm.prices import ModelPrices
 from mcpgate.llm.provider import Call, Provider, Reply, Unreachable, retry_after_s
 from mcpgate.llm.routing import Target
@@ -29,6 +30,8 @@ _PASSED_ON = ("retry-after", "retry-after-ms", "x-should-retry")
 """Headers of a provider's error that its client hears."""
 _OURS = (401, 402, 403)
 """What a provider says of the gateway's own key, which is none of the client's business."""
+_BAD_KEY = b'"API_KEY_INVALID"'
+"""Google's word for the same, with status 400."""
 
 
 class Failed(Exception):
@@ -118,7 +121,7 @@ class Attempt:
             body = await reply.error()
             headers = {name: text for name in _PASSED_ON if _is_plain(text := reply.headers.get(name, ""))}
             whole = None
-            if reply.status not in _OURS:
+            if reply.status not in _OURS and _BAD_KEY not in body:
                 whole = Whole(reply.status, finish.error(reply.status, body), headers)
             error = _as_error(call, reply.status, body)
             raise Failed(str(reply.status), error, whole, retry_after_s(reply.headers))
@@ -171,7 +174,7 @@ class Attempt:
 
     def _note_sent(self) -> None:
         """The provider has the request: its input is spent, also if nobody waits for the answer."""
-        if self._call.format != "count_tokens":
+        if self._call.format not in COUNTS:
             self.admission.spent(Usage(input_tokens=self._estimate.input_tokens))
             self.admission.facts["usage"] = "estimated"
 
@@ -181,16 +184,15 @@ class Attempt:
         self.admission.facts.pop("usage", None)
 
     def _note_whole(self, body: bytes) -> None:
-        answer = decoded(body)
-        found = usage_of(self._call.format, answer.get("usage")) if isinstance(answer, dict) else None
-        if self._call.format == "count_tokens":
+        usage, tier = usage_and_tier(self._call.format, decoded(body))
+        found = usage_of(self._call.format, usage)
+        if self._call.format in COUNTS:
             self._settle(Usage(), "default")
         elif found is None:
             used = dataclasses.replace(delivered(body), input_tokens=self._estimate.input_tokens)
             self._settle(used, "default")
         else:
-            tier = answer.get("service_tier")
-            self._settle(found, tier if isinstance(tier, str) else "default", exact=True)
+            self._settle(found, tier, exact=True)
 
     def _settle(self, usage: Usage, tier: str, exact: bool = False) -> None:
         self.admission.spent(usage)
@@ -219,12 +221,18 @@ async def _first_event(pieces: AsyncIterator[bytes], call: Call) -> bytes:
             if isinstance(message, dict) and (name == "error" or message.get("type") == "error" or "error" in message):
                 said = message.get("error")
                 if isinstance(said, dict) and not message.get("response"):
-                    status = 529 if said.get("type") == "overloaded_error" else 500
+                    status = 529 if said.get("type") == "overloaded_error" else _status_of(said)
                     raise Failed(str(status), _as_error(call, status, data))
             return bytes(held)
         if len(held) > _LONGEST_BEGINNING:
             raise Failed("connection", Unreachable(f"the stream began with {len(held):,} bytes that say nothing"))
     raise Failed("connection", Unreachable("the stream ended before it began"))
+
+
+def _status_of(error: Mapping[str, Any]) -> int:
+    """That of an error within a stream; Google says it there too."""
+    code = error.get("code")
+    return code if isinstance(code, int) and 400 <= code <= 599 else 500
 
 
 async def _finished(first: bytes, events: AsyncIterator[bytes], finish: Finish) -> AsyncIterator[bytes]:

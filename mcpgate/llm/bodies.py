@@ -1,6 +1,7 @@
 """Small changes to a request's body that leave all its other bytes as the client sent them. Pure."""
 
 import re
+from collections.abc import Sequence
 from typing import Any
 
 from mcpgate import jsontext
@@ -34,15 +35,16 @@ def with_field(body: bytes, parsed: dict[str, Any], name: str, value: Any) -> by
     return jsontext.dumps(changed)
 
 
-def is_plain(body: bytes) -> bool:
+def is_plain(body: bytes, deciding: Sequence[str] = DECIDING) -> bool:
     """Whether each deciding field occurs at most once, at whatever depth, and none is spelt with escapes. Of duplicate
     keys some parsers take the first, others the last."""
-    return all(body.count(b'"' + name.encode() + b'"') <= 1 for name in DECIDING) and not _ESCAPED_NAME.search(body)
+    return all(body.count(b'"' + name.encode() + b'"') <= 1 for name in deciding) and not _ESCAPED_NAME.search(body)
 
 
-def find_lookalike(parsed: dict[str, Any]) -> str | None:
+def find_lookalike(parsed: dict[str, Any], deciding: Sequence[str] = DECIDING) -> str | None:
     """A field that parsers which ignore case (Go's) take for a deciding one."""
-    return next((name for name in parsed if name not in DECIDING and name.casefold() in DECIDING), None)
+    folded = {name.casefold(): name for name in deciding}
+    return next((name for name in parsed if name not in deciding and name.casefold() in folded), None)
 
 
 def _is_at_top(body: bytes, at: int) -> bool:

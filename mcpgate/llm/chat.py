@@ -25,7 +25,7 @@ from mcpgate.governance.callers import Caller
 from mcpgate.governance.context import RequestContext
 from mcpgate.governance.gate import Gate
 from mcpgate.governance.records import Kind, Request, Usage
-from mcpgate.llm.asked import Asked
+from mcpgate.llm.asked import COUNTS, EMBEDS, Asked
 from mcpgate.llm.attempt import SHOWN_ERROR, Attempt, Failed, Streamed, Whole
 from mcpgate.llm.guarded import Guarded, guarded_request
 from mcpgate.llm.guardrails import About, Guardrails
@@ -145,7 +145,7 @@ class Chat:
         """What a request takes at most, as far as that is known. `most`: tokens of one answer, where the client has
         named no limit."""
         tokens = self._ratios.input_tokens(asked.model, asked.size)
-        if asked.format in ("embeddings", "count_tokens"):
+        if asked.format in EMBEDS or asked.format in COUNTS:
             return Usage(input_tokens=tokens)
         most = asked.max_tokens or most or _EXPECTED_OUTPUT
         return Usage(input_tokens=tokens, output_tokens=most * asked.answers)
@@ -254,6 +254,7 @@ class Chat:
         try:
             if about is not None:
                 finish = attempt.guarded = Guarded(finish, self._guardrails, about)
+            finish = self._translator().framed(finish, asked)
             what = await attempt.send(provider, finish)
             if attempt.guarded is not None and isinstance(what, Whole):
                 await attempt.guarded.after()
@@ -352,7 +353,7 @@ class Answering:
 
     def __init__(self, chat: Chat, context: RequestContext, asked: Asked) -> None:
         self._chat, self._context, self._asked = chat, context, asked
-        self._kind: Kind = "embedding" if asked.format == "embeddings" else "chat"
+        self._kind: Kind = "embedding" if asked.format in EMBEDS else "chat"
         self._attempt: Attempt | None = None
         self._about: About | None = None
 

@@ -62,12 +62,13 @@ def render_said(part: Part) -> dict[str, Any]:
         case Thinking():
             return {"type": "thinking", "thinking": part.text, "signature": part.signature}
         case ToolCall():
-            return {"type": "tool_use", "id": part.id, "name": part.name, "input": _parse_arguments(part)}
+            return {"type": "tool_use", "id": part.id, "name": part.name, "input": parse_arguments(part)}
         case _:
             raise Untranslatable("messages", f"the format allows no {type(part).__name__.lower()} of the assistant")
 
 
-def _parse_arguments(call: ToolCall) -> Any:
+def parse_arguments(call: ToolCall) -> dict[str, Any]:
+    """For formats that carry them as an object. Raises Untranslatable for what is none."""
     try:
         arguments = jsontext.loads(call.arguments.encode("utf-8", "surrogatepass") or b"{}", "replace")
     except ValueError as error:

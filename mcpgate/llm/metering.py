@@ -1,13 +1,15 @@
 """How many tokens a request takes: estimated before it is sent, read from what the provider says, and counted from what
 was delivered where it says nothing. Pure, but for what is learned of each model."""
 
+import itertools
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from mcpgate import jsontext
 from mcpgate.governance.records import Usage
+from mcpgate.llm.gemini_format import METHODS, snake_name
 
 _BYTES_PER_TOKEN = 3.0
 """Of JSON bodies in any language, before anything is learned: few texts have less."""
@@ -58,8 +60,46 @@ class Ratios:
 def size_of(body: bytes, parsed: Mapping[str, Any]) -> Size:
     """The size of a request. Data counts as media only within a part of such a type, wherever text looks like it."""
     data = _media(parsed.get("messages", parsed.get("input")), 3) if len(body) > _LONG else []
+    return _sized(body, data)
+
+
+def gemini_size_of(body: bytes, parsed: Mapping[str, Any]) -> Size:
+    """The same of Gemini's format."""
+    return _sized(body, [*_gemini_media(parsed)])
+
+
+def _sized(body: bytes, data: list[int]) -> Size:
     tokens = sum(max(_LEAST_MEDIA_TOKENS, size // _BYTES_PER_MEDIA_TOKEN) for size in data)
     return Size(max(0, len(body) - sum(data)), tokens)
+
+
+def _gemini_media(request: Any) -> Iterator[int]:
+    """The sizes of media in a request's contents and in the results of functions in them. What is stored elsewhere has
+    none, and costs as much as the smallest."""
+    contents = [_either(request, "contents"), _either(request, "content")]
+    requests = _either(request, "requests")
+    for one in [_either(request, "generateContentRequest"), *(requests if isinstance(requests, list) else ())]:
+        contents += [_either(one, "contents"), _either(one, "content")]
+    for content in itertools.chain.from_iterable(one if isinstance(one, list) else [one] for one in contents):
+        for part in _list(content, "parts"):
+            for held in (part, *_list(_either(part, "functionResponse"), "parts")):
+                blob = _either(held, "inlineData")
+                type, data = _either(blob, "mimeType"), _of(blob, "data")
+                if isinstance(type, str) and not type.startswith("text/") and isinstance(data, str):
+                    yield len(data)
+                elif _either(held, "fileData") is not None:
+                    yield 0
+
+
+def _either(mapping: Any, name: str) -> Any:
+    """A field that may be spelt in both of Google's ways."""
+    found = _of(mapping, name)
+    return found if found is not None else _of(mapping, snake_name(name))
+
+
+def _list(mapping: Any, name: str) -> list[Any]:
+    found = _either(mapping, name)
+    return found if isinstance(found, list) else []
 
 
 def _media(parts: Any, depth: int) -> list[int]:
@@ -90,9 +130,17 @@ def _of(mapping: Any, key: str) -> Any:
 
 def usage_of(format: str, usage: Any) -> Usage | None:
     """A provider's `usage` object, in the form that all are counted in; None for anything else, and without input: no
-    request has none. Anthropic's input leaves cached tokens out, OpenAI's holds them."""
+    request has none. Anthropic's input leaves cached tokens out, OpenAI's and Gemini's hold them; Gemini's output
+    leaves thoughts out."""
     if not isinstance(usage, dict):
         return None
+    if format in METHODS:
+        thoughts = _count(usage.get("thoughtsTokenCount"))
+        all_in = _count(usage.get("promptTokenCount")) + _count(usage.get("toolUsePromptTokenCount"))
+        read = min(_count(usage.get("cachedContentTokenCount")), all_in)
+        more = {"reasoning_tokens": thoughts} if thoughts else {}
+        out = _count(usage.get("candidatesTokenCount")) + thoughts
+        return Usage(0, all_in, out, read, more=more) if all_in else None
     if format == "messages":
         read, write = _count(usage.get("cache_read_input_tokens")), _count(usage.get("cache_creation_input_tokens"))
         hour = min(write, _count(_of(usage.get("cache_creation"), "ephemeral_1h_input_tokens")))
@@ -113,10 +161,19 @@ def usage_of(format: str, usage: Any) -> Usage | None:
     return Usage(0, *tokens, cached, written, more={"reasoning_tokens": reasoning} if reasoning else {})
 
 
+def usage_and_tier(format: str, carrier: Any) -> tuple[Any, str]:
+    """A provider's `usage` object out of its answer, or out of an event, and the service tier that it was billed at."""
+    usage = _of(carrier, "usageMetadata" if format in METHODS else "usage")
+    tier = _of(usage, "serviceTier") if format in METHODS else _of(carrier, "service_tier")
+    tier = tier.lower() if isinstance(tier, str) else "default"
+    return usage, "default" if format in METHODS and tier == "standard" else tier
+
+
 _TELLING = {
     "chat": re.compile(rb'"usage"\s*:\s*\{|"finish_reason"\s*:\s*"'),
     "responses": re.compile(rb'"response"\s*:'),
     "messages": re.compile(rb'"message_(?:start|delta|stop)"'),
+    "gemini": re.compile(rb'"(?:usageMetadata|finishReason|blockReason)"'),
 }
 """What an event holds that says more than a piece of the answer."""
 _MOST_UNCOUNTED = 64 * 1024
@@ -170,6 +227,8 @@ class Meter:
                 if isinstance(response, dict):
                     self._take(response.get("usage"), response)
                 self.is_over = event.get("type") in ("response.completed", "response.incomplete", "response.failed")
+            case "gemini":
+                self._read_gemini(event)
             case _:
                 self._take(event.get("usage"), event)
                 choices = event.get("choices")
@@ -180,9 +239,17 @@ class Meter:
         found = usage_of(self._format, usage)
         if found is not None:
             self._usage, self.is_exact = found, True
-            tier = carrier.get("service_tier")
-            self.tier = tier if isinstance(tier, str) else "default"
+            self.tier = usage_and_tier(self._format, carrier)[1]
             self._uncounted.clear()
+
+    def _read_gemini(self, event: dict[str, Any]) -> None:
+        """Each chunk tells the usage up to it; that of the last one is the whole."""
+        candidates = event.get("candidates")
+        finished = isinstance(candidates, list) and any(_of(one, "finishReason") for one in candidates)
+        if finished or _of(event.get("promptFeedback"), "blockReason"):
+            self.is_over = True
+        self._take(event.get("usageMetadata"), event)
+        self.is_exact = self.is_exact and self.is_over
 
     def _read_messages(self, event: dict[str, Any]) -> None:
         message = event.get("message")
@@ -211,6 +278,8 @@ def _text_in(event: dict[str, Any], format: str) -> int:
     if format == "chat":
         choices = event.get("choices")
         deltas = [_of(one, "delta") for one in choices] if isinstance(choices, list) else []
+    elif format == "gemini":
+        deltas = [_of(_of(one, "content"), "parts") for one in _list(event, "candidates")]
     else:
         deltas = [event.get("delta")]
     return sum(len(delta) if isinstance(delta, str) else _length(delta, 4) for delta in deltas)

@@ -15,7 +15,7 @@ from typing import Any
 from mcpgate.config.llm import PRESETS, LlmConfig, ModelPriceConfig
 from mcpgate.governance.records import Usage
 
-_LISTED = {"xai": "x-ai"}
+_LISTED = {"gemini": "google", "xai": "x-ai"}
 """Provider types whose name in the price list differs."""
 _KINDS = ("input", "output", "cache_read", "cache_write", "cache_write_1h")
 _MILLION = 1_000_000

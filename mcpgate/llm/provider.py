@@ -21,10 +21,10 @@ class Call:
     """One request to a provider, in a format that it speaks."""
 
     format: str
-    """`chat`, `responses`, `messages`, `embeddings` or `count_tokens`."""
+    """As in Asked."""
     body: bytes
     model: str
-    """The provider's own name of it, which the body has too."""
+    """The provider's own name of it, which the body or the path has too."""
     stream: bool = False
     headers: Mapping[str, str] = field(default_factory=lambda: NOTHING)
     """What the client said that belongs to the format, such as `anthropic-beta`."""

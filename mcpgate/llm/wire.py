@@ -11,8 +11,8 @@ from mcpgate.llm.messages import ChatAnswer, ChatRequest, StreamEvent
 from mcpgate.llm.provider import Call, Provider
 from mcpgate.llm.routing import Target
 
-Format = Literal["chat", "responses", "messages"]
-"""OpenAI's Chat Completions and Responses, and Anthropic's Messages."""
+Format = Literal["chat", "responses", "messages", "gemini"]
+"""OpenAI's Chat Completions and Responses, Anthropic's Messages, and Gemini's generateContent."""
 
 
 class ClientSide(Protocol):
@@ -93,4 +93,8 @@ class Translator(Protocol):
         """What the provider is sent, and what its answer becomes. `most`: tokens that the answer may have, instead of
         what the client said. `cache_key`: whose requests begin alike, if the provider shall keep their beginning.
         Raises Untranslatable."""
+        ...
+
+    def framed(self, finish: Finish, asked: Asked) -> Finish:
+        """The same, as the client reads a stream."""
         ...

@@ -1,12 +1,15 @@
-"""Providers that are reached over HTTP: OpenAI, Anthropic, and everything that speaks the formats of one of them."""
+"""Providers that are reached over HTTP: OpenAI, Anthropic, Google, and everything that speaks the formats of one of
+them."""
 
 import asyncio
 import contextlib
+import re
 import time
 from collections.abc import AsyncGenerator, Callable, Collection, Mapping
 
 from mcpgate.config.llm import ProviderConfig
 from mcpgate.errors import RateLimited, TooLarge, UpstreamError, UpstreamTimeout
+from mcpgate.llm.gemini_format import METHODS, path_of
 from mcpgate.llm.provider import Call, Unreachable, retry_after_s
 from mcpgate.providers.keys import Key, KeyRing
 from mcpgate.providers.transport import Response, transport_to
@@ -21,11 +24,13 @@ _PATHS = {
 }
 OPENAI_FORMATS = frozenset(("chat", "responses", "embeddings"))
 ANTHROPIC_FORMATS = frozenset(("messages", "count_tokens"))
+GEMINI_FORMATS = frozenset(METHODS)
 _LARGEST, _LARGEST_ERROR = 64 * 1024 * 1024, 256 * 1024
 _ERROR_S = 5.0
 """How long the body of an error is waited for."""
 _SHORTEST_SECRET = 8
 """Shorter ones would be found in any text."""
+_GOOGLES_VERSION = re.compile(r"/v1(?:alpha|beta)?$")
 _VERSION = "2023-06-01"
 """Of Anthropic's format, where the client is not one of its own."""
 _PROBE_S = 10.0
@@ -94,14 +99,19 @@ class HttpProvider:
 
     def __init__(self, name: str, config: ProviderConfig) -> None:
         self.name, self._config = name, config
-        self._is_anthropic = config.type == "anthropic"
-        self.formats = ANTHROPIC_FORMATS if self._is_anthropic else OPENAI_FORMATS
+        self._is_anthropic, self._is_gemini = config.type == "anthropic", config.type == "gemini"
+        self.formats = OPENAI_FORMATS
+        self._address = address = config.address
+        # The SDKs of Anthropic and Google are given the address without the version.
+        if self._is_anthropic:
+            self.formats = ANTHROPIC_FORMATS
+            self._address = address if address.endswith("/v1") else f"{address}/v1"
+        elif self._is_gemini:
+            self.formats = GEMINI_FORMATS
+            self._address = address if _GOOGLES_VERSION.search(address) else f"{address}/v1beta"
         is_openai = config.type == "openai" and config.base_url is None
         self.takes_cache_key = is_openai
         self.limit_field = "max_completion_tokens" if is_openai else "max_tokens"
-        address = config.address
-        # Anthropic's own SDK is given the address without the version.
-        self._address = f"{address}/v1" if self._is_anthropic and not address.endswith("/v1") else address
         self._keys = KeyRing(config)
         self._under_way = 0
         self._transport = transport_to(name, self._address, config.connect_timeout_s)
@@ -118,7 +128,8 @@ class HttpProvider:
             except (Unreachable, UpstreamTimeout) as error:
                 return f"{self._address}: {error}"
             await response.aclose()
-            if response.status in (401, 403):
+            # Google says 400 of a key that it does not know.
+            if response.status in (401, 403) or (self._is_gemini and response.status == 400):
                 which = f"key {number} of {len(self._keys.all)}" if len(self._keys.all) > 1 else "the key"
                 return f"{self._address} does not accept {which} (HTTP {response.status})"
             if response.status >= 500:
@@ -143,7 +154,8 @@ class HttpProvider:
 
     async def _answered(self, call: Call) -> HttpReply:
         """The answer to the first key that is not refused, or to the last one. Raises what the transport does."""
-        path = _PATHS[call.format] + (f"?{call.query}" if call.query else "")
+        path = path_of(call.format, call.model, call.stream) if self._is_gemini else _PATHS[call.format]
+        path += f"?{call.query}" if call.query else ""
         limit_s, silence_s = call.timeout_s or self._config.timeout_s, self._config.timeout_s
         keys = self._keys.candidates(call.model)
         for key in keys:
@@ -168,6 +180,8 @@ class HttpProvider:
             headers.setdefault("anthropic-version", _VERSION)
             if key.secret:
                 headers["x-api-key"] = key.secret
+        elif self._is_gemini and key.secret:
+            headers["x-goog-api-key"] = key.secret
         elif key.secret:
             headers["authorization"] = f"Bearer {key.secret}"
         return {**headers, **self._config.headers}

@@ -1,8 +1,8 @@
 """Anthropic Messages as providers speak it: requests out, answers and streams in. Pure.
 
-Left out, because the format has no place for it and it changes nothing that was said: reasoning without a signature
-(the API rejects it), the detail of an image, the name of a JSON form. The request is of version 2023-06-01, the last
-one that takes sampling parameters."""
+Left out, because the format has no place for it and it changes nothing that was said: reasoning without a signature of
+its own (the API rejects it), the detail of an image, the name of a JSON form. The request is of version 2023-06-01, the
+last one that takes sampling parameters."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -10,6 +10,7 @@ from typing import Any
 from mcpgate import jsontext
 from mcpgate.llm.chat_format import compact
 from mcpgate.llm.fields import AnswerFields, Fields
+from mcpgate.llm.gemini_format import signed
 from mcpgate.llm.media import decode_text
 from mcpgate.llm.messages import (
     Broken,
@@ -104,10 +105,10 @@ def _render_message(message: Message) -> dict[str, Any]:
 
 
 def _is_left_out(part: Part, role: str) -> bool:
-    """The API rejects reasoning without a signature, and empty text of the assistant, which other formats send beside
-    tool calls."""
+    """The API rejects reasoning without a signature, or with Gemini's, and empty text of the assistant, which other
+    formats send beside tool calls."""
     if isinstance(part, Thinking):
-        return not (part.signature or part.encrypted)
+        return not (part.signature or part.encrypted) or signed(part) is not None
     return role == "assistant" and part == Text("")
 
 

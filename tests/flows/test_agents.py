@@ -23,6 +23,7 @@ from tests.flows.governed import ADMIN, TRUSTED, Served, mcpgate, serving, write
 from tests.scripted_model import ScriptedModel, Step, scripted_model
 
 LOOP = (Step("execute_code", {"code": "print(40 + 2, one.log())"}), Step("one__log", {}))
+GEMINI = "/v1beta/models/gemini-3-three:streamGenerateContent?alt=sse"
 SAID = "The last tool said: "
 CODEX_ALONE = (
     'web_search = "disabled"\ncheck_for_update_on_startup = false\n'
@@ -52,10 +53,12 @@ def served(tmp_path_factory: pytest.TempPathFactory, model: ScriptedModel) -> It
         "providers": {
             "claude": {"type": "anthropic", "base_url": model.address},
             "open": {"type": "openai", "base_url": f"{model.address}/v1"},
+            "google": {"type": "gemini", "base_url": model.address},
         },
         "models": {
             "claude-one": {"targets": [{"target": "claude/one"}]},
             "claude-two": {"targets": [{"target": "open/two"}]},
+            "gemini-3-three": {"targets": [{"target": "google/gemini-3-three"}]},
         },
         "unknown_model": "claude-two",
     }
@@ -90,7 +93,10 @@ def results_of(model: ScriptedModel) -> str:
     return json.dumps(model.posts()[-1].body)
 
 
-@pytest.mark.parametrize(("name", "path"), [("claude-one", "/v1/messages"), ("claude-two", "/v1/chat/completions")])
+@pytest.mark.parametrize(
+    ("name", "path"),
+    [("claude-one", "/v1/messages"), ("claude-two", "/v1/chat/completions"), ("gemini-3-three", GEMINI)],
+)
 def test_claude_code_runs_its_loop(name: str, path: str, served: Served, model: ScriptedModel, tmp_path: Path) -> None:
     server = {"type": "http", "url": f"{served.address}/mcp", "headers": {"Authorization": f"Bearer {ADMIN}"}}
     servers = tmp_path / "mcp.json"
@@ -112,6 +118,7 @@ def test_claude_code_runs_its_loop(name: str, path: str, served: Served, model: 
     [
         *(("open/two", own, "/v1/responses") for own in (True, False)),
         *(("claude-one", own, "/v1/messages") for own in (True, False)),
+        ("gemini-3-three", True, GEMINI),
     ],
 )
 def test_codex_runs_its_loop_and_leaves_websockets_at_once(
@@ -142,6 +149,7 @@ def test_codex_runs_its_loop_and_leaves_websockets_at_once(
     [
         ("@ai-sdk/openai-compatible", "claude-one", "/v1/messages"),
         ("@ai-sdk/openai-compatible", "claude-two", "/v1/chat/completions"),
+        ("@ai-sdk/openai-compatible", "gemini-3-three", GEMINI),
         ("@ai-sdk/anthropic", "claude-one", "/v1/messages"),
         ("@ai-sdk/anthropic", "claude-two", "/v1/chat/completions"),
     ],
@@ -224,8 +232,10 @@ def test_an_agent_that_asks_once_shows_the_tools_of_a_server_that_was_connected_
     assert "42 logged" in results_of(model)
 
 
-def gemini(prompt: str, served: Served, model: ScriptedModel, folder: Path) -> str:
-    """What Gemini CLI says; the gateway is its only MCP server, but not its provider."""
+def gemini(
+    prompt: str, served: Served, folder: Path, address: str, key: str = "none", name: str = "gemini-2.5-flash"
+) -> str:
+    """What Gemini CLI says; the gateway is its only MCP server. `address`: of its provider."""
     server = {"httpUrl": f"{served.address}/mcp", "headers": {"Authorization": f"Bearer {ADMIN}"}, "trust": True}
     settings = {
         "security": {"auth": {"selectedType": "gemini-api-key"}, "folderTrust": {"enabled": False}},
@@ -236,10 +246,10 @@ def gemini(prompt: str, served: Served, model: ScriptedModel, folder: Path) -> s
     (folder / ".gemini").mkdir()
     (folder / ".gemini" / "settings.json").write_text(json.dumps(settings))
     return run(
-        *("gemini", "-m", "gemini-2.5-flash", "--yolo", "-p", prompt),
+        *("gemini", "-m", name, "--approval-mode", "yolo", "--skip-trust", "-p", prompt),
         folder=folder,
-        GEMINI_API_KEY="none",
-        GOOGLE_GEMINI_BASE_URL=model.address,
+        GEMINI_API_KEY=key,
+        GOOGLE_GEMINI_BASE_URL=address,
     )
 
 
@@ -249,22 +259,36 @@ def said_by_the_user(model: ScriptedModel) -> list[str]:
 
 
 def test_gemini_cli_calls_tools(served: Served, model: ScriptedModel, tmp_path: Path) -> None:
-    assert SAID in gemini("go", served, model, tmp_path)
+    assert SAID in gemini("go", served, tmp_path, model.address)
     assert "42 logged" in results_of(model) and "mcp_mcpgate_one__log" in results_of(model)
 
 
 def test_gemini_cli_runs_a_servers_prompt_as_a_command(served: Served, model: ScriptedModel, tmp_path: Path) -> None:
-    gemini("/greet --who=Ada", served, model, tmp_path)
+    gemini("/greet --who=Ada", served, tmp_path, model.address)
     assert said_by_the_user(model)[-1] == '"one greets Ada"'
 
 
 def test_gemini_cli_puts_a_resource_into_the_conversation(served: Served, model: ScriptedModel, tmp_path: Path) -> None:
-    gemini("read @mcpgate:note://one please", served, model, tmp_path)
+    gemini("read @mcpgate:note://one please", served, tmp_path, model.address)
     assert "note://one of one" in said_by_the_user(model)
 
 
 def test_gemini_cli_lets_its_model_find_and_read_resources(
     served: Served, at_resources: ScriptedModel, tmp_path: Path
 ) -> None:
-    assert "note://one of one" in gemini("go", served, at_resources, tmp_path)
+    assert "note://one of one" in gemini("go", served, tmp_path, at_resources.address)
     assert "ui://one/page" in results_of(at_resources)
+
+
+@pytest.mark.parametrize(
+    ("name", "path"),
+    [
+        ("gemini-3-three", GEMINI),
+        ("claude-two", "/v1/chat/completions"),
+        ("claude-one", "/v1/messages"),
+    ],
+)
+def test_gemini_cli_runs_its_loop(name: str, path: str, served: Served, model: ScriptedModel, tmp_path: Path) -> None:
+    said = gemini("go", served, tmp_path, served.address, ADMIN, name)
+    assert SAID in said and "logged" in said
+    assert any(one.path == path and "42 logged" in json.dumps(one.body) for one in model.posts())

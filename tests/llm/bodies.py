@@ -242,3 +242,100 @@ MESSAGES_EVENTS: list[Any] = [
     },
     {"type": "message_stop"},
 ]
+
+GEMINI_CLI: dict[str, Any] = {
+    "contents": [
+        {"role": "user", "parts": [{"text": "<session_context/>"}, {"text": "go"}]},
+        {
+            "role": "model",
+            "parts": [
+                {"text": "I will look."},
+                {
+                    "functionCall": {"id": "read_file_17_0", "name": "read_file", "args": {"path": "a"}},
+                    "thoughtSignature": "skip_thought_signature_validator",
+                },
+                {"functionCall": {"name": "read_file", "args": {"path": "b.png"}}},
+            ],
+        },
+        {
+            "role": "user",
+            "parts": [
+                {
+                    "functionResponse": {
+                        "id": "read_file_17_0",
+                        "name": "read_file",
+                        "response": {"error": "no such file"},
+                    }
+                },
+                {
+                    "functionResponse": {
+                        "name": "read_file",
+                        "response": {"output": "an image"},
+                        "parts": [{"inlineData": {"mimeType": "image/png", "data": "AAAA"}}],
+                    }
+                },
+                {"text": "go on"},
+            ],
+        },
+    ],
+    "systemInstruction": {"role": "user", "parts": [{"text": "You are Gemini CLI."}]},
+    "tools": [
+        {"functionDeclarations": [{"name": "read_file", "description": "Reads", "parametersJsonSchema": _SCHEMA}]}
+    ],
+    "toolConfig": {"functionCallingConfig": {"mode": "VALIDATED"}},
+    "safetySettings": [{"category": "HARM_CATEGORY_HARASSMENT", "threshold": "OFF"}],
+    "generationConfig": {
+        "temperature": 1,
+        "topP": 0.95,
+        "topK": 64,
+        "maxOutputTokens": 65536,
+        "thinkingConfig": {"includeThoughts": True, "thinkingLevel": "HIGH"},
+    },
+}
+
+_GEMINI_USAGE = {
+    "promptTokenCount": 9,
+    "candidatesTokenCount": 3,
+    "thoughtsTokenCount": 1,
+    "totalTokenCount": 13,
+    "cachedContentTokenCount": 2,
+}
+GEMINI_ANSWER: dict[str, Any] = {
+    "candidates": [
+        {
+            "content": {
+                "role": "model",
+                "parts": [
+                    {"text": "hm", "thought": True},
+                    {"text": "Hi", "thoughtSignature": "dGV4dA=="},
+                    {
+                        "functionCall": {"id": "f1", "name": "read", "args": {"path": "a"}},
+                        "thoughtSignature": "Y2FsbA==",
+                    },
+                    {"functionCall": {"id": "f2", "name": "read", "args": {}}},
+                ],
+            },
+            "finishReason": "STOP",
+            "index": 0,
+        }
+    ],
+    "usageMetadata": _GEMINI_USAGE,
+    "modelVersion": "gemini-3-pro",
+    "responseId": "r1",
+}
+
+
+def _gemini_chunk(part: dict[str, Any], **more: Any) -> dict[str, Any]:
+    candidate = {"content": {"role": "model", "parts": [part]}, "index": 0, **more}
+    usage = _GEMINI_USAGE if more else {"promptTokenCount": 9, "totalTokenCount": 9}
+    return {"candidates": [candidate], "usageMetadata": usage, "modelVersion": "gemini-3-pro", "responseId": "r1"}
+
+
+GEMINI_CHUNKS: list[Any] = [
+    _gemini_chunk({"text": "h", "thought": True}),
+    _gemini_chunk({"text": "m", "thought": True}),
+    _gemini_chunk({"text": "H"}),
+    _gemini_chunk({"text": "i", "thoughtSignature": "dGV4dA=="}),
+    *[_gemini_chunk(part) for part in GEMINI_ANSWER["candidates"][0]["content"]["parts"][2:]],
+    _gemini_chunk({"text": ""}, finishReason="STOP"),
+]

@@ -7,6 +7,7 @@ from typing import Any
 
 from anthropic.types import Message, RawMessageStreamEvent
 from anthropic.types.message_create_params import MessageCreateParams
+from google.genai import types as google
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
 from openai.types.chat.completion_create_params import CompletionCreateParams
 from openai.types.responses import Response, ResponseStreamEvent
@@ -18,12 +19,22 @@ _WHOLE: dict[str, TypeAdapter[Any]] = {
     "chat": TypeAdapter(ChatCompletion),
     "messages": TypeAdapter(Message),
     "responses": TypeAdapter(Response),
+    "gemini": TypeAdapter(google.GenerateContentResponse),
 }
 _EVENT: dict[str, TypeAdapter[Any]] = {
     "chat": TypeAdapter(ChatCompletionChunk),
     "messages": TypeAdapter(RawMessageStreamEvent),
     "responses": TypeAdapter(ResponseStreamEvent),
+    "gemini": TypeAdapter(google.GenerateContentResponse),
 }
+_GEMINI: dict[str, TypeAdapter[Any]] = {
+    "contents": TypeAdapter(list[google.Content]),
+    "systemInstruction": TypeAdapter(google.Content),
+    "tools": TypeAdapter(list[google.Tool]),
+    "toolConfig": TypeAdapter(google.ToolConfig),
+    "generationConfig": TypeAdapter(google.GenerationConfig),
+}
+"""The fields of its requests; their types allow no others within them."""
 _REQUEST: dict[str, TypeAdapter[Any]] = {
     "chat": TypeAdapter(CompletionCreateParams),
     "messages": TypeAdapter(MessageCreateParams),
@@ -36,6 +47,10 @@ _CONVENTIONS = {"reasoning_content", "reasoning_details", "presence_penalty", "f
 
 def judge_request(format: str, body: dict[str, Any]) -> None:
     """A field that the SDK does not know is missing in what it has read."""
+    if format == "gemini":
+        for name, value in body.items():
+            _GEMINI[name].validate_json(json.dumps(value))
+        return
     known = {name: value for name, value in body.items() if format != "messages" or name not in _SAMPLING}
     read = _read(_REQUEST[format].validate_python(known))
     assert read == _without_conventions(known)
@@ -68,7 +83,7 @@ def judge_stream(format: str, written: Iterable[bytes]) -> list[dict[str, Any]]:
             continue
         event = json.loads(data)
         judged.append(event)
-        assert name == ("" if format == "chat" else event["type"])
+        assert name == ("" if format in ("chat", "gemini") else event["type"])
         if "error" not in event or format == "responses":
             _judged(_EVENT[format], event)
     return judged
@@ -96,7 +111,7 @@ def read_all(provider: Any, written: Iterable[bytes]) -> list[StreamEvent]:
 
 
 def _judged(adapter: TypeAdapter[Any], value: dict[str, Any]) -> Any:
-    judged = adapter.validate_json(json.dumps(value), strict=True)
+    judged = adapter.validate_json(json.dumps(value), strict=adapter not in (_WHOLE["gemini"], _EVENT["gemini"]))
     assert set(_unknown(judged)) <= _CONVENTIONS
     return judged
 

@@ -1,6 +1,7 @@
 """Bodies that nobody sends by mistake: whatever is wrong, the error is of the contract and names a field."""
 
 import copy
+import gc
 import json
 import time
 from typing import Any
@@ -10,14 +11,27 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mcpgate import jsontext
-from mcpgate.api.llm import chat, messages, responses
+from mcpgate.api.llm import chat, gemini, messages, responses
 from mcpgate.errors import InvalidRequest
 from mcpgate.llm.messages import Untranslatable
 from mcpgate.providers import chat as chat_provider
+from mcpgate.providers import gemini as gemini_provider
 from mcpgate.providers import messages as messages_provider
-from tests.llm.bodies import CHAT, CHAT_ANSWER, CHAT_CHUNKS, CLAUDE_CODE, CODEX, MESSAGES_ANSWER, MESSAGES_EVENTS
+from tests.llm.bodies import (
+    CHAT,
+    CHAT_ANSWER,
+    CHAT_CHUNKS,
+    CLAUDE_CODE,
+    CODEX,
+    GEMINI_ANSWER,
+    GEMINI_CHUNKS,
+    GEMINI_CLI,
+    MESSAGES_ANSWER,
+    MESSAGES_EVENTS,
+)
 from tests.llm.conversations import UNHURRIED
 
+PROVIDERS = (chat_provider, messages_provider, gemini_provider)
 anything: Any = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
     lambda one: st.lists(one, max_size=3) | st.dictionaries(st.sampled_from(["type", "text", "x"]), one, max_size=3),
@@ -45,7 +59,9 @@ def spoilt(draw: Any, body: Any) -> Any:
     return body
 
 
-@pytest.mark.parametrize(("client", "body"), [(chat, CHAT), (messages, CLAUDE_CODE), (responses, CODEX)])
+@pytest.mark.parametrize(
+    ("client", "body"), [(chat, CHAT), (messages, CLAUDE_CODE), (responses, CODEX), (gemini, GEMINI_CLI)]
+)
 def test_a_spoilt_request_is_read_or_refused_with_a_path(client: Any, body: Any) -> None:
     @UNHURRIED
     @given(spoilt(body))
@@ -55,7 +71,7 @@ def test_a_spoilt_request_is_read_or_refused_with_a_path(client: Any, body: Any)
         except InvalidRequest as error:
             assert error.message.startswith(error.data["field"] + ": ")
             return
-        for provider in (chat_provider, messages_provider):
+        for provider in PROVIDERS:
             try:
                 provider.render_request(request)
             except Untranslatable as error:
@@ -64,7 +80,10 @@ def test_a_spoilt_request_is_read_or_refused_with_a_path(client: Any, body: Any)
     check()
 
 
-@pytest.mark.parametrize(("provider", "body"), [(chat_provider, CHAT_ANSWER), (messages_provider, MESSAGES_ANSWER)])
+@pytest.mark.parametrize(
+    ("provider", "body"),
+    [(chat_provider, CHAT_ANSWER), (messages_provider, MESSAGES_ANSWER), (gemini_provider, GEMINI_ANSWER)],
+)
 def test_a_spoilt_answer_is_read_or_refused(provider: Any, body: Any) -> None:
     @UNHURRIED
     @given(spoilt(body))
@@ -77,7 +96,10 @@ def test_a_spoilt_answer_is_read_or_refused(provider: Any, body: Any) -> None:
     check()
 
 
-@pytest.mark.parametrize(("provider", "body"), [(chat_provider, CHAT_CHUNKS), (messages_provider, MESSAGES_EVENTS)])
+@pytest.mark.parametrize(
+    ("provider", "body"),
+    [(chat_provider, CHAT_CHUNKS), (messages_provider, MESSAGES_EVENTS), (gemini_provider, GEMINI_CHUNKS)],
+)
 def test_a_spoilt_stream_is_read_or_refused(provider: Any, body: Any) -> None:
     @UNHURRIED
     @given(spoilt(body))
@@ -93,13 +115,17 @@ def test_a_spoilt_stream_is_read_or_refused(provider: Any, body: Any) -> None:
     check()
 
 
-@pytest.mark.parametrize("client", [chat, messages, responses])
-@pytest.mark.parametrize("field", ["messages", "input", "tools", "system", "tool_choice", "model", "stop", "text"])
+@pytest.mark.parametrize("client", [chat, messages, responses, gemini])
+@pytest.mark.parametrize(
+    "field",
+    ["messages", "input", "tools", "system", "tool_choice", "model", "stop", "text", "contents", "generationConfig"],
+)
 def test_deep_nesting_is_no_crash(client: Any, field: str) -> None:
     deep: Any = 1
     for _ in range(900):
         deep = [deep] if field != "tools" else {"type": deep}
-    body = {"model": "m", "messages": [], "input": [], "max_tokens": 1, field: deep}
+    rest = {} if client is gemini else {"model": "m", "messages": [], "input": [], "max_tokens": 1}
+    body = {"contents": [], **rest, field: deep}
     with pytest.raises(InvalidRequest):
         client.parse_request(body)
 
@@ -111,25 +137,37 @@ def test_arguments_that_are_nested_too_deeply_are_refused() -> None:
         messages_provider.render_request(request)
 
 
+CALL = {"role": "model", "parts": [{"functionCall": {"name": "f"}}]}
+"""Without an id, so that its result is found by the name."""
+
+
 @pytest.mark.parametrize(
     ("client", "one"),
     [
         (chat, {"role": "tool", "tool_call_id": "a", "content": "x"}),
         (messages, {"role": "user", "content": [{"type": "tool_result", "tool_use_id": "a", "content": "x"}]}),
         (responses, {"type": "function_call_output", "call_id": "a", "output": "x"}),
+        (gemini, {"parts": [{"functionResponse": {"name": "f", "response": {"output": "x"}}}]}),
+        (gemini, {"role": "model", "parts": [{"text": "x" * 100}]}),
     ],
 )
 def test_the_work_grows_with_the_body_and_not_with_its_square(client: Any, one: Any) -> None:
     def seconds(count: int) -> float:
-        body = {"model": "m", "max_tokens": 1, "messages": [one] * count, "input": [one] * count}
-        body.pop("input" if client is not responses else "messages")
-        if client is not messages:
-            body.pop("max_tokens")
-        begin = time.process_time()
-        request = client.parse_request(body)
-        messages_provider.render_request(request)
-        chat_provider.render_request(request)
-        return time.process_time() - begin
+        many = [one] * count
+        body: dict[str, Any] = {"model": "m", "input" if client is responses else "messages": many}
+        if client is messages:
+            body["max_tokens"] = 1
+        elif client is gemini:
+            body = {"contents": [*[CALL] * count, *many]}
+        gc.disable()  # it looks through what other tests have left, too
+        try:
+            begin = time.process_time()
+            request = client.parse_request(body)
+            messages_provider.render_request(request)
+            chat_provider.render_request(request)
+            return time.process_time() - begin
+        finally:
+            gc.enable()
 
     small = min(seconds(2_000) for _ in range(3))
     assert seconds(20_000) < 10 * small * 5  # the square would be 100 times

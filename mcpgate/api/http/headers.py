@@ -15,7 +15,7 @@ _ONE = "x-mcpgate-meta-"
 
 
 _ONCE = frozenset(
-    ("host", "authorization", "origin", "x-api-key", "content-type", "content-length", "content-encoding")
+    "host authorization origin x-api-key x-goog-api-key content-type content-length content-encoding".split()
 )
 _ONCE_PREFIXES = ("x-mcpgate-", "mcp-")
 
@@ -39,14 +39,15 @@ def read_headers(pairs: Sequence[tuple[bytes, bytes]]) -> tuple[dict[str, str], 
 
 
 def secret_of(headers: Mapping[str, str]) -> str | None:
-    """`Authorization: Bearer …` or `x-api-key: …`. Raises InvalidKey for another kind of authorization."""
+    """`Authorization: Bearer …`, `x-api-key: …` or `x-goog-api-key: …`. Raises InvalidKey for another kind of
+    authorization."""
     authorization = headers.get("authorization", "").strip()
     if authorization:
         scheme, _, secret = authorization.partition(" ")
         if scheme.lower() != "bearer" or not secret.strip():
             raise InvalidKey("authorization must be `Bearer mg-…`")
         return secret.strip()
-    return headers.get("x-api-key", "").strip() or None
+    return headers.get("x-api-key", "").strip() or headers.get("x-goog-api-key", "").strip() or None
 
 
 def metadata_of(headers: Mapping[str, str]) -> dict[str, str]:

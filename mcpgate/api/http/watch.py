@@ -38,8 +38,6 @@ class Watched(Protocol):
         """Send a part of the answer."""
         ...
 
-    async def ping(self) -> None: ...
-
 
 class Watcher:
     """Watches the requests of one server."""
@@ -49,13 +47,13 @@ class Watcher:
         self.watches: set[Watch] = set()
         self._task: asyncio.Task[None] | None = None
 
-    def over(self, http: Watched, context: RequestContext) -> "Watch":
+    def over(self, http: Watched, context: RequestContext, filler: bytes = b"") -> "Watch":
         """An asynchronous context manager around the rest of a request whose body has been read. It raises what ended
-        the block from outside: HungUp, NotAllowed, Unavailable."""
+        the block from outside: HungUp, NotAllowed, Unavailable. `filler`: what is sent in long pauses of a stream."""
         if self._task is None:
             self._task = asyncio.create_task(self._look(), name="watcher")
             self._closing.stopped(SHUTDOWN_S).add_done_callback(self._stop)
-        return Watch(self, http, context)
+        return Watch(self, http, context, filler)
 
     async def _look(self) -> None:
         while True:
@@ -71,8 +69,8 @@ class Watcher:
 class Watch:
     """One request under way."""
 
-    def __init__(self, watcher: Watcher, http: Watched, context: RequestContext) -> None:
-        self._watcher, self._http, self._context = watcher, http, context
+    def __init__(self, watcher: Watcher, http: Watched, context: RequestContext, filler: bytes) -> None:
+        self._watcher, self._http, self._context, self._filler = watcher, http, context, filler
         self._wrote = time.monotonic()
         self._is_writing = False
         self._ping: asyncio.Task[None] | None = None
@@ -100,7 +98,7 @@ class Watch:
 
     async def _fill(self) -> None:
         """Ping a client that has heard nothing for long; it may be slow to read that as well."""
-        await self._http.ping()
+        await self._http.raw(self._filler)
         self._wrote, self._ping = time.monotonic(), None
 
     async def __aenter__(self) -> "Watch":

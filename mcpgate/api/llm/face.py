@@ -7,40 +7,22 @@ from typing import Any
 
 import orjson
 
-from mcpgate import jsontext
 from mcpgate.api.http.access import Access
 from mcpgate.api.http.exchange import Closing, Disconnected, Exchange
 from mcpgate.api.http.headers import governance_headers
 from mcpgate.api.http.routing import Face, Handler, MethodNotAllowed, SocketHandler
 from mcpgate.api.http.sockets import Socket
 from mcpgate.api.http.watch import HungUp, Watch, Watcher
-from mcpgate.api.llm import errors
+from mcpgate.api.llm import errors, models
+from mcpgate.api.llm.reading import query_of, read_asked
 from mcpgate.api.llm.socket import ResponsesSocket
 from mcpgate.errors import InvalidRequest, McpgateError, UnknownModel
 from mcpgate.governance.context import RequestContext
 from mcpgate.llm.asked import Asked
 from mcpgate.llm.attempt import Streamed, Whole
-from mcpgate.llm.bodies import find_lookalike
 from mcpgate.llm.chat import Answered, Chat
-from mcpgate.llm.messages import Untranslatable
-from mcpgate.llm.metering import size_of
-from mcpgate.telemetry.text import visible
 
-_FORMATS = {path: format for format, path in errors.ROUTES.items()}
-_SESSION_HEADERS = (
-    *("x-claude-code-session-id", "session-id", "thread-id", "x-session-id", "x-session-affinity"),
-    "x-mcpgate-session",
-)
-"""By which agents name their sessions."""
-_PASSED_ON = {
-    "messages": ("anthropic-version", "anthropic-beta"),
-    "count_tokens": ("anthropic-version", "anthropic-beta"),
-    "responses": ("openai-beta", "originator", "version", "session-id", "thread-id", "x-codex-beta-features"),
-    "chat": ("openai-beta",),
-    "embeddings": (),
-}
-"""Headers of a client that belong to its format, and go on to a provider of the same one."""
-_LONGEST_NAME = 512
+_FORMATS = {path: format for format, path in errors.ROUTES.items() if not errors.is_google(format)}
 
 
 class LlmFace(Face):
@@ -69,7 +51,7 @@ class LlmFace(Face):
             await socket.accept({"x-request-id": http.id})
             await ResponsesSocket(
                 *(socket, http, self._chat, self._access, self._watcher, self._closing),
-                lambda body: _asked("responses", body, http.headers, ""),
+                lambda body: read_asked("responses", body, http.headers, ""),
                 http.limit,
             ).serve()
 
@@ -87,29 +69,26 @@ class LlmFace(Face):
         await http.respond(426, orjson.dumps(error), {"upgrade": "HTTP/1.1", "connection": "close"})
 
     async def _models(self, http: Exchange) -> None:
+        await self._list(http, "/v1/models", models.format_of(http.headers))
+
+    async def _list(self, http: Exchange, path: str, format: str) -> None:
+        """All models that the caller may use, or the one whose name follows in the path."""
         caller = await self._access.identify(http)
         names = self._chat.names(caller)
-        anthropic = "anthropic-version" in http.headers
-        wanted = http.path.removeprefix("/v1/models").strip("/")
-        shown = [_model(name, anthropic) for name in names if not wanted or name == wanted]
-        if wanted:
-            if not shown:
-                error = UnknownModel(f"no model {wanted!r}")
-                await http.refuse(error, errors.refusal("messages" if anthropic else "chat", error))
-                return
-            await http.respond(200, orjson.dumps(shown[0]))
-            return
-        body: dict[str, Any] = {"object": "list", "data": shown}
-        if anthropic:
-            ends = {"first_id": names[0] if names else None, "last_id": names[-1] if names else None}
-            body = {"data": shown, "has_more": False, **ends}
-        await http.respond(200, orjson.dumps(body))
+        wanted = http.path.removeprefix(path).strip("/")
+        if not wanted:
+            await http.respond(200, orjson.dumps(models.render_models(names, format)))
+        elif wanted in names:
+            await http.respond(200, orjson.dumps(models.render_model(wanted, format)))
+        else:
+            error = UnknownModel(f"no model {wanted!r}")
+            await http.refuse(error, errors.refusal(format, error))
 
     async def _post(self, http: Exchange) -> None:
         format = _FORMATS[http.path]
         try:
             context = await self._access.context(http)
-            asked = _asked(format, await http.body(), http.headers, _query(http))
+            asked = read_asked(format, await http.body(), http.headers, query_of(http))
             if format == "count_tokens" and not self._chat.serves(context.caller, asked):
                 tokens = self._chat.estimate(asked).input_tokens
                 await http.respond(200, orjson.dumps({"input_tokens": tokens}))
@@ -125,11 +104,13 @@ class LlmFace(Face):
         headers: dict[str, str] = {}
         try:
             async with (
-                self._watcher.over(http, context) as watch,
+                self._watcher.over(http, context, errors.filler(asked.format)) as watch,
                 self._chat.answering(context, asked) as answer,
             ):
                 what, headers = answer.what, _headers(answer)
                 if isinstance(what, Streamed):
+                    if asked.framing == "array":
+                        headers["content-type"] = "application/json"
                     await self._stream(http, context, what, headers, watch)
         except McpgateError as error:
             if not isinstance(what, Streamed) or not http.started or isinstance(error, HungUp):
@@ -139,8 +120,8 @@ class LlmFace(Face):
             headers |= {**what.headers, **governance_headers(context.trail)}
             await http.respond(what.status, what.body, headers)
             return
-        late = governance_headers(context.trail)
-        await http.raw(b"".join(b": %s: %s\n" % (k.encode(), v.encode()) for k, v in late.items()) + b"\n")
+        if not errors.is_google(asked.format):
+            await http.raw(_comments(governance_headers(context.trail)))
         await http.end_stream()
 
     async def _stream(
@@ -163,76 +144,10 @@ def _headers(answer: Answered) -> dict[str, str]:
     }
 
 
+def _comments(headers: Mapping[str, str]) -> bytes:
+    """Headers that are known too late, as comments at the end of a stream. Google's SDK takes comments for data."""
+    return b"".join(b": %s: %s\n" % (name.encode(), value.encode()) for name, value in headers.items()) + b"\n"
+
+
 def _plain(text: str) -> str:
     return text.encode("ascii", "replace").decode()
-
-
-def _model(name: str, anthropic: bool) -> dict[str, Any]:
-    if anthropic:
-        return {"type": "model", "id": name, "display_name": name, "created_at": "1970-01-01T00:00:00Z"}
-    return {"id": name, "object": "model", "created": 0, "owned_by": "mcpgate"}
-
-
-def _query(http: Exchange) -> str:
-    """The query that clients of Anthropic add to ask for betas; any other is nobody's business but ours."""
-    text = http.scope.get("query_string", b"").decode("latin-1")
-    return text if text == "beta=true" else ""
-
-
-def _asked(format: str, body: bytes, headers: Mapping[str, str], query: str) -> Asked:
-    """Raises InvalidRequest."""
-    try:
-        parsed = jsontext.loads(body, most=jsontext.MAX_REQUEST_VALUES)
-    except ValueError as error:
-        raise InvalidRequest(f"the body is not JSON: {error}") from None
-    if not isinstance(parsed, dict):
-        raise InvalidRequest("the body must be a JSON object")
-    model = parsed.get("model")
-    if not isinstance(model, str) or not 0 < len(model) <= _LONGEST_NAME or not model.isprintable():
-        raise Untranslatable("model", f"must be the name of a model, of at most {_LONGEST_NAME} printable characters")
-    if (odd := find_lookalike(parsed)) is not None:
-        raise Untranslatable(visible(odd), f"is not a field; {odd.casefold()} is, in lower case")
-    if parsed.get("background"):
-        raise Untranslatable("background", "what is done in the background cannot be paid for; leave it out")
-    stream = parsed.get("stream", False)
-    if stream is not None and not isinstance(stream, bool):
-        raise Untranslatable("stream", "must be true or false")
-    tools = parsed.get("tools")
-    return Asked(
-        format=format,
-        body=body,
-        parsed=parsed,
-        model=model,
-        size=size_of(body, parsed),
-        stream=bool(stream) and format not in ("embeddings", "count_tokens"),
-        max_tokens=_most(parsed),
-        answers=_whole(parsed, "n") or 1,
-        tools=isinstance(tools, list) and bool(tools),
-        images=b'"image' in body,
-        session=_session(parsed, headers),
-        query=query,
-        headers={name: headers[name] for name in _PASSED_ON[format] if name in headers and headers[name].isascii()},
-    )
-
-
-def _most(parsed: Mapping[str, Any]) -> int | None:
-    """The most of all limits that are given: which one counts is up to the provider."""
-    given = [_whole(parsed, name) for name in ("max_completion_tokens", "max_output_tokens", "max_tokens")]
-    return max((one for one in given if one is not None), default=None)
-
-
-def _whole(parsed: Mapping[str, Any], name: str) -> int | None:
-    value = parsed.get(name)
-    if value is None:
-        return None
-    if isinstance(value, bool) or not isinstance(value, int) or not 0 < value < 2**31:
-        raise Untranslatable(name, "must be a whole number of at least 1")
-    return value
-
-
-def _session(parsed: Mapping[str, Any], headers: Mapping[str, str]) -> str:
-    for name in _SESSION_HEADERS:
-        if headers.get(name):
-            return visible(headers[name][:200])
-    key = parsed.get("prompt_cache_key")
-    return visible(key[:200]) if isinstance(key, str) else ""

@@ -14,13 +14,14 @@ from mcpgate.errors import McpgateError, UpstreamError
 from mcpgate.llm.asked import Asked
 from mcpgate.llm.bodies import with_field
 from mcpgate.llm.events import Events, parts_of
+from mcpgate.llm.gemini_format import METHODS, body_for
 from mcpgate.llm.messages import Broken, ChatRequest, StreamEvent, Untranslatable
 from mcpgate.llm.metering import decoded
 from mcpgate.llm.provider import Call, Provider
 from mcpgate.llm.routing import Target
-from mcpgate.llm.wire import ClientSide, ProviderSide, StreamWriter
+from mcpgate.llm.wire import ClientSide, Finish, ProviderSide, StreamWriter
 
-_NEUTRAL_ORDER = ("messages", "chat")
+_NEUTRAL_ORDER = ("messages", "gemini", "chat")
 """Formats of providers that requests are translated into, the richer one first."""
 
 _LIMITS = {
@@ -47,10 +48,11 @@ class WireTranslator:
         if native is None or client is None:
             raise Untranslatable("model", f"{target.name} does not serve {errors.ROUTES[asked.format]}")
         request = client.parse_request(dict(asked.parsed))
-        if most is not None:
-            request = dataclasses.replace(request, max_tokens=most)
+        most = request.max_tokens if most is None else most
         side = self._providers[native]
-        rendered = {**side.render_request(request), "model": target.model, "stream": asked.stream}
+        rendered = side.render_request(
+            dataclasses.replace(request, model=target.model, stream=asked.stream, max_tokens=most)
+        )
         if native == "chat" and (limit := rendered.pop("max_completion_tokens", None)) is not None:
             rendered[provider.limit_field] = limit
         rendered |= _cache_wish(provider, native, rendered, cache_key)
@@ -59,10 +61,17 @@ class WireTranslator:
         call = Call(native, body, target.model, asked.stream, max_tokens=own, timeout_s=target.timeout_s)
         return call, Translated(asked, client, side, request)
 
+    def framed(self, finish: Finish, asked: Asked) -> Finish:
+        return AsArray(finish) if asked.framing == "array" else finish
+
     def _through(
         self, provider: Provider, asked: Asked, target: Target, most: int | None, cache_key: str
     ) -> "tuple[Call, Through]":
         parsed = dict(asked.parsed)
+        if asked.format in METHODS:
+            body = body_for(asked.body, parsed, target.model, most)
+            call = Call(asked.format, body, target.model, asked.stream, asked.headers, timeout_s=target.timeout_s)
+            return call, Through(asked.format, hides_usage=False)
         # Also where the name stays: a body that the provider could read differently is rewritten.
         body = with_field(asked.body, parsed, "model", target.model)
         parsed["model"] = target.model
@@ -167,3 +176,35 @@ class Translated:
 
     def broken(self, error: McpgateError) -> Iterable[bytes]:
         return self._writer.write(Broken("api_error", error.message))
+
+
+class AsArray:
+    """The events of a stream as the elements of one JSON array, which clients of Gemini get that have not asked for
+    events. The elements are what the events hold, byte for byte."""
+
+    def __init__(self, finish: Finish) -> None:
+        self._finish, self._begun = finish, False
+
+    def whole(self, body: bytes) -> bytes:
+        return self._finish.whole(body)
+
+    def error(self, status: int, body: bytes) -> bytes:
+        return self._finish.error(status, body)
+
+    def event(self, event: bytes) -> Iterable[bytes]:
+        return self._elements(self._finish.event(event))
+
+    def end(self) -> Iterable[bytes]:
+        yield from self._elements(self._finish.end())
+        yield b"]" if self._begun else b"[]"
+
+    def broken(self, error: McpgateError) -> Iterable[bytes]:
+        yield from self._elements(self._finish.broken(error))
+        yield b"]"
+
+    def _elements(self, pieces: Iterable[bytes]) -> Iterator[bytes]:
+        for piece in pieces:
+            for event in Events().feed(piece):
+                if data := parts_of(event)[1]:
+                    yield (b",\r\n" if self._begun else b"[") + data
+                    self._begun = True
