@@ -19,6 +19,7 @@ from mcpgate.proxy.carrier import Carrier
 from mcpgate.proxy.views import Views
 from mcpgate.upstream.connection import RpcError, ServerFacts
 from mcpgate.upstream.pool import UpstreamPool
+from mcpgate.upstream.upstream import Upstream
 
 What = Literal["resources", "resourceTemplates", "prompts"]
 _KEYS: Mapping[What, str] = {"resources": "uri", "resourceTemplates": "uriTemplate", "prompts": "name"}
@@ -152,26 +153,33 @@ class Resources:
             identity = upstream.identity_of(caller.owner)
             known = upstream.known(what, identity)
             if (anew or known is None) and self.has(caller, server, "prompts" if what == "prompts" else "resources"):
-                if identity is None and not upstream.is_connected:
-                    known = self._learned.recall_list(server.name, what) if known is None else known
-                    if known is not None:
-                        found[server.name] = known
-                        upstream.asked_early()
-                        return
                 try:
                     if identity is None:
-                        known = await self._listed_to_all(server.name, what)
+                        known = await self._shared_list(upstream, what, known)
                     else:
-                        known = await upstream.listed(what, identity)
+                        known = await self._own_list(upstream, what, identity)
                 except McpgateError as error:
                     level = logging.WARNING if identity is None else logging.DEBUG
                     log.log(level, "%s: its %s could not be listed: %s", server.name, what, error.message)
-                    if identity is not None:
-                        return
-            found[server.name] = known or ()
+                    known = known if identity is None else None
+            if known is not None or identity is None:
+                found[server.name] = known or ()
 
         await asyncio.gather(*map(look, servers))
         return found
+
+    async def _shared_list(
+        self, upstream: Upstream, what: What, known: Sequence[dict[str, Any]] | None
+    ) -> Sequence[dict[str, Any]]:
+        if not upstream.is_connected:
+            before = self._learned.recall_list(upstream.name, what) if known is None else known
+            if before is not None:
+                upstream.asked_early()
+                return before
+        return await self._listed_to_all(upstream.name, what)
+
+    async def _own_list(self, upstream: Upstream, what: What, identity: str) -> Sequence[dict[str, Any]] | None:
+        return await upstream.listed(what, identity) if await upstream.is_signed_in(identity) else None
 
     async def read(self, context: RequestContext, params: Mapping[str, Any]) -> dict[str, Any]:
         """`resources/read`. Raises NotFound, NotAllowed, the gate's refusals, UpstreamError, RpcError."""

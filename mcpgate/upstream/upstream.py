@@ -328,15 +328,21 @@ class Upstream:
             return found
         try:
             await self._bearer_of(identity).token()  # what it has listed is not shown after a sign-out
-            connection = await self._connection_of(identity)
         except UpstreamError as error:
+            raise self._unreachable(f"is not connected: {error.message}", error.data) from error
+        return await self._lists.get(await self._connection_of(identity), what, own=True)
+
+    async def is_signed_in(self, identity: str) -> bool:
+        """Whether a caller has a token, without making a link for one that has none. Its sessions are told that their
+        lists have changed when it is connected."""
+        try:
+            await Bearer(self.name, self.config, self._secrets, self._vault, identity).token()
+        except UpstreamError:
             if len(self._refused) >= _MOST_REFUSED:
                 self._refused.clear()
             self._refused.add(identity)
-            if isinstance(error, SignInNeeded):
-                raise self._unreachable(f"is not connected: {error.message}", error.data) from error
-            raise
-        return await self._lists.get(connection, what, own=True)
+            return False
+        return True
 
     @property
     def is_connected(self) -> bool:

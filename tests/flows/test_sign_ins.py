@@ -167,6 +167,19 @@ def of(subject: str) -> set[str]:
     return {f"note://{subject}", f"file:///{subject}/{{path}}", f"greet-{subject}"}
 
 
+def sign_in(served: Served, server: SignInServer, key: str, subject: str) -> None:
+    """What the person behind a key does, as soon as it takes effect."""
+    server.subject = subject
+    refused = whoami(served, key).text
+    link = re.search(r"http\S+/oauth/login/[\w-]+", refused)
+    if link is None:  # nobody has ever signed in, so there is no tool to call
+        link = re.search(r"http\S+/oauth/login/[\w-]+", served.call("read_docs", {"topic": "linear"}, key).text)
+    assert link is not None, refused
+    with httpx2.Client() as browser:
+        agree(browser, link[0])
+    wait_until(lambda: whoami(served, key).text == f"whoami by {subject}")
+
+
 class Heard:
     """What a client is told without asking."""
 
@@ -200,14 +213,6 @@ async def test_resources_and_prompts_of_an_account_reach_its_caller_and_nobody_e
     file = write_config(tmp_path, servers, governance={"require_key": True, "keys": KEYS})
     heard = {ADA: Heard(), BOB: Heard()}
     with serving(tmp_path / "home", file) as served:
-
-        def sign_in(key: str, subject: str) -> None:
-            server.subject = subject
-            link = re.search(r"http\S+/oauth/login/[\w-]+", served.call("read_docs", {"topic": "linear"}, key).text)
-            assert link is not None
-            with httpx2.Client() as browser:
-                agree(browser, link[0])
-
         async with (
             client_of(
                 served.address, "legacy", bearer(ADA), message_handler=heard[ADA], list_roots_callback=roots
@@ -219,8 +224,7 @@ async def test_resources_and_prompts_of_an_account_reach_its_caller_and_nobody_e
             if others:  # what another server has does not wait for a sign-in
                 assert "of full" in str((await ada.read_resource("note://full")).contents)
                 assert "octet-stream" in str((await bob.read_resource("file:///full/unlisted")).contents)
-            await asyncio.to_thread(sign_in, ADA, "ada")
-            await asyncio.to_thread(wait_until, lambda: whoami(served, ADA).text == "whoami by ada")
+            await asyncio.to_thread(sign_in, served, server, ADA, "ada")
             await heard[ADA].until("resources", "prompts")
             assert of("ada") <= await seen_by(ada)
             assert not of("ada") & await seen_by(bob) and not heard[BOB].told
@@ -228,8 +232,7 @@ async def test_resources_and_prompts_of_an_account_reach_its_caller_and_nobody_e
             refused = await bob.call_tool("execute_code", {"code": code})
             assert refused.is_error and "sign in: http" in text_of(refused) and "greet-ada" not in text_of(refused)
 
-            await asyncio.to_thread(sign_in, BOB, "bob")
-            await asyncio.to_thread(wait_until, lambda: whoami(served, BOB).text == "whoami by bob")
+            await asyncio.to_thread(sign_in, served, server, BOB, "bob")
             await heard[BOB].until("resources", "prompts")
             for client, subject, other in ((ada, "ada", "bob"), (bob, "bob", "ada")):
                 seen = await seen_by(client)
@@ -272,6 +275,35 @@ async def test_resources_and_prompts_of_an_account_reach_its_caller_and_nobody_e
             await asyncio.to_thread(wait_until, lambda: server.subscribed == {("bob", "note://bob")})
             assert (await asyncio.to_thread(served.admin, "POST", "upstreams/linear/logout", {"key": "ada"})).json()
             assert not of("ada") & await seen_by(ada) and of("bob") <= await seen_by(bob)
+
+
+@pytest.mark.anyio
+async def test_what_an_account_follows_is_followed_again_after_another_sign_in(
+    server: SignInServer, tmp_path: Path
+) -> None:
+    server.notes = True
+    with serving(tmp_path / "home", config(tmp_path, server, {"type": "oauth", "per": "user"})) as served:
+        for key, subject in ((BOB, "bob"), (ADA, "ada")):
+            await asyncio.to_thread(sign_in, served, server, key, subject)
+        async with (
+            client_of(served.address, "2026-07-28", bearer(ADA)) as client,
+            client.listen(resources_list_changed=True, resource_subscriptions=["note://ada"]) as events,
+        ):
+            await asyncio.to_thread(wait_until, lambda: {"ada", "bob"} <= {whose for whose, _ in server.streams})
+            server.announce("bob", "notifications/resources/list_changed")
+            server.announce("ada", "notifications/resources/updated", uri="note://ada")
+            async with asyncio.timeout(20):
+                assert type(await anext(events)).__name__ == "ResourceUpdated", "of what bob has, ada hears nothing"
+            server.revoke_all()
+            assert "sign in: http" in (await asyncio.to_thread(whoami, served, ADA)).text
+            server.subscribed.clear()
+            await asyncio.to_thread(sign_in, served, server, ADA, "ada")
+            await asyncio.to_thread(wait_until, lambda: server.subscribed == {("ada", "note://ada")})
+            server.announce("ada", "notifications/resources/updated", uri="note://ada")
+            async with asyncio.timeout(20):
+                while type(await anext(events)).__name__ != "ResourceUpdated":
+                    pass
+        await asyncio.to_thread(wait_until, lambda: not server.subscribed)
 
 
 @pytest.mark.anyio

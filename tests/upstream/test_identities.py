@@ -9,8 +9,9 @@ import anyio
 import pytest
 
 from mcpgate.errors import UpstreamError
-from mcpgate.upstream import identities
-from tests.conftest import gateway, raw, until
+from mcpgate.upstream import following, identities
+from mcpgate.upstream.upstream import Announcement
+from tests.conftest import full, gateway, raw, until
 
 pytestmark = pytest.mark.anyio
 
@@ -79,6 +80,31 @@ async def test_idle_connections_end_and_their_number_is_bounded(
             await hang
         assert text_of(await up.call("count", {}, identity="cyd")) == "2"
         await until(lambda: not Path(f"/proc/{last[3]}").exists())
+
+
+async def test_connections_on_which_resources_are_followed_stay_open_and_are_bounded(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(following, "_MOST", 2)
+    async with gateway({"full": full("full", "handshake")}) as opened:
+        up, heard = opened.pool.get("full"), list[Announcement]()
+        opened.pool.on_event(heard.append)
+        up._identities.idle_s = 0.2
+        for who in ("ada", "cyd"):
+            await up.subscribe(["note://full"], who)
+        with pytest.raises(UpstreamError, match="followed for 2 callers already"):
+            await up.subscribe(["note://full"], "eve")
+        kept = up._identities.find("ada")
+        await up.call("log", {}, identity="bob")
+        await until(lambda: up._identities.find("bob") is None)
+        assert kept is not None and up._identities.find("ada") is kept
+        await up.call("touch", {}, identity="ada")
+        await until(lambda: heard)
+        assert heard == [Announcement("updated", "note://full", "full", "ada")]
+        await up.subscribe([], "ada")
+        await up.subscribe(["note://full"], "eve")
+        await until(lambda: up._identities.find("ada") is None)
+        assert up._identities.find("cyd") is not None
 
 
 async def test_a_server_that_cannot_be_reached_for_an_identity_is_told_without_its_last_words() -> None:
