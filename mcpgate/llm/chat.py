@@ -254,7 +254,6 @@ class Chat:
         try:
             if about is not None:
                 finish = attempt.guarded = Guarded(finish, self._guardrails, about)
-            finish = self._translator().framed(finish, asked)
             what = await attempt.send(provider, finish)
             if attempt.guarded is not None and isinstance(what, Whole):
                 await attempt.guarded.after()

@@ -23,6 +23,7 @@ DECIDING = (
 )
 """Fields by which a request is admitted: a provider must read them as the gateway does. A body that names a model is
 rewritten anyway."""
+_CONFIGS = ("generationConfig", "generation_config")
 METHODS = {
     "gemini": "generateContent",
     "gemini_count": "countTokens",
@@ -85,17 +86,12 @@ def body_for(body: bytes, parsed: Mapping[str, Any], model: str, most: int | Non
     answer may have, instead of what the client said."""
     named = _with_model(parsed, f"models/{model}")
     if most is not None:
-        named = _with_limit(named, most)
+        for name in [one for one in _CONFIGS if one in named] or _CONFIGS[:1]:
+            config = {key: value for key, value in (named.get(name) or {}).items() if key != "max_output_tokens"}
+            named[name] = config | {"maxOutputTokens": most}
     if named != parsed or not is_plain(body, DECIDING):
         body = jsontext.dumps(named)
     return _FOREIGN.sub(b'"%s"' % UNSIGNED.encode(), body) if _FOREIGN_BEGINNING in body else body
-
-
-def _with_limit(parsed: Mapping[str, Any], most: int) -> dict[str, Any]:
-    name = "generation_config" if "generation_config" in parsed else "generationConfig"
-    config = parsed.get(name)
-    kept = {key: value for key, value in (config or {}).items() if key not in ("maxOutputTokens", "max_output_tokens")}
-    return {**parsed, name: {**kept, "maxOutputTokens": most}}
 
 
 def render_foreign(held: bytes) -> str:

@@ -84,14 +84,14 @@ class Guarded:
         for event in Events().feed(piece):
             name, data = parts_of(event)
             message = decoded(data) if data else None
+            wholes = texts.wholes(message)
+            changed = texts.write(wholes, [self._checked(text) for text in texts.read(wholes)])
             places = list(texts.deltas(message))
             if places:
                 yield from self._written(name, message, places)
                 continue
             if data and texts.is_end(message):
                 yield from self._flushed()
-            wholes = texts.wholes(message)
-            changed = texts.write(wholes, [self._checked(text) for text in texts.read(wholes)])
             yield _rendered(name, message) if changed else event
 
     def _written(self, name: str, message: Any, places: list[tuple[str, texts.Place]]) -> Iterator[bytes]:

@@ -173,7 +173,7 @@ _TELLING = {
     "chat": re.compile(rb'"usage"\s*:\s*\{|"finish_reason"\s*:\s*"'),
     "responses": re.compile(rb'"response"\s*:'),
     "messages": re.compile(rb'"message_(?:start|delta|stop)"'),
-    "gemini": re.compile(rb'"(?:usageMetadata|finishReason|blockReason)"'),
+    "gemini": re.compile(rb'"(?:finish|block)Reason"\s*:\s*"'),
 }
 """What an event holds that says more than a piece of the answer."""
 _MOST_UNCOUNTED = 64 * 1024
@@ -228,7 +228,8 @@ class Meter:
                     self._take(response.get("usage"), response)
                 self.is_over = event.get("type") in ("response.completed", "response.incomplete", "response.failed")
             case "gemini":
-                self._read_gemini(event)
+                self.is_over = True
+                self._take(event.get("usageMetadata"), event)
             case _:
                 self._take(event.get("usage"), event)
                 choices = event.get("choices")
@@ -241,15 +242,6 @@ class Meter:
             self._usage, self.is_exact = found, True
             self.tier = usage_and_tier(self._format, carrier)[1]
             self._uncounted.clear()
-
-    def _read_gemini(self, event: dict[str, Any]) -> None:
-        """Each chunk tells the usage up to it; that of the last one is the whole."""
-        candidates = event.get("candidates")
-        finished = isinstance(candidates, list) and any(_of(one, "finishReason") for one in candidates)
-        if finished or _of(event.get("promptFeedback"), "blockReason"):
-            self.is_over = True
-        self._take(event.get("usageMetadata"), event)
-        self.is_exact = self.is_exact and self.is_over
 
     def _read_messages(self, event: dict[str, Any]) -> None:
         message = event.get("message")
@@ -269,6 +261,8 @@ class Meter:
             event = decoded(data)
             if isinstance(event, dict):
                 self._characters += _text_in(event, self._format)
+                if self._format == "gemini":  # each event tells the usage up to it
+                    self._usage = usage_of("gemini", event.get("usageMetadata")) or self._usage
         self._uncounted.clear()
         self._uncounted_bytes = 0
 

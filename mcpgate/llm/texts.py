@@ -5,7 +5,8 @@ from typing import Any
 
 _ASKED = (
     *("messages", "input", "system", "instructions", "prompt"),
-    *("contents", "systemInstruction", "system_instruction"),
+    *("contents", "systemInstruction", "system_instruction", "content", "requests"),
+    *("generateContentRequest", "generate_content_request"),
 )
 _ANSWERED = ("choices", "output", "content", "candidates")
 """Fields of a request and of an answer that hold what is said."""
@@ -110,8 +111,14 @@ def is_end(event: Any) -> bool:
 
 
 def wholes(event: Any) -> list[Place]:
-    """The texts of an event that says again what pieces have said, as Responses do at the end of each part."""
+    """The texts of an event that are whole: those that say again what pieces have said, as Responses do at the end of
+    each part, and the arguments of Gemini's calls."""
     found: list[Place] = []
+    for candidate in _list(event.get("candidates")) if isinstance(event, dict) else ():
+        content = candidate.get("content") if isinstance(candidate, dict) else None
+        for part in _list(content.get("parts") if isinstance(content, dict) else None):
+            if isinstance(part, dict) and "functionCall" in part:
+                _collect(part, "functionCall", found)
     kind = event.get("type") if isinstance(event, dict) else None
     if isinstance(kind, str) and kind.startswith("response.") and not kind.endswith(".delta"):
         for name in ("text", "refusal", "arguments", "part", "item", "response"):

@@ -94,7 +94,3 @@ class Translator(Protocol):
         what the client said. `cache_key`: whose requests begin alike, if the provider shall keep their beginning.
         Raises Untranslatable."""
         ...
-
-    def framed(self, finish: Finish, asked: Asked) -> Finish:
-        """The same, as the client reads a stream."""
-        ...

@@ -74,6 +74,8 @@ class Exchange:
         self.id = random_hex(16)
         self.started = False
         """Whether the response has begun, so that its status is said."""
+        self.filler = b": ping\r\n\r\n"
+        """What fills pauses of a stream: an event-stream comment, unless its clients cannot read one."""
         self.last = False
         """Whether the connection ends with this response."""
         self._body_read = False
@@ -240,7 +242,7 @@ class Exchange:
         await self._write(data, last=False)
 
     async def ping(self) -> None:
-        await self._send({"type": "http.response.body", "body": b": ping\r\n\r\n", "more_body": True})
+        await self._send({"type": "http.response.body", "body": self.filler, "more_body": True})
 
     async def end_stream(self) -> None:
         await self._send({"type": "http.response.body", "body": b"", "more_body": False})

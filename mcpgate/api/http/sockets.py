@@ -32,6 +32,9 @@ class Socket:
         """What `send` of ASGI is to an HTTP request: answers the request instead of opening the socket."""
         await self._send({**message, "type": f"websocket.{message['type']}"})
 
+    async def ping(self) -> None:
+        """Nothing to do: the port pings."""
+
     async def accept(self, headers: Mapping[str, str]) -> None:
         await self._receive()  # websocket.connect
         wire = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers.items()]

@@ -38,6 +38,8 @@ class Watched(Protocol):
         """Send a part of the answer."""
         ...
 
+    async def ping(self) -> None: ...
+
 
 class Watcher:
     """Watches the requests of one server."""
@@ -47,13 +49,13 @@ class Watcher:
         self.watches: set[Watch] = set()
         self._task: asyncio.Task[None] | None = None
 
-    def over(self, http: Watched, context: RequestContext, filler: bytes = b"") -> "Watch":
+    def over(self, http: Watched, context: RequestContext) -> "Watch":
         """An asynchronous context manager around the rest of a request whose body has been read. It raises what ended
-        the block from outside: HungUp, NotAllowed, Unavailable. `filler`: what is sent in long pauses of a stream."""
+        the block from outside: HungUp, NotAllowed, Unavailable."""
         if self._task is None:
             self._task = asyncio.create_task(self._look(), name="watcher")
             self._closing.stopped(SHUTDOWN_S).add_done_callback(self._stop)
-        return Watch(self, http, context, filler)
+        return Watch(self, http, context)
 
     async def _look(self) -> None:
         while True:
@@ -69,8 +71,8 @@ class Watcher:
 class Watch:
     """One request under way."""
 
-    def __init__(self, watcher: Watcher, http: Watched, context: RequestContext, filler: bytes) -> None:
-        self._watcher, self._http, self._context, self._filler = watcher, http, context, filler
+    def __init__(self, watcher: Watcher, http: Watched, context: RequestContext) -> None:
+        self._watcher, self._http, self._context = watcher, http, context
         self._wrote = time.monotonic()
         self._is_writing = False
         self._ping: asyncio.Task[None] | None = None
@@ -98,7 +100,7 @@ class Watch:
 
     async def _fill(self) -> None:
         """Ping a client that has heard nothing for long; it may be slow to read that as well."""
-        await self._http.raw(self._filler)
+        await self._http.ping()
         self._wrote, self._ping = time.monotonic(), None
 
     async def __aenter__(self) -> "Watch":

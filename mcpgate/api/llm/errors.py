@@ -93,8 +93,3 @@ def event(format: str, error: McpgateError) -> bytes:
         body = {"type": "error", "code": error.code, "message": error.message, "param": None, "sequence_number": 0}
     name = b"event: error\n" if format in ("messages", "responses") else b""
     return name + b"data: " + orjson.dumps(body, default=str) + b"\n\n"
-
-
-def filler(format: str) -> bytes:
-    """What a stream says while there is nothing to say. Google's SDK takes comments for data."""
-    return b"\n" if is_google(format) else b": ping\r\n\r\n"

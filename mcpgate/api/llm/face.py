@@ -14,6 +14,7 @@ from mcpgate.api.http.routing import Face, Handler, MethodNotAllowed, SocketHand
 from mcpgate.api.http.sockets import Socket
 from mcpgate.api.http.watch import HungUp, Watch, Watcher
 from mcpgate.api.llm import errors, models
+from mcpgate.api.llm.arrays import as_array
 from mcpgate.api.llm.reading import query_of, read_asked
 from mcpgate.api.llm.socket import ResponsesSocket
 from mcpgate.errors import InvalidRequest, McpgateError, UnknownModel
@@ -104,13 +105,13 @@ class LlmFace(Face):
         headers: dict[str, str] = {}
         try:
             async with (
-                self._watcher.over(http, context, errors.filler(asked.format)) as watch,
+                self._watcher.over(http, context) as watch,
                 self._chat.answering(context, asked) as answer,
             ):
                 what, headers = answer.what, _headers(answer)
                 if isinstance(what, Streamed):
                     if asked.framing == "array":
-                        headers["content-type"] = "application/json"
+                        what, headers["content-type"] = as_array(what), "application/json"
                     await self._stream(http, context, what, headers, watch)
         except McpgateError as error:
             if not isinstance(what, Streamed) or not http.started or isinstance(error, HungUp):
@@ -120,8 +121,9 @@ class LlmFace(Face):
             headers |= {**what.headers, **governance_headers(context.trail)}
             await http.respond(what.status, what.body, headers)
             return
-        if not errors.is_google(asked.format):
-            await http.raw(_comments(governance_headers(context.trail)))
+        if not errors.is_google(asked.format):  # whose SDK takes comments for data
+            late = governance_headers(context.trail)
+            await http.raw(b"".join(b": %s: %s\n" % (k.encode(), v.encode()) for k, v in late.items()) + b"\n")
         await http.end_stream()
 
     async def _stream(
@@ -142,11 +144,6 @@ def _headers(answer: Answered) -> dict[str, str]:
         "x-mcpgate-attempts": str(answer.attempts),
         "x-mcpgate-cache": "off",
     }
-
-
-def _comments(headers: Mapping[str, str]) -> bytes:
-    """Headers that are known too late, as comments at the end of a stream. Google's SDK takes comments for data."""
-    return b"".join(b": %s: %s\n" % (name.encode(), value.encode()) for name, value in headers.items()) + b"\n"
 
 
 def _plain(text: str) -> str:

@@ -19,7 +19,7 @@ from mcpgate.llm.messages import Broken, ChatRequest, StreamEvent, Untranslatabl
 from mcpgate.llm.metering import decoded
 from mcpgate.llm.provider import Call, Provider
 from mcpgate.llm.routing import Target
-from mcpgate.llm.wire import ClientSide, Finish, ProviderSide, StreamWriter
+from mcpgate.llm.wire import ClientSide, ProviderSide, StreamWriter
 
 _NEUTRAL_ORDER = ("messages", "gemini", "chat")
 """Formats of providers that requests are translated into, the richer one first."""
@@ -60,9 +60,6 @@ class WireTranslator:
         body = jsontext.dumps(rendered)
         call = Call(native, body, target.model, asked.stream, max_tokens=own, timeout_s=target.timeout_s)
         return call, Translated(asked, client, side, request)
-
-    def framed(self, finish: Finish, asked: Asked) -> Finish:
-        return AsArray(finish) if asked.framing == "array" else finish
 
     def _through(
         self, provider: Provider, asked: Asked, target: Target, most: int | None, cache_key: str
@@ -176,35 +173,3 @@ class Translated:
 
     def broken(self, error: McpgateError) -> Iterable[bytes]:
         return self._writer.write(Broken("api_error", error.message))
-
-
-class AsArray:
-    """The events of a stream as the elements of one JSON array, which clients of Gemini get that have not asked for
-    events. The elements are what the events hold, byte for byte."""
-
-    def __init__(self, finish: Finish) -> None:
-        self._finish, self._begun = finish, False
-
-    def whole(self, body: bytes) -> bytes:
-        return self._finish.whole(body)
-
-    def error(self, status: int, body: bytes) -> bytes:
-        return self._finish.error(status, body)
-
-    def event(self, event: bytes) -> Iterable[bytes]:
-        return self._elements(self._finish.event(event))
-
-    def end(self) -> Iterable[bytes]:
-        yield from self._elements(self._finish.end())
-        yield b"]" if self._begun else b"[]"
-
-    def broken(self, error: McpgateError) -> Iterable[bytes]:
-        yield from self._elements(self._finish.broken(error))
-        yield b"]"
-
-    def _elements(self, pieces: Iterable[bytes]) -> Iterator[bytes]:
-        for piece in pieces:
-            for event in Events().feed(piece):
-                if data := parts_of(event)[1]:
-                    yield (b",\r\n" if self._begun else b"[") + data
-                    self._begun = True
