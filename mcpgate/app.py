@@ -21,7 +21,7 @@ from mcpgate.governance.callers import Token
 from mcpgate.governance.gate import Gate
 from mcpgate.governance.store import Store, StoreUnavailable
 from mcpgate.governance.tokens import Tokens
-from mcpgate.lifecycle import App, GovernanceStores, TokenStore, prices_of
+from mcpgate.lifecycle import App, GovernanceStores, TokenStore, check_guardrails, prices_of
 from mcpgate.llm.registry import Providers
 from mcpgate.stores.memory import MemoryStore
 from mcpgate.stores.sqlite.governance import SqliteStore
@@ -50,6 +50,7 @@ _ENGINES = {
 
 async def build(config: Config) -> App:
     """Raises ConfigError, Unavailable."""
+    check_guardrails(config)
     engine = make_engine(config.sandbox)
     stores = await open_stores(config, may_forget=True)
     learned = SqliteLearnedStore(_local_file(config.storage))

@@ -112,6 +112,14 @@ class App:
         self.learned.close()
 
 
+def check_guardrails(config: Config) -> None:
+    """Raises ConfigError for those that cannot be loaded."""
+    if config.llm.guardrails:
+        from mcpgate.llm.guardrails import Guardrails
+
+        Guardrails(config.llm)
+
+
 def prices_of(config: Config) -> Prices:
     tools = {name: server.prices for name, server in config.mcpServers.items()}
     return Prices(tools, config.governance.execution_usd_per_s, ModelPrices(config.llm).cost)
@@ -139,7 +147,9 @@ async def running(
 
 
 async def reload(gateway: Gateway, config: Config) -> None:
-    """Apply an edited configuration. Calls in progress on servers that stay are not interrupted."""
+    """Apply an edited configuration. Calls in progress on servers that stay are not interrupted. Raises ConfigError,
+    before anything is applied."""
+    check_guardrails(config)
     fixed = [name for name in _FIXED if _setting(config, name) != _setting(gateway.config, name)]
     if fixed:
         log.warning("changes to %s take effect at the next start", ", ".join(fixed))

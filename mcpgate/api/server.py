@@ -8,6 +8,7 @@ from typing import Any
 import orjson
 
 from mcpgate.addresses import Network
+from mcpgate.api.admin.models import ModelRoutes
 from mcpgate.api.admin.routes import AdminFace
 from mcpgate.api.admin.upstreams import UpstreamRoutes
 from mcpgate.api.http.access import Access
@@ -15,6 +16,7 @@ from mcpgate.api.http.exchange import Closing, Disconnected, Exchange, Receive, 
 from mcpgate.api.http.memory import Memory
 from mcpgate.api.http.places import FULL, RETRY_S
 from mcpgate.api.http.routing import Face, Handler, MethodNotAllowed
+from mcpgate.api.http.sockets import Socket
 from mcpgate.api.llm.face import LlmFace
 from mcpgate.api.llm.gemini_face import GeminiFace
 from mcpgate.api.mcp.face import McpFace
@@ -103,13 +105,16 @@ class Server:
             Sse(face, self._access, table, self.closing),
             GeminiFace(gateway.chat, self._access, self.closing),
             LlmFace(gateway.chat, self._access, self.closing),
-            AdminFace(gateway.gate, self._access, UpstreamRoutes(gateway).routes()),
+            AdminFace(gateway.gate, self._access, [*UpstreamRoutes(gateway).routes(), *ModelRoutes(gateway).routes()]),
             OAuthFace(gateway),
             self._access.resource,
             Health(gateway, self._access),
         )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "websocket":
+            await self._serve_socket(Socket(scope, receive, send), receive)
+            return
         if scope["type"] != "http":
             return
         http = Exchange(scope, receive, send, self._limit, self._memory, self._base_path)
@@ -134,7 +139,31 @@ class Server:
             log.exception("%s %.200r failed", http.method, http.path)
             await self._refuse(http, face, _Failed("the gateway failed; its log says why"))
         finally:
-            http.release()
+            http.end()
+
+    def takes_socket(self, path: str) -> bool:
+        """Whether a WebSocket may be opened at a path."""
+        if self._base_path and path.startswith(self._base_path + "/"):
+            path = path[len(self._base_path) :]
+        return any(face.socket_handler(path) is not None for face in self._faces)
+
+    async def _serve_socket(self, socket: Socket, receive: Receive) -> None:
+        http = Exchange(socket.request_scope, receive, socket.refuse, self._limit, self._memory, self._base_path)
+        found = ((face, face.socket_handler(http.path)) for face in self._faces)
+        face, handler = next(((face, handler) for face, handler in found if handler is not None), (None, None))
+        try:
+            self._access.check(http)
+            if handler is None:
+                raise NotFound(f"no WebSocket is served at {http.path[:200]}")
+            await handler(socket, http)
+        except McpgateError as error:
+            await self._refuse(http, face, error)
+        except Exception:
+            log.exception("the WebSocket at %.200r failed", http.path)
+            await socket.close(1011, "the gateway failed; its log says why")
+        finally:
+            socket.end()
+            http.end()
 
     async def when_full(self, scope: Scope, receive: Receive, send: Send) -> None:
         """The application of connections beyond the last one that there is a place for."""

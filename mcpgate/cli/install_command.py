@@ -1,13 +1,16 @@
-"""`mcpgate install CLIENT`: register mcpgate in an agent's own configuration, with a backup."""
+"""`mcpgate install CLIENT`: register mcpgate in an agent's own configuration, with a backup; with --llm, as where its
+models are."""
 
 import argparse
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
-from mcpgate.cli import clients, console
+from mcpgate.cli import clients, console, model_settings
 from mcpgate.cli.gateway_session import add_config
 from mcpgate.config.files import find_config, load_config, needed_variables
+from mcpgate.config.settings import Config
 from mcpgate.errors import ConfigError
 from mcpgate.telemetry.text import one_line
 
@@ -15,6 +18,7 @@ EXAMPLES = (
     "mcpgate install claude-code",
     "mcpgate install codex --print           # show what it would write",
     "mcpgate install cursor --project -c team.yaml",
+    "mcpgate install claude-code --llm --model fast  # ask mcpgate for models, too",
 )
 
 
@@ -23,12 +27,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--print", action="store_true", dest="only_print", help="show the entry, write nothing")
     parser.add_argument("--name", default="mcpgate", help="name of the entry (default: mcpgate)")
     parser.add_argument("--project", action="store_true", help="this folder's configuration instead of the user's")
+    parser.add_argument("--llm", action="store_true", help="set where the agent's models are, instead of its tools")
+    parser.add_argument("--model", metavar="ALIAS", help="with --llm: the model that the agent asks for")
+    parser.add_argument("--url", help="with --llm: the gateway's address (default: that of the configuration)")
     add_config(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
     client = clients.clients()[arguments.client]
     config = find_config(arguments.config)
+    if arguments.llm:
+        return _install_models(arguments, client, load_config(config, tolerant=True))
+    if arguments.model or arguments.url:
+        raise ConfigError("--model and --url go with --llm")
     servers = load_config(config, tolerant=True).mcpServers  # an agent would only say that the server did not start
     variables = needed_variables(config)
     if arguments.project and len(client.files) < 2:
@@ -65,6 +76,24 @@ def run(arguments: argparse.Namespace) -> int:
             f"It still lists other servers, which cost tokens on every turn: {rest}. "
             "Once mcpgate serves them, remove them there."
         )
+    return 0
+
+
+def _install_models(arguments: argparse.Namespace, client: clients.Client, config: Config) -> int:
+    if not config.llm.providers:
+        raise ConfigError("the configuration has no llm.providers, so there is no model to ask for")
+    address = (arguments.url or model_settings.address_of(config)).rstrip("/")
+    settings = model_settings.model_settings(client, config, address, arguments.model, arguments.project)
+    if arguments.only_print:
+        print(f"{'//' if settings.path.suffix == '.json' else '#'} {settings.path}\n{settings.entry.rstrip()}")
+    else:
+        backup = clients.write_with_backup(settings.path, settings.text)
+        print(
+            f"{client.title} asks {address} for models, as {settings.path} says; {client.reload_hint}."
+            + (f"\nBackup: {backup}" if backup else "")
+        )
+    if settings.hint:
+        print(f"{settings.hint}.", file=sys.stderr if arguments.only_print else sys.stdout)
     return 0
 
 

@@ -3,12 +3,11 @@
 import argparse
 from dataclasses import asdict
 
+from mcpgate.api.admin.models import Wanted
 from mcpgate.cli import console
 from mcpgate.cli.gateway_session import add_config, add_format, run_with_gateway
 from mcpgate.errors import ConfigError
 from mcpgate.gateway import Gateway
-from mcpgate.governance.callers import LOCAL, Caller
-from mcpgate.llm.asked import Asked
 
 EXAMPLES = (
     "mcpgate route explain fast",
@@ -28,6 +27,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     explain.add_argument("--session", metavar="ID", default="", help="the session that it belongs to")
     for quality, about in (("stream", "is streamed"), ("tools", "has tools"), ("images", "has images")):
         explain.add_argument(f"--{quality}", action="store_true", help=f"the request {about}")
+    explain.add_argument("--input-tokens", type=int, default=0, metavar="N", help="the size of the request")
+    explain.add_argument("--budget-used", type=float, metavar="SHARE", help="of the fullest budget, such as 0.8")
     add_config(explain)
     add_format(explain)
 
@@ -36,27 +37,15 @@ def run(arguments: argparse.Namespace) -> int:
     pairs = [text.partition("=") for text in arguments.metadata]
     if wrong := next((name for name, sign, _ in pairs if not sign or not name), None):
         raise ConfigError(f"--metadata {wrong}: write NAME=VALUE")
-    caller = Caller(
-        arguments.key or LOCAL.id,
-        user=arguments.user,
-        team=arguments.team,
-        customer=arguments.customer,
-        grants=LOCAL.grants,
+    scopes = ("key", "user", "team", "customer", "session", "stream", "tools", "images", "input_tokens", "budget_used")
+    wanted = Wanted(
+        model=arguments.model,
         metadata={name: value for name, _, value in pairs},
-    )
-    asked = Asked(
-        "chat",
-        b"",
-        {},
-        arguments.model,
-        stream=arguments.stream,
-        tools=arguments.tools,
-        images=arguments.images,
-        session=arguments.session,
+        **{name: getattr(arguments, name) for name in scopes},
     )
 
     async def work(gateway: Gateway) -> int:
-        targets, steps = gateway.chat.explain(caller, asked)
+        targets, steps = gateway.chat.explain(wanted.caller(), wanted.asked(), wanted.budget_used)
         if arguments.format == "json":
             console.show({"targets": [one.name for one in targets], "steps": [asdict(step) for step in steps]})
             return 0

@@ -3,6 +3,7 @@
 import argparse
 import asyncio
 import contextlib
+import gc
 import logging
 import os
 import signal
@@ -170,7 +171,11 @@ async def _serve_http(config: Config, path: Path, host: str, port: int, supervis
         async with running(config, _log_progress) as gateway, _watching(gateway, path):
             await _warn_of_keys_not_required(gateway, host)
             face = Server(gateway, host, sessions=not is_worker)
-            served = Port(face, limits, face.trusted_proxies, face.when_full)
+            served = Port(
+                *(face, limits, face.trusted_proxies, face.when_full),
+                takes_socket=face.takes_socket,
+                message_bytes=config.server.max_body_mib * 1024 * 1024,
+            )
             listener = _listen(host, port, is_worker)
             host_shown = f"[{host}]" if ":" in host else host
             reached = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, host_shown)
@@ -184,6 +189,7 @@ async def _serve_http(config: Config, path: Path, host: str, port: int, supervis
                 served.stop()
                 face.closing.set()
 
+            gc.freeze()  # what is there now stays: looking through it again and again would stop everything for 40 ms
             ender = asyncio.create_task(end_when_told())
             try:
                 await served.serve(listener)

@@ -4,8 +4,16 @@ import re
 from decimal import Decimal
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    SecretStr,
+    field_validator,
+    model_validator,
+)
 
+from mcpgate.config import conditions
 from mcpgate.config.base import Model
 from mcpgate.config.governance import METADATA, SCOPES, Id, Pattern, PositiveSeconds, Usd, one_or_many
 
@@ -29,6 +37,7 @@ FALLBACK_ON = ("408", "409", "429", "5xx", "timeout", "connection")
 """What the next target is taken for by default."""
 QUALITIES = ("stream", "tools", "images")
 """What a route can look at besides who is asking: `true` or `false`."""
+Strategy = Literal["priority", "weight", "latency", "cost"]
 
 
 def _as_texts(value: Any) -> Any:
@@ -40,7 +49,7 @@ def _as_texts(value: Any) -> Any:
 
 
 def _condition(name: str) -> str:
-    known = (*SCOPES, "model", *QUALITIES)
+    known = (*SCOPES, "model", *QUALITIES, *conditions.NAMES)
     if name not in known and not METADATA.fullmatch(name):
         raise ValueError(f"{name!r} is not a valid condition; expected {', '.join(known)} or metadata.NAME")
     return name
@@ -143,6 +152,10 @@ class TargetConfig(Model):
     """What the next target is taken for: statuses, `4xx`, `5xx`, `timeout`, `connection`, `budget`."""
     timeout_s: PositiveSeconds | None = None
     """How long it may take to begin its answer. Default: the provider's."""
+    context_tokens: int | None = Field(default=None, ge=1)
+    """Requests that may need more tokens, the answer included, go to other targets, if others take them."""
+    lacks: tuple[Literal["stream", "tools", "images"], ...] = ()
+    """Requests that need one of these go to other targets, if others take them."""
 
 
 class RouteConfig(Model):
@@ -150,24 +163,38 @@ class RouteConfig(Model):
 
     when: dict[Annotated[str, AfterValidator(_condition)], Patterns] = {}
     """Condition to globs; all conditions must hold: `key`, `user`, `team`, `customer`, `metadata.NAME`, `model` (as the
-    client named it); `stream`, `tools`, `images`, which are `true` or `false`. None: every request that is left."""
-    strategy: Literal["priority", "weight"] = "priority"
+    client named it); `stream`, `tools`, `images`, which are `true` or `false`; `input_tokens`, such as `>8000`;
+    `budget_used`, the share of the fullest budget that applies, such as `>80%`; `time`, such as
+    `22:00-06:00 Europe/Berlin`, without a zone in UTC. None: every request that is left."""
+    strategy: Strategy = "priority"
     """As that of a model."""
     targets: tuple[TargetConfig, ...] = Field(min_length=1)
     """The targets of such requests."""
+
+    @field_validator("when")
+    @classmethod
+    def _readable(cls, when: dict[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
+        for name, texts in when.items():
+            for text in texts:
+                conditions.parse(name, text)
+        return when
 
 
 class ModelConfig(Model):
     """A name that clients use for a model."""
 
-    strategy: Literal["priority", "weight"] = "priority"
-    """`priority`: in order, the next one if one fails. `weight`: by chance, always the same for one session."""
+    strategy: Strategy = "priority"
+    """`priority`: in order, the next one if one fails. `weight`: by chance, always the same for one session.
+    `latency`: the one that was quickest lately. `cost`: the cheapest that takes the request."""
     targets: tuple[TargetConfig, ...] = ()
     """Models of providers, or other aliases, best first."""
     routes: tuple[RouteConfig, ...] = ()
     """Instead of `targets`: the first route whose conditions hold."""
     on_budget: str | None = None
     """The alias that is taken when a budget refuses this one."""
+    clamp: bool = False
+    """Instead of refusing a request that a budget does not hold, lower the most that its answer may have to what the
+    budget holds. Before `on_budget`."""
 
     @model_validator(mode="after")
     def _either(self) -> "ModelConfig":
@@ -189,6 +216,15 @@ class ModelPriceConfig(Model):
     """Of the part of the input that it puts into its cache. Default: as the input."""
 
 
+class GuardrailConfig(Model):
+    """Code that looks at what is asked of models and what they answer."""
+
+    use: str = Field(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")
+    """`package.module:Class`, e.g. `mcpgate.llm.patterns:Patterns`, which finds secrets and personal data."""
+    settings: dict[str, Any] = {}
+    """What the class is made with."""
+
+
 class LlmConfig(Model):
     """The second face: models of providers under names of your own."""
 
@@ -199,6 +235,8 @@ class LlmConfig(Model):
     prices: dict[str, ModelPriceConfig] = {}
     """`provider/model` → its price, instead of the one of the price list. Globs hold where no name does; the first one
     counts."""
+    guardrails: tuple[GuardrailConfig, ...] = ()
+    """Applied in this order to every request and its answer."""
     unknown_model: str = "refuse"
     """`refuse`, or the alias that is taken for models that nobody configured: agents ask for small ones by
     themselves."""

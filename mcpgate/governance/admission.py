@@ -56,6 +56,7 @@ class Admission(Admitted):
 
     __slots__ = (
         "_children",
+        "_children_have_stake",
         "_confirmed_at",
         "_context",
         "_desk",
@@ -65,6 +66,7 @@ class Admission(Admitted):
         "cache",
         "content",
         "cost",
+        "ends_with_parent",
         "facts",
         "outcome",
         "saved",
@@ -81,12 +83,15 @@ class Admission(Admitted):
         self._confirmed_at = 0.0
         """When its rights and limits were last looked at."""
         self._children: list[Settlement] = []
-        """Entries of nested requests that only the record depends on: written together with its own."""
+        """Entries of nested requests that are written together with its own."""
+        self._children_have_stake = False
         self.usage = _NO_USAGE
         self.saved = _NOTHING_SAVED
         self.cost: int | None = None
         """Nano-dollars, if the answer states its cost; else the price list applies."""
         self.outcome = "ok"
+        self.ends_with_parent = False
+        """Whether its parent is settled directly after it, so that one transaction does for both."""
         self.cache = ""
         """How a cache answered it: exact, semantic, or nothing."""
         self.content: Content | None = None
@@ -255,21 +260,20 @@ class Admission(Admitted):
             parent.total += cost or 0
             if self.warnings:
                 parent.warnings = tuple(dict.fromkeys((*parent.warnings, *self.warnings)))
-        if (
-            not claims
-            and not cost
-            and isinstance(parent, Admission)
-            and parent in desk.open
-            and parent._stake((), None)
-        ):
-            # Only the record depends on it, which is written together with the execution's own.
-            parent._children.append(settlement)
-            return
+        if isinstance(parent, Admission) and parent in desk.open:
+            stake = self._stake(claims, cost)
+            # Else only the record depends on it, which is written together with the parent's own.
+            if self.ends_with_parent or (not stake and parent._stake((), None)):
+                parent._children.append(settlement)
+                parent._children_have_stake |= stake
+                return
+        settlements = [*self._children, settlement]
         if not self._stake(claims, cost):
-            desk.journal.settle_soon(settlement)
+            for one in settlements:
+                desk.journal.settle_soon(one)
             return
         try:
-            await desk.journal.settle([*self._children, settlement])
+            await desk.journal.settle(settlements)
         except StoreUnavailable:
             governed = claims or not context.caller.is_local
             if failed or not governed or desk.declared.config.when_store_is_away == "allow":
@@ -282,7 +286,7 @@ class Admission(Admitted):
     def _stake(self, claims: Sequence[Claim], cost: int | None) -> bool:
         """Whether its entry must be on disk before its answer: if money was spent or any limit applies."""
         declared = self._desk.declared
-        if claims or cost or self._children or declared.config.durability == "always":
+        if claims or cost or self._children_have_stake or declared.config.durability == "always":
             return True
         return bool(declared.policy.matches(self._context.caller, self.request))
 

@@ -78,7 +78,7 @@ def _is_whole(glob: str) -> bool:
 
 
 def matches_any(name: str, globs: Sequence[str]) -> bool:
-    return any(fnmatch.fnmatchcase(name, glob) for glob in globs)
+    return name in globs or "*" in globs or any(fnmatch.fnmatchcase(name, glob) for glob in globs)
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ It connects and maintains its parts, which do the work: declared (the active pol
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 
 from mcpgate.config.governance import GovernanceConfig
@@ -23,7 +23,8 @@ from mcpgate.governance.identity import Identity
 from mcpgate.governance.journal import Journal, Listener
 from mcpgate.governance.policy import Policy
 from mcpgate.governance.prices import Prices
-from mcpgate.governance.records import Claim, Request, Reservation, new_id
+from mcpgate.governance.records import Balance, Claim, Request, Reservation, new_id
+from mcpgate.governance.rule import Match
 from mcpgate.governance.store import Counters, Query, Store, StoreUnavailable
 from mcpgate.governance.tokens import Tokens
 from mcpgate.telemetry.metrics import Metrics
@@ -174,15 +175,33 @@ class Gate:
     async def headroom(self, context: RequestContext, request: Request) -> Mapping[str, int]:
         """Measure → the amount that still fits every limit that applies to a request, in the units of `Claim.amount`.
         Measures without a limit are absent. Raises StoreUnavailable."""
-        policy, now = self._declared.policy, self._clock()
-        matches = policy.matches(context.caller, request)
-        spans = [(match.rule.counter(match.subject), match.rule.window.span(now).oldest) for match in matches]
+        matches = self._declared.policy.matches(context.caller, request)
         left: dict[str, int] = {}
-        for match, balance in zip(matches, await self.counters.read(spans), strict=True):
+        for match, balance in zip(matches, await self._balances(matches), strict=True):
             if match.governs:
                 rest = max(0, match.rule.limit - balance.spent - balance.held)
                 left[match.rule.measure] = min(rest, left.get(match.rule.measure, rest))
         return left
+
+    async def budget_used(self, context: RequestContext, request: Request) -> float:
+        """The share of the fullest budget that applies to a request, reservations included; 0 without budgets. Raises
+        StoreUnavailable."""
+        matches = [
+            match
+            for match in self._declared.policy.matches(context.caller, request)
+            if match.governs and match.rule.measure == "cost"
+        ]
+        used = 0.0
+        for match, balance in zip(matches, await self._balances(matches), strict=True):
+            share = (balance.spent + balance.held) / match.rule.limit if match.rule.limit else 1.0
+            used = max(used, share)
+        return used
+
+    async def _balances(self, matches: Sequence[Match]) -> Sequence[Balance]:
+        now = self._clock()
+        return await self.counters.read(
+            [(match.rule.counter(match.subject), match.rule.window.span(now).oldest) for match in matches]
+        )
 
     def listen(self, listener: Listener) -> None:
         """Call a function with every ledger entry as its request ends; it must be fast and must not raise."""

@@ -1,4 +1,4 @@
-"""One request of a client for a model: which targets it may go to, what it may cost, who answers it, what it did cost.
+"""One request of a client for a model: which targets it may go to, and who answers it.
 
 The request as a whole is admitted first (rate limits), then each attempt (money). An attempt that fails before its
 answer has begun is repeated, or the next target is taken; after that nothing is. What clients and providers write is
@@ -6,93 +6,46 @@ known to api/llm/ and providers/.
 """
 
 import asyncio
-import contextlib
 import dataclasses
 import logging
 import random
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from types import TracebackType
 from typing import Any
 
 from mcpgate.catalog.catalog import nearest
 from mcpgate.config.llm import LlmConfig
 from mcpgate.config.settings import Settings
-from mcpgate.errors import (
-    BudgetExceeded,
-    McpgateError,
-    NotAllowed,
-    RateLimited,
-    UnknownModel,
-    UpstreamError,
-    UpstreamTimeout,
-)
+from mcpgate.errors import BudgetExceeded, NotAllowed, RateLimited, UnknownModel
 from mcpgate.governance.admission import Admission
 from mcpgate.governance.callers import Caller
 from mcpgate.governance.context import RequestContext
 from mcpgate.governance.gate import Gate
 from mcpgate.governance.records import Kind, Request, Usage
 from mcpgate.llm.asked import COUNTS, EMBEDS, Asked
-from mcpgate.llm.events import Events, EventTooLong, parts_of
-from mcpgate.llm.metering import Meter, Ratios, decoded, delivered, usage_and_tier, usage_of
-from mcpgate.llm.prices import ModelPrices
-from mcpgate.llm.provider import Call, Reply, Unreachable, retry_after_s
+from mcpgate.llm.attempt import SHOWN_ERROR, Attempt, Failed, Streamed, Whole
+from mcpgate.llm.guarded import Guarded, guarded_request
+from mcpgate.llm.guardrails import About, Guardrails
+from mcpgate.llm.metering import Ratios
+from mcpgate.llm.provider import Call, Provider, Unreachable
 from mcpgate.llm.registry import Providers
-from mcpgate.llm.routing import Qualities, Step, Target, plan, resolve
+from mcpgate.llm.routing import Qualities, Routes, Step, Target, resolve
+from mcpgate.llm.speeds import Speeds
 from mcpgate.llm.targets import Targets
 from mcpgate.llm.wire import Finish, Translator
 from mcpgate.telemetry.text import one_line
 
 _EXPECTED_OUTPUT = 4096
 """Tokens that are reserved where a client names no limit."""
+_LEAST_CLAMPED = 16
+"""Tokens that an answer must have room for, if its limit is lowered to what the budget holds."""
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.25, 8.0
 """Between two attempts at one target."""
 _LONGEST_RETRY_AFTER_S = 30.0
 """A provider that asks for a longer pause is not waited for."""
-_LONGEST_BEGINNING = 256 * 1024
-"""Bytes of comments and pings before the first event of a stream."""
-_SHOWN_ERROR = 500
-_PASSED_ON = ("retry-after", "retry-after-ms", "x-should-retry")
-"""Headers of a provider's error that its client hears."""
-_OURS = (401, 402, 403)
-"""What a provider says of the gateway's own key, which is none of the client's business."""
-_BAD_KEY = b'"API_KEY_INVALID"'
-"""Google's word for the same, with status 400."""
 log = logging.getLogger("mcpgate.llm")
-
-
-class HungUp(McpgateError):
-    """The client is gone."""
-
-    code = "cancelled"
-
-
-class Failed(Exception):
-    """An attempt that did not bring an answer. `reason`: a status, `timeout`, `connection` or `budget`."""
-
-    def __init__(self, reason: str, error: McpgateError, reply: "Whole | None" = None, wait_s: float | None = None):
-        super().__init__(error.message)
-        self.reason, self.error, self.reply, self.wait_s = reason, error, reply, wait_s
-
-
-@dataclass(slots=True)
-class Whole:
-    """An answer that is complete."""
-
-    status: int
-    body: bytes
-    headers: Mapping[str, str] = field(default_factory=dict)
-    """Of the provider, that the client may see."""
-
-
-@dataclass(slots=True)
-class Streamed:
-    """An answer that is being written."""
-
-    events: AsyncIterator[bytes]
-    """Whole server-sent events."""
-    broken: Callable[[McpgateError], Iterable[bytes]]
-    """What its client is told if it does not end well."""
 
 
 @dataclass(slots=True)
@@ -116,34 +69,76 @@ class Chat:
     ) -> None:
         """`translator`: asked for when it is first needed."""
         self._settings, self._gate, self.providers, self._translator = settings, gate, providers, translator
-        self._targets, self._ratios = Targets(), Ratios()
+        self._health, self._ratios, self._speeds = Targets(), Ratios(), Speeds()
+        self._standing = _Standing(self._speeds, providers)
+        self._routes = Routes(LlmConfig(), self._standing)
+        self._guardrails = Guardrails(LlmConfig())
 
     @property
     def config(self) -> LlmConfig:
         return self._settings.config.llm
 
+    def routes(self) -> Routes:
+        """Of the configuration as it stands."""
+        self._refresh()
+        return self._routes
+
+    def _refresh(self) -> None:
+        config = self.config
+        if self._routes.config is not config:
+            if self._routes.config.guardrails != config.guardrails:
+                self._guardrails = Guardrails(config)
+            self._routes = Routes(config, self._standing)
+
+    async def guarded(self, asked: Asked, caller: Caller) -> tuple[Asked, About | None]:
+        """A request as the guardrails let it through, and what they are told about it; None without guardrails. Raises
+        Blocked."""
+        self._refresh()
+        if not self._guardrails:
+            return asked, None
+        about = About(caller, asked.model, asked.format)
+        return await guarded_request(asked, self._guardrails, about), about
+
     def names(self, caller: Caller) -> list[str]:
         """The models that a caller may ask for: aliases, and what they lead to."""
-        config = self.config
-        about = Qualities(caller, "")
-        found = {name: None for name in config.models if self._may_use_alias(caller, name)}
-        for name in config.models:
-            for target in plan(config, name, about):
+        routes = self.routes()
+        found = {name: None for name in routes.config.models if self.may_use(caller, name)}
+        for name in routes.config.models:
+            for target in routes.all_of(name):
                 if caller.grants.allow_model(target.provider, target.name):
                     found[target.name] = None
         return list(found)
 
     def serves(self, caller: Caller, asked: Asked) -> bool:
         """Whether the first target of a request speaks its format itself. Raises UnknownModel, NotAllowed."""
-        _, targets = self._plan(caller, asked, [])
+        _, targets = self.plan(caller, asked)
         provider = self.providers.all().get(targets[0].provider)
         return provider is not None and asked.format in provider.formats
 
-    def explain(self, caller: Caller, asked: Asked) -> tuple[list[Target], list[Step]]:
+    def explain(
+        self, caller: Caller, asked: Asked, budget_used: float | None = None
+    ) -> tuple[list[Target], list[Step]]:
         """Where a request would go, and why. Raises UnknownModel, NotAllowed."""
         steps: list[Step] = []
-        _, targets = self._plan(caller, asked, steps)
-        return targets, steps
+        _, targets = self.plan(caller, asked, steps, budget_used)
+        usable, _ = self.sort_by_health(targets)
+        for target in targets:
+            if target not in usable:
+                steps.append(Step(target.name, False, f"it rests for {self._health.rests_for_s(target.name):.0f} s"))
+        return list(usable), steps
+
+    def health(self) -> list[dict[str, Any]]:
+        """Every target of the aliases, and how it fares."""
+        routes = self.routes()
+        names = dict.fromkeys(target.name for alias in routes.config.models for target in routes.all_of(alias))
+        return [
+            {
+                "target": name,
+                "rests_s": round(self._health.rests_for_s(name), 1),
+                "typical_ms": None if (ms := self._speeds.typical_ms(name)) is None else round(ms, 1),
+            }
+            for name in names
+        ]
 
     def estimate(self, asked: Asked, most: int | None = None) -> Usage:
         """What a request takes at most, as far as that is known. `most`: tokens of one answer, where the client has
@@ -154,40 +149,26 @@ class Chat:
         most = asked.max_tokens or most or _EXPECTED_OUTPUT
         return Usage(input_tokens=tokens, output_tokens=most * asked.answers)
 
-    @contextlib.asynccontextmanager
-    async def answered(self, context: RequestContext, asked: Asked) -> AsyncIterator[Answered]:
-        """The answer of the first target that gives one; while the block runs it is being read, and at its end it is
-        paid for. Raises UnknownModel, NotAllowed, Untranslatable, the gate's refusals, UpstreamError,
-        UpstreamTimeout."""
-        name, targets = self._plan(context.caller, asked, [])
-        kind: Kind = "embedding" if asked.format in EMBEDS else "chat"
-        whole = Request(kind, model=name, estimate=Usage())
-        async with self._gate.admit(context, whole) as parent, contextlib.AsyncExitStack() as stack:
-            inside = context.inside(parent)
-            parent.facts["session"] = asked.session[:200]
-            try:
-                answer = await self._first(stack, inside, parent, asked, name, targets)
-            except BudgetExceeded:
-                other = self.config.models[name].on_budget if name in self.config.models else None
-                if other is None or not self._may_use_alias(context.caller, other):
-                    raise
-                targets = plan(self.config, other, self._qualities(context.caller, asked))
-                answer = await self._first(stack, inside, parent, asked, other, targets)
-            parent.facts["attempts"] = str(answer.attempts)
-            yield answer
+    def answering(self, context: RequestContext, asked: Asked) -> "Answering":
+        """An asynchronous context manager, which gives the answer of the first target that has one; while the block
+        runs it is being read, and at its end it is paid for. Raises UnknownModel, NotAllowed, Untranslatable, the
+        gate's refusals, UpstreamError, UpstreamTimeout."""
+        return Answering(self, context, asked)
 
-    # --- where to
-
-    def _plan(self, caller: Caller, asked: Asked, steps: list[Step]) -> tuple[str, list[Target]]:
+    def plan(
+        self, caller: Caller, asked: Asked, steps: list[Step] | None = None, budget_used: float | None = None
+    ) -> tuple[str, list[Target]]:
+        """The alias or `provider/model` that is asked for, and its targets, best first. `steps` gets the reasons.
+        Raises UnknownModel, NotAllowed."""
         config = self.config
         name = resolve(config, asked.model)
         if name is None:
             near = nearest(asked.model, self.names(caller))
             hint = f"; did you mean {' or '.join(near)}?" if near else ""
             raise UnknownModel(f"there is no model {one_line(asked.model, 200)!r}{hint}", nearest=near)
-        if name in config.models and not self._may_use_alias(caller, name):
+        if name in config.models and not self.may_use(caller, name):
             raise NotAllowed(f"the model {name!r} is not granted to this key", key=caller.id, model=name)
-        targets = plan(config, name, self._qualities(caller, asked), steps)
+        targets = self._targets_of(name, caller, asked, budget_used, steps)
         if name not in config.models:
             targets = [one for one in targets if caller.grants.allow_model(one.provider, one.name)]
             if not targets:
@@ -196,39 +177,226 @@ class Chat:
             raise UnknownModel(f"no route of the model {name!r} takes this request", nearest=[])
         return name, targets
 
-    def _may_use_alias(self, caller: Caller, name: str) -> bool:
+    def may_use(self, caller: Caller, name: str) -> bool:
         return caller.grants.allow_model(None, name)
 
-    def _qualities(self, caller: Caller, asked: Asked) -> Qualities:
-        return Qualities(caller, asked.model, asked.stream, asked.tools, asked.images, asked.session)
+    def cheaper(
+        self, caller: Caller, asked: Asked, name: str, budget_used: float | None
+    ) -> tuple[str, list[Target]] | None:
+        """Where a request goes that the budget for its alias does not hold."""
+        other = self.config.models[name].on_budget if name in self.config.models else None
+        if other is None or not self.may_use(caller, other):
+            return None
+        return other, self._targets_of(other, caller, asked, budget_used)
+
+    async def budget_used(self, context: RequestContext, asked: Asked) -> float | None:
+        """The share of the fullest budget that applies, if any route looks at it."""
+        if not self.routes().looks_at_budgets:
+            return None
+        return await self._gate.budget_used(context, Request("chat", model=asked.model, estimate=Usage()))
+
+    def _targets_of(
+        self,
+        name: str,
+        caller: Caller,
+        asked: Asked,
+        budget_used: float | None,
+        steps: list[Step] | None = None,
+    ) -> list[Target]:
+        routes = self.routes()
+        if steps is None and (fixed := routes.fixed(name)) is not None:
+            return fixed
+        about = Qualities(
+            *(caller, asked.model, asked.stream, asked.tools, asked.images, asked.session),
+            usage=self.estimate(asked),
+            budget_used=budget_used,
+            at=time.time(),
+        )
+        return routes.plan(name, about, steps)
 
     # --- attempts
 
-    async def _first(
+    def admit(self, context: RequestContext, kind: Kind, name: str) -> Admission:
+        """Of a request as a whole."""
+        return self._gate.admit(context, Request(kind, model=name, estimate=Usage()))
+
+    def sort_by_health(self, targets: Sequence[Target]) -> tuple[Sequence[Target], list[dict[str, Any]]]:
+        """The targets that do not rest, and why the others are left out; all of them if all rest."""
+        rested = [target for target in targets if not self._health.may_try(target.name)]
+        if not rested or len(rested) == len(targets):
+            return targets, []
+        left_out = [{"target": target.name, "reason": "it rests after failures"} for target in rested]
+        return [target for target in targets if target not in rested], left_out
+
+    async def attempt(
+        self, context: RequestContext, asked: Asked, kind: Kind, alias: str, target: Target, about: About | None = None
+    ) -> tuple[Attempt, Whole | Streamed]:
+        """One request to one target, which is still open. `about`: for the guardrails, if there are any. Raises
+        Failed, Untranslatable, Blocked, the gate's refusals."""
+        provider = self.providers.all().get(target.provider)
+        if provider is None:
+            raise Failed("connection", Unreachable(f"there is no provider {target.provider!r}"))
+        try:
+            call, finish, estimate, admission = await self._admitted(context, asked, kind, alias, target, provider)
+        except BudgetExceeded as error:
+            most = await self._affordable(context, asked, kind, alias, target)
+            if most is None and target.falls_back("budget"):
+                raise Failed("budget", error) from error
+            if most is None:
+                raise
+            admitted = await self._admitted(context, asked, kind, alias, target, provider, most)
+            call, finish, estimate, admission = admitted
+        except RateLimited as error:
+            raise Failed("limit", error) from error
+        attempt = Attempt(admission, target, asked, call, estimate, self._ratios, self.providers.prices(), self._speeds)
+        self._health.began(target.name)
+        try:
+            if about is not None:
+                finish = attempt.guarded = Guarded(finish, self._guardrails, about)
+            what = await attempt.send(provider, finish)
+            if attempt.guarded is not None and isinstance(what, Whole):
+                await attempt.guarded.after()
+        except Failed as failed:
+            if failed.reason in ("timeout", "connection") or failed.reason[:1] == "5":
+                self._health.failed(target.name)
+            else:
+                self._health.ended(target.name)
+            admission.outcome = failed.error.code
+            await attempt.aclose()
+            raise
+        except BaseException as error:
+            self._health.ended(target.name)
+            await attempt.aclose(error)
+            raise
+        self._health.succeeded(target.name)
+        return attempt, what
+
+    async def _admitted(
         self,
-        stack: contextlib.AsyncExitStack,
         context: RequestContext,
-        parent: Admission,
         asked: Asked,
+        kind: Kind,
         alias: str,
-        targets: Sequence[Target],
-    ) -> Answered:
+        target: Target,
+        provider: Provider,
+        most: int | None = None,
+    ) -> tuple[Call, Finish, Usage, Admission]:
+        """What the provider is to be sent, once that is admitted. `most`: tokens that the answer may have, instead of
+        what the client said."""
+        call, finish = self._translator().call_for(provider, asked, target, most)
+        estimate = self._estimate_of(asked, call, most)
+        admission = self._gate.admit(context, self._request(context, kind, alias, target, estimate))
+        await admission.__aenter__()
+        return call, finish, estimate, admission
+
+    def _estimate_of(self, asked: Asked, call: Call, most: int | None) -> Usage:
+        if most is None:
+            return self.estimate(asked, call.max_tokens)
+        return dataclasses.replace(self.estimate(asked), output_tokens=most * asked.answers)
+
+    @staticmethod
+    def _request(context: RequestContext, kind: Kind, alias: str, target: Target, estimate: Usage) -> Request:
+        return Request(
+            kind,
+            provider=target.provider,
+            model=target.model,
+            alias=alias if alias != target.name else None,
+            estimate=estimate,
+            parent_id=None if context.parent is None else context.parent.request.id,
+        )
+
+    async def _affordable(
+        self, context: RequestContext, asked: Asked, kind: Kind, alias: str, target: Target
+    ) -> int | None:
+        """How many tokens an answer may have with what is left of the budgets, if its alias is clamped to that and it
+        is enough for an answer."""
+        if kind != "chat" or alias not in self.config.models or not self.config.models[alias].clamp:
+            return None
+        price = self.providers.prices().of(target.provider, target.model)
+        request = self._request(context, kind, alias, target, self.estimate(asked))
+        left = (await self._gate.headroom(context, request)).get("cost")
+        if price is None or left is None:
+            return None
+        most = price.affordable_output(request.estimate, left) // asked.answers
+        return most if _LEAST_CLAMPED <= most * asked.answers < request.estimate.output_tokens else None
+
+
+class _Standing:
+    """What is known of targets by now: see routing.Standing."""
+
+    def __init__(self, speeds: Speeds, providers: Providers) -> None:
+        self._speeds, self._providers = speeds, providers
+
+    def by_speed(self, alias: str, targets: Sequence[Target]) -> Sequence[Target]:
+        return self._speeds.order(alias, targets)
+
+    def speed_ms(self, target: Target) -> float | None:
+        return self._speeds.typical_ms(target.name)
+
+    def cost(self, target: Target, usage: Usage) -> int | None:
+        return self._providers.prices().cost(target.provider, target.model, usage)
+
+    def context_tokens(self, target: Target) -> int | None:
+        known = self._providers.prices().context_tokens(target.provider, target.model)
+        return known if target.context_tokens is None else target.context_tokens
+
+
+class Answering:
+    """One request of a client while it is answered. See Chat.answering."""
+
+    def __init__(self, chat: Chat, context: RequestContext, asked: Asked) -> None:
+        self._chat, self._context, self._asked = chat, context, asked
+        self._kind: Kind = "embedding" if asked.format in EMBEDS else "chat"
+        self._attempt: Attempt | None = None
+        self._about: About | None = None
+
+    async def __aenter__(self) -> Answered:
+        chat, caller = self._chat, self._context.caller
+        budget_used = await chat.budget_used(self._context, self._asked)
+        name, targets = chat.plan(caller, self._asked, budget_used=budget_used)
+        whole = self._whole = chat.admit(self._context, self._kind, name)
+        await whole.__aenter__()
+        try:
+            whole.facts["session"] = self._asked.session[:200]
+            self._asked, self._about = await chat.guarded(self._asked, caller)
+            inside = self._context.inside(whole)
+            try:
+                answer = await self._first(inside, name, targets)
+            except BudgetExceeded:
+                if (cheaper := chat.cheaper(caller, self._asked, name, budget_used)) is None:
+                    raise
+                answer = await self._first(inside, *cheaper)
+            whole.facts["attempts"] = str(answer.attempts)
+        except BaseException as error:
+            await whole.__aexit__(type(error), error, error.__traceback__)
+            raise
+        return answer
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        try:
+            if self._attempt is not None:
+                self._attempt.admission.ends_with_parent = True
+                await self._attempt.aclose(error)
+        finally:
+            await self._whole.__aexit__(kind, error, traceback)
+
+    async def _first(self, context: RequestContext, alias: str, targets: Sequence[Target]) -> Answered:
         """The first answer. Raises what the last attempt has failed with."""
-        rested = [target for target in targets if not self._targets.may_try(target.name)]
-        usable = [target for target in targets if target not in rested] or list(targets)
-        attempts: list[dict[str, Any]] = [
-            {"target": target.name, "reason": "it rests after failures"} for target in rested if target not in usable
-        ]
+        usable, attempts = self._chat.sort_by_health(targets)
         failed: Failed | None = None
         for target in usable:
             for retry in range(target.retries + 1):
                 try:
-                    what = await self._attempt(stack, context, asked, alias, target)
+                    self._attempt, what = await self._chat.attempt(
+                        context, self._asked, self._kind, alias, target, self._about
+                    )
                     return Answered(target, len(attempts) + 1, what)
                 except Failed as error:
                     failed = error
-                    attempts.append({"target": target.name, "reason": one_line(error.error.message, _SHOWN_ERROR)})
-                    log.info("%s: %s failed: %s", asked.model, target.name, attempts[-1]["reason"])
+                    attempts.append({"target": target.name, "reason": one_line(error.error.message, SHOWN_ERROR)})
+                    log.info("%s: %s failed: %s", self._asked.model, target.name, attempts[-1]["reason"])
                     if retry == target.retries or not await _pause(error, retry):
                         break
             if failed is None or not target.falls_back(failed.reason):
@@ -239,221 +407,10 @@ class Chat:
         failed.error.data["attempts"] = attempts
         raise failed.error
 
-    async def _attempt(
-        self, stack: contextlib.AsyncExitStack, context: RequestContext, asked: Asked, alias: str, target: Target
-    ) -> Whole | Streamed:
-        """One request to one target; what it opens stays open in `stack` if it brings an answer. Raises Failed,
-        Untranslatable, the gate's refusals."""
-        provider = self.providers.all().get(target.provider)
-        if provider is None:
-            raise Failed("connection", Unreachable(f"there is no provider {target.provider!r}"))
-        call, finish = self._translator().call_for(provider, asked, target)
-        kind: Kind = "embedding" if asked.format in EMBEDS else "chat"
-        parent_id = None if context.parent is None else context.parent.request.id
-        estimate = self.estimate(asked, call.max_tokens)
-        request = Request(
-            kind,
-            provider=target.provider,
-            model=target.model,
-            alias=alias if alias != target.name else None,
-            estimate=estimate,
-            parent_id=parent_id,
-        )
-        own = contextlib.AsyncExitStack()
-        try:
-            admission = await own.enter_async_context(self._gate.admit(context, request))
-        except BudgetExceeded as error:
-            if target.falls_back("budget"):
-                raise Failed("budget", error) from error
-            raise
-        self._targets.began(target.name)
-        paid = _Paid(admission, call.format, estimate, self._ratios, asked, self.providers.prices(), target)
-        try:
-            began = time.monotonic()
-            paid.sent()
-            reply = await own.enter_async_context(provider.send(call))
-            what = await self._taken(reply, call, finish, paid, began)
-        except Failed as error:
-            admission.outcome = error.error.code
-            self._note(target, error)
-            await own.aclose()
-            raise
-        except (UpstreamTimeout, Unreachable, RateLimited) as error:
-            admission.outcome = error.code
-            reason = "timeout" if isinstance(error, UpstreamTimeout) else "connection"
-            reason = "429" if isinstance(error, RateLimited) else reason
-            if reason != "timeout" and not paid.is_taken:
-                paid.refused()
-            failure = Failed(reason, error)
-            self._note(target, failure)
-            await own.aclose()
-            raise failure from error
-        except BaseException as error:
-            self._targets.ended(target.name)
-            await own.__aexit__(type(error), error, error.__traceback__)
-            raise
-        self._targets.succeeded(target.name)
-        stack.push_async_exit(own.pop_all())
-        return what
-
-    def _note(self, target: Target, failure: Failed) -> None:
-        if failure.reason in ("timeout", "connection") or failure.reason[:1] == "5":
-            self._targets.failed(target.name)
-        else:
-            self._targets.ended(target.name)
-
-    async def _taken(self, reply: Reply, call: Call, finish: Finish, paid: "_Paid", began: float) -> Whole | Streamed:
-        """The answer, once it is clear that it is one. Raises Failed."""
-        if reply.status >= 400:
-            paid.refused()
-            body = await reply.error()
-            headers = {name: text for name in _PASSED_ON if _is_plain(text := reply.headers.get(name, ""))}
-            error = _as_error(call, reply.status, body)
-            whole = None
-            if reply.status not in _OURS and _BAD_KEY not in body:
-                whole = Whole(reply.status, finish.error(reply.status, body), headers)
-            raise Failed(str(reply.status), error, whole, retry_after_s(reply.headers))
-        paid.is_taken = True
-        if not call.stream:
-            body = await reply.read()
-            paid.whole(body)
-            paid.admission.timings["upstream"] = (time.monotonic() - began) * 1000
-            return Whole(reply.status, finish.whole(body))
-        events = _read(reply, paid, call.format, began)
-        limit_s = call.timeout_s or reply.timeout_s
-        try:
-            async with asyncio.timeout(limit_s):
-                first = await _first_event(events, call)
-        except TimeoutError as error:
-            raise UpstreamTimeout(f"{paid.target.provider} sent no event within {limit_s:g} s") from error
-        return Streamed(_translated(first, events, finish), finish.broken)
-
-
-@dataclass(slots=True)
-class _Paid:
-    """What one attempt has used so far, told to its admission as it becomes known."""
-
-    admission: Admission
-    format: str
-    estimate: Usage
-    ratios: Ratios
-    asked: Asked
-    prices: ModelPrices
-    target: Target
-    is_taken: bool = False
-    """Whether the provider has begun to answer."""
-
-    def sent(self) -> None:
-        """The provider has the request: its input is spent, also if nobody waits for the answer."""
-        if self.format not in COUNTS:
-            self.admission.spent(Usage(input_tokens=self.estimate.input_tokens))
-            self.admission.facts["usage"] = "estimated"
-
-    def refused(self) -> None:
-        """It did not take the request."""
-        self.admission.spent(Usage())
-        self.admission.facts.pop("usage", None)
-
-    def whole(self, body: bytes) -> None:
-        answer = decoded(body)
-        usage, tier = usage_and_tier(self.format, answer)
-        found = usage_of(self.format, usage)
-        if self.format in COUNTS:
-            self._settle(Usage(), "default")
-        elif found is None:
-            used = dataclasses.replace(delivered(body), input_tokens=self.estimate.input_tokens)
-            self._settle(used, "default")
-        else:
-            self._settle(found, tier, exact=True)
-
-    def streamed(self, meter: Meter) -> None:
-        self._settle(meter.usage, meter.tier, exact=meter.is_exact)
-
-    def _settle(self, usage: Usage, tier: str, exact: bool = False) -> None:
-        self.admission.spent(usage)
-        if exact:
-            self.admission.facts.pop("usage", None)
-            self.ratios.learn(self.asked.model, self.asked.size, usage.input_tokens)
-        if tier != "default":
-            price = self.prices.of(self.target.provider, self.target.model, tier)
-            self.admission.cost = None if price is None else price.cost(usage)
-
-
-async def _read(reply: Reply, paid: _Paid, format: str, began: float) -> AsyncGenerator[bytes, None]:
-    """The events of a streamed answer, those that come together in one piece; what they cost is told before they are
-    passed on."""
-    events, meter = Events(), Meter(format, paid.estimate.input_tokens)
-    timings = paid.admission.timings
-
-    def metered(event: bytes) -> bytes:
-        _, data = parts_of(event)
-        if data:
-            timings.setdefault("first_token", (time.monotonic() - began) * 1000)
-            meter.read(decoded(data))
-        return event
-
-    async with contextlib.aclosing(reply.chunks()) as chunks:  # type: ignore[type-var]
-        async for chunk in chunks:
-            try:
-                whole = b"".join(map(metered, events.feed(chunk)))
-            except EventTooLong as error:
-                raise Unreachable(f"{paid.target.provider}: {error}") from error
-            if whole:
-                paid.streamed(meter)
-                yield whole
-    if rest := events.rest():
-        whole = metered(rest) + b"\n\n"
-        paid.streamed(meter)
-        yield whole
-    timings["upstream"] = (time.monotonic() - began) * 1000
-    if not meter.is_over:
-        paid.admission.outcome = "cut_off"
-
-
-async def _first_event(pieces: AsyncIterator[bytes], call: Call) -> bytes:
-    """A stream up to its first real event, and what came with it. Raises Failed for an error in its place, or for
-    nothing."""
-    held = bytearray()
-    async for piece in pieces:
-        held += piece
-        for event in Events().feed(piece):
-            name, data = parts_of(event)
-            if not data or name == "ping":
-                continue
-            message = decoded(data)
-            if isinstance(message, dict) and (name == "error" or message.get("type") == "error" or "error" in message):
-                said = message.get("error")
-                if isinstance(said, dict) and not message.get("response"):
-                    status = 529 if said.get("type") == "overloaded_error" else _status_of(said)
-                    raise Failed(str(status), _as_error(call, status, data))
-            return bytes(held)
-        if len(held) > _LONGEST_BEGINNING:
-            raise Failed("connection", Unreachable(f"the stream began with {len(held):,} bytes that say nothing"))
-    raise Failed("connection", Unreachable("the stream ended before it began"))
-
-
-def _status_of(error: Mapping[str, Any]) -> int:
-    """That of an error within a stream; Google says it there too."""
-    code = error.get("code")
-    return code if isinstance(code, int) and 400 <= code <= 599 else 500
-
-
-async def _translated(first: bytes, events: AsyncIterator[bytes], finish: Finish) -> AsyncIterator[bytes]:
-    try:
-        for piece in finish.event(first):
-            yield piece
-        async for event in events:
-            for piece in finish.event(event):
-                yield piece
-        for piece in finish.end():
-            yield piece
-    finally:
-        await events.aclose()  # type: ignore[attr-defined]
-
 
 async def _pause(failed: Failed, retry: int) -> bool:
     """Wait before another attempt at the same target; whether there may be one."""
-    if failed.reason[:1] == "4" and failed.reason not in ("408", "409", "425", "429"):
+    if failed.reason == "limit" or (failed.reason[:1] == "4" and failed.reason not in ("408", "409", "425", "429")):
         return False
     if failed.wait_s is not None:
         if failed.wait_s > _LONGEST_RETRY_AFTER_S:
@@ -462,15 +419,3 @@ async def _pause(failed: Failed, retry: int) -> bool:
         return True
     await asyncio.sleep(min(_LONGEST_PAUSE_S, _FIRST_PAUSE_S * 2**retry) * random.uniform(0.5, 1.0))
     return True
-
-
-def _is_plain(header: str) -> bool:
-    return 0 < len(header) <= 100 and header.isascii() and header.isprintable()
-
-
-def _as_error(call: Call, status: int, body: bytes) -> UpstreamError:
-    said = decoded(body)
-    error = said.get("error") if isinstance(said, dict) else None
-    message = error.get("message") if isinstance(error, dict) else error if isinstance(error, str) else None
-    words = one_line(message if isinstance(message, str) else body[:200].decode("utf-8", "replace"), _SHOWN_ERROR)
-    return UpstreamError(f"{call.model}: the provider answered HTTP {status}: {words}", status=status)

@@ -23,6 +23,7 @@ DECIDING = (
 )
 """Fields by which a request is admitted: a provider must read them as the gateway does. A body that names a model is
 rewritten anyway."""
+_CONFIGS = ("generationConfig", "generation_config")
 METHODS = {
     "gemini": "generateContent",
     "gemini_count": "countTokens",
@@ -79,10 +80,15 @@ def path_of(format: str, model: str, stream: bool) -> str:
     return f"/models/{quote(model, safe='')}:{method}" + ("?alt=sse" if stream else "")
 
 
-def body_for(body: bytes, parsed: Mapping[str, Any], model: str) -> bytes:
+def body_for(body: bytes, parsed: Mapping[str, Any], model: str, most: int | None = None) -> bytes:
     """A client's body for a model: untouched, unless it names a model itself, a provider could read it differently, or
-    another model has a part in the conversation, whose thoughts are no signatures of Gemini's."""
+    another model has a part in the conversation, whose thoughts are no signatures of Gemini's. `most`: tokens that the
+    answer may have, instead of what the client said."""
     named = _with_model(parsed, f"models/{model}")
+    if most is not None:
+        for name in [one for one in _CONFIGS if one in named] or _CONFIGS[:1]:
+            config = {key: value for key, value in (named.get(name) or {}).items() if key != "max_output_tokens"}
+            named[name] = config | {"maxOutputTokens": most}
     if named != parsed or not is_plain(body, DECIDING):
         body = jsontext.dumps(named)
     return _FOREIGN.sub(b'"%s"' % UNSIGNED.encode(), body) if _FOREIGN_BEGINNING in body else body

@@ -2,6 +2,7 @@
 was delivered where it says nothing. Pure, but for what is learned of each model."""
 
 import itertools
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -168,25 +169,56 @@ def usage_and_tier(format: str, carrier: Any) -> tuple[Any, str]:
     return usage, "default" if format in METHODS and tier == "standard" else tier
 
 
+_TELLING = {
+    "chat": re.compile(rb'"usage"\s*:\s*\{|"finish_reason"\s*:\s*"'),
+    "responses": re.compile(rb'"response"\s*:'),
+    "messages": re.compile(rb'"message_(?:start|delta|stop)"'),
+    "gemini": re.compile(rb'"(?:finish|block)Reason"\s*:\s*"'),
+}
+"""What an event holds that says more than a piece of the answer."""
+_MOST_UNCOUNTED = 64 * 1024
+"""Bytes of events that are kept until it is known whether their text must be counted."""
+
+
 class Meter:
-    """Reads along with the events of one streamed answer."""
+    """Reads along with the events of one streamed answer. Its text is counted only where the provider does not say the
+    usage: decoding every event would be most of what a stream costs."""
 
     def __init__(self, format: str, input_tokens: int) -> None:
         """`input_tokens`: the estimate, until the provider says better."""
-        self._format = format
-        self.usage = Usage(input_tokens=input_tokens)
+        self._format, self._telling = format, _TELLING[format]
+        self._usage = Usage(input_tokens=input_tokens)
         self.is_exact = False
         """Whether the provider has said the whole usage."""
         self.tier = "default"
         self.is_over = False
         """Whether the event that ends a good answer has come."""
         self._characters = 0
+        self._uncounted: list[bytes] = []
+        self._uncounted_bytes = 0
 
-    def read(self, event: Any) -> None:
-        """One decoded event."""
+    @property
+    def usage(self) -> Usage:
+        """So far."""
+        if not self.is_exact:
+            self._count()
+            tokens, have = -(-self._characters // 3), self._usage
+            if tokens > have.output_tokens:
+                self._usage = Usage(0, have.input_tokens, tokens, have.cache_read_tokens, have.cache_write_tokens)
+        return self._usage
+
+    def read(self, data: bytes) -> None:
+        """The data of one event."""
+        if not self.is_exact:
+            self._uncounted.append(data)
+            self._uncounted_bytes += len(data)
+            if self._uncounted_bytes > _MOST_UNCOUNTED:
+                self._count()
+        if self._telling.search(data) is None:
+            return
+        event = decoded(data)
         if not isinstance(event, dict):
             return
-        self._count_text(event)
         match self._format:
             case "messages":
                 self._read_messages(event)
@@ -196,7 +228,8 @@ class Meter:
                     self._take(response.get("usage"), response)
                 self.is_over = event.get("type") in ("response.completed", "response.incomplete", "response.failed")
             case "gemini":
-                self._read_gemini(event)
+                self.is_over = True
+                self._take(event.get("usageMetadata"), event)
             case _:
                 self._take(event.get("usage"), event)
                 choices = event.get("choices")
@@ -206,17 +239,9 @@ class Meter:
     def _take(self, usage: Any, carrier: Mapping[str, Any]) -> None:
         found = usage_of(self._format, usage)
         if found is not None:
-            self.usage, self.is_exact = found, True
+            self._usage, self.is_exact = found, True
             self.tier = usage_and_tier(self._format, carrier)[1]
-
-    def _read_gemini(self, event: dict[str, Any]) -> None:
-        """Each chunk tells the usage up to it; that of the last one is the whole."""
-        candidates = event.get("candidates")
-        finished = isinstance(candidates, list) and any(_of(one, "finishReason") for one in candidates)
-        if finished or _of(event.get("promptFeedback"), "blockReason"):
-            self.is_over = True
-        self._take(event.get("usageMetadata"), event)
-        self.is_exact = self.is_exact and self.is_over
+            self._uncounted.clear()
 
     def _read_messages(self, event: dict[str, Any]) -> None:
         message = event.get("message")
@@ -224,22 +249,22 @@ class Meter:
             self._began = message.get("usage") if isinstance(message.get("usage"), dict) else {}
             found = usage_of("messages", self._began)
             if found is not None and found.input_tokens:
-                self.usage = found
+                self._usage = found
         elif event.get("type") == "message_delta" and _count(_of(event.get("usage"), "output_tokens")):
             # Its numbers are totals, and stand for those of the beginning where it has them.
             self._take({**getattr(self, "_began", {}), **event["usage"]}, event)
         elif event.get("type") == "message_stop":
             self.is_over = True
 
-    def _count_text(self, event: dict[str, Any]) -> None:
-        if self.is_exact:
-            return
-        self._characters += _text_in(event, self._format)
-        if self._characters:
-            tokens = -(-self._characters // 3)
-            if tokens > self.usage.output_tokens:
-                have = self.usage
-                self.usage = Usage(0, have.input_tokens, tokens, have.cache_read_tokens, have.cache_write_tokens)
+    def _count(self) -> None:
+        for data in self._uncounted:
+            event = decoded(data)
+            if isinstance(event, dict):
+                self._characters += _text_in(event, self._format)
+                if self._format == "gemini":  # each event tells the usage up to it
+                    self._usage = usage_of("gemini", event.get("usageMetadata")) or self._usage
+        self._uncounted.clear()
+        self._uncounted_bytes = 0
 
 
 def _text_in(event: dict[str, Any], format: str) -> int:

@@ -1,6 +1,7 @@
 """What tokens cost: the configuration's own prices, else those of genai-prices (its packaged list; nothing is fetched).
 Compiled to whole numbers once for each model. An unknown price is None, never zero."""
 
+import dataclasses
 import datetime
 import fnmatch
 import re
@@ -45,6 +46,13 @@ class TokenPrice:
         total = sum(_at(steps, usage.input_tokens) * tokens for steps, tokens in parts)
         return -(-total // _MILLION)
 
+    def affordable_output(self, usage: Usage, nano: int) -> int:
+        """The most output tokens, beside the input of a usage, that so many nano-dollars pay for; not more than the
+        usage has."""
+        rest = nano - self.cost(dataclasses.replace(usage, output_tokens=0))
+        rate = _at(self.output, usage.input_tokens)
+        return usage.output_tokens if rate == 0 else min(usage.output_tokens, max(0, rest * _MILLION // rate))
+
 
 class ModelPrices:
     """Prices by provider and model."""
@@ -52,6 +60,7 @@ class ModelPrices:
     def __init__(self, config: LlmConfig) -> None:
         self._config = config
         self._known: dict[tuple[str, str, str], TokenPrice | None] = {}
+        self._contexts: dict[tuple[str, str], int | None] = {}
 
     def of(self, provider: str, model: str, tier: str = "default") -> TokenPrice | None:
         """`tier`: the provider's service tier, such as `priority` or `flex`."""
@@ -66,6 +75,18 @@ class ModelPrices:
         """Nano-dollars; None without a known price."""
         price = self.of(provider, model)
         return None if price is None else price.cost(usage)
+
+    def context_tokens(self, provider: str, model: str) -> int | None:
+        """How many tokens a model takes, the answer included; None if the price list does not say."""
+        place = (provider, model)
+        if place not in self._contexts:
+            if len(self._contexts) >= _MOST_REMEMBERED:
+                self._contexts.clear()
+            config = self._config.providers.get(provider)
+            name = None if config is None or config.base_url else _LISTED.get(config.type, config.type)
+            found = None if name in (None, "echo") else _listed_model(str(name), model)
+            self._contexts[place] = None if found is None else found.context_window
+        return self._contexts[place]
 
     def _find(self, provider: str, model: str, tier: str) -> TokenPrice | None:
         name, prices = f"{provider}/{model}", self._config.prices
@@ -107,11 +128,15 @@ def _listed_at(address: str, model: str, tier: str) -> TokenPrice | None:
     return None
 
 
-def _listed(provider_id: str, model: str, tier: str) -> TokenPrice | None:
+def _listed_model(provider_id: str, model: str) -> Any:
     from genai_prices.data_snapshot import get_snapshot
 
     provider = next((one for one in get_snapshot().providers if one.id == provider_id), None)
-    found = None if provider is None else provider.find_model(model)
+    return None if provider is None else provider.find_model(model)
+
+
+def _listed(provider_id: str, model: str, tier: str) -> TokenPrice | None:
+    found = _listed_model(provider_id, model)
     if found is None:
         return None
     amounts = _amounts(found.get_prices(datetime.datetime.now(datetime.UTC), {"service_tier": tier}))

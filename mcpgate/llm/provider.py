@@ -2,8 +2,7 @@
 
 import email.utils
 import time
-from collections.abc import AsyncIterator, Mapping
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Protocol
@@ -53,8 +52,12 @@ class Reply(Protocol):
         """The body of an error, as much of it as comes soon, without the secrets of the provider."""
         ...
 
-    def chunks(self) -> AsyncIterator[bytes]:
+    def chunks(self) -> AsyncGenerator[bytes, None]:
         """The body as it comes. Raises Unreachable, UpstreamTimeout."""
+        ...
+
+    async def aclose(self) -> None:
+        """Once, when nobody reads it any more, whether or not it has ended."""
         ...
 
 
@@ -64,15 +67,18 @@ class Provider(Protocol):
     name: str
     formats: frozenset[str]
     """Those of `Call.format` that it speaks itself."""
+    limit_field: str
+    """What Chat Completions call the most tokens of an answer: `max_completion_tokens` at OpenAI, `max_tokens`
+    elsewhere."""
 
     @property
     def is_busy(self) -> bool:
         """Whether requests are under way."""
         ...
 
-    def send(self, call: Call) -> AbstractAsyncContextManager[Reply]:
-        """Send a request; inside the block its answer is read. Raises Unreachable, UpstreamTimeout, RateLimited for a
-        provider with `max_concurrency` requests."""
+    async def send(self, call: Call) -> Reply:
+        """Send a request; the answer has begun, and is to be closed. Raises Unreachable, UpstreamTimeout, RateLimited
+        for a provider with `max_concurrency` requests."""
         ...
 
     async def probe(self) -> str:

@@ -87,6 +87,9 @@ class Finish(Protocol):
 class Translator(Protocol):
     """Makes one client's request fit one provider."""
 
-    def call_for(self, provider: Provider, asked: Asked, target: Target) -> tuple[Call, Finish]:
-        """What the provider is sent, and what its answer becomes. Raises Untranslatable."""
+    def call_for(
+        self, provider: Provider, asked: Asked, target: Target, most: int | None = None
+    ) -> tuple[Call, Finish]:
+        """What the provider is sent, and what its answer becomes. `most`: tokens that the answer may have, instead of
+        what the client said. Raises Untranslatable."""
         ...

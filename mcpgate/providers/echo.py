@@ -1,10 +1,9 @@
 """A provider that needs no key and no network: it repeats what it is sent. Deterministic, for demos and tests."""
 
 import asyncio
-import contextlib
 import hashlib
 import json
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncGenerator, Iterator, Mapping
 from typing import Any
 
 import orjson
@@ -34,7 +33,7 @@ _NO_HEADERS: Mapping[str, str] = {}
 
 
 class EchoReply:
-    def __init__(self, status: int, pieces: AsyncIterator[bytes]) -> None:
+    def __init__(self, status: int, pieces: AsyncGenerator[bytes, None]) -> None:
         self.status, self._pieces = status, pieces
         self.headers, self.timeout_s = _NO_HEADERS, _TIMEOUT_S
 
@@ -44,8 +43,11 @@ class EchoReply:
     async def error(self) -> bytes:
         return await self.read()
 
-    def chunks(self) -> AsyncIterator[bytes]:
+    def chunks(self) -> AsyncGenerator[bytes, None]:
         return self._pieces
+
+    async def aclose(self) -> None:
+        await self._pieces.aclose()
 
 
 class EchoProvider:
@@ -56,6 +58,7 @@ class EchoProvider:
         self.name, self._config, self._clients = name, config.echo, clients
         self.formats = frozenset((*clients, "embeddings"))
         self.is_busy = False
+        self.limit_field = "max_tokens"
 
     async def probe(self) -> str:
         return ""
@@ -63,15 +66,10 @@ class EchoProvider:
     async def aclose(self) -> None:
         pass
 
-    @contextlib.asynccontextmanager
-    async def send(self, call: Call) -> AsyncIterator[EchoReply]:
-        pieces = self._pieces(call)
-        try:
-            yield EchoReply(self._config.fail or 200, pieces)
-        finally:
-            await pieces.aclose()  # type: ignore[attr-defined]
+    async def send(self, call: Call) -> EchoReply:
+        return EchoReply(self._config.fail or 200, self._pieces(call))
 
-    async def _pieces(self, call: Call) -> AsyncIterator[bytes]:
+    async def _pieces(self, call: Call) -> AsyncGenerator[bytes, None]:
         settings: EchoConfig = self._config
         await asyncio.sleep(settings.delay_ms / 1000)
         body = json.loads(call.body)

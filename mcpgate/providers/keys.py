@@ -36,6 +36,8 @@ class KeyRing:
     def candidates(self, model: str) -> Sequence[Key]:
         """The keys for a model, in the order in which they are tried. Those that rest come last: they are better than
         nothing."""
+        if len(self.all) == 1 and self.all[0].models == ("*",):
+            return self.all
         now = self._clock()
         fit = [key for key in self.all if any(fnmatch.fnmatchcase(model, glob) for glob in key.models)]
         drawn = sorted(fit, key=lambda key: -(random.random() ** (1 / key.weight)) if key.weight > 0 else 1.0)

@@ -23,11 +23,19 @@ def tls() -> ssl.SSLContext:
 
 async def decoded(response: httpx2.Response) -> AsyncGenerator[bytes, None]:
     """Yield the decoded body as it arrives, in pieces of bounded size. Raises UpstreamError, httpx2.HTTPError."""
-    encodings = [e.strip().lower() for e in response.headers.get("content-encoding", "").split(",")]
+    encoding = response.headers.get("content-encoding", "")
+    async with contextlib.aclosing(inflated(response.aiter_raw(), encoding)) as pieces:
+        async for piece in pieces:
+            yield piece
+
+
+async def inflated(raw: AsyncGenerator[bytes, None], encoding: str) -> AsyncGenerator[bytes, None]:
+    """Yield a body of some content-encoding as it was before, in pieces of bounded size. Raises UpstreamError."""
+    encodings = [e.strip().lower() for e in encoding.split(",")]
     encodings = [encoding for encoding in encodings if encoding not in ("", "identity")]
     try:
         inflate = Inflate(",".join(encodings)) if encodings else None
-        async with contextlib.aclosing(response.aiter_raw()) as pieces:
+        async with contextlib.aclosing(raw) as pieces:
             count = size = 0
             async for piece in pieces:
                 for part in inflate.feed(piece) if inflate is not None else (piece,):

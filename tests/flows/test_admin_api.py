@@ -40,7 +40,8 @@ def office(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
         "budgets": [{"id": "fixed", "limit_usd": 1000}],
     }
     servers = {"raw": raw(expose="both", prices={"add": 0.01, "echo": 0.5})}
-    with serving(folder, write_config(folder, servers, governance=governance, sandbox={"warm": 0})) as served:
+    settings = {"governance": governance, "sandbox": {"warm": 0}, "llm": {"providers": {"echo": {"type": "echo"}}}}
+    with serving(folder, write_config(folder, servers, **settings)) as served:
         yield served
 
 
@@ -63,6 +64,7 @@ EXAMPLES: dict[str, Any] = {
     "POST /api/keys": {"id": "walked", "grants": {"tools": ["raw.*"]}, "budget": {"limit_usd": 1}, "user": "ada"},
     "PATCH /api/keys/{id}": {"name": "walked on", "enabled": False},
     "POST /api/keys/{id}/rotate": {"overlap": "1h"},
+    "POST /api/models/explain": {"model": "echo/any", "metadata": {"env": "dev"}, "input_tokens": 9000},
     **{f"PUT /api/{kind}/{{id}}": body for kind, body in KINDS.items()},
 }
 ORDER = ["POST /api/keys", "PATCH", "PUT", "GET", "POST", "DELETE"]
@@ -79,7 +81,7 @@ def cleared(office: Served) -> Iterator[None]:
 @pytest.mark.usefixtures("cleared")
 def test_every_operation_of_the_description_answers_as_it_says(office: Served) -> None:
     document = described(office)
-    assert document["openapi"].startswith("3.1") and len(operations(document)) == 45
+    assert document["openapi"].startswith("3.1") and len(operations(document)) == 47
 
     def turn(operation: tuple[str, str, Any]) -> int:
         method, path, _ = operation

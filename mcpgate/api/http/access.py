@@ -25,7 +25,7 @@ _SHOWN = 200
 """Characters of a header that a refusal shows."""
 _MAX_STREAMS_EACH = 256
 """Of one key."""
-_FORWARDING = ("forwarded", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "x-real-ip")
+_FORWARDING = frozenset(("forwarded", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "x-real-ip"))
 """Headers that only proxies send. What they say is believed of trusted ones; that they are there always counts."""
 _MOST_LOGGED = 20
 """Different refused hosts and origins; anybody can invent them."""
@@ -72,7 +72,7 @@ class Access:
         http.challenge = partial(self.resource.challenge, http)
         if http.doubled is not None:
             raise InvalidRequest(f"the header {http.doubled[:80]!r} occurs twice")
-        http.passed_on = any(name in http.headers for name in _FORWARDING)
+        http.passed_on = not _FORWARDING.isdisjoint(http.headers)
         if (proxies := self.trusted_proxies()) and is_in(http.address, proxies):
             peer = http.address
             http.address = client_of(peer, http.headers, proxies)

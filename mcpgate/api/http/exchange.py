@@ -2,7 +2,7 @@
 own words."""
 
 import asyncio
-import secrets
+import time
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 from urllib.parse import parse_qs
@@ -13,6 +13,7 @@ from mcpgate import jsontext
 from mcpgate.api.http.headers import read_headers, refusal_headers
 from mcpgate.api.http.memory import Memory
 from mcpgate.errors import InvalidRequest, McpgateError, RateLimited, TooLarge, Unavailable
+from mcpgate.governance.records import random_hex
 
 Scope = Mapping[str, Any]
 Receive = Callable[[], Awaitable[Mapping[str, Any]]]
@@ -26,6 +27,8 @@ _FEW = 20_000
 _ROOM_S = 5.0
 """How long a long answer waits for others to be read."""
 _ROOM_STEP_S = 0.05
+GONE = "mcpgate.gone"
+"""Key of a scope's future that is done when the client is gone. The port sets it; other servers do not."""
 
 
 class Disconnected(Exception):
@@ -46,7 +49,7 @@ class Exchange:
     ) -> None:
         """`limit`: bytes that a body may have. `memory`: what long bodies and answers are counted in. `base_path`: the
         prefix that the gateway is served under; a proxy may have taken it away."""
-        self.scope, self._receive, self._send, self._limit, self._memory = scope, receive, send, limit, memory
+        self.scope, self._receive, self._send, self.limit, self._memory = scope, receive, send, limit, memory
         self.method: str = scope["method"]
         self.root = base_path
         path: str = scope["path"]
@@ -68,14 +71,17 @@ class Exchange:
         address."""
         self.holds_all = False
         """Whether the holder may hold all there is, as whoever owns the machine."""
-        self.id = secrets.token_hex(8)
+        self.id = random_hex(16)
         self.started = False
         """Whether the response has begun, so that its status is said."""
+        self.filler = b": ping\r\n\r\n"
+        """What fills pauses of a stream: an event-stream comment, unless its clients cannot read one."""
         self.last = False
         """Whether the connection ends with this response."""
         self._body_read = False
         self._held = 0
         """Bytes counted in memory."""
+        self._gone: asyncio.Future[None] | None = None
 
     @property
     def may_stream(self) -> bool:
@@ -124,6 +130,12 @@ class Exchange:
         self._hold(size + values * jsontext.VALUE_BYTES)
         return body
 
+    def end(self) -> None:
+        """The request is over, however it ended."""
+        self.release()
+        if isinstance(self._gone, asyncio.Task):
+            self._gone.cancel()
+
     def release(self) -> None:
         """The body, or the answer, is no longer kept."""
         if self._held:
@@ -138,15 +150,15 @@ class Exchange:
 
     def _declared_length(self) -> int:
         text = self.headers.get("content-length", "0")
-        return int(text) if text.isascii() and text.isdigit() and len(text) < 20 else self._limit + 1
+        return int(text) if text.isascii() and text.isdigit() and len(text) < 20 else self.limit + 1
 
     def _leaves_much(self) -> bool:
         """Whether a body will not be read that is long, or that waits to be asked for."""
         return not self._body_read and (self._declared_length() > DISCARD_BYTES or "expect" in self.headers)
 
     def _check_size(self, size: int) -> None:
-        if size > self._limit:
-            raise TooLarge(f"the body is over {self._limit:,} bytes (server.max_body_mib)", limit=self._limit)
+        if size > self.limit:
+            raise TooLarge(f"the body is over {self.limit:,} bytes (server.max_body_mib)", limit=self.limit)
 
     def _check_memory(self, size: int) -> None:
         memory = self._memory
@@ -175,8 +187,14 @@ class Exchange:
         self._memory.take(self.holder or "", size)
         self._held += size
 
-    async def disconnected(self) -> None:
-        """Returns when the client is gone."""
+    @property
+    def gone(self) -> asyncio.Future[None]:
+        """Done when the client is gone. Shared: not to be cancelled. To be asked for when the body has been read."""
+        if self._gone is None:
+            self._gone = self.scope.get(GONE) or asyncio.ensure_future(self._disconnected())
+        return self._gone
+
+    async def _disconnected(self) -> None:
         while (await self._receive())["type"] != "http.disconnect":
             pass
 
@@ -224,7 +242,7 @@ class Exchange:
         await self._write(data, last=False)
 
     async def ping(self) -> None:
-        await self._send({"type": "http.response.body", "body": b": ping\r\n\r\n", "more_body": True})
+        await self._send({"type": "http.response.body", "body": self.filler, "more_body": True})
 
     async def end_stream(self) -> None:
         await self._send({"type": "http.response.body", "body": b"", "more_body": False})
@@ -281,13 +299,28 @@ class Closing:
     """Whether the server stops, for responses that would go on."""
 
     def __init__(self) -> None:
-        self._event = asyncio.Event()
+        self._since: float | None = None
+        self._waiting: dict[asyncio.Future[None], float] = {}
 
     def set(self) -> None:
-        self._event.set()
+        if self._since is None:
+            self._since = time.monotonic()
+            for future, grace_s in self._waiting.items():
+                self._end_later(future, grace_s)
 
-    async def wait(self, grace_s: float = 0.0) -> None:
-        """Returns so long after the server began to stop."""
-        await self._event.wait()
-        if grace_s:
-            await asyncio.sleep(grace_s)
+    def stopped(self, grace_s: float = 0.0) -> asyncio.Future[None]:
+        """Done so long after the server began to stop; to be cancelled by who no longer waits."""
+        future = asyncio.get_running_loop().create_future()
+        self._waiting[future] = grace_s
+        future.add_done_callback(self._waiting.pop)
+        if self._since is not None:
+            self._end_later(future, grace_s)
+        return future
+
+    def _end_later(self, future: asyncio.Future[None], grace_s: float) -> None:
+        def end() -> None:
+            if not future.done():
+                future.set_result(None)
+
+        began = self._since or 0.0
+        future.get_loop().call_later(max(0.0, began + grace_s - time.monotonic()), end)

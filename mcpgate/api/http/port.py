@@ -21,7 +21,7 @@ import orjson
 import uvicorn
 
 from mcpgate.addresses import Network, is_in
-from mcpgate.api.http.exchange import DISCARD_BYTES
+from mcpgate.api.http.exchange import DISCARD_BYTES, GONE
 from mcpgate.api.http.places import FULL, RETRY_S, Place, Places, Spare, origin_of
 from mcpgate.config.settings import ServerConfig
 
@@ -97,10 +97,13 @@ class Port:
         trusted_proxies: Callable[[], Sequence[Network]] = lambda: (),
         when_full: Application | None = None,
         http: str = "auto",
+        takes_socket: Callable[[str], bool] = lambda path: False,
+        message_bytes: int = 1024 * 1024,
     ) -> None:
         """`when_full`: the application of the connections beyond the last, which answers health checks and refuses
-        everything else. `http`: auto, httptools or h11, the library that parses requests."""
-        self.limits, self._trusted_proxies = limits, trusted_proxies
+        everything else. `http`: auto, httptools or h11, the library that parses requests. `takes_socket`: whether a
+        WebSocket may be opened at a path; httptools is needed for that. `message_bytes`: of its messages."""
+        self.limits, self._trusted_proxies, self.takes_socket = limits, trusted_proxies, takes_socket
         self.when_full = when_full or app
         self.places = Places(limits.max_connections, limits.max_connections_per_address, limits.reserve)
         self.open: set[_Connection] = set()
@@ -110,7 +113,9 @@ class Port:
             log_config=None,
             access_log=False,
             lifespan="off",
-            ws="none",
+            ws=_open_socket,  # type: ignore[arg-type]
+            ws_max_size=message_bytes,
+            ws_per_message_deflate=False,
             proxy_headers=False,  # see access.py
             server_header=False,
             backlog=_ACCEPTED_AT_ONCE,
@@ -246,6 +251,10 @@ class _Connection(asyncio.Protocol):
         self._thrown = 0
         """Bytes that were thrown away."""
         self._body = _Progress()
+        self._is_reserved = False
+        """Whether its place is for health checks only."""
+        self._is_socket = False
+        """Whether it has become a WebSocket, whose protocol gets the callbacks from then on."""
 
     # --- uvicorn's and asyncio's callbacks
 
@@ -259,20 +268,20 @@ class _Connection(asyncio.Protocol):
         number = self.transport.get_extra_info("socket").fileno()
         match self._port.places.enter(self, scarce=number >= self._limits.descriptors):
             case Place.RESERVED:
-                self.app = self._port.when_full
+                self.app, self._is_reserved = self._port.when_full, True
             case Place.NONE:
                 self._port.say("full", "refusing connections: all %d connections are in use", len(self._port.places))
                 self.transport.write(_refusal(503, FULL))
                 self.transport.close()  # at once, for a place to say it slowly is what there is none of
 
-    def connection_lost(self, exc: Exception | None) -> None:
+    def leave_place(self) -> None:
         self._port.open.discard(self)
         self._port.places.leave(self)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.leave_place()
         # uvicorn tells only the newest request that its client is gone.
-        for cycle in self._cycles:
-            cycle.disconnected = True
-            cycle.message_event.set()
-        self._cycles.clear()
+        self._give_up()
         super().connection_lost(exc)
 
     def resume_writing(self) -> None:
@@ -293,6 +302,8 @@ class _Connection(asyncio.Protocol):
 
     @property
     def spare(self) -> Spare | None:
+        if self._is_socket:
+            return None
         if self._stuck_since and time.monotonic() - self._stuck_since > self._limits.unread_s:
             return 0, self._stuck_since
         if self._cycles:
@@ -313,6 +324,8 @@ class _Connection(asyncio.Protocol):
                 return
         else:
             self._stuck_since = 0.0
+        if self._is_socket:
+            return
         if self._leaving_since:
             if now - self._leaving_since > limits.linger_s:
                 self.transport.abort()
@@ -344,6 +357,7 @@ class _Connection(asyncio.Protocol):
         """A head is complete and its request under way."""
         self._head_since = 0.0
         self.cycle.transport = _JoinedHead(self.transport, self._close)
+        self.cycle.scope[GONE] = asyncio.get_running_loop().create_future()
         self._cycles.append(self.cycle)
         self._body.start(time.monotonic())
         self._thrown = 0
@@ -356,12 +370,18 @@ class _Connection(asyncio.Protocol):
         if len(self._cycles) > 1 or (self._cycles and self._cycles[0].response_started):
             self.transport.abort()
             return
+        self._give_up()
+        self.transport.write(_refusal(status, message))
+        self._leave()
+
+    def _give_up(self) -> None:
+        """Tell the requests that are not answered that nobody waits for their answers."""
         for cycle in self._cycles:
             cycle.disconnected = True
             cycle.message_event.set()
+            if not (gone := cycle.scope[GONE]).done():
+                gone.set_result(None)
         self._cycles.clear()
-        self.transport.write(_refusal(status, message))
-        self._leave()
 
     def _close(self) -> None:
         """After a response that is the last one."""
@@ -387,6 +407,23 @@ class _Connection(asyncio.Protocol):
             if not self._leaving_since:
                 self._leave()
             self.flow.pause_reading()
+
+
+def _open_socket(config: uvicorn.Config, **uvicorns: Any) -> asyncio.Protocol:
+    """uvicorn's protocol of WebSockets; the place of the connection stays with whoever asked for the socket."""
+    from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+
+    class SocketConnection(WebSocketsSansIOProtocol):
+        holder: _Connection
+
+        def connection_lost(self, exc: Exception | None) -> None:
+            super().connection_lost(exc)
+            self.holder.leave_place()
+
+        def shutdown(self) -> None:
+            """The application ends it, when what is being answered is said."""
+
+    return SocketConnection(config, **uvicorns)
 
 
 class _JoinedHead:
@@ -528,8 +565,11 @@ def _httptools_class() -> type[_Connection]:
                     self.parser.feed_data(data)
                     return True
                 except httptools.HttpParserUpgrade as upgrade:
-                    # Nothing is upgraded to here, and clients that offer it go on in HTTP/1.1, with the body of the
-                    # same request first.
+                    if self._should_upgrade():
+                        self.handle_websocket_upgrade()
+                        return False
+                    # Nothing else is upgraded to here. Clients that offer it go on in HTTP/1.1, with the body of that
+                    # request first.
                     callbacks = _Resumed(self) if self._framing else self
                     self.parser = httptools.HttpRequestParser(callbacks)
                     self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn does
@@ -553,6 +593,16 @@ def _httptools_class() -> type[_Connection]:
             self._head_since = time.monotonic()
             super().on_message_begin()
 
+        def _should_upgrade(self) -> bool:
+            path = self.url.partition(b"?")[0].decode("latin-1")
+            wants = self.parser.get_method() == b"GET" and not self._cycles and super()._should_upgrade()
+            return wants and not self._is_reserved and self._port.takes_socket(path)
+
+        def handle_websocket_upgrade(self) -> None:
+            self._is_socket, self._head_since = True, 0.0
+            super().handle_websocket_upgrade()
+            self.transport.get_protocol().holder = self  # type: ignore[attr-defined]
+
         def on_headers_complete(self) -> None:
             limits = self._limits
             self._in_head = False
@@ -563,6 +613,8 @@ def _httptools_class() -> type[_Connection]:
             if len(self._cycles) > limits.pipelined:
                 raise _Refused(429, f"more than {limits.pipelined} requests wait on this connection")
             super().on_headers_complete()
+            if self.parser.should_upgrade() and self._should_upgrade():
+                return
             if self.parser.should_upgrade():
                 self._framing = b"".join(b"%s: %s\r\n" % pair for pair in self.headers if pair[0] in _FRAMING_HEADERS)
             if self.pipeline:
@@ -584,6 +636,8 @@ def _httptools_class() -> type[_Connection]:
                 return  # httptools takes a request that offers an upgrade for one without a body
             self._in_body = False
             self._room = self._limits.head_bytes
+            if self.cycle is None:
+                return  # a WebSocket is about to be opened
             # uvicorn leaves it as it is where the answer came first.
             self.cycle.more_body = False
             super().on_message_complete()

@@ -11,10 +11,13 @@ import orjson
 from pydantic import BaseModel
 
 from mcpgate.api.http.exchange import Exchange, plain_refusal
+from mcpgate.api.http.sockets import Socket
 from mcpgate.errors import InvalidRequest, McpgateError
 from mcpgate.governance.callers import Caller
 
 Handler = Callable[[Exchange], Awaitable[None]]
+SocketHandler = Callable[[Socket, Exchange], Awaitable[None]]
+"""Gets the socket and the request for it, before it is accepted."""
 
 
 class MethodNotAllowed(McpgateError):
@@ -29,6 +32,10 @@ class Face(ABC):
     @abstractmethod
     def handler(self, path: str) -> Mapping[str, Handler] | None:
         """Method → handler of a path of this face; None where it is another's."""
+
+    def socket_handler(self, path: str) -> SocketHandler | None:
+        """Who answers a WebSocket at a path of this face; None where there is none."""
+        return None
 
     def refusal(self, error: McpgateError) -> dict[str, Any]:
         """The body of a refusal. This one is for REST; protocols with an error object of their own override it."""

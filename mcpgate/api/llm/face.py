@@ -1,10 +1,8 @@
 """The LLM face: /v1 as clients of OpenAI and of Anthropic know it. What a request may cost and where it goes is decided
 in llm/chat.py."""
 
-import asyncio
 import contextlib
-import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import orjson
@@ -12,19 +10,20 @@ import orjson
 from mcpgate.api.http.access import Access
 from mcpgate.api.http.exchange import Closing, Disconnected, Exchange
 from mcpgate.api.http.headers import governance_headers
-from mcpgate.api.http.routing import Face, Handler, MethodNotAllowed
+from mcpgate.api.http.routing import Face, Handler, MethodNotAllowed, SocketHandler
+from mcpgate.api.http.sockets import Socket
+from mcpgate.api.http.watch import HungUp, Watch, Watcher
 from mcpgate.api.llm import errors, models
+from mcpgate.api.llm.arrays import as_array
 from mcpgate.api.llm.reading import query_of, read_asked
-from mcpgate.errors import InvalidRequest, McpgateError, NotAllowed, Unavailable, UnknownModel
+from mcpgate.api.llm.socket import ResponsesSocket
+from mcpgate.errors import InvalidRequest, McpgateError, UnknownModel
 from mcpgate.governance.context import RequestContext
 from mcpgate.llm.asked import Asked
-from mcpgate.llm.chat import Answered, Chat, HungUp, Streamed, Whole
+from mcpgate.llm.attempt import Streamed, Whole
+from mcpgate.llm.chat import Answered, Chat
 
 _FORMATS = {path: format for format, path in errors.ROUTES.items() if not errors.is_google(format)}
-_RIGHTS_S = 1.0
-_PING_S = 15.0
-_SHUTDOWN_S = 4.0
-"""How long requests under way may go on when the server stops; it closes their connections a second later."""
 
 
 class LlmFace(Face):
@@ -32,6 +31,7 @@ class LlmFace(Face):
 
     def __init__(self, chat: Chat, access: Access, closing: Closing) -> None:
         self._chat, self._access, self._closing = chat, access, closing
+        self._watcher = Watcher(access, closing)
 
     def handler(self, path: str) -> Mapping[str, Handler] | None:
         if path in _FORMATS:
@@ -43,6 +43,19 @@ class LlmFace(Face):
             return {"HEAD": self._hello}
         return None
 
+    def socket_handler(self, path: str) -> SocketHandler | None:
+        return self._responses_socket if path == "/v1/responses" else None
+
+    async def _responses_socket(self, socket: Socket, http: Exchange) -> None:
+        caller = await self._access.identify(http)
+        with self._access.standing_stream(caller):
+            await socket.accept({"x-request-id": http.id})
+            await ResponsesSocket(
+                *(socket, http, self._chat, self._access, self._watcher, self._closing),
+                lambda body: read_asked("responses", body, http.headers, ""),
+                http.limit,
+            ).serve()
+
     def refusal(self, error: McpgateError) -> dict[str, Any]:
         return errors.refusal("chat", error)
 
@@ -50,7 +63,7 @@ class LlmFace(Face):
         await http.respond(200)
 
     async def _upgrade(self, http: Exchange) -> None:
-        """Clients that dial a WebSocket go on over HTTP when they hear 426."""
+        """Where no WebSocket can be served (see port.py): clients that dial one go on over HTTP when they hear 426."""
         if "websocket" not in http.headers.get("upgrade", "").lower():
             raise MethodNotAllowed("GET is not allowed on /v1/responses; POST is", allow="POST")
         error = errors.body_of("responses", 426, "invalid_request", "WebSockets are not served here; use POST")
@@ -92,13 +105,13 @@ class LlmFace(Face):
         headers: dict[str, str] = {}
         try:
             async with (
-                _watched(http, self._access, context, self._closing, asked.format) as watch,
-                self._chat.answered(context, asked) as answer,
+                self._watcher.over(http, context) as watch,
+                self._chat.answering(context, asked) as answer,
             ):
                 what, headers = answer.what, _headers(answer)
                 if isinstance(what, Streamed):
                     if asked.framing == "array":
-                        headers["content-type"] = "application/json"
+                        what, headers["content-type"] = as_array(what), "application/json"
                     await self._stream(http, context, what, headers, watch)
         except McpgateError as error:
             if not isinstance(what, Streamed) or not http.started or isinstance(error, HungUp):
@@ -108,80 +121,20 @@ class LlmFace(Face):
             headers |= {**what.headers, **governance_headers(context.trail)}
             await http.respond(what.status, what.body, headers)
             return
-        if not errors.is_google(asked.format):
-            await http.raw(_comments(governance_headers(context.trail)))
+        if not errors.is_google(asked.format):  # whose SDK takes comments for data
+            late = governance_headers(context.trail)
+            await http.raw(b"".join(b": %s: %s\n" % (k.encode(), v.encode()) for k, v in late.items()) + b"\n")
         await http.end_stream()
 
     async def _stream(
-        self, http: Exchange, context: RequestContext, answer: Streamed, headers: dict[str, str], watch: "_Watch"
+        self, http: Exchange, context: RequestContext, answer: Streamed, headers: dict[str, str], watch: Watch
     ) -> None:
         if not http.may_stream:
             raise InvalidRequest("event streams need HTTP/1.1 (for nginx: proxy_http_version 1.1)")
         async with contextlib.aclosing(answer.events) as events:  # type: ignore[type-var]
             await http.start_stream({**headers, **governance_headers(context.trail)})
             async for event in events:
-                watch.heard()
-                await http.raw(event)
-
-
-class _Watch:
-    """Ends a request whose client is gone, whose key is no longer good, or whose server stops."""
-
-    def __init__(self) -> None:
-        self.task = asyncio.current_task()
-        self.reason: McpgateError | None = None
-        self.last = time.monotonic()
-
-    def heard(self) -> None:
-        self.last = time.monotonic()
-
-    def end(self, reason: McpgateError) -> None:
-        if self.reason is None and self.task is not None:
-            self.reason = reason
-            self.task.cancel()
-
-
-@contextlib.asynccontextmanager
-async def _watched(
-    http: Exchange, access: Access, context: RequestContext, closing: Closing, format: str
-) -> AsyncIterator[_Watch]:
-    """Raises what ended the block from outside."""
-    watch = _Watch()
-    watcher = asyncio.create_task(_look(watch, http, access, context, closing, format))
-    try:
-        yield watch
-    except asyncio.CancelledError:
-        if watch.reason is None or watch.task is None:
-            raise
-        watch.task.uncancel()
-        raise watch.reason from None
-    finally:
-        watcher.cancel()
-
-
-async def _look(
-    watch: _Watch, http: Exchange, access: Access, context: RequestContext, closing: Closing, format: str
-) -> None:
-    gone = asyncio.ensure_future(http.disconnected())
-    stopped = asyncio.ensure_future(closing.wait(_SHUTDOWN_S))
-    try:
-        while True:
-            await asyncio.wait((gone, stopped), timeout=_RIGHTS_S, return_when=asyncio.FIRST_COMPLETED)
-            if gone.done():
-                watch.end(HungUp("the client is gone"))
-                return
-            if stopped.done():
-                watch.end(Unavailable("the gateway is shutting down"))
-                return
-            if not context.caller.is_local and not await access.still_admitted(context.caller):
-                watch.end(NotAllowed("the key or token of this request is no longer valid", key=context.caller.id))
-                return
-            if http.started and time.monotonic() - watch.last >= _PING_S:
-                watch.heard()
-                await (http.raw(b"\n") if errors.is_google(format) else http.ping())
-    finally:
-        gone.cancel()
-        stopped.cancel()
+                await watch.write(event)
 
 
 def _headers(answer: Answered) -> dict[str, str]:
@@ -191,11 +144,6 @@ def _headers(answer: Answered) -> dict[str, str]:
         "x-mcpgate-attempts": str(answer.attempts),
         "x-mcpgate-cache": "off",
     }
-
-
-def _comments(headers: Mapping[str, str]) -> bytes:
-    """Headers that are known too late, as comments at the end of a stream. Google's SDK takes comments for data."""
-    return b"".join(b": %s: %s\n" % (name.encode(), value.encode()) for name, value in headers.items()) + b"\n"
 
 
 def _plain(text: str) -> str:

@@ -8,14 +8,14 @@ from typing import Any
 import orjson
 
 from mcpgate.api.http.exchange import Disconnected, Exchange
-from mcpgate.api.http.routing import Handler
+from mcpgate.api.http.routing import Handler, SocketHandler
+from mcpgate.api.http.watch import HungUp
 from mcpgate.api.llm import errors
 from mcpgate.api.llm.face import LlmFace
 from mcpgate.api.llm.reading import passed_on, read_name, read_object, session_of, whole_number
 from mcpgate.errors import InvalidRequest, McpgateError
 from mcpgate.llm.asked import COUNTS, Asked
 from mcpgate.llm.bodies import find_lookalike
-from mcpgate.llm.chat import HungUp
 from mcpgate.llm.gemini_format import DECIDING, METHODS, STREAM_METHOD
 from mcpgate.llm.messages import Untranslatable
 from mcpgate.llm.metering import gemini_size_of
@@ -36,6 +36,9 @@ class GeminiFace(LlmFace):
             return {"POST": self._post}
         return {"GET": self._models} if _list_of(path) else None
 
+    def socket_handler(self, path: str) -> SocketHandler | None:
+        return None
+
     def refusal(self, error: McpgateError) -> dict[str, Any]:
         return errors.refusal("gemini", error)
 
@@ -47,6 +50,7 @@ class GeminiFace(LlmFace):
         called = _CALL.fullmatch(http.path)
         assert called is not None
         model, method = called.groups()
+        http.filler = b"\n"  # Google's SDK takes comments for data
         try:
             _take_key(http)
             context = await self._access.context(http)

@@ -2,8 +2,8 @@
 model changes, and a stream is asked for its usage. Else the request and its answer are translated through the neutral
 form (llm/messages.py)."""
 
+import dataclasses
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import replace
 from typing import Any
 
 import orjson
@@ -19,10 +19,17 @@ from mcpgate.llm.messages import Broken, ChatRequest, StreamEvent, Untranslatabl
 from mcpgate.llm.metering import decoded
 from mcpgate.llm.provider import Call, Provider
 from mcpgate.llm.routing import Target
-from mcpgate.llm.wire import ClientSide, Finish, ProviderSide, StreamWriter
+from mcpgate.llm.wire import ClientSide, ProviderSide, StreamWriter
 
 _NEUTRAL_ORDER = ("messages", "gemini", "chat")
 """Formats of providers that requests are translated into, the richer one first."""
+
+_LIMITS = {
+    "chat": ("max_completion_tokens", "max_tokens"),
+    "responses": ("max_output_tokens",),
+    "messages": ("max_tokens",),
+}
+"""Fields that say how many tokens an answer may have."""
 
 
 class WireTranslator:
@@ -31,34 +38,41 @@ class WireTranslator:
     def __init__(self, clients: Mapping[str, ClientSide], providers: Mapping[str, ProviderSide]) -> None:
         self._clients, self._providers = clients, providers
 
-    def call_for(self, provider: Provider, asked: Asked, target: Target) -> tuple[Call, Finish]:
-        call, finish = self._call_for(provider, asked, target)
-        return call, AsArray(finish) if asked.framing == "array" else finish
-
-    def _call_for(self, provider: Provider, asked: Asked, target: Target) -> tuple[Call, Finish]:
+    def call_for(
+        self, provider: Provider, asked: Asked, target: Target, most: int | None = None
+    ) -> "tuple[Call, Through | Translated]":
         if asked.format in provider.formats:
-            return self._through(asked, target)
+            return self._through(provider, asked, target, most)
         native = next((one for one in _NEUTRAL_ORDER if one in provider.formats and one in self._providers), None)
         client = self._clients.get(asked.format)
         if native is None or client is None:
             raise Untranslatable("model", f"{target.name} does not serve {errors.ROUTES[asked.format]}")
         request = client.parse_request(dict(asked.parsed))
+        if most is not None:
+            request = dataclasses.replace(request, max_tokens=most)
         side = self._providers[native]
-        rendered = side.render_request(replace(request, model=target.model, stream=asked.stream))
-        most = rendered.get("max_tokens") if asked.max_tokens is None else None
+        rendered = side.render_request(dataclasses.replace(request, model=target.model, stream=asked.stream))
+        if native == "chat" and (limit := rendered.pop("max_completion_tokens", None)) is not None:
+            rendered[provider.limit_field] = limit
+        own = rendered.get("max_tokens") if asked.max_tokens is None else None
         body = jsontext.dumps(rendered)
-        call = Call(native, body, target.model, asked.stream, max_tokens=most, timeout_s=target.timeout_s)
+        call = Call(native, body, target.model, asked.stream, max_tokens=own, timeout_s=target.timeout_s)
         return call, Translated(asked, client, side, request)
 
-    def _through(self, asked: Asked, target: Target) -> "tuple[Call, Through]":
+    def _through(self, provider: Provider, asked: Asked, target: Target, most: int | None) -> "tuple[Call, Through]":
         parsed = dict(asked.parsed)
         if asked.format in METHODS:
-            body = body_for(asked.body, parsed, target.model)
+            body = body_for(asked.body, parsed, target.model, most)
             call = Call(asked.format, body, target.model, asked.stream, asked.headers, timeout_s=target.timeout_s)
             return call, Through(asked.format, hides_usage=False)
         # Also where the name stays: a body that the provider could read differently is rewritten.
         body = with_field(asked.body, parsed, "model", target.model)
         parsed["model"] = target.model
+        if most is not None:
+            default = provider.limit_field if asked.format == "chat" else _LIMITS[asked.format][0]
+            for name in [name for name in _LIMITS[asked.format] if name in parsed] or [default]:
+                body = with_field(body, parsed, name, most)
+                parsed[name] = most
         hides_usage = False
         if asked.format == "chat" and asked.stream:
             options = parsed.get("stream_options")
@@ -142,35 +156,3 @@ class Translated:
 
     def broken(self, error: McpgateError) -> Iterable[bytes]:
         return self._writer.write(Broken("api_error", error.message))
-
-
-class AsArray:
-    """The events of a stream as the elements of one JSON array, which clients of Gemini get that have not asked for
-    events. The elements are what the events hold, byte for byte."""
-
-    def __init__(self, finish: Finish) -> None:
-        self._finish, self._begun = finish, False
-
-    def whole(self, body: bytes) -> bytes:
-        return self._finish.whole(body)
-
-    def error(self, status: int, body: bytes) -> bytes:
-        return self._finish.error(status, body)
-
-    def event(self, event: bytes) -> Iterable[bytes]:
-        return self._elements(self._finish.event(event))
-
-    def end(self) -> Iterable[bytes]:
-        yield from self._elements(self._finish.end())
-        yield b"]" if self._begun else b"[]"
-
-    def broken(self, error: McpgateError) -> Iterable[bytes]:
-        yield from self._elements(self._finish.broken(error))
-        yield b"]"
-
-    def _elements(self, pieces: Iterable[bytes]) -> Iterator[bytes]:
-        for piece in pieces:
-            for event in Events().feed(piece):
-                if data := parts_of(event)[1]:
-                    yield (b",\r\n" if self._begun else b"[") + data
-                    self._begun = True

@@ -221,14 +221,15 @@ class StreamableHttp(Face):
 
         task = requests.start(message, send, context, modern)
         grace_s = 0.0 if message.get("method") == "subscriptions/listen" else _SHUTDOWN_S
-        gone = asyncio.ensure_future(http.disconnected())
-        closing = asyncio.ensure_future(self._closing.wait(grace_s))
+        gone, closing = http.gone, self._closing.stopped(grace_s)
         rights = _Rights(self._access, lambda: context.caller)
         silent_since = rights.asked
         try:
             while True:
                 item = asyncio.ensure_future(outbox.get())
-                waiting = {item, gone, closing, *([task] if task is not None and not task.done() else [])}
+                waiting: set[asyncio.Future[Any]] = {item, gone, closing}
+                if task is not None and not task.done():
+                    waiting.add(task)
                 pause_s = min(rights.pause_s, answer.begins_in_s)
                 await asyncio.wait(waiting, timeout=pause_s, return_when=asyncio.FIRST_COMPLETED)
                 if not await rights.are_good():
@@ -274,7 +275,6 @@ class StreamableHttp(Face):
                 self._outlive(task, outbox, answer, rights)
             raise
         finally:
-            gone.cancel()
             closing.cancel()
 
     def _outlive(self, task: "asyncio.Task[Any]", outbox: Outbox, answer: "_Answer", rights: "_Rights") -> None:
@@ -332,8 +332,7 @@ class StreamableHttp(Face):
             raise InvalidRequest(_NEEDS_STREAMS)
         with self._access.standing_stream(caller):
             await http.start_stream()
-            gone = asyncio.ensure_future(http.disconnected())
-            stopped = asyncio.ensure_future(self._closing.wait())
+            gone, stopped = http.gone, self._closing.stopped()
             more = missed.changes.next()
             rights = _Rights(self._access, lambda: opened.session.caller)
             silent_since = rights.asked
@@ -355,7 +354,6 @@ class StreamableHttp(Face):
                 await http.end_stream()
             finally:
                 more.cancel()
-                gone.cancel()
                 stopped.cancel()
 
 
@@ -390,8 +388,7 @@ async def stream(
             await http.event(endpoint.encode(), "endpoint")
         for id, data in missed:
             await http.event(data, id=id)
-        gone = asyncio.ensure_future(http.disconnected())
-        stopped = asyncio.ensure_future(closing.wait())
+        gone, stopped = http.gone, closing.stopped()
         rights = _Rights(access, lambda: opened.session.caller)
         silent_since = rights.asked
         try:
@@ -418,7 +415,6 @@ async def stream(
                     silent_since = time.monotonic()
             await http.end_stream()
         finally:
-            gone.cancel()
             stopped.cancel()
 
 
