@@ -55,6 +55,7 @@ def served(tmp_path_factory: pytest.TempPathFactory, provider: ModelProvider) ->
     }
     models = {
         "fast": {"targets": [{"target": "gem/good"}]},
+        "cut": {"targets": [{"target": "gem/good"}], "clamp": True},
         "safe": {"targets": [{"target": "gem/status-503"}, {"target": "gem/overloaded"}, {"target": "open/good"}]},
     }
     prices = {"gem/dear": {"input_usd_per_mtok": 9000, "output_usd_per_mtok": 9000}, "*/*": PRICE}
@@ -490,6 +491,19 @@ def test_a_request_that_the_budget_cannot_hold_never_reaches_the_provider(
 ) -> None:
     answer = post(served, "gem/good", key="mg-key-poor", generationConfig=config)
     assert answer.status_code == 402 and not provider.received
+
+
+@pytest.mark.parametrize(
+    "config", [{"generationConfig": {"topK": 3}}, {"generation_config": {"max_output_tokens": 90_000}}, {}]
+)
+def test_a_clamped_answer_may_be_as_long_as_the_budget_holds(
+    config: dict[str, Any], served: Served, provider: ModelProvider
+) -> None:
+    _, key = made(served, 0.02)  # 2,000 tokens, without the input
+    assert post(served, "cut", key=key, **config).status_code == 200
+    body = provider.received[0].body
+    sent = body.get("generationConfig") or body["generation_config"]
+    assert 1000 < sent.pop("maxOutputTokens") < 2000 and sent == ({"topK": 3} if "generationConfig" in config else {})
 
 
 def test_images_are_reserved_as_images_and_text_as_text(served: Served, provider: ModelProvider) -> None:

@@ -1,5 +1,6 @@
 """Guardrails on requests and answers, through the door that clients use."""
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -32,7 +33,8 @@ def provider() -> Iterator[ModelProvider]:
 def served(tmp_path_factory: pytest.TempPathFactory, provider: ModelProvider) -> Iterator[Served]:
     folder = tmp_path_factory.mktemp("guarded")
     openai = {"type": "openai", "base_url": provider.address, "api_key": "sk-of-the-provider"}
-    providers = {"open": openai, "echo": {"type": "echo"}}
+    gemini = {"type": "gemini", "base_url": provider.address.removesuffix("/v1"), "api_key": "AIza-of-the-provider"}
+    providers = {"open": openai, "gem": gemini, "echo": {"type": "echo"}}
     keys = {**TRUSTED, "admin": {**TRUSTED["admin"], "grants": {"admin": True, "models": ["*"]}}}
     shout = {"use": f"{__name__}:Shout"}
     llm = {"providers": providers, "guardrails": [MASK, shout]}
@@ -79,6 +81,48 @@ def test_a_provider_gets_the_request_without_what_is_masked(served: Served, prov
     sent = provider.received[-1].body
     assert sent["messages"][0]["content"][0]["text"] == MASKED
     assert sent["messages"][0]["content"][1] == content[1] and sent["vendor"] == ask["vendor"]
+
+
+@pytest.mark.parametrize("method", ["generateContent", "countTokens", "embedContent", "batchEmbedContents"])
+def test_a_provider_of_googles_format_gets_it_without_that_too(
+    method: str, served: Served, provider: ModelProvider
+) -> None:
+    provider.received.clear()
+    said = {"parts": [{"text": SAY}]}
+    result = {"function_response": {"name": "f", "response": {"output": {"deep": SAY}}}}
+    ask: dict[str, Any] = {"contents": [said, {"parts": [result]}], "systemInstruction": said, "vendor": SECRET}
+    if method == "countTokens":
+        ask = {"generateContentRequest": ask}
+    elif method == "embedContent":
+        ask = {"content": said}
+    elif method == "batchEmbedContents":
+        ask = {"requests": [{"content": said}]}
+    assert post(served, f"/v1beta/models/gem%2Fgood:{method}", **ask).status_code == 200
+    sent = provider.received[-1].raw.decode()
+    assert MASKED in sent and "ada@" not in sent and sent.count(SECRET) == str(ask).count(f"'vendor': '{SECRET}'")
+
+
+@pytest.mark.parametrize("framing", ["?alt=sse", ""])
+@pytest.mark.parametrize("model", ["gem", "echo"])
+def test_texts_and_arguments_in_streams_of_googles_format_are_changed(
+    model: str, framing: str, served: Served, provider: ModelProvider
+) -> None:
+    """The model `signing` calls a function; the echo repeats what it gets."""
+    ask: dict[str, Any] = {"contents": [{"role": "user", "parts": [{"text": "say goodbye"}]}]}
+    if model == "gem":
+        ask["tools"] = [{"functionDeclarations": [{"name": "weather"}]}]
+    answer = post(served, f"/v1beta/models/{model}%2Fsigning:streamGenerateContent{framing}", **ask)
+    assert answer.status_code == 200
+    wanted = ('"PARIS"', "LET ME LOOK.") if model == "gem" else ("SAY GOODBYE",)
+    text = "".join(answer.text.split("\n")) if model == "gem" else _words(answer.text)
+    assert all(word in text for word in wanted) and "Paris" not in text and "goodbye" not in text
+
+
+def _words(stream: str) -> str:
+    chunks = (
+        json.loads(stream) if stream.startswith("[") else [json.loads(one[6:]) for one in stream.splitlines() if one]
+    )
+    return "".join(part["text"] for one in chunks for part in one["candidates"][0]["content"]["parts"])
 
 
 @pytest.mark.parametrize("stream", [False, True])
