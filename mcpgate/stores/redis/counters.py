@@ -20,7 +20,7 @@ from mcpgate.governance.records import Balance, Claim, Refusal, Reservation
 from mcpgate.governance.rule import measured
 from mcpgate.governance.store import CountersLost, Settlement, Store, StoreUnavailable
 from mcpgate.stores import rows
-from mcpgate.stores.gather import Gather
+from mcpgate.governance.gather import Gather
 
 _CONNECTIONS = 32
 _ANSWER_S = 5.0

@@ -9,6 +9,9 @@ from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
+import orjson
+
+from mcpgate.governance.gather import Gather
 from mcpgate.governance.records import Balance, Claim, Entry, Refusal, Reservation
 from mcpgate.governance.rule import fitted
 from mcpgate.governance.store import AuditLine, Change, Query, Record, Settlement, StoreUnavailable
@@ -52,11 +55,51 @@ _INSERT = (
     f"INSERT INTO entries ({rows.quoted(rows.COLUMNS)}) VALUES ({', '.join('?' * len(rows.COLUMNS))})"
     " ON CONFLICT (id) DO NOTHING"
 )
-_STAND = "SELECT SUM(spent), SUM(held), MIN(cell) FILTER (WHERE spent OR held) FROM cells WHERE counter=? AND cell>=?"
-_HOLD = "INSERT INTO cells VALUES (?, ?, 0, ?, ?) ON CONFLICT (counter, cell) DO UPDATE SET held = held + excluded.held"
-_SPEND = (
-    "INSERT INTO cells VALUES (?, ?, ?, 0, ?) ON CONFLICT (counter, cell) DO UPDATE SET spent = spent + excluded.spent"
+_KNOWN = (
+    "SELECT id FROM reservations WHERE id IN (SELECT value FROM json_each(?1))"
+    " UNION ALL SELECT id FROM entries WHERE id IN (SELECT value FROM json_each(?2))"
 )
+_BALANCES = (
+    "SELECT SUM(spent), SUM(held), MIN(cell) FILTER (WHERE spent OR held) FROM json_each(?) AS asked"
+    " LEFT JOIN cells ON counter = json_extract(asked.value, '$[0]') AND cell >= json_extract(asked.value, '$[1]')"
+    " GROUP BY asked.key ORDER BY asked.key"
+)
+_END = "DELETE FROM reservations WHERE id IN (SELECT value FROM json_each(?)) RETURNING id, claims"
+_ADD = (
+    "INSERT INTO cells SELECT json_extract(value, '$[0]'), json_extract(value, '$[1]'), {spent}, {held},"
+    " json_extract(value, '$[3]') FROM json_each(?) WHERE true"
+    " ON CONFLICT (counter, cell) DO UPDATE SET spent = spent + excluded.spent, held = held + excluded.held"
+)
+_HOLD = _ADD.format(spent="0", held="json_extract(value, '$[2]')")
+_SPEND = _ADD.format(spent="json_extract(value, '$[2]')", held="0")
+_LET_GO = (
+    "UPDATE cells SET held = held - json_extract(value, '$[2]') FROM json_each(?)"
+    " WHERE counter = json_extract(value, '$[0]') AND cell = json_extract(value, '$[1]')"
+)
+_WHOLE = range(-(2**63), 2**63)
+"""The whole numbers that SQLite has; it would round others."""
+
+
+class _Amounts:
+    """What a batch adds to each cell."""
+
+    def __init__(self) -> None:
+        self._amounts: dict[tuple[str, int], tuple[int, float]] = {}
+
+    def add(self, counter: str, cell: int, amount: int, ends_at: float = rows.FOREVER) -> None:
+        if amount:
+            before, _ = self._amounts.get((counter, cell), (0, 0.0))
+            self._amounts[counter, cell] = before + amount, ends_at
+
+    def write(self, db: sqlite3.Connection, statement: str) -> None:
+        """Raises OverflowError for an amount that the database does not take."""
+        parts = [
+            (counter, cell, amount, rows.finite(ends_at)) for (counter, cell), (amount, ends_at) in self._amounts.items()
+        ]
+        if any(amount not in _WHOLE for _, _, amount, _ in parts):
+            raise OverflowError("an amount is too large")
+        if parts:
+            db.execute(statement, (_by_counter(parts),))
 
 
 class SqliteStore:
@@ -72,6 +115,7 @@ class SqliteStore:
         except (OSError, sqlite3.Error) as error:
             raise StoreUnavailable(f"{path}: {error}") from error
         self._writer = Writer(lambda: open_file(path))
+        self._reserve_next = Gather(self._reserve_all)
 
     async def close(self) -> None:
         await asyncio.to_thread(self._writer.close)
@@ -80,48 +124,18 @@ class SqliteStore:
     # --- Counters
 
     async def reserve(self, reservation: Reservation) -> tuple[Balance, ...] | Refusal:
-        def work(db: sqlite3.Connection) -> tuple[Balance, ...] | Refusal:
-            standings = [_standing(db, claim.counter, claim.oldest) for claim in reservation.claims]
-            known = "SELECT 1 FROM reservations WHERE id = ? UNION ALL SELECT 1 FROM entries WHERE id = ?"
-            if db.execute(known, (reservation.id, reservation.request)).fetchone():
-                return tuple(standings)
-            answer = fitted(reservation.claims, standings)
-            if isinstance(answer, Refusal):
-                return answer
-            db.executemany(_HOLD, [(c.counter, c.cell, c.amount, rows.finite(c.ends_at)) for c in reservation.claims])
-            db.execute("INSERT INTO reservations VALUES (?, ?, ?, ?)", (reservation.id, reservation.owner, held, entry))
-            return answer
+        return await self._reserve_next(reservation)
 
-        held = json.dumps(
-            [[c.counter, c.cell, c.amount, c.measure, rows.finite(c.ends_at)] for c in reservation.claims]
-        )
-        entry = None if reservation.abandoned is None else rows.entry_to_json(reservation.abandoned)
+    async def _reserve_all(self, reservations: Sequence[Reservation]) -> list[tuple[Balance, ...] | Refusal]:
         # Reserved money is spent as soon as its request is sent, so the reservation must survive a power failure.
-        return await self._writer.run(work, durable=entry is not None and reservation.holds_money)
+        durable = any(one.abandoned is not None and one.holds_money for one in reservations)
+        return await self._writer.run(lambda db: _reserve(db, reservations), durable)
 
     async def settle(self, settlements: Sequence[Settlement]) -> None:
-        def work(db: sqlite3.Connection) -> None:
-            for settlement in settlements:
-                for id in settlement.holds:
-                    _let_go(db, id)
-                if not db.execute(_INSERT, rows.row_of(settlement.entry)).rowcount:
-                    continue
-                spent = [
-                    (claim.counter, claim.cell, amount, rows.finite(claim.ends_at))
-                    for claim, amount in zip(settlement.claims, settlement.amounts, strict=True)
-                    if amount
-                ]
-                if spent:
-                    db.executemany(_SPEND, spent)
-                if (content := settlement.content) is not None:
-                    texts = (rows.clean(content.arguments), rows.clean(content.result))
-                    kept = (settlement.entry.id, settlement.entry.at, *texts)
-                    db.execute("INSERT INTO contents VALUES (?, ?, ?, ?)", kept)
-
-        await self._writer.run(work, durable=True)
+        await self._writer.run(lambda db: _settle(db, settlements), durable=True)
 
     async def release(self, reservation: Reservation) -> None:
-        await self._writer.run(lambda db: _let_go(db, reservation.id))
+        await self._writer.run(lambda db: _let_go(db, [reservation.id]) and None)
 
     async def renew(self, owner: str, until: float) -> None:
         statement = "INSERT INTO leases VALUES (?, ?) ON CONFLICT DO UPDATE SET until = excluded.until"
@@ -138,12 +152,12 @@ class SqliteStore:
                     entry = rows.entry_from_json(text)
                     if db.execute(_INSERT, rows.row_of(entry)).rowcount:
                         written.add(entry.id)
-            for id, _ in found:
-                claims = _let_go(db, id)
+            spent = _Amounts()
+            for id, claims in _let_go(db, [id for id, _ in found]):
                 if id.partition("/")[0] in written:
-                    spent = [(counter, cell, amount, ends_at) for counter, cell, amount, measure, ends_at in claims
-                             if amount and measure != "concurrency"]  # fmt: skip
-                    db.executemany(_SPEND, spent)
+                    for counter, cell, amount, measure, ends_at in claims:
+                        spent.add(counter, cell, amount if measure != "concurrency" else 0, ends_at)
+            spent.write(db, _SPEND)
             db.execute("DELETE FROM leases WHERE until <= ?", (now,))
             db.execute("DELETE FROM cells WHERE ends_at <= ? AND held = 0", (now,))
             return len(found)
@@ -151,13 +165,15 @@ class SqliteStore:
         return await self._writer.run(work)
 
     async def read(self, counters: Sequence[tuple[str, int]]) -> list[Balance]:
-        return self._read(lambda db: [_standing(db, name, oldest) for name, oldest in counters])
+        return self._read(lambda db: _balances(db, counters))
 
     async def adjust(self, claim: Claim, once: str | None = None) -> None:
         def work(db: sqlite3.Connection) -> None:
             name = f"adjusted {once}"
             if once is None or db.execute("INSERT INTO facts VALUES (?, 1) ON CONFLICT DO NOTHING", (name,)).rowcount:
-                db.execute(_SPEND, (claim.counter, claim.cell, claim.amount, rows.finite(claim.ends_at)))
+                spent = _Amounts()
+                spent.add(claim.counter, claim.cell, claim.amount, claim.ends_at)
+                spent.write(db, _SPEND)
 
         await self._writer.run(work, durable=True)
 
@@ -333,15 +349,87 @@ class SqliteStore:
             raise StoreUnavailable(str(error)) from error
 
 
-def _standing(db: sqlite3.Connection, counter: str, oldest: int) -> Balance:
-    spent, held, first = db.execute(_STAND, (counter, oldest)).fetchone()
-    return Balance(spent or 0, held or 0, first)
+# --- in one transaction, each with a few statements however many requests there are
 
 
-def _let_go(db: sqlite3.Connection, id: str) -> list[list[Any]]:
-    """Returns the claims that were held. Files of every version have their first three parts."""
-    found = db.execute("DELETE FROM reservations WHERE id = ? RETURNING claims", (id,)).fetchone()
-    claims: list[list[Any]] = [] if found is None else json.loads(found[0])
-    statement = "UPDATE cells SET held = held - ? WHERE counter = ? AND cell = ?"
-    db.executemany(statement, [(amount, counter, cell) for counter, cell, amount, *_ in claims])
-    return claims
+def _reserve(db: sqlite3.Connection, reservations: Sequence[Reservation]) -> list[tuple[Balance, ...] | Refusal]:
+    ids, requests = [one.id for one in reservations], [one.request for one in reservations]
+    known = {id for (id,) in db.execute(_KNOWN, (_json(ids), _json(requests)))}
+    balances: dict[str, dict[int, Balance]] = {}
+    """Counter → oldest cell → the balance from there on, including this batch."""
+    places = list({(claim.counter, claim.oldest): None for one in reservations for claim in one.claims})
+    for (counter, oldest), balance in zip(places, _balances(db, places), strict=True):
+        balances.setdefault(counter, {})[oldest] = balance
+    held, made = _Amounts(), []
+    answers: list[tuple[Balance, ...] | Refusal] = []
+    for one in reservations:
+        now = tuple([balances[claim.counter][claim.oldest] for claim in one.claims])
+        is_known = one.id in known or one.request in known
+        answer = now if is_known else fitted(one.claims, now)
+        answers.append(answer)
+        if is_known or isinstance(answer, Refusal):
+            continue
+        known.add(one.id)
+        for claim in one.claims:
+            held.add(claim.counter, claim.cell, claim.amount, claim.ends_at)
+            of_counter = balances[claim.counter]
+            for oldest, balance in of_counter.items():
+                of_counter[oldest] = _with(balance, claim, oldest)
+        claims = [(c.counter, c.cell, c.amount, c.measure, rows.finite(c.ends_at)) for c in one.claims]
+        made.append((one.id, one.owner, _json(claims), one.abandoned and rows.entry_to_json(one.abandoned)))
+    held.write(db, _HOLD)
+    db.executemany("INSERT INTO reservations VALUES (?, ?, ?, ?)", made)
+    return answers
+
+
+def _with(balance: Balance, claim: Claim, oldest: int) -> Balance:
+    """A balance after a claim was reserved."""
+    if claim.cell < oldest or not claim.amount:
+        return balance
+    first = claim.cell if balance.first is None else min(balance.first, claim.cell)
+    return Balance(balance.spent, balance.held + claim.amount, first)
+
+
+def _settle(db: sqlite3.Connection, settlements: Sequence[Settlement]) -> None:
+    _let_go(db, [id for settlement in settlements for id in settlement.holds])
+    spent = _Amounts()
+    for settlement in settlements:
+        entry = settlement.entry
+        if not db.execute(_INSERT, rows.row_of(entry)).rowcount:
+            continue
+        for claim, amount in zip(settlement.claims, settlement.amounts, strict=True):
+            spent.add(claim.counter, claim.cell, amount, claim.ends_at)
+        if (content := settlement.content) is not None:
+            kept = (entry.id, entry.at, rows.clean(content.arguments), rows.clean(content.result))
+            db.execute("INSERT INTO contents VALUES (?, ?, ?, ?)", kept)
+    spent.write(db, _SPEND)
+
+
+def _let_go(db: sqlite3.Connection, ids: Sequence[str]) -> list[tuple[str, list[list[Any]]]]:
+    """End reservations. Returns the claims of each; files of every version have their first three parts."""
+    if not ids:
+        return []
+    ended = [(id, json.loads(claims)) for id, claims in db.execute(_END, (_json(ids),)).fetchall()]
+    held = _Amounts()
+    for _, claims in ended:
+        for counter, cell, amount, *_ in claims:
+            held.add(counter, cell, amount)
+    held.write(db, _LET_GO)
+    return ended
+
+
+def _balances(db: sqlite3.Connection, counters: Sequence[tuple[str, int]]) -> list[Balance]:
+    found = db.execute(_BALANCES, (_by_counter(counters),)).fetchall()
+    return [Balance(spent or 0, held or 0, first) for spent, held, first in found]
+
+
+def _json(values: Sequence[Any]) -> str:
+    return orjson.dumps(values).decode()
+
+
+def _by_counter(parts: Sequence[tuple[Any, ...]]) -> str:
+    """Parts that begin with a counter's name, for json_each. Raises ValueError for a NUL, where SQLite would end the
+    name."""
+    if any("\0" in part[0] for part in parts):
+        raise ValueError("the name of a counter contains NUL")
+    return _json(parts)

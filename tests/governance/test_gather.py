@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import pytest
 
 from mcpgate.governance.store import StoreUnavailable
-from mcpgate.stores.gather import Gather
+from mcpgate.governance.gather import Gather
 
 pytestmark = pytest.mark.anyio
 
