@@ -108,7 +108,9 @@ async def ask_model(gate: Gate, caller: Caller, requests: int, spans: list[float
         context = RequestContext(caller)
         async with gate.admit(context, Request("chat", model="fast")) as chat:
             inside = context.inside(chat)
-            attempt = Request("chat", provider="p", model="m", alias="fast", estimate=estimate, parent_id=chat.request.id)
+            attempt = Request(
+                "chat", provider="p", model="m", alias="fast", estimate=estimate, parent_id=chat.request.id
+            )
             async with gate.admit(inside, attempt) as admission:
                 admission.spent(Usage(input_tokens=100))
                 admission.spent(used)

@@ -40,7 +40,7 @@ class Gather(Generic[A, R]):
 
     async def __call__(self, item: A) -> R:
         loop = asyncio.get_running_loop()
-        waiting = _Waiting[A, R](item, loop.create_future())
+        waiting: _Waiting[A, R] = _Waiting(item, loop.create_future())
         self._waiting.append(waiting)
         if self._free:
             self._free -= 1

@@ -291,6 +291,7 @@ class Chat:
             await own.__aexit__(type(error), error, error.__traceback__)
             raise
         self._targets.succeeded(target.name)
+        admission.joins = True  # the request as a whole ends as soon as its answer is read
         stack.push_async_exit(own.pop_all())
         return what
 

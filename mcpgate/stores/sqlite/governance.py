@@ -94,7 +94,8 @@ class _Amounts:
     def write(self, db: sqlite3.Connection, statement: str) -> None:
         """Raises OverflowError for an amount that the database does not take."""
         parts = [
-            (counter, cell, amount, rows.finite(ends_at)) for (counter, cell), (amount, ends_at) in self._amounts.items()
+            (counter, cell, amount, rows.finite(ends_at))
+            for (counter, cell), (amount, ends_at) in self._amounts.items()
         ]
         if any(amount not in _WHOLE for _, _, amount, _ in parts):
             raise OverflowError("an amount is too large")
