@@ -4,7 +4,7 @@ Pure; `Counters` reserve what it takes, and rules.py makes rules from settings.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from mcpgate.governance.records import Balance, Claim, Refusal, Usage, to_usd
 from mcpgate.governance.windows import Window
@@ -132,8 +132,7 @@ class Match:
         return last
 
 
-@dataclass(frozen=True, slots=True)
-class Share:
+class Share(NamedTuple):
     """What one rule takes from one request."""
 
     match: Match

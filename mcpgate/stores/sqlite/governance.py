@@ -410,7 +410,7 @@ def _let_go(db: sqlite3.Connection, ids: Sequence[str]) -> list[tuple[str, list[
     """End reservations. Returns the claims of each; files of every version have their first three parts."""
     if not ids:
         return []
-    ended = [(id, json.loads(claims)) for id, claims in db.execute(_END, (_json(ids),)).fetchall()]
+    ended = [(id, orjson.loads(claims)) for id, claims in db.execute(_END, (_json(ids),)).fetchall()]
     held = _Amounts()
     for _, claims in ended:
         for counter, cell, amount, *_ in claims:
