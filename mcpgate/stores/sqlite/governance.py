@@ -5,7 +5,8 @@ import asyncio
 import json
 import math
 import sqlite3
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections import defaultdict
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -56,51 +57,20 @@ _INSERT = (
     " ON CONFLICT (id) DO NOTHING"
 )
 _KNOWN = (
-    "SELECT id FROM reservations WHERE id IN (SELECT value FROM json_each(?1))"
-    " UNION ALL SELECT id FROM entries WHERE id IN (SELECT value FROM json_each(?2))"
+    "SELECT made.id FROM json_each(?1) AS asked CROSS JOIN reservations AS made ON made.id = asked.value"
+    " UNION ALL SELECT written.id FROM json_each(?2) AS asked CROSS JOIN entries AS written ON written.id = asked.value"
 )
-_BALANCES = (
-    "SELECT SUM(spent), SUM(held), MIN(cell) FILTER (WHERE spent OR held) FROM json_each(?) AS asked"
-    " LEFT JOIN cells ON counter = json_extract(asked.value, '$[0]') AND cell >= json_extract(asked.value, '$[1]')"
-    " GROUP BY asked.key ORDER BY asked.key"
-)
-_END = "DELETE FROM reservations WHERE id IN (SELECT value FROM json_each(?)) RETURNING id, claims"
-_ADD = (
-    "INSERT INTO cells SELECT json_extract(value, '$[0]'), json_extract(value, '$[1]'), {spent}, {held},"
-    " json_extract(value, '$[3]') FROM json_each(?) WHERE true"
+_BALANCE = "SELECT SUM(spent), SUM(held), MIN(cell) FILTER (WHERE spent OR held) FROM cells WHERE counter=? AND cell>=?"
+_CHANGE = (
+    "INSERT INTO cells (counter, cell, ends_at, spent, held) VALUES (?, ?, ?, {spent}, {held})"
     " ON CONFLICT (counter, cell) DO UPDATE SET spent = spent + excluded.spent, held = held + excluded.held"
 )
-_HOLD = _ADD.format(spent="0", held="json_extract(value, '$[2]')")
-_SPEND = _ADD.format(spent="json_extract(value, '$[2]')", held="0")
-_LET_GO = (
-    "UPDATE cells SET held = held - json_extract(value, '$[2]') FROM json_each(?)"
-    " WHERE counter = json_extract(value, '$[0]') AND cell = json_extract(value, '$[1]')"
+_HOLD = _CHANGE.format(spent="0", held="?")
+_SPEND = _CHANGE.format(spent="?", held="0")
+_LET_GO = "UPDATE cells SET held = held - ?3 WHERE counter = ?1 AND cell = ?2"
+_CLAIMS = (
+    "SELECT made.id, made.claims FROM json_each(?) AS asked CROSS JOIN reservations AS made ON made.id = asked.value"
 )
-_WHOLE = range(-(2**63), 2**63)
-"""The whole numbers that SQLite has; it would round others."""
-
-
-class _Amounts:
-    """What a batch adds to each cell."""
-
-    def __init__(self) -> None:
-        self._amounts: dict[tuple[str, int], tuple[int, float]] = {}
-
-    def add(self, counter: str, cell: int, amount: int, ends_at: float = rows.FOREVER) -> None:
-        if amount:
-            before, _ = self._amounts.get((counter, cell), (0, 0.0))
-            self._amounts[counter, cell] = before + amount, ends_at
-
-    def write(self, db: sqlite3.Connection, statement: str) -> None:
-        """Raises OverflowError for an amount that the database does not take."""
-        parts = [
-            (counter, cell, amount, rows.finite(ends_at))
-            for (counter, cell), (amount, ends_at) in self._amounts.items()
-        ]
-        if any(amount not in _WHOLE for _, _, amount, _ in parts):
-            raise OverflowError("an amount is too large")
-        if parts:
-            db.execute(statement, (_by_counter(parts),))
 
 
 class SqliteStore:
@@ -153,12 +123,12 @@ class SqliteStore:
                     entry = rows.entry_from_json(text)
                     if db.execute(_INSERT, rows.row_of(entry)).rowcount:
                         written.add(entry.id)
-            spent = _Amounts()
+            spent: dict[tuple[Any, ...], int] = defaultdict(int)
             for id, claims in _let_go(db, [id for id, _ in found]):
                 if id.partition("/")[0] in written:
                     for counter, cell, amount, measure, ends_at in claims:
-                        spent.add(counter, cell, amount if measure != "concurrency" else 0, ends_at)
-            spent.write(db, _SPEND)
+                        spent[counter, cell, ends_at] += amount if measure != "concurrency" else 0
+            _change(db, _SPEND, spent)
             db.execute("DELETE FROM leases WHERE until <= ?", (now,))
             db.execute("DELETE FROM cells WHERE ends_at <= ? AND held = 0", (now,))
             return len(found)
@@ -166,15 +136,13 @@ class SqliteStore:
         return await self._writer.run(work)
 
     async def read(self, counters: Sequence[tuple[str, int]]) -> list[Balance]:
-        return self._read(lambda db: _balances(db, counters))
+        return self._read(lambda db: [_balance(db, name, oldest) for name, oldest in counters])
 
     async def adjust(self, claim: Claim, once: str | None = None) -> None:
         def work(db: sqlite3.Connection) -> None:
             name = f"adjusted {once}"
             if once is None or db.execute("INSERT INTO facts VALUES (?, 1) ON CONFLICT DO NOTHING", (name,)).rowcount:
-                spent = _Amounts()
-                spent.add(claim.counter, claim.cell, claim.amount, claim.ends_at)
-                spent.write(db, _SPEND)
+                db.execute(_SPEND, (claim.counter, claim.cell, rows.finite(claim.ends_at), claim.amount))
 
         await self._writer.run(work, durable=True)
 
@@ -350,7 +318,7 @@ class SqliteStore:
             raise StoreUnavailable(str(error)) from error
 
 
-# --- in one transaction, each with a few statements however many requests there are
+# --- in one transaction, each statement for all requests of a batch where possible
 
 
 def _reserve(db: sqlite3.Connection, reservations: Sequence[Reservation]) -> list[tuple[Balance, ...] | Refusal]:
@@ -358,10 +326,10 @@ def _reserve(db: sqlite3.Connection, reservations: Sequence[Reservation]) -> lis
     known = {id for (id,) in db.execute(_KNOWN, (_json(ids), _json(requests)))}
     balances: dict[str, dict[int, Balance]] = {}
     """Counter → oldest cell → the balance from there on, including this batch."""
-    places = list({(claim.counter, claim.oldest): None for one in reservations for claim in one.claims})
-    for (counter, oldest), balance in zip(places, _balances(db, places), strict=True):
-        balances.setdefault(counter, {})[oldest] = balance
-    held, made = _Amounts(), []
+    for counter, oldest in {(claim.counter, claim.oldest) for one in reservations for claim in one.claims}:
+        balances.setdefault(counter, {})[oldest] = _balance(db, counter, oldest)
+    held: dict[tuple[Any, ...], int] = defaultdict(int)
+    made = []
     answers: list[tuple[Balance, ...] | Refusal] = []
     for one in reservations:
         now = tuple([balances[claim.counter][claim.oldest] for claim in one.claims])
@@ -372,13 +340,13 @@ def _reserve(db: sqlite3.Connection, reservations: Sequence[Reservation]) -> lis
             continue
         known.add(one.id)
         for claim in one.claims:
-            held.add(claim.counter, claim.cell, claim.amount, claim.ends_at)
+            held[claim.counter, claim.cell, rows.finite(claim.ends_at)] += claim.amount
             of_counter = balances[claim.counter]
             for oldest, balance in of_counter.items():
                 of_counter[oldest] = _with(balance, claim, oldest)
         claims = [(c.counter, c.cell, c.amount, c.measure, rows.finite(c.ends_at)) for c in one.claims]
         made.append((one.id, one.owner, _json(claims), one.abandoned and rows.entry_to_json(one.abandoned)))
-    held.write(db, _HOLD)
+    _change(db, _HOLD, held)
     db.executemany("INSERT INTO reservations VALUES (?, ?, ?, ?)", made)
     return answers
 
@@ -393,44 +361,43 @@ def _with(balance: Balance, claim: Claim, oldest: int) -> Balance:
 
 def _settle(db: sqlite3.Connection, settlements: Sequence[Settlement]) -> None:
     _let_go(db, [id for settlement in settlements for id in settlement.holds])
-    spent = _Amounts()
+    spent: dict[tuple[Any, ...], int] = defaultdict(int)
     for settlement in settlements:
         entry = settlement.entry
         if not db.execute(_INSERT, rows.row_of(entry)).rowcount:
             continue
         for claim, amount in zip(settlement.claims, settlement.amounts, strict=True):
-            spent.add(claim.counter, claim.cell, amount, claim.ends_at)
+            spent[claim.counter, claim.cell, rows.finite(claim.ends_at)] += amount
         if (content := settlement.content) is not None:
             kept = (entry.id, entry.at, rows.clean(content.arguments), rows.clean(content.result))
             db.execute("INSERT INTO contents VALUES (?, ?, ?, ?)", kept)
-    spent.write(db, _SPEND)
+    _change(db, _SPEND, spent)
 
 
 def _let_go(db: sqlite3.Connection, ids: Sequence[str]) -> list[tuple[str, list[list[Any]]]]:
     """End reservations. Returns the claims of each; files of every version have their first three parts."""
     if not ids:
         return []
-    ended = [(id, orjson.loads(claims)) for id, claims in db.execute(_END, (_json(ids),)).fetchall()]
-    held = _Amounts()
+    found = dict(db.execute(_CLAIMS, (_json(ids),)).fetchall())
+    db.executemany("DELETE FROM reservations WHERE id = ?", [(id,) for id in found])
+    ended = [(id, orjson.loads(claims)) for id, claims in found.items()]
+    held: dict[tuple[Any, ...], int] = defaultdict(int)
     for _, claims in ended:
         for counter, cell, amount, *_ in claims:
-            held.add(counter, cell, amount)
-    held.write(db, _LET_GO)
+            held[counter, cell] += amount
+    _change(db, _LET_GO, held)
     return ended
 
 
-def _balances(db: sqlite3.Connection, counters: Sequence[tuple[str, int]]) -> list[Balance]:
-    found = db.execute(_BALANCES, (_by_counter(counters),)).fetchall()
-    return [Balance(spent or 0, held or 0, first) for spent, held, first in found]
+def _change(db: sqlite3.Connection, statement: str, amounts: Mapping[tuple[Any, ...], int]) -> None:
+    """Change each cell once. `amounts`: the statement's first parameters → its last one."""
+    db.executemany(statement, [(*cell, amount) for cell, amount in amounts.items() if amount])
+
+
+def _balance(db: sqlite3.Connection, counter: str, oldest: int) -> Balance:
+    spent, held, first = db.execute(_BALANCE, (counter, oldest)).fetchone()
+    return Balance(spent or 0, held or 0, first)
 
 
 def _json(values: Sequence[Any]) -> str:
     return orjson.dumps(values).decode()
-
-
-def _by_counter(parts: Sequence[tuple[Any, ...]]) -> str:
-    """Parts that begin with a counter's name, for json_each. Raises ValueError for a NUL, where SQLite would end the
-    name."""
-    if any("\0" in part[0] for part in parts):
-        raise ValueError("the name of a counter contains NUL")
-    return _json(parts)
