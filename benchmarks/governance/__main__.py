@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.governance import simulation
-from benchmarks.governance.admission import budgets, measure, percentile
+from benchmarks.governance.admission import budgets, measure, measure_models, percentile
 from benchmarks.governance.keys import measure_keys
 from benchmarks.governance.ledger import measure_ledger
 from benchmarks.governance.peers import measure_peers
@@ -75,6 +75,10 @@ async def _admissions(stores: list[Store], effort: Effort, results: Results) -> 
             async with store.open() as opened:
                 figures = await measure(opened, rules, (1, 16, 128), effort.round_s, effort.rounds, keys)
             results.admissions[store.title][title] = figures
+        say(f"admit + settle: {store.title}, models")
+        async with store.open() as opened:
+            figures = await measure_models(opened, (1, 16, 128), effort.round_s, effort.rounds)
+        results.admissions[store.title]["model request: two admissions"] = figures
 
 
 async def _rules(stores: list[Store], effort: Effort, results: Results) -> None:

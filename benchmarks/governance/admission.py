@@ -4,7 +4,7 @@ import asyncio
 import gc
 import statistics
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from decimal import Decimal
@@ -20,8 +20,23 @@ from mcpgate.governance.records import Request, Usage
 from mcpgate.telemetry.metrics import Metrics
 
 CALLER = Caller("vk_bench", "bench", user="ada", team="search", customer="acme")
-PRICES = Prices({"files": {"*": Decimal("0.001")}}, None)
+PRICES = Prices({"files": {"*": Decimal("0.001")}}, None, lambda provider, model, usage: 10 * usage.output_tokens)
 ONE_CALL = Usage(calls=1)
+_MODEL_SECRET = "mg-benchmark"
+MODELS = GovernanceConfig.model_validate(
+    {
+        "keys": {
+            "models": {
+                "secret": _MODEL_SECRET,
+                "budget": {"limit_usd": 9_000_000, "period": "1M", "calendar": True},
+                "rate_limits": [{"requests": 1_000_000_000, "window": "1m"}],
+            }
+        }
+    }
+)
+"""One key for models, with one budget and one rate limit."""
+Ask = Callable[[Gate, Caller, int, list[float]], Awaitable[None]]
+"""Makes so many requests, and adds the seconds that each took."""
 
 
 @dataclass
@@ -84,14 +99,32 @@ async def _ask(gate: Gate, caller: Caller, requests: int, spans: list[float]) ->
         spans.append(clock() - began)
 
 
-async def measure_round(gate: Gate, callers: Sequence[Caller], requests: int) -> Sample:
+async def ask_model(gate: Gate, caller: Caller, requests: int, spans: list[float]) -> None:
+    """As llm/chat.py does: the request as a whole, and inside it one attempt."""
+    clock = time.perf_counter
+    estimate, used = Usage(input_tokens=100, output_tokens=4096), Usage(input_tokens=90, output_tokens=200)
+    for _ in range(requests):
+        began = clock()
+        context = RequestContext(caller)
+        async with gate.admit(context, Request("chat", model="fast")) as chat:
+            inside = context.inside(chat)
+            attempt = Request(
+                "chat", provider="p", model="m", alias="fast", estimate=estimate, parent_id=chat.request.id
+            )
+            async with gate.admit(inside, attempt) as admission:
+                admission.spent(Usage(input_tokens=100))
+                admission.spent(used)
+        spans.append(clock() - began)
+
+
+async def measure_round(gate: Gate, callers: Sequence[Caller], requests: int, ask: Ask = _ask) -> Sample:
     """Makes `requests` requests in total, with one task per caller, each sending the next after the answer."""
     spans: list[float] = []
     gc.collect()
     cpu, began = time.process_time(), time.perf_counter()
     async with asyncio.TaskGroup() as group:
         for caller in callers:
-            group.create_task(_ask(gate, caller, requests // len(callers), spans))
+            group.create_task(ask(gate, caller, requests // len(callers), spans))
     took, cpu = time.perf_counter() - began, time.process_time() - cpu
     count = len(spans)
     return Sample(percentile(spans, 0.5) * 1e6, percentile(spans, 0.99) * 1e6, count / took, cpu / count * 1e6)
@@ -105,18 +138,29 @@ async def measure(
     rounds: int,
     keys: bool = False,
 ) -> list[Figures]:
-    """A round has as many requests as fit into about `round_s`; rounds with different numbers of callers take turns.
-    `keys`: each caller has its own key."""
+    """`keys`: each caller has its own key."""
     async with gate_on(opened, GovernanceConfig(budgets=rules)) as gate:
-        found = []
-        groups = {}
-        for count in callers:
-            groups[count] = [Caller(f"vk_{n}", team="search") if keys else CALLER for n in range(count)]
-            await measure_round(gate, groups[count], count)
-            probe = await measure_round(gate, groups[count], max(count, 20))
-            requests = max(count, round(probe.per_s * round_s) // count * count)
-            found.append(Figures(count, requests))
-        for _ in range(rounds):
-            for figures in found:
-                figures.samples.append(await measure_round(gate, groups[figures.callers], figures.requests))
-        return found
+        groups = [[Caller(f"vk_{n}", team="search") if keys else CALLER for n in range(count)] for count in callers]
+        return await _rounds(gate, groups, round_s, rounds, _ask)
+
+
+async def measure_models(opened: Opened, callers: Sequence[int], round_s: float, rounds: int) -> list[Figures]:
+    async with gate_on(opened, MODELS) as gate:
+        caller = await gate.identify(_MODEL_SECRET, key_required=True)
+        return await _rounds(gate, [[caller] * count for count in callers], round_s, rounds, ask_model)
+
+
+async def _rounds(
+    gate: Gate, groups: Sequence[Sequence[Caller]], round_s: float, rounds: int, ask: Ask
+) -> list[Figures]:
+    """A round has as many requests as fit into about `round_s`; rounds with different numbers of callers take turns."""
+    found = []
+    for group in groups:
+        count = len(group)
+        await measure_round(gate, group, count, ask)
+        probe = await measure_round(gate, group, max(count, 20), ask)
+        found.append(Figures(count, max(count, round(probe.per_s * round_s) // count * count)))
+    for _ in range(rounds):
+        for figures, group in zip(found, groups, strict=True):
+            figures.samples.append(await measure_round(gate, group, figures.requests, ask))
+    return found

@@ -60,14 +60,15 @@ class Admission(Admitted):
         "_confirmed_at",
         "_context",
         "_desk",
+        "_estimated",
         "_held",
         "_money_later",
         "_prices",
         "cache",
         "content",
         "cost",
-        "ends_with_parent",
         "facts",
+        "joins",
         "outcome",
         "saved",
         "timings",
@@ -79,6 +80,8 @@ class Admission(Admitted):
         self._desk, self._context, self._money_later = desk, context, money_later
         self._prices = desk.declared.prices
         """Those in force when it began, whatever an edit changes meanwhile."""
+        self._estimated: int | None = None
+        """Nano-dollars: the price of the estimate, if any rule may apply."""
         self._held: tuple[Reservation, ...] = ()
         self._confirmed_at = 0.0
         """When its rights and limits were last looked at."""
@@ -90,8 +93,8 @@ class Admission(Admitted):
         self.cost: int | None = None
         """Nano-dollars, if the answer states its cost; else the price list applies."""
         self.outcome = "ok"
-        self.ends_with_parent = False
-        """Whether its parent is settled directly after it, so that one transaction does for both."""
+        self.joins = False
+        """It ends together with its parent: in one write, at the parent's end. What it holds stays held until then."""
         self.cache = ""
         """How a cache answered it: exact, semantic, or nothing."""
         self.content: Content | None = None
@@ -179,7 +182,7 @@ class Admission(Admitted):
         declared, request, caller = self._desk.declared, self.request, self._context.caller
         if not declared.policy.limits(caller):
             return ()
-        cost = self._prices.cost(request, request.estimate)
+        cost = self._estimated = self._prices.cost(request, request.estimate)
         deny = declared.config.unpriced == "deny"
         shares = declared.policy.shares(caller, request, cost, with_unpriced=deny)
         if cost is None and deny:
@@ -224,11 +227,10 @@ class Admission(Admitted):
     def _if_abandoned(self, claims: Sequence[Claim]) -> Entry | None:
         """The entry that is written if this process is killed before it can settle: a request for which more than
         concurrency was reserved counts as sent, and what was sent is spent."""
-        if not any(claim.amount and claim.measure != "concurrency" for claim in claims):
+        if not any([claim.amount and claim.measure != "concurrency" for claim in claims]):
             return None
-        usage = self.request.estimate
-        cost = 0 if self._money_later else self._prices.cost(self.request, usage)
-        return self._entry(usage, cost, outcome="unknown")
+        cost = 0 if self._money_later else self._estimated
+        return self._entry(self.request.estimate, cost, outcome="unknown")
 
     def _admit_uncounted(self, error: StoreUnavailable, shares: Sequence[Share]) -> None:
         if self._desk.declared.config.when_store_is_away == "refuse":
@@ -263,7 +265,7 @@ class Admission(Admitted):
         if isinstance(parent, Admission) and parent in desk.open:
             stake = self._stake(claims, cost)
             # Else only the record depends on it, which is written together with the parent's own.
-            if self.ends_with_parent or (not stake and parent._stake((), None)):
+            if self.joins or (not stake and parent._stake((), None)):
                 parent._children.append(settlement)
                 parent._children_have_stake |= stake
                 return
@@ -275,7 +277,7 @@ class Admission(Admitted):
         try:
             await desk.journal.settle(settlements)
         except StoreUnavailable:
-            governed = claims or not context.caller.is_local
+            governed = claims or any(one.claims for one in self._children) or not context.caller.is_local
             if failed or not governed or desk.declared.config.when_store_is_away == "allow":
                 return  # the block's own exception propagates, above all a cancellation
             raise Unavailable(

@@ -2,7 +2,7 @@
 what was admitted for it. It decides nothing: see admission.py."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 from mcpgate.client import Client, TaskState
@@ -84,4 +84,4 @@ class RequestContext:
 
     def inside(self, parent: Admitted, client: Client | None = None) -> "RequestContext":
         """The context of requests that are made on behalf of an admitted one."""
-        return replace(self, parent=parent, client=client or self.client)
+        return RequestContext(self.caller, client or self.client, self.id, self.trace, parent, self.trail)

@@ -5,7 +5,6 @@ import logging
 import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from dataclasses import replace
 
 from mcpgate.config.governance import GovernanceConfig
 from mcpgate.config.oauth import OAuthConfig
@@ -71,7 +70,7 @@ class Declared:
         now = self._clock()
         for rule in rules:
             if rule.start:
-                claim = replace(rule.claim("", now, rule.start), limit=None)
+                claim = rule.claim("", now, rule.start)._replace(limit=None)
                 await self._counters.adjust(claim, once=f"start {claim.counter}")
 
     def lost(self, error: StoreUnavailable) -> None:

@@ -109,7 +109,9 @@ class Holds:
 
     async def _reserve(self, caller: Caller, shares: Sequence[Share], reservation: Reservation) -> tuple[Balance, ...]:
         refused: McpgateError | None = None
-        counter = next((claim.counter for claim in reservation.claims if claim.counter in self._lines), None)
+        counter: str | None = None
+        if self._lines:
+            counter = next((claim.counter for claim in reservation.claims if claim.counter in self._lines), None)
         if counter is None:
             answer = await self.ask(reservation)
             if not isinstance(answer, Refusal):

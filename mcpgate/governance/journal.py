@@ -1,5 +1,5 @@
 """Writes settlements to the ledger, at once or a moment later, and again if the store was unavailable; and notifies
-listeners of every entry. admission.py decides what an entry says."""
+listeners of every entry. Requests that end at once are written together. admission.py decides what an entry says."""
 
 import asyncio
 import logging
@@ -8,6 +8,7 @@ from contextlib import suppress
 
 from mcpgate.governance.background import Background
 from mcpgate.governance.declared import Declared
+from mcpgate.governance.gather import Gather
 from mcpgate.governance.holds import Holds
 from mcpgate.governance.records import Entry, Reservation
 from mcpgate.governance.store import Counters, Settlement, StoreUnavailable
@@ -30,6 +31,7 @@ class Journal:
         self._soon: list[Settlement] = []
         self._due: asyncio.TimerHandle | None = None
         self._unwritten: list[Settlement] = []
+        self._settle_next: Gather[Sequence[Settlement], None] = Gather(self._settle_all, most=_WRITTEN_AT_ONCE)
 
     def listen(self, listener: Listener) -> None:
         """Call a function with every entry as soon as its request is over; it must be fast and must not raise."""
@@ -42,18 +44,11 @@ class Journal:
     async def settle(self, settlements: Sequence[Settlement]) -> None:
         """Write entries durably, and settle their reservations. What cannot be written is queued and written later.
         Completes even if the caller stops waiting. Raises StoreUnavailable if nothing was written yet."""
-        task = self._background.start(self._settle(settlements))
-        cancelled: asyncio.CancelledError | None = None
-        while not task.done():
-            try:
-                await asyncio.shield(task)
-            except asyncio.CancelledError as error:
-                cancelled = error  # what was spent is still written
-            except StoreUnavailable:
-                break
-        if cancelled is not None:
-            raise cancelled
-        task.result()
+        await self._settle_next(settlements)
+
+    async def _settle_all(self, batches: Sequence[Sequence[Settlement]]) -> list[None]:
+        await self._settle([settlement for batch in batches for settlement in batch])
+        return [None] * len(batches)
 
     def settle_soon(self, settlement: Settlement) -> None:
         """Write an entry shortly, together with others. For requests that no limit depends on."""
@@ -66,6 +61,7 @@ class Journal:
     async def flush(self) -> None:
         """Returns when everything settled so far is written, or queued because it cannot be."""
         self._write_soon()
+        await self._settle_next.drain()
         await self._background.drain()
 
     async def write_again(self) -> None:

@@ -22,7 +22,7 @@ from mcpgate.errors import ConfigError
 from mcpgate.governance.callers import Caller, VirtualKey
 from mcpgate.governance.keys import digest_of, make_key
 from mcpgate.governance.records import Request
-from mcpgate.governance.rule import Match, Rule, Share, measured
+from mcpgate.governance.rule import Match, Rule, Share
 from mcpgate.governance.rules import budget_rule, matching, mentioned_metadata, rate_limit_rules, scope_rules
 from mcpgate.governance.store import Record
 
@@ -147,14 +147,16 @@ class Policy:
     ) -> tuple[Share, ...]:
         """What every rule takes from a request, by its estimate; `cost` in nano-dollars. If the estimate is an upper
         bound, shares of zero are left out: a free call needs no store access, nor does an unpriced one unless
-        `with_unpriced`."""
+        `with_unpriced`. Nor is there one of money for a chat as a whole, because its attempts take it."""
         shares = []
+        is_exact = request.kind in _ESTIMATED_EXACTLY
         for match in self.matches(caller, request):
-            amount = measured(match.rule.measure, cost, request.estimate)
-            claim = match.rule.claim(match.subject, request.at, amount, match.governs)
-            unpriced = with_unpriced and cost is None and match.rule.measure == "cost"
-            if claim.amount or unpriced or request.kind not in _ESTIMATED_EXACTLY:
-                shares.append(Share(match, claim))
+            rule = match.rule
+            amount = rule.takes(cost, request.estimate)
+            unpriced = with_unpriced and cost is None and rule.measure == "cost"
+            may_grow = not is_exact and (rule.measure != "cost" or request.provider is not None)
+            if amount or unpriced or may_grow:
+                shares.append(match.share(request.at, amount))
         return tuple(shares)
 
     def limits(self, caller: Caller) -> bool:

@@ -4,7 +4,7 @@ Pure; `Counters` reserve what it takes, and rules.py makes rules from settings.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from mcpgate.governance.records import Balance, Claim, Refusal, Usage, to_usd
 from mcpgate.governance.windows import Window
@@ -69,12 +69,16 @@ class Rule:
         # Includes the window, because amounts in cells of another length mean something else.
         return f"{self.id}|{self.measure}|{self.window.key}|{subject}"
 
+    def takes(self, cost: int | None, usage: Usage) -> int:
+        """What is reserved for a request: as measured, but one for concurrency, which is only held."""
+        return 1 if self.measure == "concurrency" else measured(self.measure, cost, usage)
+
     def claim(self, subject: str, at: float, amount: int, governs: bool = True) -> Claim:
         span = self.window.span(at)
         return Claim(
             counter=self.counter(subject),
             measure=self.measure,
-            amount=1 if self.measure == "concurrency" else amount,
+            amount=amount,
             limit=self.limit if governs else None,
             cell=span.cell,
             oldest=span.oldest,
@@ -95,21 +99,21 @@ def shown_amount(measure: str, amount: int) -> str:
 
 def fitted(claims: Sequence[Claim], balances: Sequence[Balance]) -> tuple[Balance, ...] | Refusal:
     """Whether claims fit the balances of their counters: all, or none. Returns the balances including them."""
-    pairs = tuple(zip(claims, balances, strict=True))
-    misfits = tuple(
+    misfits = [
         (place, balance)
-        for place, (claim, balance) in enumerate(pairs)
+        for place, (claim, balance) in enumerate(zip(claims, balances, strict=True))
         if claim.limit is not None and balance.spent + balance.held + claim.amount > claim.limit
-    )
+    ]
     if misfits:
-        return Refusal(misfits)
-    return tuple(Balance(balance.spent, balance.held + claim.amount, balance.first) for claim, balance in pairs)
+        return Refusal(tuple(misfits))
+    pairs = zip(claims, balances, strict=True)
+    return tuple([Balance(balance.spent, balance.held + claim.amount, balance.first) for claim, balance in pairs])
 
 
 # --- matching
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False)
 class Match:
     """A rule that applies to a request."""
 
@@ -118,10 +122,17 @@ class Match:
     """Whose share it is; empty if all share it."""
     governs: bool
     """False if another rule of its group comes first: then it only counts."""
+    _last: "Share | None" = None
+
+    def share(self, at: float, amount: int) -> "Share":
+        """What it takes from a request at a moment. Most requests take as much as the one before."""
+        last = self._last
+        if last is None or last.claim.amount != amount or last.claim.cell != self.rule.window.span(at).cell:
+            last = self._last = Share(self, self.rule.claim(self.subject, at, amount, self.governs))
+        return last
 
 
-@dataclass(frozen=True, slots=True)
-class Share:
+class Share(NamedTuple):
     """What one rule takes from one request."""
 
     match: Match

@@ -6,7 +6,7 @@ counters and ledger in one transaction; Redis implements `Counters` in front of 
 
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from mcpgate.governance.records import Balance, Claim, Entry, Refusal, Reservation
 
@@ -20,8 +20,7 @@ class CountersLost(StoreUnavailable):
     """The store is available, but its counts are gone: see `Counters.restore`."""
 
 
-@dataclass(frozen=True, slots=True)
-class Settlement:
+class Settlement(NamedTuple):
     """The end of one request: its ledger entry, and the actual amounts of its claims."""
 
     entry: Entry

@@ -46,8 +46,10 @@ class Window:
 class Forever(Window):
     """For budgets without a period, and for what is only held, never spent."""
 
+    _span = Span(0, 0, math.inf)
+
     def span(self, at: float) -> Span:
-        return Span(0, 0, math.inf)
+        return self._span
 
     def frees_at(self, cell: int) -> float:
         return math.inf
@@ -62,13 +64,15 @@ class Aligned(Window):
     def __init__(self, period: Period, zone: ZoneInfo) -> None:
         self.period, self.zone = period, zone
         self.key = f"{period}@{zone.key}"
-        self._last = (math.inf, math.inf)
+        self._last = (math.inf, Span(0, 0, math.inf))
 
     def span(self, at: float) -> Span:
-        start, end = self._last  # one tuple, because several threads may ask
-        if not start <= at < end:
-            start, end = self._last = self._edges(at)
-        return Span(int(start), int(start), end)
+        start, span = self._last  # one tuple, because several threads may ask
+        if not start <= at < span.ends_at:
+            start, end = self._edges(at)
+            span = Span(int(start), int(start), end)
+            self._last = (start, span)
+        return span
 
     def frees_at(self, cell: int) -> float:
         return self._edges(cell)[1]
@@ -88,10 +92,13 @@ class Rolling(Window):
         self.period, self.key = period, str(period)
         self._whole_s = period.count * SECONDS[period.unit]
         self._cell_s = self._whole_s / CELLS
+        self._last: Span | None = None
 
     def span(self, at: float) -> Span:
-        cell = math.floor(at / self._cell_s)
-        return Span(cell, cell - CELLS, self.frees_at(cell))
+        cell, last = math.floor(at / self._cell_s), self._last
+        if last is None or last.cell != cell:
+            last = self._last = Span(cell, cell - CELLS, self.frees_at(cell))
+        return last
 
     def frees_at(self, cell: int) -> float:
         return (cell + CELLS + 1) * self._cell_s
@@ -108,10 +115,10 @@ class RollingMonths(Window):
         self._last: Span | None = None
 
     def span(self, at: float) -> Span:
-        cell = math.floor(at / DAY_S)
-        if self._last is None or self._last.cell != cell:
-            self._last = Span(cell, self._oldest(cell), self.frees_at(cell))
-        return self._last
+        cell, last = math.floor(at / DAY_S), self._last
+        if last is None or last.cell != cell:
+            last = self._last = Span(cell, self._oldest(cell), self.frees_at(cell))
+        return last
 
     def frees_at(self, cell: int) -> float:
         # The first day whose span begins after the cell; months differ by a few days at most.

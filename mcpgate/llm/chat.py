@@ -383,7 +383,7 @@ class Answering:
     ) -> None:
         try:
             if self._attempt is not None:
-                self._attempt.admission.ends_with_parent = True
+                self._attempt.admission.joins = True
                 await self._attempt.aclose(error)
         finally:
             await self._whole.__aexit__(kind, error, traceback)

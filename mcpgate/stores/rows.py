@@ -3,7 +3,10 @@
 import json
 import math
 from collections.abc import Mapping, Sequence
+from operator import attrgetter
 from typing import Any, Protocol
+
+import orjson
 
 from mcpgate.governance.ledger import BUCKETS, DIMENSIONS, FRACTIONS, SUMS
 from mcpgate.governance.records import Entry, Saved, Usage
@@ -73,7 +76,12 @@ def finite(ends_at: float) -> float:
 
 def clean(text: str) -> str:
     """Text that every database accepts: without NUL and lone surrogates, which upstreams may send."""
+    if text.isprintable():
+        return text
     return text.encode("utf-8", "replace").decode().replace("\0", "?")
+
+
+_dimensions, _usage = attrgetter(*DIMENSIONS), attrgetter(*USAGE)
 
 
 def row_of(entry: Entry) -> tuple[Any, ...]:
@@ -82,9 +90,9 @@ def row_of(entry: Entry) -> tuple[Any, ...]:
         entry.id,
         entry.parent_id or "",
         entry.at,
-        *(clean(getattr(entry, name) or "") for name in DIMENSIONS),
+        *[clean(value) if value else "" for value in _dimensions(entry)],
         entry.cost,
-        *(getattr(entry.usage, name) for name in USAGE),
+        *_usage(entry.usage),
         entry.saved.definition_tokens,
         entry.saved.result_tokens,
         entry.latency_ms,
@@ -98,7 +106,8 @@ def row_of(entry: Entry) -> tuple[Any, ...]:
 def _text(values: Mapping[str, str]) -> str:
     if not values:
         return "{}"
-    return json.dumps({clean(name): clean(value) for name, value in sorted(values.items())}, ensure_ascii=False)
+    cleaned = {clean(name): clean(value) for name, value in values.items()}
+    return orjson.dumps(cleaned, option=orjson.OPT_SORT_KEYS).decode()
 
 
 def _numbers(values: Mapping[str, float]) -> str:
@@ -120,7 +129,7 @@ def entry_of(row: Sequence[Any]) -> Entry:
 
 def entry_to_json(entry: Entry) -> str:
     """An entry as it is stored with a reservation, in case the reservation is abandoned."""
-    return json.dumps(dict(zip(COLUMNS, row_of(entry), strict=True)), ensure_ascii=False)
+    return orjson.dumps(dict(zip(COLUMNS, row_of(entry), strict=True))).decode()
 
 
 def entry_from_json(text: str) -> Entry:

@@ -175,8 +175,9 @@ async def test_a_client_that_hangs_up_ends_its_turn(served: Served, provider: Mo
     provider.go_on.clear()
     async with dialled(served) as socket:
         await socket.send(json.dumps({"type": "response.create", "model": "claude/slow", "input": "x"}))
-        while json.loads(await socket.recv())["type"] != "response.output_text.delta":
-            pass
+        async with asyncio.timeout(10):
+            while json.loads(await socket.recv())["type"] != "response.in_progress":
+                pass
         socket.transport.abort()
     assert await asyncio.to_thread(provider.gone.wait, 10)
 

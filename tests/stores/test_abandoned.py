@@ -1,7 +1,6 @@
 """Reservations of owners that end before they settle, and requests that hold in two steps: one suite for every store."""
 
 import asyncio
-import dataclasses
 from pathlib import Path
 
 import pytest
@@ -139,10 +138,10 @@ async def test_what_an_owner_still_holds_when_it_gives_up_its_lease_is_spent_at_
 async def test_of_a_request_that_held_in_two_steps_all_is_spent_and_the_entry_is_that_of_the_second(
     stores: GovernanceStores,
 ) -> None:
-    first = dataclasses.replace(SENT, cost=0)
+    first = SENT._replace(cost=0)
     await stores.counters.reserve(reservation("r1", RATE, ROOM, abandoned=first))
     await stores.counters.reserve(reservation("r1/cost", MONEY, abandoned=SENT))
-    await stores.counters.reserve(reservation("r2", RATE, abandoned=dataclasses.replace(first, id="r2")))
+    await stores.counters.reserve(reservation("r2", RATE, abandoned=first._replace(id="r2")))
     assert await let_run_out(stores) == 3
     assert await written(stores) == SENT
     second = await written(stores, "r2")
@@ -192,7 +191,7 @@ async def test_ends_that_race_with_the_owners_own_count_every_request_once(store
     names = [f"r{n}" for n in range(30)]
     held = claim("money", 6, None)
     for id in names:
-        await stores.counters.reserve(reservation(id, held, abandoned=dataclasses.replace(SENT, id=id)))
+        await stores.counters.reserve(reservation(id, held, abandoned=SENT._replace(id=id)))
     ends = [stores.counters.settle([Settlement(entry(id, cost=2), (held,), (2,), holds=(id,))]) for id in names]
     await asyncio.gather(*(let_run_out(stores) for _ in range(2)), *ends, let_run_out(stores))
     await let_run_out(stores)
@@ -220,7 +219,7 @@ async def test_a_death_between_ledger_and_counters_is_made_good_by_the_next_who_
     try:
         async with place.open() as stores:
             await stores.counters.renew("me", NOW + 30)
-            await stores.counters.reserve(reservation("r1", RATE, abandoned=dataclasses.replace(SENT, cost=0)))
+            await stores.counters.reserve(reservation("r1", RATE, abandoned=SENT._replace(cost=0)))
             await stores.counters.reserve(reservation("r1/cost", MONEY, abandoned=SENT))
             await stores.store.settle([Settlement(SENT)])  # and there it died
             assert await let_run_out(stores) == 2
@@ -239,6 +238,6 @@ async def test_a_hold_of_money_is_flushed_to_disk_and_one_without_is_not(tmp_pat
 
     stores._writer.run = watched  # type: ignore[method-assign]
     await stores.reserve(reservation("r1", RATE, abandoned=SENT))
-    await stores.reserve(Reservation("r2", "me", (MONEY,), dataclasses.replace(SENT, id="r2")))
+    await stores.reserve(Reservation("r2", "me", (MONEY,), SENT._replace(id="r2")))
     await stores.close()
     assert seen == [False, True]

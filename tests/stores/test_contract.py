@@ -282,7 +282,7 @@ async def test_an_adjustment_counts_as_spent_and_with_a_name_only_once(stores: G
     await stores.counters.adjust(start, once="start b")
     await stores.counters.adjust(start, once="start b")
     await stores.counters.adjust(start, once="start c")
-    await stores.counters.adjust(dataclasses.replace(start, amount=-1))
+    await stores.counters.adjust(start._replace(amount=-1))
     assert await standing(stores) == (5, 0)
 
 
@@ -534,11 +534,11 @@ async def test_entries_are_listed_newest_first_and_page_by_page(stores: Governan
 
 
 async def test_a_report_groups_by_every_dimension_and_bucket(stores: GovernanceStores) -> None:
-    varied = [dataclasses.replace(FULL, id="rq_1")]
+    varied = [FULL._replace(id="rq_1")]
     for n, name in enumerate(DIMENSIONS):
-        varied.append(dataclasses.replace(FULL, id=f"rq_{name}", **{name: f"other {n}"}))
-    varied.append(dataclasses.replace(FULL, id="rq_later", at=NOW + 40 * 86_400))
-    varied.append(dataclasses.replace(FULL, id="rq_project", metadata={"project_id": "p8"}))
+        varied.append(FULL._replace(id=f"rq_{name}", **{name: f"other {n}"}))
+    varied.append(FULL._replace(id="rq_later", at=NOW + 40 * 86_400))
+    varied.append(FULL._replace(id="rq_project", metadata={"project_id": "p8"}))
     await stores.counters.settle([Settlement(one) for one in varied])
     for rolled in (False, True):
         if rolled:

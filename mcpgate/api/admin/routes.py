@@ -272,12 +272,12 @@ def _declared(id: str, value: BaseModel, in_file: bool) -> dict[str, Any]:
 
 
 def _shown_entry(entry: Entry) -> dict[str, Any]:
-    shown = asdict(replace(entry, metadata={}, timings={}, facts={}, usage=replace(entry.usage, more={})))
-    shown["usage"] |= {f"{name}_saved": number for name, number in shown.pop("saved").items()}
-    cost = shown.pop("cost")
-    shown |= {"timings": dict(entry.timings), "facts": dict(entry.facts)}
-    shown["usage"]["more"] = dict(entry.usage.more)
-    return {**shown, "metadata": dict(entry.metadata), "cost_usd": None if cost is None else f"{to_usd(cost):f}"}
+    shown = entry._asdict()
+    cost, saved = shown.pop("cost"), asdict(shown.pop("saved"))
+    usage = asdict(replace(entry.usage, more={})) | {f"{name}_saved": number for name, number in saved.items()}
+    shown["usage"] = usage | {"more": dict(entry.usage.more)}
+    shown |= {name: dict(shown[name]) for name in ("metadata", "timings", "facts")}
+    return {**shown, "cost_usd": None if cost is None else f"{to_usd(cost):f}"}
 
 
 def _shown_change(line: dict[str, Any]) -> dict[str, Any]:

@@ -9,10 +9,10 @@ from typing import Any, TypeVar
 
 import asyncpg
 
+from mcpgate.governance.gather import Gather
 from mcpgate.governance.records import Balance, Claim, Entry, Refusal, Reservation
 from mcpgate.governance.store import AuditLine, Change, Query, Record, Settlement, StoreUnavailable
 from mcpgate.stores import rows
-from mcpgate.stores.gather import Gather
 from mcpgate.stores.postgres.schema import MIGRATIONS
 
 T = TypeVar("T")

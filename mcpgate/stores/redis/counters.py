@@ -16,11 +16,11 @@ from typing import Any
 from redis import asyncio as redis
 from redis.exceptions import RedisError
 
+from mcpgate.governance.gather import Gather
 from mcpgate.governance.records import Balance, Claim, Refusal, Reservation
 from mcpgate.governance.rule import measured
 from mcpgate.governance.store import CountersLost, Settlement, Store, StoreUnavailable
 from mcpgate.stores import rows
-from mcpgate.stores.gather import Gather
 
 _CONNECTIONS = 32
 _ANSWER_S = 5.0

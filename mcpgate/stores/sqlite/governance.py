@@ -5,10 +5,14 @@ import asyncio
 import json
 import math
 import sqlite3
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections import defaultdict
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
+import orjson
+
+from mcpgate.governance.gather import Gather
 from mcpgate.governance.records import Balance, Claim, Entry, Refusal, Reservation
 from mcpgate.governance.rule import fitted
 from mcpgate.governance.store import AuditLine, Change, Query, Record, Settlement, StoreUnavailable
@@ -52,10 +56,20 @@ _INSERT = (
     f"INSERT INTO entries ({rows.quoted(rows.COLUMNS)}) VALUES ({', '.join('?' * len(rows.COLUMNS))})"
     " ON CONFLICT (id) DO NOTHING"
 )
-_STAND = "SELECT SUM(spent), SUM(held), MIN(cell) FILTER (WHERE spent OR held) FROM cells WHERE counter=? AND cell>=?"
-_HOLD = "INSERT INTO cells VALUES (?, ?, 0, ?, ?) ON CONFLICT (counter, cell) DO UPDATE SET held = held + excluded.held"
-_SPEND = (
-    "INSERT INTO cells VALUES (?, ?, ?, 0, ?) ON CONFLICT (counter, cell) DO UPDATE SET spent = spent + excluded.spent"
+_KNOWN = (
+    "SELECT made.id FROM json_each(?1) AS asked CROSS JOIN reservations AS made ON made.id = asked.value"
+    " UNION ALL SELECT written.id FROM json_each(?2) AS asked CROSS JOIN entries AS written ON written.id = asked.value"
+)
+_BALANCE = "SELECT SUM(spent), SUM(held), MIN(cell) FILTER (WHERE spent OR held) FROM cells WHERE counter=? AND cell>=?"
+_CHANGE = (
+    "INSERT INTO cells (counter, cell, ends_at, spent, held) VALUES (?, ?, ?, {spent}, {held})"
+    " ON CONFLICT (counter, cell) DO UPDATE SET spent = spent + excluded.spent, held = held + excluded.held"
+)
+_HOLD = _CHANGE.format(spent="0", held="?")
+_SPEND = _CHANGE.format(spent="?", held="0")
+_LET_GO = "UPDATE cells SET held = held - ?3 WHERE counter = ?1 AND cell = ?2"
+_CLAIMS = (
+    "SELECT made.id, made.claims FROM json_each(?) AS asked CROSS JOIN reservations AS made ON made.id = asked.value"
 )
 
 
@@ -72,6 +86,7 @@ class SqliteStore:
         except (OSError, sqlite3.Error) as error:
             raise StoreUnavailable(f"{path}: {error}") from error
         self._writer = Writer(lambda: open_file(path))
+        self._reserve_next = Gather(self._reserve_all)
 
     async def close(self) -> None:
         await asyncio.to_thread(self._writer.close)
@@ -80,48 +95,18 @@ class SqliteStore:
     # --- Counters
 
     async def reserve(self, reservation: Reservation) -> tuple[Balance, ...] | Refusal:
-        def work(db: sqlite3.Connection) -> tuple[Balance, ...] | Refusal:
-            standings = [_standing(db, claim.counter, claim.oldest) for claim in reservation.claims]
-            known = "SELECT 1 FROM reservations WHERE id = ? UNION ALL SELECT 1 FROM entries WHERE id = ?"
-            if db.execute(known, (reservation.id, reservation.request)).fetchone():
-                return tuple(standings)
-            answer = fitted(reservation.claims, standings)
-            if isinstance(answer, Refusal):
-                return answer
-            db.executemany(_HOLD, [(c.counter, c.cell, c.amount, rows.finite(c.ends_at)) for c in reservation.claims])
-            db.execute("INSERT INTO reservations VALUES (?, ?, ?, ?)", (reservation.id, reservation.owner, held, entry))
-            return answer
+        return await self._reserve_next(reservation)
 
-        held = json.dumps(
-            [[c.counter, c.cell, c.amount, c.measure, rows.finite(c.ends_at)] for c in reservation.claims]
-        )
-        entry = None if reservation.abandoned is None else rows.entry_to_json(reservation.abandoned)
+    async def _reserve_all(self, reservations: Sequence[Reservation]) -> list[tuple[Balance, ...] | Refusal]:
         # Reserved money is spent as soon as its request is sent, so the reservation must survive a power failure.
-        return await self._writer.run(work, durable=entry is not None and reservation.holds_money)
+        durable = any(one.abandoned is not None and one.holds_money for one in reservations)
+        return await self._writer.run(lambda db: _reserve(db, reservations), durable)
 
     async def settle(self, settlements: Sequence[Settlement]) -> None:
-        def work(db: sqlite3.Connection) -> None:
-            for settlement in settlements:
-                for id in settlement.holds:
-                    _let_go(db, id)
-                if not db.execute(_INSERT, rows.row_of(settlement.entry)).rowcount:
-                    continue
-                spent = [
-                    (claim.counter, claim.cell, amount, rows.finite(claim.ends_at))
-                    for claim, amount in zip(settlement.claims, settlement.amounts, strict=True)
-                    if amount
-                ]
-                if spent:
-                    db.executemany(_SPEND, spent)
-                if (content := settlement.content) is not None:
-                    texts = (rows.clean(content.arguments), rows.clean(content.result))
-                    kept = (settlement.entry.id, settlement.entry.at, *texts)
-                    db.execute("INSERT INTO contents VALUES (?, ?, ?, ?)", kept)
-
-        await self._writer.run(work, durable=True)
+        await self._writer.run(lambda db: _settle(db, settlements), durable=True)
 
     async def release(self, reservation: Reservation) -> None:
-        await self._writer.run(lambda db: _let_go(db, reservation.id))
+        await self._writer.run(lambda db: _let_go(db, [reservation.id]) and None)
 
     async def renew(self, owner: str, until: float) -> None:
         statement = "INSERT INTO leases VALUES (?, ?) ON CONFLICT DO UPDATE SET until = excluded.until"
@@ -138,12 +123,12 @@ class SqliteStore:
                     entry = rows.entry_from_json(text)
                     if db.execute(_INSERT, rows.row_of(entry)).rowcount:
                         written.add(entry.id)
-            for id, _ in found:
-                claims = _let_go(db, id)
+            spent: dict[tuple[Any, ...], int] = defaultdict(int)
+            for id, claims in _let_go(db, [id for id, _ in found]):
                 if id.partition("/")[0] in written:
-                    spent = [(counter, cell, amount, ends_at) for counter, cell, amount, measure, ends_at in claims
-                             if amount and measure != "concurrency"]  # fmt: skip
-                    db.executemany(_SPEND, spent)
+                    for counter, cell, amount, measure, ends_at in claims:
+                        spent[counter, cell, ends_at] += amount if measure != "concurrency" else 0
+            _change(db, _SPEND, spent)
             db.execute("DELETE FROM leases WHERE until <= ?", (now,))
             db.execute("DELETE FROM cells WHERE ends_at <= ? AND held = 0", (now,))
             return len(found)
@@ -151,13 +136,13 @@ class SqliteStore:
         return await self._writer.run(work)
 
     async def read(self, counters: Sequence[tuple[str, int]]) -> list[Balance]:
-        return self._read(lambda db: [_standing(db, name, oldest) for name, oldest in counters])
+        return self._read(lambda db: [_balance(db, name, oldest) for name, oldest in counters])
 
     async def adjust(self, claim: Claim, once: str | None = None) -> None:
         def work(db: sqlite3.Connection) -> None:
             name = f"adjusted {once}"
             if once is None or db.execute("INSERT INTO facts VALUES (?, 1) ON CONFLICT DO NOTHING", (name,)).rowcount:
-                db.execute(_SPEND, (claim.counter, claim.cell, claim.amount, rows.finite(claim.ends_at)))
+                db.execute(_SPEND, (claim.counter, claim.cell, rows.finite(claim.ends_at), claim.amount))
 
         await self._writer.run(work, durable=True)
 
@@ -333,15 +318,86 @@ class SqliteStore:
             raise StoreUnavailable(str(error)) from error
 
 
-def _standing(db: sqlite3.Connection, counter: str, oldest: int) -> Balance:
-    spent, held, first = db.execute(_STAND, (counter, oldest)).fetchone()
+# --- in one transaction, each statement for all requests of a batch where possible
+
+
+def _reserve(db: sqlite3.Connection, reservations: Sequence[Reservation]) -> list[tuple[Balance, ...] | Refusal]:
+    ids, requests = [one.id for one in reservations], [one.request for one in reservations]
+    known = {id for (id,) in db.execute(_KNOWN, (_json(ids), _json(requests)))}
+    balances: dict[str, dict[int, Balance]] = {}
+    """Counter → oldest cell → the balance from there on, including this batch."""
+    for counter, oldest in {(claim.counter, claim.oldest) for one in reservations for claim in one.claims}:
+        balances.setdefault(counter, {})[oldest] = _balance(db, counter, oldest)
+    held: dict[tuple[Any, ...], int] = defaultdict(int)
+    made = []
+    answers: list[tuple[Balance, ...] | Refusal] = []
+    for one in reservations:
+        now = tuple([balances[claim.counter][claim.oldest] for claim in one.claims])
+        is_known = one.id in known or one.request in known
+        answer = now if is_known else fitted(one.claims, now)
+        answers.append(answer)
+        if is_known or isinstance(answer, Refusal):
+            continue
+        known.add(one.id)
+        for claim in one.claims:
+            held[claim.counter, claim.cell, rows.finite(claim.ends_at)] += claim.amount
+            of_counter = balances[claim.counter]
+            for oldest, balance in of_counter.items():
+                of_counter[oldest] = _with(balance, claim, oldest)
+        claims = [(c.counter, c.cell, c.amount, c.measure, rows.finite(c.ends_at)) for c in one.claims]
+        made.append((one.id, one.owner, _json(claims), one.abandoned and rows.entry_to_json(one.abandoned)))
+    _change(db, _HOLD, held)
+    db.executemany("INSERT INTO reservations VALUES (?, ?, ?, ?)", made)
+    return answers
+
+
+def _with(balance: Balance, claim: Claim, oldest: int) -> Balance:
+    """A balance after a claim was reserved."""
+    if claim.cell < oldest or not claim.amount:
+        return balance
+    first = claim.cell if balance.first is None else min(balance.first, claim.cell)
+    return Balance(balance.spent, balance.held + claim.amount, first)
+
+
+def _settle(db: sqlite3.Connection, settlements: Sequence[Settlement]) -> None:
+    _let_go(db, [id for settlement in settlements for id in settlement.holds])
+    spent: dict[tuple[Any, ...], int] = defaultdict(int)
+    for settlement in settlements:
+        entry = settlement.entry
+        if not db.execute(_INSERT, rows.row_of(entry)).rowcount:
+            continue
+        for claim, amount in zip(settlement.claims, settlement.amounts, strict=True):
+            spent[claim.counter, claim.cell, rows.finite(claim.ends_at)] += amount
+        if (content := settlement.content) is not None:
+            kept = (entry.id, entry.at, rows.clean(content.arguments), rows.clean(content.result))
+            db.execute("INSERT INTO contents VALUES (?, ?, ?, ?)", kept)
+    _change(db, _SPEND, spent)
+
+
+def _let_go(db: sqlite3.Connection, ids: Sequence[str]) -> list[tuple[str, list[list[Any]]]]:
+    """End reservations. Returns the claims of each; files of every version have their first three parts."""
+    if not ids:
+        return []
+    found = dict(db.execute(_CLAIMS, (_json(ids),)).fetchall())
+    db.executemany("DELETE FROM reservations WHERE id = ?", [(id,) for id in found])
+    ended = [(id, orjson.loads(claims)) for id, claims in found.items()]
+    held: dict[tuple[Any, ...], int] = defaultdict(int)
+    for _, claims in ended:
+        for counter, cell, amount, *_ in claims:
+            held[counter, cell] += amount
+    _change(db, _LET_GO, held)
+    return ended
+
+
+def _change(db: sqlite3.Connection, statement: str, amounts: Mapping[tuple[Any, ...], int]) -> None:
+    """Change each cell once. `amounts`: the statement's first parameters → its last one."""
+    db.executemany(statement, [(*cell, amount) for cell, amount in amounts.items() if amount])
+
+
+def _balance(db: sqlite3.Connection, counter: str, oldest: int) -> Balance:
+    spent, held, first = db.execute(_BALANCE, (counter, oldest)).fetchone()
     return Balance(spent or 0, held or 0, first)
 
 
-def _let_go(db: sqlite3.Connection, id: str) -> list[list[Any]]:
-    """Returns the claims that were held. Files of every version have their first three parts."""
-    found = db.execute("DELETE FROM reservations WHERE id = ? RETURNING claims", (id,)).fetchone()
-    claims: list[list[Any]] = [] if found is None else json.loads(found[0])
-    statement = "UPDATE cells SET held = held - ? WHERE counter = ? AND cell = ?"
-    db.executemany(statement, [(amount, counter, cell) for counter, cell, amount, *_ in claims])
-    return claims
+def _json(values: Sequence[Any]) -> str:
+    return orjson.dumps(values).decode()

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 
 import pytest
 
+from mcpgate.governance.gather import Gather
 from mcpgate.governance.store import StoreUnavailable
-from mcpgate.stores.gather import Gather
 
 pytestmark = pytest.mark.anyio
 
