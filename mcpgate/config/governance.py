@@ -176,6 +176,15 @@ class LimitsConfig(Model):
     """How deeply lists and objects may nest in arguments, answers and results."""
 
 
+class BudgetOverride(Model):
+    """Another limit for a while."""
+
+    limit_usd: Usd
+    """US dollars in one period."""
+    until: Moment
+    """When the usual limit holds again."""
+
+
 class BudgetConfig(Model):
     """A limit on cost."""
 
@@ -192,6 +201,8 @@ class BudgetConfig(Model):
     """Above this amount calls carry a warning. Nothing is refused."""
     start_usd: Usd = Decimal(0)
     """What counts as spent when the budget is first used."""
+    override: BudgetOverride | None = None
+    """A higher or lower limit for a while. What was spent stays counted."""
 
     @model_validator(mode="after")
     def _softer(self) -> "BudgetConfig":

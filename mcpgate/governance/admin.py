@@ -207,7 +207,8 @@ class Admin:
             names = await self._counters.names(rule.counter(""), _MOST_SUBJECTS)
             if rule.per == "shared" and not names:
                 names = [rule.counter("")]
-            span = rule.window.span(self._clock())
+            now = self._clock()
+            span, limit = rule.window.span(now), rule.limit_at(now)
             for name, standing in zip(
                 names, await self._counters.read([(name, span.oldest) for name in names]), strict=True
             ):
@@ -218,10 +219,10 @@ class Admin:
                         "id": rule.id,
                         "measure": rule.measure,
                         "subject": name.split("|", 3)[3] or None,
-                        "limit": shown(rule.limit),
+                        "limit": shown(limit),
                         "spent": shown(standing.spent),
                         "reserved": shown(standing.held),
-                        "left": shown(max(0, rule.limit - standing.spent - standing.held)),
+                        "left": shown(max(0, limit - standing.spent - standing.held)),
                         "window": str(rule.window) or None,
                         "resets_at": shown_moment(frees),
                     }

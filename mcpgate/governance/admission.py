@@ -215,7 +215,7 @@ class Admission(Admitted):
             raise
         self._held = (*self._held, reservation)
         self.shares, self.balances = (*self.shares, *shares), (*self.balances, *balances)
-        for text, once in _soft_warnings(caller, shares, balances):
+        for text, once in _soft_warnings(caller, shares, balances, self.request.at):
             self.warnings = (*self.warnings, text)
             desk.metrics.warned()
             if once not in desk.warned:
@@ -320,7 +320,7 @@ class Admission(Admitted):
 
 
 def _soft_warnings(
-    caller: Caller, shares: Sequence[Share], balances: Sequence[Balance]
+    caller: Caller, shares: Sequence[Share], balances: Sequence[Balance], at: float
 ) -> list[tuple[str, tuple[str, int]]]:
     """Warnings about budgets over their soft limits, each with its counter and cell."""
     found = []
@@ -330,7 +330,7 @@ def _soft_warnings(
             continue
         text = (
             f"{scope_of(caller, share)} has used {shown_amount('cost', used)} of its budget {rule.id!r} "
-            f"({rule.limit_text}), more than its soft limit of {shown_amount('cost', rule.soft_limit)}"
+            f"({rule.limit_text(at)}), more than its soft limit of {shown_amount('cost', rule.soft_limit)}"
         )
         found.append((text, (share.claim.counter, share.claim.cell)))
     return found

@@ -175,11 +175,12 @@ class Gate:
     async def headroom(self, context: RequestContext, request: Request) -> Mapping[str, int]:
         """Measure → the amount that still fits every limit that applies to a request, in the units of `Claim.amount`.
         Measures without a limit are absent. Raises StoreUnavailable."""
+        now = self._clock()
         matches = self._declared.policy.matches(context.caller, request)
         left: dict[str, int] = {}
-        for match, balance in zip(matches, await self._balances(matches), strict=True):
+        for match, balance in zip(matches, await self._balances(matches, now), strict=True):
             if match.governs:
-                rest = max(0, match.rule.limit - balance.spent - balance.held)
+                rest = max(0, match.rule.limit_at(now) - balance.spent - balance.held)
                 left[match.rule.measure] = min(rest, left.get(match.rule.measure, rest))
         return left
 
@@ -191,14 +192,13 @@ class Gate:
             for match in self._declared.policy.matches(context.caller, request)
             if match.governs and match.rule.measure == "cost"
         ]
-        used = 0.0
-        for match, balance in zip(matches, await self._balances(matches), strict=True):
-            share = (balance.spent + balance.held) / match.rule.limit if match.rule.limit else 1.0
-            used = max(used, share)
+        used, now = 0.0, self._clock()
+        for match, balance in zip(matches, await self._balances(matches, now), strict=True):
+            limit = match.rule.limit_at(now)
+            used = max(used, (balance.spent + balance.held) / limit if limit else 1.0)
         return used
 
-    async def _balances(self, matches: Sequence[Match]) -> Sequence[Balance]:
-        now = self._clock()
+    async def _balances(self, matches: Sequence[Match], now: float) -> Sequence[Balance]:
         return await self.counters.read(
             [(match.rule.counter(match.subject), match.rule.window.span(now).oldest) for match in matches]
         )

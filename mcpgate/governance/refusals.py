@@ -55,32 +55,34 @@ def _error_of(caller: Caller, misfit: _Misfit, now: float) -> McpgateError:
     scope = scope_of(caller, share)
     resets = shown_moment(misfit.resets_at)
     if rule.measure == "cost":
-        left = max(0, rule.limit - balance.spent - balance.held)
-        amounts = {"limit": rule.limit, "spent": balance.spent, "reserved": balance.held}
+        limit = rule.limit_at(now)
+        left = max(0, limit - balance.spent - balance.held)
+        amounts = {"limit": limit, "spent": balance.spent, "reserved": balance.held}
         money = {name: float(to_usd(amount)) for name, amount in amounts.items()}
         facts = {
             **{"scope": scope, "budget": rule.id, "window": str(rule.window) or None, "resets_at": resets},
             **money,
             **{f"{name}_usd": usd for name, usd in money.items()},
         }
+        limit_text = rule.limit_text(now)
         needs = f"{shown_amount('cost', claim.amount)} is needed and {shown_amount('cost', left)} is left"
         if misfit.spent:
             when = f"; it resets at {resets}" if resets else ""
             return BudgetExceeded(
-                f"budget {rule.id!r} of {scope} ({rule.limit_text}) does not allow this: {needs}{when}", **facts
+                f"budget {rule.id!r} of {scope} ({limit_text}) does not allow this: {needs}{when}", **facts
             )
         return RateLimited(
-            f"budget {rule.id!r} of {scope} ({rule.limit_text}) is reserved by calls in progress: {needs}; try again",
+            f"budget {rule.id!r} of {scope} ({limit_text}) is reserved by calls in progress: {needs}; try again",
             **facts,
             retry_after_s=0.5,
         )
     wait = 1.0 if rule.measure == "concurrency" or not misfit.spent else max(0.001, misfit.resets_at - now)
     return RateLimited(
-        f"rate limit {rule.id!r} of {scope}: {rule.limit_text}; try again in {wait:.1f} s",
+        f"rate limit {rule.id!r} of {scope}: {rule.limit_text(now)}; try again in {wait:.1f} s",
         scope=scope,
         rate_limit=rule.id,
         measure=rule.measure,
-        limit=rule.plain_amount(rule.limit),
+        limit=rule.plain_amount(rule.limit_at(now)),
         window=str(rule.window) or None,
         retry_after_s=math.ceil(wait * 1000) / 1000,
     )

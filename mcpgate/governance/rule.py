@@ -51,10 +51,15 @@ class Rule:
     group: str | None = None
     soft_limit: int | None = None
     start: int = 0
+    override: tuple[int, float] | None = None
+    """Another limit, until so many epoch seconds."""
 
-    @property
-    def limit_text(self) -> str:
-        return shown_amount(self.measure, self.limit) + (f" per {self.window}" if str(self.window) else "")
+    def limit_at(self, at: float) -> int:
+        """The limit that holds at a moment, in epoch seconds."""
+        return self.limit if self.override is None or at >= self.override[1] else self.override[0]
+
+    def limit_text(self, at: float) -> str:
+        return shown_amount(self.measure, self.limit_at(at)) + (f" per {self.window}" if str(self.window) else "")
 
     @property
     def counts_nested(self) -> bool:
@@ -79,7 +84,7 @@ class Rule:
             counter=self.counter(subject),
             measure=self.measure,
             amount=amount,
-            limit=self.limit if governs else None,
+            limit=self.limit_at(at) if governs else None,
             cell=span.cell,
             oldest=span.oldest,
             ends_at=span.ends_at,
@@ -126,9 +131,14 @@ class Match:
 
     def share(self, at: float, amount: int) -> "Share":
         """What it takes from a request at a moment. Most requests take as much as the one before."""
-        last = self._last
-        if last is None or last.claim.amount != amount or last.claim.cell != self.rule.window.span(at).cell:
-            last = self._last = Share(self, self.rule.claim(self.subject, at, amount, self.governs))
+        last, rule = self._last, self.rule
+        if (
+            last is None
+            or last.claim.amount != amount
+            or last.claim.cell != rule.window.span(at).cell
+            or rule.override is not None
+        ):
+            last = self._last = Share(self, rule.claim(self.subject, at, amount, self.governs))
         return last
 
 

@@ -62,6 +62,7 @@ def _budget(config: BudgetConfig, id: str, when: _When = (), per: str = "shared"
         group and f"budget {group}",
         None if config.soft_limit_usd is None else to_nano(config.soft_limit_usd),
         to_nano(config.start_usd),
+        None if (other := config.override) is None else (to_nano(other.limit_usd), other.until.timestamp()),
     )
 
 
