@@ -1,10 +1,12 @@
-"""Plain calls of two checkouts of mcpgate, by turns on the same machine: has a change made them slower?
+"""Plain calls, or admissions, of two checkouts of mcpgate, by turns on the same machine: has a change made them slower?
 
     git worktree add ../before COMMIT && make -C ../before sandbox
-    python -m benchmarks.revisions ../before .
+    python -m benchmarks.revisions ../before . [--governance]
 
-Each checkout serves tests/raw_server.py over stdio. The table has the median and the minimum of a call in milliseconds
-and the CPU time of the gateway process, each as a ratio of the second checkout to the first.
+Each checkout serves tests/raw_server.py over stdio; with `--governance` it runs its own `benchmarks.governance` on
+memory and SQLite instead. The table has the median and the minimum of a call in milliseconds and the CPU time of the
+gateway process, each as a ratio of the second checkout to the first. Of admissions it has p50 in microseconds, and the
+ratios of p50 and of the CPU time, each as the median of all rounds and as their minimum.
 """
 
 import argparse
@@ -104,11 +106,56 @@ def measure(gateways: Sequence[Gateway], rounds: int) -> None:
         print(f"{about:28} {old:6.2f} → {new:6.2f} " + " ".join(f"×{ratio:5.2f}" for ratio in ratios))
 
 
+_Samples = dict[tuple[str, str, int], list[dict[str, float]]]
+"""Store, rules and number of callers → rounds."""
+
+
+def admissions_of(checkout: Path, samples: _Samples, folder: Path) -> None:
+    """Add a run of a checkout's own benchmark."""
+    found = folder / "figures.json"
+    command = [sys.executable, "-m", "benchmarks.governance", "--quick", "--only", "admission"]
+    subprocess.run(
+        [*command, "--stores", "memory", "sqlite", "--json", str(found)],
+        cwd=checkout,
+        env={**os.environ, "PYTHONPATH": str(checkout)},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        check=True,
+    )
+    for store, by_rules in json.loads(found.read_text())["admissions"].items():
+        for rules, figures in by_rules.items():
+            for one in figures:
+                samples.setdefault((store, rules, one["callers"]), []).extend(one["samples"])
+
+
+def compare_admissions(checkouts: Sequence[Path], rounds: int) -> None:
+    """Print the table of what both checkouts measure."""
+    before: _Samples = {}
+    after: _Samples = {}
+    with tempfile.TemporaryDirectory() as folder:
+        for _ in range(rounds):
+            for checkout, samples in zip(checkouts, (before, after), strict=True):
+                admissions_of(checkout, samples, Path(folder))
+    print(f"{'':32} {'p50 µs':>17} {'p50':>6} {'min':>6} {'CPU':>6} {'min':>6}")
+    for place in before:
+        if place in after:
+            both = (before[place], after[place])
+            p50, cpu = ([[one[name] for one in rounds] for rounds in both] for name in ("p50_us", "cpu_us"))
+            ratios = [of(values[1]) / of(values[0]) for values in (p50, cpu) for of in (statistics.median, min)]
+            about = f"{place[0]}, {place[1]}, {place[2]}"
+            old, new = map(statistics.median, p50)
+            print(f"{about:32} {old:7,.0f} → {new:7,.0f} " + " ".join(f"×{ratio:5.2f}" for ratio in ratios))
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Compare plain calls of two checkouts.")
+    parser = argparse.ArgumentParser(description="Compare two checkouts.")
     parser.add_argument("checkouts", nargs=2, type=Path, metavar="CHECKOUT")
     parser.add_argument("--rounds", type=int, default=6)
+    parser.add_argument("--governance", action="store_true", help="admissions instead of calls")
     arguments = parser.parse_args()
+    if arguments.governance:
+        compare_admissions([path.resolve() for path in arguments.checkouts], arguments.rounds)
+        return
     with tempfile.TemporaryDirectory() as one, tempfile.TemporaryDirectory() as two:
         gateways = [
             Gateway(path.resolve(), Path(folder)) for path, folder in zip(arguments.checkouts, (one, two), strict=True)

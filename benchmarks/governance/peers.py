@@ -108,7 +108,6 @@ async def _timed(admit: Callable[[], Awaitable[Any]], requests: int) -> dict[str
 async def _reserve(opened: Opened, requests: int) -> dict[str, float]:
     """Only the reservation, directly on the store: the counterpart of a limiter's hit."""
     async with gate_on(opened, GovernanceConfig()) as gate:
-        await gate._lease()
         (rule,) = rate_limit_rules(_LIMIT)
 
         async def admit() -> None:

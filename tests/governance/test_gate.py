@@ -5,7 +5,7 @@ import datetime
 import logging
 import random
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from mcpgate.governance.context import RequestContext
 from mcpgate.governance.gate import Gate
 from mcpgate.governance.keys import digest_of, to_record
 from mcpgate.governance.records import Balance, Refusal, Request, Reservation, Usage, to_usd
-from mcpgate.governance.store import Change, StoreUnavailable
+from mcpgate.governance.store import Change, Settlement, StoreUnavailable
 from mcpgate.stores.memory import MemoryStore
 from mcpgate.stores.sqlite import writer
 from mcpgate.stores.sqlite.governance import SqliteStore
@@ -416,6 +416,32 @@ async def test_calls_inside_an_execution_are_written_with_it_and_cost_what_they_
         await call(gate, tool("free", id="rq_late", parent_id=outer.id), inside=execution)
         await gate.flush()
         assert "rq_late" in await entries(stores), "a call that outlives its execution is written too"
+
+
+async def test_an_attempt_that_joins_its_chat_is_held_until_both_are_written_in_one_step() -> None:
+    class Watched(MemoryStore):
+        async def settle(self, settlements: Sequence[Settlement]) -> None:
+            steps.append([settlement.entry.id for settlement in settlements])
+            await super().settle(settlements)
+
+    steps: list[list[str]] = []
+    stores = Watched()
+    settings: dict[str, Any] = {
+        "budgets": [{"id": "all", "limit_usd": 1}],
+        "rate_limits": [{"id": "mine", "requests": 100, "window": "1h"}],
+    }
+    async with gate_on(stores, **settings) as gate:
+        chat = Request("chat", model="fast", id="rq_chat")
+        async with gate.admit(RequestContext(LOCAL), chat) as whole:
+            assert [share.claim.measure for share in whole.shares] == ["requests"], "its attempts take the money"
+            attempt = Request("chat", provider="p", model="m", id="rq_attempt", parent_id=chat.id)
+            async with gate.admit(RequestContext(LOCAL, parent=whole), attempt) as admission:
+                admission.cost = 3 * CENT
+                admission.joins = True
+            assert steps == [] and whole.total == 3 * CENT
+        assert steps == [["rq_attempt", "rq_chat"]]
+        assert await standing(stores, ALL) == (3 * CENT, 0)
+        assert await standing(stores, "mine|requests|") == (1, 0)
 
 
 # --- soft limits, metadata, keys

@@ -79,3 +79,35 @@ async def test_a_cancelled_request_is_still_sent_before_its_caller_continues() -
     async with asyncio.timeout(5):
         await asyncio.gather(task, return_exceptions=True)
     assert task.cancelled()
+
+
+async def test_a_caller_that_is_cancelled_again_still_waits_until_its_request_is_over() -> None:
+    asked = Asked()
+    asked.answers.clear()
+    gather = Gather(asked)
+    task = asyncio.ensure_future(gather(1))
+    for _ in range(4):
+        await asyncio.sleep(0)
+        task.cancel()
+    await asyncio.sleep(0)
+    assert not task.done() and asked.batches == [[1]]
+    asked.answers.set()
+    async with asyncio.timeout(5):
+        await gather.drain()
+        await asyncio.gather(task, return_exceptions=True)
+    assert task.cancelled()
+
+
+async def test_a_caller_that_is_cancelled_while_its_answer_arrives_does_not_wait_for_another() -> None:
+    for trouble in (1, 13):
+        asked = Asked()
+        asked.answers.clear()
+        gather = Gather(asked)
+        task = asyncio.ensure_future(gather(trouble))
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        asked.answers.set()
+        task.cancel()  # hears of it in the same turn of the loop in which the answer arrives
+        async with asyncio.timeout(5):
+            await asyncio.gather(task, return_exceptions=True)
+        assert task.cancelled()
