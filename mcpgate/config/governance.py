@@ -403,8 +403,9 @@ class GovernanceConfig(Model):
     lease_s: float = Field(default=30.0, ge=1, le=3600)
     """How long after the end of a process its reservations are released."""
     durability: Literal["auto", "always"] = "auto"
-    """When a ledger entry is on disk. `auto`: before the answer where a limit applies, else within 0.1 s. `always`:
-    before every answer."""
+    """When a ledger entry is on disk. `auto`: before the answer where a limit applies, else within 0.1 s; reservations
+    survive the end of a process, but on SQLite not a power failure. `always`: before every answer, and reservations of
+    money before the call."""
     when_store_is_away: Literal["refuse", "allow"] = "refuse"
     """What happens while the store is unavailable. `refuse`: calls with a key or under a rule get 503. `allow`: they
     continue uncounted, and a metric counts them."""

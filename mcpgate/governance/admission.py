@@ -203,7 +203,9 @@ class Admission(Admitted):
             return
         desk, caller = self._desk, self._context.caller
         claims = tuple(share.claim for share in shares)
-        reservation = Reservation(self.request.id + suffix, desk.holds.owner, claims, self._if_abandoned(claims))
+        abandoned = self._if_abandoned(claims)
+        flush = abandoned is not None and desk.declared.config.durability == "always"
+        reservation = Reservation(self.request.id + suffix, desk.holds.owner, claims, abandoned, flush)
         try:
             balances = await desk.holds.reserve(caller, shares, reservation)
         except StoreUnavailable as error:

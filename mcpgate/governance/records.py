@@ -137,6 +137,8 @@ class Reservation(NamedTuple):
     """If anything is held that can be spent: the entry that is written if the owner ends before it settles, with
     everything that its request holds counted as spent. A request that was sent has been paid for, even if its process
     is gone."""
+    flush: bool = False
+    """Whether it must survive a power failure, too, and not only the end of its owner."""
 
     @property
     def request(self) -> str:

@@ -51,8 +51,8 @@ class Counters(Protocol):
     async def reserve(self, reservation: Reservation) -> tuple[Balance, ...] | Refusal:
         """Reserve every claim, or none: `spent + held + amount` must stay within every limit. Returns the balances
         including this reservation. Repeating a reservation changes nothing, nor does one whose request is in the
-        ledger. A reservation of money is durable when this returns. Raises CountersLost if the counters can be lost
-        without the ledger."""
+        ledger. When this returns, a reservation of money survives the end of this process, and with `flush` a power
+        failure. Raises CountersLost if the counters can be lost without the ledger."""
         ...
 
     async def settle(self, settlements: Sequence[Settlement]) -> None:

@@ -228,7 +228,7 @@ async def test_a_death_between_ledger_and_counters_is_made_good_by_the_next_who_
         await place.remove()
 
 
-async def test_a_hold_of_money_is_flushed_to_disk_and_one_without_is_not(tmp_path: Path) -> None:
+async def test_a_hold_of_money_is_flushed_to_disk_when_it_is_to_be_and_one_without_is_not(tmp_path: Path) -> None:
     stores, seen = SqliteStore(tmp_path / "stores.sqlite3"), []
     run = stores._writer.run
 
@@ -237,7 +237,8 @@ async def test_a_hold_of_money_is_flushed_to_disk_and_one_without_is_not(tmp_pat
         return run(work, durable)
 
     stores._writer.run = watched  # type: ignore[method-assign]
-    await stores.reserve(reservation("r1", RATE, abandoned=SENT))
-    await stores.reserve(Reservation("r2", "me", (MONEY,), SENT._replace(id="r2")))
+    await stores.reserve(Reservation("r1", "me", (RATE,), SENT._replace(id="r1"), flush=True))
+    await stores.reserve(Reservation("r2", "me", (MONEY,), SENT._replace(id="r2"), flush=True))
+    await stores.reserve(Reservation("r3", "me", (MONEY,), SENT._replace(id="r3")))
     await stores.close()
-    assert seen == [False, True]
+    assert seen == [False, True, False]

@@ -98,9 +98,8 @@ class SqliteStore:
         return await self._reserve_next(reservation)
 
     async def _reserve_all(self, reservations: Sequence[Reservation]) -> list[tuple[Balance, ...] | Refusal]:
-        # Reserved money is spent as soon as its request is sent, so the reservation must survive a power failure.
-        durable = any(one.abandoned is not None and one.holds_money for one in reservations)
-        return await self._writer.run(lambda db: _reserve(db, reservations), durable)
+        flush = any(one.flush and one.holds_money for one in reservations)
+        return await self._writer.run(lambda db: _reserve(db, reservations), flush)
 
     async def settle(self, settlements: Sequence[Settlement]) -> None:
         await self._writer.run(lambda db: _settle(db, settlements), durable=True)
