@@ -176,8 +176,10 @@ class Attempt:
         if self._call.format == "count_tokens":
             self._settle(Usage(), "default")
         elif found is None:
-            used = dataclasses.replace(delivered(body), input_tokens=self._estimate.input_tokens)
-            self._settle(used, "default")
+            tokens = delivered(body)
+            if not isinstance(answer, dict):  # whatever that was, the model has not written it
+                tokens = min(tokens, self._estimate.output_tokens)
+            self._settle(dataclasses.replace(self._estimate, output_tokens=tokens), "default")
         else:
             tier = answer.get("service_tier")
             self._settle(found, tier if isinstance(tier, str) else "default", exact=True)

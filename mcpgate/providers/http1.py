@@ -22,8 +22,9 @@ _MOST_IDLE = 100
 _IDLE_S = 30.0
 """How long a connection is kept without a request. Providers close theirs after a minute or more."""
 _LONGEST_HEAD = 64 * 1024
-_READ_AHEAD = 256 * 1024
-"""Bytes of a body that are taken before they are asked for."""
+_READ_AHEAD = 64 * 1024
+"""Bytes of a body that are taken before they are asked for, and that are read at once. Each slow client costs that
+several times."""
 _TICK_S = 0.1
 """How often waits are compared with their limits. One timer for all is cheaper than one for each read."""
 _SMALL = 64 * 1024
@@ -192,6 +193,8 @@ class _Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
+        if hasattr(transport, "max_size"):  # so asyncio's transports without TLS call what they read at once
+            transport.max_size = _READ_AHEAD
         self._pool.open.add(self)
 
     def eof_received(self) -> None:
