@@ -20,7 +20,9 @@ from mcpgate.governance.records import Request, Usage
 from mcpgate.telemetry.metrics import Metrics
 
 CALLER = Caller("vk_bench", "bench", user="ada", team="search", customer="acme")
-PRICES = Prices({"files": {"*": Decimal("0.001")}}, None, lambda provider, model, usage, alias: 10 * usage.output_tokens)
+PRICES = Prices(
+    {"files": {"*": Decimal("0.001")}}, None, lambda provider, model, usage, alias: 10 * usage.output_tokens
+)
 ONE_CALL = Usage(calls=1)
 _MODEL_SECRET = "mg-benchmark"
 MODELS = GovernanceConfig.model_validate(

@@ -184,13 +184,16 @@ class Attempt:
         self.admission.facts.pop("usage", None)
 
     def _note_whole(self, body: bytes) -> None:
-        usage, tier = usage_and_tier(self._call.format, decoded(body))
+        answer = decoded(body)
+        usage, tier = usage_and_tier(self._call.format, answer)
         found = usage_of(self._call.format, usage)
         if self._call.format in COUNTS:
             self._settle(Usage(), "default")
         elif found is None:
-            used = dataclasses.replace(delivered(body), input_tokens=self._estimate.input_tokens)
-            self._settle(used, "default")
+            tokens = delivered(body)
+            if not isinstance(answer, dict):  # whatever that was, the model has not written it
+                tokens = min(tokens, self._estimate.output_tokens)
+            self._settle(dataclasses.replace(self._estimate, output_tokens=tokens), "default")
         else:
             self._settle(found, tier, exact=True)
 

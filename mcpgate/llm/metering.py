@@ -1,6 +1,7 @@
 """How many tokens a request takes: estimated before it is sent, read from what the provider says, and counted from what
 was delivered where it says nothing. Pure, but for what is learned of each model."""
 
+import dataclasses
 import itertools
 import re
 from collections.abc import Iterator, Mapping
@@ -193,6 +194,8 @@ class Meter:
         self.tier = "default"
         self.is_over = False
         """Whether the event that ends a good answer has come."""
+        self._began: Mapping[str, Any] = {}
+        """The usage that the beginning of a message has said."""
         self._characters = 0
         self._uncounted: list[bytes] = []
         self._uncounted_bytes = 0
@@ -204,7 +207,7 @@ class Meter:
             self._count()
             tokens, have = -(-self._characters // 3), self._usage
             if tokens > have.output_tokens:
-                self._usage = Usage(0, have.input_tokens, tokens, have.cache_read_tokens, have.cache_write_tokens)
+                self._usage = dataclasses.replace(have, output_tokens=tokens)
         return self._usage
 
     def read(self, data: bytes) -> None:
@@ -246,13 +249,13 @@ class Meter:
     def _read_messages(self, event: dict[str, Any]) -> None:
         message = event.get("message")
         if event.get("type") == "message_start" and isinstance(message, dict):
-            self._began = message.get("usage") if isinstance(message.get("usage"), dict) else {}
+            self._began = usage if isinstance(usage := message.get("usage"), dict) else {}
             found = usage_of("messages", self._began)
             if found is not None and found.input_tokens:
                 self._usage = found
         elif event.get("type") == "message_delta" and _count(_of(event.get("usage"), "output_tokens")):
             # Its numbers are totals, and stand for those of the beginning where it has them.
-            self._take({**getattr(self, "_began", {}), **event["usage"]}, event)
+            self._take({**self._began, **event["usage"]}, event)
         elif event.get("type") == "message_stop":
             self.is_over = True
 
@@ -289,9 +292,9 @@ def _length(value: Any, depth: int) -> int:
     return 0
 
 
-def delivered(body: bytes) -> Usage:
-    """What a whole answer without usage has delivered, counted by its size."""
-    return Usage(output_tokens=-(-len(body) // 3))
+def delivered(body: bytes) -> int:
+    """Tokens that a whole answer without usage has delivered, counted by its size."""
+    return -(-len(body) // 3)
 
 
 def decoded(data: bytes) -> Any:

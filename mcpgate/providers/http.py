@@ -113,6 +113,8 @@ class HttpProvider:
         self.takes_cache_key = is_openai
         self.limit_field = "max_completion_tokens" if is_openai else "max_tokens"
         self._keys = KeyRing(config)
+        self._own_headers = {name.lower(): value for name, value in config.headers.items()}
+        """They take the place of others of the same name."""
         self._under_way = 0
         self._transport = transport_to(name, self._address, config.connect_timeout_s)
 
@@ -124,7 +126,7 @@ class HttpProvider:
         for number, key in enumerate(self._keys.all, 1):
             headers = self._headers(Call("models", b"", ""), key)
             try:
-                response = await self._transport.send("GET", "/models", headers, b"", _PROBE_S, _PROBE_S)
+                response = await self._send("GET", "/models", headers, b"", _PROBE_S, _PROBE_S)
             except (Unreachable, UpstreamTimeout) as error:
                 return f"{self._address}: {error}"
             await response.aclose()
@@ -159,7 +161,7 @@ class HttpProvider:
         limit_s, silence_s = call.timeout_s or self._config.timeout_s, self._config.timeout_s
         keys = self._keys.candidates(call.model)
         for key in keys:
-            response = await self._transport.send("POST", path, self._headers(call, key), call.body, limit_s, silence_s)
+            response = await self._send("POST", path, self._headers(call, key), call.body, limit_s, silence_s)
             if 300 <= response.status < 400:
                 await response.aclose()
                 raise Unreachable(f"{self.name} redirects to another address; set its base_url to that one")
@@ -169,6 +171,14 @@ class HttpProvider:
                 return HttpReply(response, self.name, silence_s, secrets, self._leave)
             await response.aclose()
         raise Unreachable(f"no key of {self.name} may be used for {call.model}")
+
+    async def _send(
+        self, method: str, path: str, headers: Mapping[str, str], body: bytes, limit_s: float, silence_s: float
+    ) -> Response:
+        try:
+            return await self._transport.send(method, path, headers, body, limit_s, silence_s)
+        except ValueError:  # whose words may hold a part of a key
+            raise Unreachable(f"a header or key in the settings of {self.name} cannot be sent") from None
 
     def _leave(self) -> None:
         self._under_way -= 1
@@ -184,4 +194,4 @@ class HttpProvider:
             headers["x-goog-api-key"] = key.secret
         elif key.secret:
             headers["authorization"] = f"Bearer {key.secret}"
-        return {**headers, **self._config.headers}
+        return {**headers, **self._own_headers}

@@ -5,6 +5,7 @@ wait are bounded."""
 import asyncio
 import select
 import ssl
+import sys
 import time
 from collections import deque
 from collections.abc import AsyncGenerator, Mapping
@@ -13,6 +14,7 @@ from urllib.parse import urlsplit
 
 import httptools
 
+from mcpgate.addresses import parse_address
 from mcpgate.errors import UpstreamTimeout
 from mcpgate.llm.provider import Unreachable
 
@@ -20,8 +22,9 @@ _MOST_IDLE = 100
 _IDLE_S = 30.0
 """How long a connection is kept without a request. Providers close theirs after a minute or more."""
 _LONGEST_HEAD = 64 * 1024
-_READ_AHEAD = 256 * 1024
-"""Bytes of a body that are taken before they are asked for."""
+_READ_AHEAD = 64 * 1024
+"""Bytes of a body that are taken before they are asked for, and that are read at once. Each slow client costs that
+several times."""
 _TICK_S = 0.1
 """How often waits are compared with their limits. One timer for all is cheaper than one for each read."""
 _SMALL = 64 * 1024
@@ -41,8 +44,8 @@ class Response:
         self.deadline = time.monotonic() + limit_s
         self.is_over = False
         self._pairs: list[tuple[bytes, bytes]] = []
-        self._pieces: deque[bytes] = deque()
-        self._size = 0
+        self._body = bytearray()
+        """What has come of it and was not asked for yet: not a list of pieces, which may be of two bytes each."""
         self._error: Exception | None = None
         self._waiter: asyncio.Future[None] | None = None
 
@@ -59,10 +62,9 @@ class Response:
     async def chunks(self) -> AsyncGenerator[bytes, None]:
         """The body as it comes, all that is there in one piece. Raises Unreachable, UpstreamTimeout."""
         while True:
-            if self._size:
-                whole = self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces)
-                self._pieces.clear()
-                self._size = 0
+            if self._body:
+                whole = bytes(self._body)
+                self._body.clear()
                 self._connection.go_on()
                 self.deadline = time.monotonic() + self.limit_s
                 yield whole
@@ -75,18 +77,28 @@ class Response:
 
     async def aclose(self) -> None:
         """Done with it. The connection is lost unless the whole answer has come."""
+        self.drop()
+
+    def drop(self) -> None:
+        """The same. A connection that has brought the whole answer may bring another's by now."""
         if not self.is_over:
             self._connection.abort()
+
+    def is_late(self, now: float) -> bool:
+        """Whether it has been waited for too long. While something of it is unread, nobody waits."""
+        return not self._body and now > self.deadline
 
     # --- from the connection
 
     def on_head(self, status: int) -> None:
-        headers: dict[str, str] = {}
-        for raw_name, raw_value in self._pairs:
-            name, value = raw_name.decode("latin-1").lower(), raw_value.decode("latin-1")
-            headers[name] = f"{headers[name]}, {value}" if name in headers else value
+        """Raises _HeadTooLong."""
+        values: dict[str, list[str]] = {}
+        for name, value in self._pairs:
+            values.setdefault(name.decode("latin-1").lower(), []).append(value.decode("latin-1"))
+        if sum(len(name) + len(value) for name, value in self._pairs) > _LONGEST_HEAD:
+            raise _HeadTooLong
         self._pairs.clear()
-        self.status, self.headers = status, headers
+        self.status, self.headers = status, {name: ", ".join(all) for name, all in values.items()}
 
     def on_header(self, name: bytes, value: bytes) -> None:
         if not self.status:  # what comes later is a trailer
@@ -98,10 +110,9 @@ class Response:
 
     def on_body(self, piece: bytes) -> bool:
         """Whether more may come."""
-        self._pieces.append(piece)
-        self._size += len(piece)
+        self._body += piece
         self.deadline = time.monotonic() + self.limit_s
-        return self._size < _READ_AHEAD
+        return len(self._body) < _READ_AHEAD
 
     def on_end(self) -> None:
         self.is_over = True
@@ -122,6 +133,10 @@ class Response:
             self._waiter = None
 
 
+class _HeadTooLong(Exception):
+    """Raised inside the parser."""
+
+
 class _Connection(asyncio.Protocol):
     """One connection and the answer that it is about to bring."""
 
@@ -133,19 +148,23 @@ class _Connection(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._head_bytes = 0
         self._is_paused = False
+        self._may_go_on = False
+        """Whether the server keeps it open after the answer."""
+        self._has_more = False
+        """Whether something came after the answer that nobody has asked for."""
+        self._has_ended = False
+        """Whether the server has closed it in good order."""
 
     @property
     def is_usable(self) -> bool:
         """Whether nothing has come since its last answer, such as the news that it was closed."""
         transport = self._transport
-        if transport is None or transport.is_closing():
-            return False
-        poll = select.poll()
-        poll.register(transport.get_extra_info("socket").fileno(), select.POLLIN)
-        return not poll.poll(0)
+        return transport is not None and not transport.is_closing() and not _has_news(transport)
 
     def ask(self, head: bytes, body: bytes, limit_s: float) -> Response:
-        assert self._transport is not None and self.response is None
+        """Raises Unreachable."""
+        if self._transport is None or self._transport.is_closing():
+            raise Unreachable(f"{self._pool.name} closed the connection at once")
         response = self.response = Response(self, limit_s)
         self._head_bytes = 0
         if len(body) <= _SMALL:
@@ -165,25 +184,29 @@ class _Connection(asyncio.Protocol):
             self._transport.abort()
 
     def fail(self, error: Exception) -> None:
-        """The answer will not come."""
+        """The answer will not come, or no more of it."""
         if self.response is not None:
             self.response.fail(error)
-            self.response.wake()
         self.abort()
 
     # --- asyncio's callbacks
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
+        if hasattr(transport, "max_size"):  # so asyncio's transports without TLS call what they read at once
+            transport.max_size = _READ_AHEAD
         self._pool.open.add(self)
+
+    def eof_received(self) -> None:
+        self._has_ended = True
 
     def connection_lost(self, error: Exception | None) -> None:
         self._transport = None
         self._pool.forget(self)
         if (response := self.response) is not None:
             self.response = None
-            if response.status and "content-length" not in response.headers and not _is_chunked(response):
-                response.on_end()  # it ends with its connection
+            if self._has_ended and response.status and not _has_length(response):
+                response.on_end()
             else:
                 when = "broke off" if response.status else "did not come: the connection was closed"
                 response.fail(Unreachable(f"the answer of {self._pool.name} {when}" + (f" ({error})" if error else "")))
@@ -194,22 +217,29 @@ class _Connection(asyncio.Protocol):
         if response is None:  # nobody asked
             self.abort()
             return
+        name = self._pool.name
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade:
-            self.fail(Unreachable(f"{self._pool.name} wants another protocol than HTTP/1.1"))
-            return
+            self.fail(Unreachable(f"{name} wants another protocol than HTTP/1.1"))
         except httptools.HttpParserError as error:
-            self.fail(Unreachable(f"{self._pool.name} answers with what is not HTTP/1.1: {error}"[:300]))
-            return
-        if not response.status:
+            if isinstance(error.__context__, _HeadTooLong):
+                self.fail(Unreachable(f"the head of the answer of {name} is over {_LONGEST_HEAD:,} bytes"))
+            else:
+                self.fail(Unreachable(f"{name} answers with what is not HTTP/1.1: {error}"[:300]))
+        else:
             self._head_bytes += len(data)
-            if self._head_bytes > _LONGEST_HEAD:
-                self.fail(Unreachable(f"the head of the answer of {self._pool.name} is over {_LONGEST_HEAD:,} bytes"))
-            return
+            if not response.status and self._head_bytes > _LONGEST_HEAD:
+                self.fail(Unreachable(f"the head of the answer of {name} is over {_LONGEST_HEAD:,} bytes"))
+        if response.is_over:
+            self._finish()
         response.wake()
 
     # --- httptools' callbacks
+
+    def on_message_begin(self) -> None:
+        if self.response is not None and self.response.is_over:
+            self._has_more = True
 
     def on_header(self, name: bytes, value: bytes) -> None:
         if self.response is not None:
@@ -217,7 +247,7 @@ class _Connection(asyncio.Protocol):
 
     def on_headers_complete(self) -> None:
         status = self._parser.get_status_code()
-        if self.response is None:
+        if self.response is None or self.response.is_over:
             return
         if 100 <= status < 200:
             self.response.on_interim()
@@ -225,24 +255,30 @@ class _Connection(asyncio.Protocol):
             self.response.on_head(status)
 
     def on_body(self, piece: bytes) -> None:
-        if self.response is not None and not self.response.on_body(piece) and self._transport is not None:
+        response = self.response
+        if response is None or response.is_over:
+            return
+        if not response.on_body(piece) and self._transport is not None:
             self._is_paused = True
             self._transport.pause_reading()
 
     def on_message_complete(self) -> None:
-        response = self.response
-        if response is None or not response.status:
-            return
-        response.on_end()
+        if self.response is not None and self.response.status:
+            self.response.on_end()
+            self._may_go_on = self._parser.should_keep_alive()
+
+    def _finish(self) -> None:
+        """The answer is whole. The connection can take another request unless something is left that nobody wants to
+        send or to read."""
         self.response = None
         self.go_on()
         transport = self._transport
-        if transport is None:
+        if transport is None or transport.is_closing():
             return
-        if self._parser.should_keep_alive() and not transport.get_write_buffer_size():
+        if self._may_go_on and not self._has_more and not transport.get_write_buffer_size():
             self._pool.keep(self)
         else:
-            transport.abort()  # nothing is left that anybody wants to send or to read
+            transport.abort()
 
 
 class Pool:
@@ -253,6 +289,7 @@ class Pool:
         self.name = name
         parts = urlsplit(address)
         self._host, self._port = parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)
+        self._is_literal = parse_address(self._host) is not None
         self._tls = tls if parts.scheme == "https" else None
         self._path, self._authority = parts.path, parts.netloc.rpartition("@")[2]
         self._connect_timeout_s = connect_timeout_s
@@ -260,34 +297,42 @@ class Pool:
         self._idle: deque[_Connection] = deque()
         """The one that was used last at the end."""
         self._timer: asyncio.TimerHandle | None = None
+        self._is_closed = False
 
     async def send(
         self, method: str, path: str, headers: Mapping[str, str], body: bytes, limit_s: float, silence_s: float
     ) -> Response:
         """`path`: what follows the address. `limit_s`: until the answer begins, connecting not counted. `silence_s`:
-        how long its body may pause. Raises Unreachable, UpstreamTimeout; ValueError for a line break in a header."""
-        lines = [f"{method} {self._path}{path} HTTP/1.1", f"host: {self._authority}"]
-        lines += [f"{name}: {value}" for name, value in headers.items()]
+        how long its body may pause. Raises Unreachable, UpstreamTimeout; ValueError for a header that
+        cannot be sent."""
+        lines = [f"{method} {self._path}{path} HTTP/1.1"]
+        lines += [f"{name}: {value}" for name, value in {"host": self._authority, **headers}.items()]
         lines.append(f"content-length: {len(body)}\r\n\r\n")
         text = "\r\n".join(lines)
         if text.count("\n") != len(lines) + 1 or text.count("\r") != len(lines) + 1:
             raise ValueError("a header holds a line break")
+        head = text.encode("latin-1")
         connection = self._kept() or await self._connected()
         if self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(_TICK_S, self._tick)
-        response = connection.ask(text.encode("latin-1"), body, limit_s)
+        response = connection.ask(head, body, limit_s)
         try:
             await response.begun(silence_s)
         except BaseException:
-            connection.abort()
+            response.drop()
             raise
         return response
 
     async def aclose(self) -> None:
+        """Returns when every connection is closed."""
+        self._is_closed = True
         if self._timer is not None:
             self._timer.cancel()
-        for connection in tuple(self.open):
-            connection.abort()
+            self._timer = None
+        while self.open:
+            for connection in tuple(self.open):
+                connection.abort()
+            await asyncio.sleep(0)
 
     # --- from connections
 
@@ -323,12 +368,17 @@ class Pool:
                     self._host,
                     self._port,
                     ssl=self._tls,
-                    happy_eyeballs_delay=0.25,
+                    # Not for an address: racing costs two tasks, and a race that is cancelled just when it is won
+                    # leaves its socket to the garbage collection.
+                    happy_eyeballs_delay=None if self._is_literal else 0.25,
                 )
         except TimeoutError as error:
             raise Unreachable(f"{self.name} cannot be reached: connecting took too long") from error
-        except OSError as error:
+        except (OSError, UnicodeError) as error:  # UnicodeError: a name that cannot be in the DNS
             raise Unreachable(f"{self.name} cannot be reached: {str(error)[:300]}") from error
+        if self._is_closed:
+            connection.abort()
+            raise Unreachable(f"{self.name} is no longer configured")
         return connection
 
     def _tick(self) -> None:
@@ -336,7 +386,7 @@ class Pool:
         self._timer = None
         for connection in tuple(self.open):
             response = connection.response
-            if response is not None and now > response.deadline:
+            if response is not None and response.is_late(now):
                 what = "fell silent for" if response.status else "did not answer within"
                 connection.fail(UpstreamTimeout(f"{self.name} {what} {response.limit_s:g} s"))
         while self._idle and now - self._idle[0].idle_since > _IDLE_S:
@@ -345,5 +395,16 @@ class Pool:
             self._timer = asyncio.get_running_loop().call_later(_TICK_S, self._tick)
 
 
-def _is_chunked(response: Response) -> bool:
-    return "chunked" in response.headers.get("transfer-encoding", "").lower()
+def _has_length(response: Response) -> bool:
+    """Whether an answer says where it ends. Others end with their connection."""
+    return "content-length" in response.headers or "chunked" in response.headers.get("transfer-encoding", "").lower()
+
+
+def _has_news(transport: asyncio.BaseTransport) -> bool:
+    """Whether something has come that the event loop has not seen yet."""
+    socket = transport.get_extra_info("socket")
+    if sys.platform == "win32":
+        return bool(select.select([socket], [], [], 0)[0])
+    poll = select.poll()  # select() takes no descriptors over 1023
+    poll.register(socket.fileno(), select.POLLIN)
+    return bool(poll.poll(0))

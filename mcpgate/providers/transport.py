@@ -46,7 +46,8 @@ class Transport(Protocol):
 
 def transport_to(name: str, address: str, connect_timeout_s: float) -> Transport:
     """The transport for an address. `name`: of whom is reached, for messages."""
-    if _is_direct(address) and importlib.util.find_spec("httptools") is not None:
+    # httpx2 writes names with other letters as the DNS has them.
+    if _is_direct(address) and address.isascii() and importlib.util.find_spec("httptools") is not None:
         from mcpgate.providers.http1 import Pool
 
         return Pool(name, address, connect_timeout_s, tls() if address.startswith("https:") else None)
@@ -76,9 +77,13 @@ class _Httpx:
         request = self._client.build_request(
             method, self._address + path, headers=headers, content=body, timeout=timeout
         )
+        # A read may wait for the head; from there on, for a part of the body.
+        waits = request.extensions["timeout"]
+        waits["read"] = self._connect_timeout_s + limit_s
         try:
             async with asyncio.timeout(self._connect_timeout_s + limit_s):
                 response = await self._client.send(request, stream=True)
+            waits["read"] = silence_s
         except (httpx2.ConnectTimeout, httpx2.PoolTimeout) as error:
             raise Unreachable(f"{self._name} cannot be reached: connecting took too long") from error
         except (TimeoutError, httpx2.TimeoutException) as error:
@@ -103,7 +108,8 @@ class _HttpxResponse:
                 async for piece in pieces:
                     yield piece
         except httpx2.TimeoutException as error:
-            raise UpstreamTimeout(f"{self._name} fell silent") from error
+            silent_s = self._response.request.extensions["timeout"]["read"]
+            raise UpstreamTimeout(f"{self._name} fell silent for {silent_s:g} s") from error
         except httpx2.HTTPError as error:
             raise Unreachable(f"the answer of {self._name} broke off: {_said(error)}") from error
 

@@ -1,7 +1,8 @@
-"""Looks after requests under way, all of them with one timer: whether their clients wait, whether their keys are still
-good, whether the server stops."""
+"""Looks after requests under way, all of them with two tasks: whether their clients wait and for how long they have
+heard nothing, whether their keys are still good, whether the server stops."""
 
 import asyncio
+import logging
 import time
 from types import TracebackType
 from typing import Protocol
@@ -15,6 +16,7 @@ _LOOK_S = 1.0
 _PING_S = 15.0
 SHUTDOWN_S = 4.0
 """How long requests under way may go on when the server stops; it closes their connections a second later."""
+log = logging.getLogger("mcpgate.http")
 
 
 class HungUp(McpgateError):
@@ -47,21 +49,34 @@ class Watcher:
     def __init__(self, access: Access, closing: Closing) -> None:
         self.access, self._closing = access, closing
         self.watches: set[Watch] = set()
-        self._task: asyncio.Task[None] | None = None
+        self._tasks: list[asyncio.Task[None]] = []
 
     def over(self, http: Watched, context: RequestContext) -> "Watch":
         """An asynchronous context manager around the rest of a request whose body has been read. It raises what ended
         the block from outside: HungUp, NotAllowed, Unavailable."""
-        if self._task is None:
-            self._task = asyncio.create_task(self._look(), name="watcher")
+        if not self._tasks:
+            # A store that does not answer holds up rights, but no pings.
+            self._tasks = [
+                asyncio.create_task(self._ping(), name="pings"),
+                asyncio.create_task(self._check(), name="rights of requests under way"),
+            ]
             self._closing.stopped(SHUTDOWN_S).add_done_callback(self._stop)
         return Watch(self, http, context)
 
-    async def _look(self) -> None:
+    async def _ping(self) -> None:
         while True:
             await asyncio.sleep(_LOOK_S)
             for watch in tuple(self.watches):
-                await watch.look()
+                watch.ping()
+
+    async def _check(self) -> None:
+        while True:
+            await asyncio.sleep(_LOOK_S)
+            for watch in tuple(self.watches):
+                try:
+                    await watch.check()
+                except Exception:
+                    log.exception("the rights of a request under way cannot be checked")
 
     def _stop(self, _: "asyncio.Future[None]") -> None:
         for watch in tuple(self.watches):
@@ -87,19 +102,24 @@ class Watch:
         self._is_writing, self._wrote = False, time.monotonic()
 
     def end(self, reason: McpgateError) -> None:
-        if self._reason is None:
+        """No effect on a block that has been left: its task does something else by now."""
+        if self._reason is None and self in self._watcher.watches:
             self._reason = reason
             self._task.cancel()
 
-    async def look(self) -> None:
-        caller, http = self._context.caller, self._http
+    async def check(self) -> None:
+        caller = self._context.caller
         if not caller.is_local and not await self._watcher.access.still_admitted(caller):
             self.end(NotAllowed("the key or token of this request is no longer valid", key=caller.id))
-        elif http.started and not (self._is_writing or self._ping) and time.monotonic() - self._wrote >= _PING_S:
+
+    def ping(self) -> None:
+        """Ping a client that has heard nothing for long."""
+        is_silent = self._http.started and time.monotonic() - self._wrote >= _PING_S
+        if is_silent and not self._is_writing and self._ping is None and self in self._watcher.watches:
             self._ping = asyncio.create_task(self._fill())
 
     async def _fill(self) -> None:
-        """Ping a client that has heard nothing for long; it may be slow to read that as well."""
+        """It may be slow to read that as well."""
         await self._http.ping()
         self._wrote, self._ping = time.monotonic(), None
 
