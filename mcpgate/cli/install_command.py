@@ -83,17 +83,16 @@ def _install_models(arguments: argparse.Namespace, client: clients.Client, confi
     if not config.llm.providers:
         raise ConfigError("the configuration has no llm.providers, so there is no model to ask for")
     address = (arguments.url or model_settings.address_of(config)).rstrip("/")
-    settings = model_settings.model_settings(client, config, address, arguments.model, arguments.project)
-    if arguments.only_print:
-        print(f"{'//' if settings.path.suffix == '.json' else '#'} {settings.path}\n{settings.entry.rstrip()}")
-    else:
-        backup = clients.write_with_backup(settings.path, settings.text)
-        print(
-            f"{client.title} asks {address} for models, as {settings.path} says; {client.reload_hint}."
-            + (f"\nBackup: {backup}" if backup else "")
-        )
-    if settings.hint:
-        print(f"{settings.hint}.", file=sys.stderr if arguments.only_print else sys.stdout)
+    for settings in model_settings.model_settings(client, config, address, arguments.model, arguments.project):
+        if arguments.only_print:
+            print(f"{'//' if settings.path.suffix == '.json' else '#'} {settings.path}\n{settings.entry.rstrip()}")
+        else:
+            backup = clients.write_with_backup(settings.path, settings.text)
+            print(f"{settings.path} says so now." + (f" Backup: {backup}" if backup else ""))
+        if settings.hint:
+            print(f"{settings.hint}.", file=sys.stderr if arguments.only_print else sys.stdout)
+    if not arguments.only_print:
+        print(f"{client.title} asks {address} for models; {client.reload_hint}.")
     return 0
 
 

@@ -37,7 +37,7 @@ def address_of(config: Config) -> str:
 
 def model_settings(
     client: Client, config: Config, address: str, model: str | None, project: bool = False
-) -> ModelSettings:
+) -> list[ModelSettings]:
     """`model`: the alias that the agent should ask for. Raises ConfigError for agents that have no such setting, files
     that cannot be read."""
     if model is not None and model not in config.llm.models and "/" not in model:
@@ -47,11 +47,11 @@ def model_settings(
     with_key = needs_key(config, config.server.host)
     match client.name:
         case "claude-code":
-            return _claude_code(folder if project else folder / ".claude", address, model, with_key, project)
+            return [_claude_code(folder if project else folder / ".claude", address, model, with_key, project)]
         case "codex":
-            return _codex(folder / "config.toml", address, model, with_key)
+            return [_codex(folder / "config.toml", address, model, with_key)]
         case "gemini":
-            return _gemini(folder / ".env", address, model, with_key)
+            return [_gemini(folder / ".env", address, model, with_key), _geminis_sign_in(folder / "settings.json")]
     raise ConfigError(f"{client.title} has no setting for the address of its models; {', '.join(CLIENTS)} have one")
 
 
@@ -107,6 +107,16 @@ def _gemini(path: Path, address: str, model: str | None, with_key: bool) -> Mode
     lines = [f"{name}={value}" for name, value in variables.items()]
     hint = "Set GEMINI_API_KEY to a key of mcpgate where Gemini CLI starts" if with_key else ""
     return ModelSettings(path, "\n".join([*kept, *lines]) + "\n", "\n".join(lines) + "\n", hint)
+
+
+def _geminis_sign_in(path: Path) -> ModelSettings:
+    """Without it, Gemini CLI asks how to sign in."""
+    try:
+        text = jsonc.with_member(_read(path), ["security", "auth", "selectedType"], "gemini-api-key")
+    except ValueError as error:
+        raise ConfigError(f"{path}: cannot be changed: {error}") from error
+    entry = jsonc.with_member("", ["security", "auth", "selectedType"], "gemini-api-key")
+    return ModelSettings(path, text.rstrip() + "\n", entry, "")
 
 
 def _read(path: Path) -> str:

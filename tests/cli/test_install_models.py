@@ -66,10 +66,14 @@ def test_gemini_cli_gets_its_environment(home: Path) -> None:
     environment = home / ".gemini" / ".env"
     environment.parent.mkdir()
     environment.write_text("GEMINI_API_KEY=old\nOTHER=1\n")
+    settings = environment.with_name("settings.json")
+    settings.write_text('{"theme": "Dark", "security": {"folderTrust": {"enabled": true}}}')
     assert install(home, LLM, "gemini", "--llm") == 0
     assert environment.read_text() == (
         "OTHER=1\nGOOGLE_GEMINI_BASE_URL=http://127.0.0.1:8080\nGEMINI_API_KEY=mcpgate\n"
     )
+    security = {"folderTrust": {"enabled": True}, "auth": {"selectedType": "gemini-api-key"}}
+    assert json.loads(settings.read_text()) == {"theme": "Dark", "security": security}
 
 
 def test_without_keys_agents_get_something_to_send(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
