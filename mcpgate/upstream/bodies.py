@@ -9,7 +9,7 @@ from collections.abc import AsyncGenerator
 import httpx2
 
 from mcpgate.errors import UpstreamError
-from mcpgate.upstream.inflate import Inflate, Undecodable
+from mcpgate.upstream.inflate import Undecodable, inflate_of
 
 _BREATHE_EVERY, _BREATHE_EVERY_BYTES = 100, 64 * 1024
 """Pieces and bytes of a body after which other tasks get the loop, however fast it arrives."""
@@ -34,7 +34,7 @@ async def inflated(raw: AsyncGenerator[bytes, None], encoding: str) -> AsyncGene
     encodings = [e.strip().lower() for e in encoding.split(",")]
     encodings = [encoding for encoding in encodings if encoding not in ("", "identity")]
     try:
-        inflate = Inflate(",".join(encodings)) if encodings else None
+        inflate = inflate_of(",".join(encodings)) if encodings else None
         async with contextlib.aclosing(raw) as pieces:
             count = size = 0
             async for piece in pieces:

@@ -1,29 +1,93 @@
-"""Decompresses bodies that a server compressed although we asked it not to. Output comes in pieces of bounded size,
-whatever the input. Pure."""
+"""Decompresses bodies: requests, and answers of servers that compressed though we asked them not to. Output comes in
+pieces of bounded size, whatever the input. Pure."""
 
+import functools
+import importlib
 import zlib
 from collections.abc import Iterator
+from typing import Any, Protocol
 
 _PIECE = 64 * 1024
 _MAX_BARREN = 1024 * 1024
 """Input bytes that may produce no output."""
+_FREE_PARTS, _PART_BYTES = 1000, 100
+"""A body may be so many compressed ones in a row; if it is more, they bring so many bytes each. A decoder for each byte
+would take seconds."""
+_ZSTD_WINDOW = 23
+"""Log2 of the bytes that a decoder of zstd keeps for looking back; what RFC 8878 says that all should support."""
 
 
 class Undecodable(ValueError):
     """A body that cannot be decoded."""
 
 
-class Inflate:
-    """Decodes one body of content-encoding gzip or deflate."""
+class UnknownEncoding(Undecodable):
+    """A content-encoding that nothing here decodes."""
 
-    def __init__(self, encoding: str) -> None:
-        """Raises Undecodable for other encodings."""
-        if encoding not in ("gzip", "x-gzip", "deflate"):
-            raise Undecodable(f"its content-encoding is {encoding[:50]!r}, and identity was asked for")
-        self._gzip = encoding != "deflate"
+
+class Inflate(Protocol):
+    """Decodes one body."""
+
+    def feed(self, data: bytes) -> Iterator[bytes]:
+        """What more of the body is in plain. Raises Undecodable."""
+        ...
+
+
+def encodings() -> tuple[str, ...]:
+    """Every content-encoding that can be decoded here."""
+    return ("gzip", "deflate", *(("zstd",) if _zstd() else ()))
+
+
+def inflate_of(encoding: str) -> Inflate:
+    """The decoder of a content-encoding. Raises UnknownEncoding."""
+    if encoding == "zstd" and (zstd := _zstd()) is not None:
+        return _Zstd(zstd)
+    if encoding not in ("gzip", "x-gzip", "deflate"):
+        raise UnknownEncoding(f"its content-encoding is {encoding[:50]!r}; {', '.join(encodings())} can be decoded")
+    return _Zlib(encoding != "deflate")
+
+
+@functools.cache
+def _zstd() -> Any:
+    """The module, if it is there: part of Python 3.14, else of the extra `zstd`."""
+    for name in ("compression.zstd", "backports.zstd"):
+        try:
+            return importlib.import_module(name)
+        except ImportError:
+            pass
+    return None
+
+
+class _Decoder:
+    """What both have in common."""
+
+    def __init__(self) -> None:
         self._decoder = self._new()
-        self._begun = False
         self._barren = 0
+        self._parts = self._size = 0
+
+    def _new(self) -> Any:
+        raise NotImplementedError
+
+    def _another(self) -> None:
+        """Begin with another body, which follows the one that has ended. Raises Undecodable."""
+        self._parts += 1
+        if self._parts > _FREE_PARTS and self._size < self._parts * _PART_BYTES:
+            raise Undecodable("its compressed body is in too many parts")
+        self._decoder = self._new()
+
+    def _check(self) -> None:
+        if self._barren > _MAX_BARREN:
+            raise Undecodable("its compressed body holds nothing")
+
+
+class _Zlib(_Decoder):
+    """gzip or deflate."""
+
+    def __init__(self, gzip: bool) -> None:
+        self._gzip = gzip
+        super().__init__()
+        self._begun = False
 
     def feed(self, data: bytes) -> Iterator[bytes]:
         self._barren += len(data)
@@ -31,7 +95,7 @@ class Inflate:
             if self._decoder.eof:
                 if not self._gzip or not data.strip(b"\0"):
                     return  # trailing data is not part of it
-                self._decoder = self._new()
+                self._another()
             try:
                 piece = self._decoder.decompress(data, _PIECE)
             except zlib.error as error:
@@ -43,12 +107,38 @@ class Inflate:
             self._begun = True
             data = self._decoder.unused_data if self._decoder.eof else self._decoder.unconsumed_tail
             if piece:
-                self._barren = len(data)
+                self._barren, self._size = len(data), self._size + len(piece)
                 yield piece
             elif not self._decoder.eof:
                 break
-        if self._barren > _MAX_BARREN:
-            raise Undecodable("its compressed body holds nothing")
+        self._check()
 
     def _new(self) -> "zlib._Decompress":
         return zlib.decompressobj(zlib.MAX_WBITS | 16 if self._gzip else zlib.MAX_WBITS)
+
+
+class _Zstd(_Decoder):
+    def __init__(self, zstd: Any) -> None:
+        self._zstd = zstd
+        super().__init__()
+
+    def feed(self, data: bytes) -> Iterator[bytes]:
+        self._barren += len(data)
+        while data or not (self._decoder.needs_input or self._decoder.eof):
+            if self._decoder.eof:
+                self._another()
+            try:
+                piece = self._decoder.decompress(data, _PIECE)
+            except self._zstd.ZstdError as error:
+                raise Undecodable(f"its compressed body is broken: {error}") from error
+            data = self._decoder.unused_data if self._decoder.eof else b""
+            if piece:
+                self._barren, self._size = len(data), self._size + len(piece)
+                yield piece
+            else:
+                self._check()
+        self._check()
+
+    def _new(self) -> Any:
+        option = self._zstd.DecompressionParameter.window_log_max
+        return self._zstd.ZstdDecompressor(options={option: _ZSTD_WINDOW})

@@ -4,6 +4,7 @@ says, what the counters say and what the provider has said is the same to the na
 import asyncio
 import base64
 import contextlib
+import gzip
 import json
 import signal
 import socket
@@ -20,6 +21,7 @@ from typing import Any
 import httpx2
 import psutil
 import pytest
+from backports import zstd
 
 from tests.flows.governed import ADMIN, TRUSTED, Served, bearer, serving, wait_until, write_config
 
@@ -477,6 +479,25 @@ def test_twenty_megabytes_are_carried_in_every_format(
         assert len(far.sizes) == 1 and far.sizes[0] > 19_500_000
         assert time.monotonic() - began < 10
     assert key.paid == (COST if far.asked else 0)
+
+
+@pytest.mark.parametrize("path", WHOLE)
+@pytest.mark.parametrize("coding", ["gzip", "zstd"])
+def test_requests_may_be_compressed(path: str, coding: str, served: Served, far: Far, key: Key) -> None:
+    text = "Say hello. " * 100_000
+    said = (
+        {"input": text} if path in ("/responses", "/embeddings") else {"messages": [{"role": "user", "content": text}]}
+    )
+    name = "claude/good" if path == "/messages" else "far/good"
+    body = json.dumps({"model": name, **({"max_tokens": 9} if path == "/messages" else {}), **said}).encode()
+    packed = gzip.compress(body) if coding == "gzip" else zstd.compress(body)
+    with httpx2.Client(base_url=served.address) as http:
+        answer = http.post(f"/v1{path}", content=packed, headers={**bearer(key.secret), "content-encoding": coding})
+        assert answer.status_code == 200, answer.text
+        assert far.sizes == [len(body) - len(name) + len("good")], "the provider gets it as it was before"
+        other = http.post(f"/v1{path}", content=packed, headers={**bearer(key.secret), "content-encoding": "br"})
+        assert other.status_code == 415 and "gzip, deflate, zstd" in other.json()["error"]["message"]
+    assert key.paid == COST
 
 
 # --- The end

@@ -12,8 +12,12 @@ from hypothesis import strategies as st
 
 from mcpgate import jsontext
 from mcpgate.api.llm import chat, gemini, messages, responses
-from mcpgate.errors import InvalidRequest
+from mcpgate.app import _translator
+from mcpgate.errors import InvalidRequest, UpstreamError
+from mcpgate.llm.asked import Asked
+from mcpgate.llm.bodies import with_field
 from mcpgate.llm.messages import Untranslatable
+from mcpgate.llm.routing import Target
 from mcpgate.providers import chat as chat_provider
 from mcpgate.providers import gemini as gemini_provider
 from mcpgate.providers import messages as messages_provider
@@ -176,3 +180,71 @@ def test_the_work_grows_with_the_body_and_not_with_its_square(client: Any, one: 
 def test_half_a_surrogate_is_carried_through_to_the_bytes() -> None:
     request = chat.parse_request({"model": "m", "messages": [{"role": "user", "content": "\ud800"}]})
     assert jsontext.dumps(messages_provider.render_request(request))
+
+
+# --- What would take seconds, during which a gateway does nothing else
+
+HI = {"role": "user", "content": "Hi."}
+
+
+class Speaks:
+    """A provider, as far as its formats go."""
+
+    limit_field, takes_cache_key = "max_tokens", False
+
+    def __init__(self, *formats: str) -> None:
+        self.formats = frozenset(formats)
+
+
+def translated(format: str, native: str, body: dict[str, Any]) -> Any:
+    """The request to a provider of another format, and what reads its answer."""
+    asked = Asked(format, jsontext.dumps(body), body, "m", stream=True)
+    provider: Any = Speaks(native)
+    return _translator().call_for(provider, asked, Target("far", "m"))
+
+
+@pytest.mark.parametrize(
+    ("format", "native", "field"),
+    [("chat", "messages", "messages"), ("messages", "chat", "messages"), ("responses", "chat", "input")],
+)
+def test_a_request_of_a_hundred_thousand_messages_is_not_translated(format: str, native: str, field: str) -> None:
+    body = {"model": "m", field: [HI] * 200_000, **({"max_tokens": 1} if format == "messages" else {})}
+    begin = time.process_time()
+    with pytest.raises(Untranslatable, match="over 250,000 values"):
+        translated(format, native, body)
+    assert time.process_time() - begin < 0.5
+    call, _ = translated(format, native, {**body, field: [HI] * 5_000})
+    assert call.format == native
+
+
+def test_an_answer_of_a_million_parts_is_not_translated() -> None:
+    _, finish = translated("chat", "messages", {"model": "m", "messages": [HI]})
+    parts = [{"type": "text", "text": "x"}] * 100_000
+    begin = time.process_time()
+    with pytest.raises(UpstreamError, match="over 250,000 values"):
+        finish.whole(jsontext.dumps({"content": parts}))
+    event = {"choices": [{"index": 0, "delta": {"content": "x"}}] * 100_000}
+    _, finish = translated("messages", "chat", {"model": "m", "max_tokens": 1, "messages": [HI]})
+    with pytest.raises(UpstreamError, match="over 250,000 values"):
+        list(finish.event(b"data: " + jsontext.dumps(event) + b"\n\n"))
+    assert time.process_time() - begin < 1
+
+
+def test_a_stream_without_end_is_not_kept_without_end() -> None:
+    _, finish = translated("responses", "chat", {"model": "m", "input": "Hi."})
+    chunk = {"id": "a", "model": "m", "choices": [{"index": 0, "delta": {"content": "x" * 1_000_000}}]}
+    event, count = b"data: " + jsontext.dumps(chunk) + b"\n\n", 0
+    with pytest.raises(UpstreamError, match="over 16,777,216 characters"):
+        while True:
+            assert list(finish.event(event))
+            count += 1
+    assert count == 16
+
+
+@pytest.mark.parametrize("inner", [b'\\"', b"\\\\", b"x", b'\\\\\\"', b'{[\\"'])
+def test_the_model_is_found_after_millions_of_escapes_at_once(inner: bytes) -> None:
+    body = b'{"messages": ["' + inner * (15_000_000 // len(inner)) + b'"], "model": "m"}'
+    parsed = jsontext.loads(body)
+    begin = time.process_time()
+    assert with_field(body, parsed, "model", "other") == body[:-3] + b'other"}'
+    assert time.process_time() - begin < 0.4

@@ -14,6 +14,7 @@ from mcpgate.api.http.headers import read_headers, refusal_headers
 from mcpgate.api.http.memory import Memory
 from mcpgate.errors import InvalidRequest, McpgateError, RateLimited, TooLarge, Unavailable
 from mcpgate.governance.records import random_hex
+from mcpgate.upstream.inflate import Inflate, Undecodable, UnknownEncoding, encodings, inflate_of
 
 Scope = Mapping[str, Any]
 Receive = Callable[[], Awaitable[Mapping[str, Any]]]
@@ -24,6 +25,8 @@ DISCARD_BYTES = 1024 * 1024
 """So much of a body that nobody wants is read before the connection ends."""
 _FEW = 20_000
 """Values of a body that may be guessed."""
+_BREATHE_EVERY, _LARGE_PIECE = 100, 16 * 1024
+"""Pieces of a body that is decompressed, and bytes of one, after which other tasks get the loop."""
 _ROOM_S = 5.0
 """How long a long answer waits for others to be read."""
 _ROOM_STEP_S = 0.05
@@ -36,7 +39,7 @@ class Disconnected(Exception):
 
 
 class UnsupportedEncoding(McpgateError):
-    """A body that would have to be decompressed, whose size nobody knows before."""
+    """A body that is compressed in a way that is not decoded here."""
 
     code, http_status = "invalid_request", 415
 
@@ -96,13 +99,29 @@ class Exchange:
         return {name: values[0] for name, values in query.items()}
 
     async def body(self) -> bytes:
-        """The whole body. To be asked for when it is known who asks; what is refused is not read. Raises TooLarge,
-        UnsupportedEncoding, RateLimited, Unavailable, Disconnected."""
-        encoding = self.headers.get("content-encoding", "identity")
-        if encoding.strip().lower() not in ("", "identity"):
+        """The whole body, decompressed. To be asked for when it is known who asks; what is refused is not read. Raises
+        TooLarge, UnsupportedEncoding, InvalidRequest, RateLimited, Unavailable, Disconnected."""
+        inflate = self._inflate()
+        body = await self._received()
+        if inflate is not None:
+            body = await self._inflated(body, inflate)
+        if self._held:
+            values = jsontext.count_values(body, jsontext.MAX_REQUEST_VALUES, rough=_FEW)
+            self._hold(len(body) + values * jsontext.VALUE_BYTES)
+        return body
+
+    def _inflate(self) -> Inflate | None:
+        encoding = self.headers.get("content-encoding", "").strip().lower()
+        try:
+            return None if encoding in ("", "identity") else inflate_of(encoding)
+        except UnknownEncoding:
+            accepted = ", ".join(encodings())
             raise UnsupportedEncoding(
-                f"content-encoding {encoding[:80]!r} is not supported; send the body uncompressed"
-            )
+                f"content-encoding {encoding[:80]!r} is not supported; send the body uncompressed, or as {accepted}"
+            ) from None
+
+    async def _received(self) -> bytes:
+        """The body as it was sent. What comes in more than one part is counted."""
         declared = self._declared_length()
         self._check_size(declared)
         if declared > _LONG:
@@ -125,10 +144,24 @@ class Exchange:
             self._take(len(chunk))
             chunks.append(chunk)
         self._body_read = True
-        body = b"".join(chunks)
-        values = jsontext.count_values(body, jsontext.MAX_REQUEST_VALUES, rough=_FEW)
-        self._hold(size + values * jsontext.VALUE_BYTES)
-        return body
+        return b"".join(chunks)
+
+    async def _inflated(self, body: bytes, inflate: Inflate) -> bytes:
+        """Nobody knows its size before: it is counted as it grows."""
+        pieces, size = [], 0
+        try:
+            for piece in inflate.feed(body):
+                size += len(piece)
+                self._check_size(size)
+                if size > _LONG:
+                    self._check_memory(len(piece))
+                    self._take(len(piece))
+                pieces.append(piece)
+                if len(pieces) % _BREATHE_EVERY == 0 or len(piece) > _LARGE_PIECE:
+                    await asyncio.sleep(0)
+        except Undecodable as error:
+            raise InvalidRequest(f"the body cannot be decompressed: {error}") from None
+        return b"".join(pieces)
 
     def end(self) -> None:
         """The request is over, however it ended."""

@@ -15,7 +15,7 @@ from mcpgate.llm.asked import Asked
 from mcpgate.llm.bodies import with_field
 from mcpgate.llm.events import Events, parts_of
 from mcpgate.llm.gemini_format import METHODS, body_for
-from mcpgate.llm.messages import Broken, ChatRequest, StreamEvent, Untranslatable
+from mcpgate.llm.messages import Broken, ChatRequest, PartGrew, StreamEvent, Untranslatable
 from mcpgate.llm.metering import decoded
 from mcpgate.llm.provider import Call, Provider
 from mcpgate.llm.routing import Target
@@ -23,6 +23,11 @@ from mcpgate.llm.wire import ClientSide, ProviderSide, StreamWriter
 
 _NEUTRAL_ORDER = ("messages", "gemini", "chat")
 """Formats of providers that requests are translated into, the richer one first."""
+_MOST_VALUES = 250_000
+"""JSON values and keys of one request, answer or event that is translated: two microseconds each, during which nothing
+else happens."""
+_MOST_TEXT = 16 * 1024 * 1024
+"""Characters of one streamed answer that is translated. Some formats repeat the whole at the end."""
 
 _LIMITS = {
     "chat": ("max_completion_tokens", "max_tokens"),
@@ -47,6 +52,8 @@ class WireTranslator:
         client = self._clients.get(asked.format)
         if native is None or client is None:
             raise Untranslatable("model", f"{target.name} does not serve {errors.ROUTES[asked.format]}")
+        if _is_vast(asked.body):
+            raise Untranslatable("messages", f"the body has over {_MOST_VALUES:,} values, too many to be translated")
         request = client.parse_request(dict(asked.parsed))
         most = request.max_tokens if most is None else most
         side = self._providers[native]
@@ -140,9 +147,12 @@ class Translated:
         self._asked, self._client, self._side, self._request = asked, client, side, request
         self._reader = side.parse_stream()
         self._writer: StreamWriter = client.render_stream(request)
+        self._text = 0
+        """Characters so far."""
 
     def whole(self, body: bytes) -> bytes:
         try:
+            _check(body)
             answer = self._side.parse_answer(jsontext.loads(body, "replace"))
         except (ValueError, RecursionError, Untranslatable) as error:
             raise UpstreamError(f"the provider's answer cannot be read: {str(error)[:300]}") from error
@@ -159,17 +169,32 @@ class Translated:
         for piece in Events().feed(event):
             name, data = parts_of(piece)
             if data:
-                yield from self._written(self._reader.read(name, data))
+                yield from self._written(self._reader.read(name, data), data)
 
     def end(self) -> Iterable[bytes]:
         yield from self._written(self._reader.end())
 
-    def _written(self, events: Iterator[StreamEvent]) -> Iterator[bytes]:
+    def _written(self, events: Iterator[StreamEvent], data: bytes = b"") -> Iterator[bytes]:
         try:
+            _check(data)
             for event in events:
+                if isinstance(event, PartGrew):
+                    self._text += len(event.text) + len(event.signature)
+                    if self._text > _MOST_TEXT:
+                        raise ValueError(f"it is over {_MOST_TEXT:,} characters")
                 yield from self._writer.write(event)
         except (ValueError, RecursionError, Untranslatable) as error:
             raise UpstreamError(f"the provider's stream cannot be read: {str(error)[:300]}") from error
 
     def broken(self, error: McpgateError) -> Iterable[bytes]:
         return self._writer.write(Broken("api_error", error.message))
+
+
+def _is_vast(text: bytes) -> bool:
+    return jsontext.count_values(text, _MOST_VALUES, rough=_MOST_VALUES) > _MOST_VALUES
+
+
+def _check(text: bytes) -> None:
+    """Raises ValueError."""
+    if _is_vast(text):
+        raise ValueError(f"it has over {_MOST_VALUES:,} values")

@@ -2,10 +2,13 @@
 
 import asyncio
 import contextlib
+import gzip
 import http.client
+import zlib
 from pathlib import Path
 
 import pytest
+from backports import zstd
 
 from mcpgate.api.http.memory import Memory
 from mcpgate.api.http.port import PortLimits
@@ -16,6 +19,15 @@ from tests.conftest import raw, until
 pytestmark = pytest.mark.anyio
 KEYS = {"require_key": True, "keys": {"bob": key("mg-bobsecret1"), "eve": key("mg-evesecret1")}}
 MIB = 1024 * 1024
+PACK = {
+    "gzip": gzip.compress,
+    "x-gzip": gzip.compress,
+    "deflate": zlib.compress,
+    "zstd": zstd.compress,
+    "identity": bytes,
+    "": bytes,
+}
+"""How a body is compressed, by its content-encoding."""
 
 
 def head(length: int, key: str = "mg-bobsecret1", *more: str) -> bytes:
@@ -53,10 +65,40 @@ async def test_a_chunked_body_without_end_is_refused_at_its_limit(tmp_path: Path
         assert (await answered)[0] == 413
 
 
-async def test_a_compressed_body_is_refused_with_415(tmp_path: Path) -> None:
+@pytest.mark.parametrize("coding", ["gzip", "deflate", "zstd", "X-GZIP", "identity", ""])
+async def test_compressed_bodies_are_read(coding: str, tmp_path: Path) -> None:
+    body = b'{"jsonrpc": "2.0", "id": 1, "method": "ping", "params": {"filler": "%s"}}' % (b"x" * 500_000)
+    packed = PACK[coding.lower()](body)
     async with faced(tmp_path) as opened:
-        assert (await opened.post(b"x", **{"content-encoding": "gzip"})).status_code == 415
-        assert (await opened.rpc("ping", **{"content-encoding": "identity"})).status_code == 200
+        answer = await opened.post(packed, **{"content-encoding": coding})
+        assert answer.status_code == 200 and answer.json()["result"] == {}
+
+
+@pytest.mark.parametrize("coding", ["br", "gzip, gzip", "compress"])
+async def test_a_body_that_is_compressed_in_other_ways_is_refused_with_415(coding: str, tmp_path: Path) -> None:
+    async with faced(tmp_path) as opened:
+        answer = await opened.post(b"x", **{"content-encoding": coding})
+        assert answer.status_code == 415 and "or as gzip, deflate, zstd" in answer.text
+
+
+@pytest.mark.parametrize("coding", ["gzip", "deflate", "zstd"])
+async def test_a_compressed_body_is_bounded_by_what_it_is_unpacked(coding: str, tmp_path: Path) -> None:
+    bomb, broken = PACK[coding](b" " * 50_000_000), PACK[coding](b"[1]" * 9000)[:-40] + b"x" * 200
+    async with faced(tmp_path, server={"max_body_mib": 2}) as opened:
+        assert (await opened.post(bomb, **{"content-encoding": coding})).status_code == 413
+        assert (await opened.post(broken, **{"content-encoding": coding})).status_code == 400
+        assert opened.server._memory.in_all == 0
+
+
+async def test_what_is_unpacked_is_counted_with_all_that_is_held(tmp_path: Path) -> None:
+    ping = b'{"jsonrpc": "2.0", "id": 1, "method": "ping", "params": {"filler": "%s"}}' % (b"x" * 3_000_000)
+    packed = PACK["zstd"](ping)
+    async with faced(tmp_path, server={"max_body_mib": 4, "max_body_mib_in_all": 4}) as opened:
+        opened.server._memory.take("somebody else", 2_000_000)
+        answer = await opened.post(packed, **{"content-encoding": "zstd"})
+        assert answer.status_code == 503 and opened.server._memory.in_all == 2_000_000
+        opened.server._memory.give("somebody else", 2_000_000)
+        assert (await opened.post(packed, **{"content-encoding": "zstd"})).status_code == 200
 
 
 async def test_clients_that_send_all_before_they_read_still_learn_why_they_were_refused(tmp_path: Path) -> None:
