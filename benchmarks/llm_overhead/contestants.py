@@ -67,7 +67,7 @@ class Ask:
     """The name of the model whose events come one every 20 ms."""
     headers: Mapping[str, str] = field(default_factory=dict)
     holds: tuple[str, ...] = ()
-    """What every answer has in it, besides the provider's words."""
+    """What every whole answer has in it, besides the provider's words."""
 
 
 @dataclass(frozen=True)
@@ -124,7 +124,7 @@ class Running:
             connections=connections,
             seconds=seconds,
             stream=stream,
-            holds=(*words, *ask.holds),
+            holds=words if stream else (*words, *ask.holds),
             events=_LEAST_EVENTS if stream else 0,
         )
 
@@ -199,8 +199,10 @@ def _litellm(rust: bool) -> Callable[[Path, int], Launch]:
         env = {"LITELLM_MASTER_KEY": key, "LITELLM_LOCAL_MODEL_COST_MAP": "True"}
         if rust:
             env["LITELLM_RUST"] = "true"
-        command = (_program(LITELLM), "--config", str(file), "--host", "127.0.0.1", "--port", str(port))
-        return Launch((*command, "--telemetry", "False"), asks, port, env)
+        program = _program(LITELLM)
+        script = (str(Path(program).with_name("python")), str(Path(__file__).with_name("litellm_rust.py")))
+        options = ("--config", str(file), "--host", "127.0.0.1", "--port", str(port), "--telemetry", "False")
+        return Launch((*(script if rust else (program,)), *options), asks, port, env)
 
     return launch
 

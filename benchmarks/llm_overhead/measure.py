@@ -15,6 +15,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from math import ceil
+from pathlib import Path
 from typing import Any
 
 import psutil
@@ -24,6 +25,7 @@ from benchmarks.llm_overhead.load import Load, Measured
 from benchmarks.llm_overhead.provider import EVENTS, PACE_S
 from benchmarks.servers import ServerFailed, install
 
+_CHECKOUT = Path(__file__).resolve().parents[2]
 FEW, MANY, STREAMS, PACED_STREAMS = 1, 32, 16, 128
 _PAUSE_S = 0.15
 """Pause after each load, for what a gateway does after answering: its CPU counts."""
@@ -77,7 +79,8 @@ class _Child:
         apart = cores()
         command = (sys.executable, "-m", f"benchmarks.llm_overhead.{module}")
         pipe = subprocess.PIPE
-        self._process = spawn(command, apart[0] if apart else None, stdin=pipe, stdout=pipe, text=True)
+        core = apart[0] if apart else None
+        self._process = spawn(command, core, cwd=_CHECKOUT, stdin=pipe, stdout=pipe, text=True)
 
     def read(self) -> Any:
         return json.loads(self._process.stdout.readline())
@@ -88,8 +91,8 @@ class _Child:
         return Measured(**self.read())
 
     def close(self) -> None:
-        self._process.kill()
-        self._process.wait()
+        with self._process:  # Closes its pipes and waits for it.
+            self._process.kill()
 
 
 @contextlib.contextmanager
@@ -204,8 +207,9 @@ class _Lane:
         return measured, after - before if before is not None and after is not None else None
 
     def _cpu_s(self) -> float | None:
+        """User and system time of the gateway, with children that have ended."""
         times = [process.cpu_times() for process in self._family()]
-        return sum(time.user + time.system for time in times) if times else None
+        return sum(sum(one[:4]) for one in times) if times else None
 
     def weigh(self) -> None:
         family = self._family()
