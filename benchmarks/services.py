@@ -38,7 +38,7 @@ _SERVICES: Mapping[str, Commands] = {"redis": _redis, "mysql": _mysql}
 def running(name: str) -> Iterator[int]:
     """Starts a service and yields its port. Raises ServiceMissing."""
     with tempfile.TemporaryDirectory(prefix=f"mcpgate-{name}-", ignore_cleanup_errors=True) as folder:
-        port = _free_port()
+        port = free_port()
         *make, serve = _SERVICES[name](Path(folder), port)
         for command in (*make, serve):
             if shutil.which(command[0]) is None:
@@ -64,7 +64,7 @@ def _wait(process: "subprocess.Popen[bytes]", port: int, name: str) -> None:
     raise ServiceMissing(f"{name} did not start")
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as found:
         found.bind(("127.0.0.1", 0))
         port: int = found.getsockname()[1]

@@ -20,9 +20,15 @@ class Load:
     headers: dict[str, str]
     body: str
     connections: int
+    patience_s: float = 60.0
+    """How long answers may take beyond `seconds`; those that are missing then have failed."""
     seconds: float = 0.0
     """How long to go on; 0: one request on each connection."""
     stream: bool = False
+    holds: tuple[str, ...] = ()
+    """What every good answer has in it."""
+    events: int = 0
+    """How many events a good stream has at least."""
 
 
 @dataclass
@@ -42,6 +48,7 @@ class _Connection(asyncio.Protocol):
 
     def __init__(self, load: Load, request: bytes, until: float, measured: Measured) -> None:
         self._load, self._request, self._until, self._measured = load, request, until, measured
+        self._holds = [text.encode() for text in load.holds]
         self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._buffer = bytearray()
         self._began = 0.0
@@ -72,7 +79,7 @@ class _Connection(asyncio.Protocol):
             self._measured.first_us.append((time.perf_counter() - self._began) * 1e6)
         if not self._is_whole(head):
             return
-        is_good = self._buffer.startswith(b"HTTP/1.1 200") and (b"data:" in self._buffer) == self._load.stream
+        is_good = self._is_good()
         self._end(is_good, bytes(self._buffer[:300]).decode("latin-1"))
         if time.perf_counter() < self._until and is_good:
             self.ask()
@@ -80,11 +87,17 @@ class _Connection(asyncio.Protocol):
             self.done.set_result(None)
             self._transport.close()
 
+    def _is_good(self) -> bool:
+        buffer = self._buffer
+        if not buffer.startswith(b"HTTP/1.1 200") or not all(text in buffer for text in self._holds):
+            return False
+        return buffer.count(b"data:") >= max(self._load.events, 1) if self._load.stream else b"data:" not in buffer
+
     def _is_whole(self, head: int) -> bool:
         text = bytes(self._buffer[:head]).lower()
-        at = text.find(b"content-length:")
+        at = text.find(b"\r\ncontent-length:")
         if at >= 0:
-            return len(self._buffer) >= head + 4 + int(text[at + 15 :].split(b"\r\n", 1)[0])
+            return len(self._buffer) >= head + 4 + int(text[at + 17 :].split(b"\r\n", 1)[0])
         return self._buffer.endswith(b"0\r\n\r\n")
 
     def _end(self, is_good: bool, said: str) -> None:
@@ -103,15 +116,24 @@ async def run(load: Load) -> Measured:
     request = f"POST {load.path} HTTP/1.1\r\n{head}content-length: {len(body)}\r\n\r\n".encode() + body
     loop = asyncio.get_running_loop()
     until = time.perf_counter() + load.seconds if load.seconds else 0.0
-    connections = [
-        (await loop.create_connection(lambda: _Connection(load, request, until, measured), load.host, load.port))[1]
-        for _ in range(load.connections)
-    ]
+    try:
+        connections = [
+            (await loop.create_connection(lambda: _Connection(load, request, until, measured), load.host, load.port))[1]
+            for _ in range(load.connections)
+        ]
+    except OSError as error:
+        return Measured(requests=load.connections, failed=load.connections, said=str(error))
     began = time.perf_counter()
     for connection in connections:
         connection.ask()
-    await asyncio.wait([connection.done for connection in connections])
+    _, late = await asyncio.wait(
+        [connection.done for connection in connections], timeout=load.seconds + load.patience_s
+    )
     measured.seconds = time.perf_counter() - began
+    if late:
+        measured.requests += len(late)
+        measured.failed += len(late)
+        measured.said = measured.said or f"{len(late)} answers were missing {load.patience_s:.0f} s after the end"
     return measured
 
 
