@@ -54,6 +54,8 @@ class Streamed:
     """Whole server-sent events."""
     broken: Callable[[McpgateError], Iterable[bytes]]
     """What its client is told if it does not end well."""
+    holds_request: bool
+    """Whether what the client has asked is needed until its end."""
 
 
 class Attempt:
@@ -69,7 +71,8 @@ class Attempt:
         ratios: Ratios,
         prices: ModelPrices,
     ) -> None:
-        self.admission, self.target, self._asked, self._call = admission, target, asked, call
+        self.admission, self.target, self._call = admission, target, call
+        self._asked_model, self._asked_size = asked.model, asked.size
         self._estimate, self._ratios, self._prices = estimate, ratios, prices
         self._reply: Reply | None = None
         self._events: AsyncGenerator[bytes, None] | None = None
@@ -82,6 +85,7 @@ class Attempt:
         try:
             self._note_sent()
             reply = self._reply = await provider.send(self._call)
+            self._call = dataclasses.replace(self._call, body=b"")  # an answer may take long, and nobody needs it
             return await self._taken(reply, finish, began)
         except (UpstreamTimeout, Unreachable, RateLimited) as error:
             reason = "timeout" if isinstance(error, UpstreamTimeout) else "connection"
@@ -125,7 +129,7 @@ class Attempt:
                 first = await _first_event(events, call)
         except TimeoutError as error:
             raise UpstreamTimeout(f"{self.target.provider} sent no event within {limit_s:g} s") from error
-        return Streamed(_finished(first, events, finish), finish.broken)
+        return Streamed(_finished(first, events, finish), finish.broken, finish.holds_request)
 
     async def _read(self, reply: Reply, began: float) -> AsyncGenerator[bytes, None]:
         """The events of a streamed answer, those that come together in one piece."""
@@ -188,7 +192,7 @@ class Attempt:
         self.admission.spent(usage)
         if exact:
             self.admission.facts.pop("usage", None)
-            self._ratios.learn(self._asked.model, self._asked.size, usage.input_tokens)
+            self._ratios.learn(self._asked_model, self._asked_size, usage.input_tokens)
         if tier != "default":
             price = self._prices.of(self.target.provider, self.target.model, tier)
             self.admission.cost = None if price is None else price.cost(usage)

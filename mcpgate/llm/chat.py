@@ -207,19 +207,20 @@ class Answering:
         self._attempt: Attempt | None = None
 
     async def __aenter__(self) -> Answered:
-        chat, caller = self._chat, self._context.caller
-        name, targets = chat.plan(caller, self._asked)
+        chat, caller, asked = self._chat, self._context.caller, self._asked
+        del self._asked  # an answer may take long, and is not asked for again
+        name, targets = chat.plan(caller, asked)
         whole = self._whole = chat.admit(self._context, self._kind, name)
         await whole.__aenter__()
         try:
-            whole.facts["session"] = self._asked.session[:200]
+            whole.facts["session"] = asked.session[:200]
             inside = self._context.inside(whole)
             try:
-                answer = await self._first(inside, name, targets)
+                answer = await self._first(inside, asked, name, targets)
             except BudgetExceeded:
-                if (cheaper := chat.cheaper(caller, self._asked, name)) is None:
+                if (cheaper := chat.cheaper(caller, asked, name)) is None:
                     raise
-                answer = await self._first(inside, *cheaper)
+                answer = await self._first(inside, asked, *cheaper)
             whole.facts["attempts"] = str(answer.attempts)
         except BaseException as error:
             await whole.__aexit__(type(error), error, error.__traceback__)
@@ -236,19 +237,19 @@ class Answering:
         finally:
             await self._whole.__aexit__(kind, error, traceback)
 
-    async def _first(self, context: RequestContext, alias: str, targets: Sequence[Target]) -> Answered:
+    async def _first(self, context: RequestContext, asked: Asked, alias: str, targets: Sequence[Target]) -> Answered:
         """The first answer. Raises what the last attempt has failed with."""
         usable, attempts = self._chat.sort_by_health(targets)
         failed: Failed | None = None
         for target in usable:
             for retry in range(target.retries + 1):
                 try:
-                    self._attempt, what = await self._chat.attempt(context, self._asked, self._kind, alias, target)
+                    self._attempt, what = await self._chat.attempt(context, asked, self._kind, alias, target)
                     return Answered(target, len(attempts) + 1, what)
                 except Failed as error:
                     failed = error
                     attempts.append({"target": target.name, "reason": one_line(error.error.message, SHOWN_ERROR)})
-                    log.info("%s: %s failed: %s", self._asked.model, target.name, attempts[-1]["reason"])
+                    log.info("%s: %s failed: %s", asked.model, target.name, attempts[-1]["reason"])
                     if retry == target.retries or not await _pause(error, retry):
                         break
             if failed is None or not target.falls_back(failed.reason):

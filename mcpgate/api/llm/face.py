@@ -93,25 +93,24 @@ class LlmFace(Face):
         format = _FORMATS[http.path]
         try:
             context = await self._access.context(http)
-            asked = _asked(format, await http.body(), http.headers, _query(http))
-            if format == "count_tokens" and not self._chat.serves(context.caller, asked):
-                tokens = self._chat.estimate(asked).input_tokens
-                await http.respond(200, orjson.dumps({"input_tokens": tokens}))
-                return
-            await self._answer(http, context, asked)
+            # Without a name here, for the body would be kept until the answer has ended.
+            await self._answer(http, context, _asked(format, await http.body(), http.headers, _query(http)))
         except (Disconnected, HungUp):
             raise Disconnected from None
         except McpgateError as error:
             await http.refuse(error, errors.refusal(format, error))
 
     async def _answer(self, http: Exchange, context: RequestContext, asked: Asked) -> None:
+        if asked.format == "count_tokens" and not self._chat.serves(context.caller, asked):
+            tokens = self._chat.estimate(asked).input_tokens
+            await http.respond(200, orjson.dumps({"input_tokens": tokens}))
+            return
         what: Whole | Streamed | None = None
         headers: dict[str, str] = {}
+        answering = self._chat.answering(context, asked)
+        del asked
         try:
-            async with (
-                self._watcher.over(http, context) as watch,
-                self._chat.answering(context, asked) as answer,
-            ):
+            async with self._watcher.over(http, context) as watch, answering as answer:
                 what, headers = answer.what, _headers(answer)
                 if isinstance(what, Streamed):
                     await self._stream(http, context, what, headers, watch)
@@ -132,6 +131,8 @@ class LlmFace(Face):
     ) -> None:
         if not http.may_stream:
             raise InvalidRequest("event streams need HTTP/1.1 (for nginx: proxy_http_version 1.1)")
+        if not answer.holds_request:
+            http.release()
         async with contextlib.aclosing(answer.events) as events:  # type: ignore[type-var]
             await http.start_stream({**headers, **governance_headers(context.trail)})
             async for event in events:
