@@ -192,7 +192,7 @@ class Attempt:
         self.admission.spent(usage)
         if exact:
             self.admission.facts.pop("usage", None)
-            self._ratios.learn(self._asked_model, self._asked_size, usage.input_tokens)
+            self._ratios.learn(self.admission.caller.account, self._asked_model, self._asked_size, usage.input_tokens)
         if tier != "default":
             price = self._prices.of(self.target.provider, self.target.model, tier)
             self.admission.cost = None if price is None else price.cost(usage)

@@ -91,10 +91,10 @@ class Chat:
         _, targets = self.plan(caller, asked, steps)
         return targets, steps
 
-    def estimate(self, asked: Asked, most: int | None = None) -> Usage:
+    def estimate(self, caller: Caller, asked: Asked, most: int | None = None) -> Usage:
         """What a request takes at most, as far as that is known. `most`: tokens of one answer, where the client has
         named no limit."""
-        tokens = self._ratios.input_tokens(asked.model, asked.size)
+        tokens = self._ratios.input_tokens(caller.account, asked.model, asked.size)
         if asked.format in ("embeddings", "count_tokens"):
             return Usage(input_tokens=tokens)
         most = asked.max_tokens or most or _EXPECTED_OUTPUT
@@ -162,7 +162,7 @@ class Chat:
         if provider is None:
             raise Failed("connection", Unreachable(f"there is no provider {target.provider!r}"))
         call, finish = self._translator().call_for(provider, asked, target)
-        estimate = self.estimate(asked, call.max_tokens)
+        estimate = self.estimate(context.caller, asked, call.max_tokens)
         request = Request(
             kind,
             provider=target.provider,

@@ -102,9 +102,11 @@ class LlmFace(Face):
 
     async def _answer(self, http: Exchange, context: RequestContext, asked: Asked) -> None:
         if asked.format == "count_tokens" and not self._chat.serves(context.caller, asked):
-            tokens = self._chat.estimate(asked).input_tokens
+            tokens = self._chat.estimate(context.caller, asked).input_tokens
             await http.respond(200, orjson.dumps({"input_tokens": tokens}))
             return
+        if asked.stream and not http.may_stream:
+            raise InvalidRequest("event streams need HTTP/1.1 (for nginx: proxy_http_version 1.1)")
         what: Whole | Streamed | None = None
         headers: dict[str, str] = {}
         answering = self._chat.answering(context, asked)
@@ -129,8 +131,6 @@ class LlmFace(Face):
     async def _stream(
         self, http: Exchange, context: RequestContext, answer: Streamed, headers: dict[str, str], watch: Watch
     ) -> None:
-        if not http.may_stream:
-            raise InvalidRequest("event streams need HTTP/1.1 (for nginx: proxy_http_version 1.1)")
         if not answer.holds_request:
             http.release()
         async with contextlib.aclosing(answer.events) as events:  # type: ignore[type-var]
