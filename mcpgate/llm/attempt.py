@@ -61,6 +61,8 @@ class Streamed:
     """Whole server-sent events."""
     broken: Callable[[McpgateError], Iterable[bytes]]
     """What its client is told if it does not end well."""
+    holds_request: bool
+    """Whether what the client has asked is needed until its end."""
 
 
 class Attempt:
@@ -77,7 +79,8 @@ class Attempt:
         prices: ModelPrices,
         speeds: Speeds,
     ) -> None:
-        self.admission, self.target, self._asked, self._call = admission, target, asked, call
+        self.admission, self.target, self._call = admission, target, call
+        self._asked_model, self._asked_size = asked.model, asked.size
         self._estimate, self._ratios, self._prices, self._speeds = estimate, ratios, prices, speeds
         self.guarded: Guarded | None = None
         """The answer as the guardrails see it, if there are any."""
@@ -92,6 +95,7 @@ class Attempt:
         try:
             self._note_sent()
             reply = self._reply = await provider.send(self._call)
+            self._call = dataclasses.replace(self._call, body=b"")  # an answer may take long, and nobody needs it
             return await self._taken(reply, finish, began)
         except (UpstreamTimeout, Unreachable, RateLimited) as error:
             reason = "timeout" if isinstance(error, UpstreamTimeout) else "connection"
@@ -138,7 +142,7 @@ class Attempt:
                 first = await _first_event(events, call)
         except TimeoutError as error:
             raise UpstreamTimeout(f"{self.target.provider} sent no event within {limit_s:g} s") from error
-        return Streamed(_finished(first, events, finish), finish.broken)
+        return Streamed(_finished(first, events, finish), finish.broken, finish.holds_request)
 
     async def _read(self, reply: Reply, began: float) -> AsyncGenerator[bytes, None]:
         """The events of a streamed answer, those that come together in one piece."""
@@ -204,7 +208,7 @@ class Attempt:
             if (total_ms := self.admission.timings.get("upstream")) is not None:
                 first_ms = self.admission.timings.get("first_token")
                 self._speeds.note(self.target.name, total_ms, usage.output_tokens, first_ms)
-            self._ratios.learn(self._asked.model, self._asked.size, usage.input_tokens)
+            self._ratios.learn(self.admission.caller.account, self._asked_model, self._asked_size, usage.input_tokens)
         if tier != "default":
             price = self._prices.of(self.target.provider, self.target.model, tier, self.admission.request.alias)
             self.admission.cost = None if price is None else price.cost(usage)

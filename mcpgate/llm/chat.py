@@ -141,10 +141,10 @@ class Chat:
             for name in names
         ]
 
-    def estimate(self, asked: Asked, most: int | None = None) -> Usage:
+    def estimate(self, caller: Caller, asked: Asked, most: int | None = None) -> Usage:
         """What a request takes at most, as far as that is known. `most`: tokens of one answer, where the client has
         named no limit."""
-        tokens = self._ratios.input_tokens(asked.model, asked.size)
+        tokens = self._ratios.input_tokens(caller.account, asked.model, asked.size)
         if asked.format in EMBEDS or asked.format in COUNTS:
             return Usage(input_tokens=tokens)
         most = asked.max_tokens or most or _EXPECTED_OUTPUT
@@ -209,7 +209,7 @@ class Chat:
             return fixed
         about = Qualities(
             *(caller, asked.model, asked.stream, asked.tools, asked.images, asked.session),
-            usage=self.estimate(asked),
+            usage=self.estimate(caller, asked),
             budget_used=budget_used,
             at=time.time(),
         )
@@ -290,15 +290,15 @@ class Chat:
             whose = f"{context.caller.account}\n{asked.session}"
             cache_key = "mcpgate-" + hashlib.sha256(whose.encode()).hexdigest()[:32]
         call, finish = self._translator().call_for(provider, asked, target, most, cache_key)
-        estimate = self._estimate_of(asked, call, most)
+        estimate = self._estimate_of(context.caller, asked, call, most)
         admission = self._gate.admit(context, self._request(context, kind, alias, target, estimate))
         await admission.__aenter__()
         return call, finish, estimate, admission
 
-    def _estimate_of(self, asked: Asked, call: Call, most: int | None) -> Usage:
+    def _estimate_of(self, caller: Caller, asked: Asked, call: Call, most: int | None) -> Usage:
         if most is None:
-            return self.estimate(asked, call.max_tokens)
-        return dataclasses.replace(self.estimate(asked), output_tokens=most * asked.answers)
+            return self.estimate(caller, asked, call.max_tokens)
+        return dataclasses.replace(self.estimate(caller, asked), output_tokens=most * asked.answers)
 
     @staticmethod
     def _request(context: RequestContext, kind: Kind, alias: str, target: Target, estimate: Usage) -> Request:
@@ -318,7 +318,7 @@ class Chat:
         is enough for an answer."""
         if kind != "chat" or alias not in self.config.models or not self.config.models[alias].clamp:
             return None
-        request = self._request(context, kind, alias, target, self.estimate(asked))
+        request = self._request(context, kind, alias, target, self.estimate(context.caller, asked))
         price = self.providers.prices().of(target.provider, target.model, alias=request.alias)
         left = (await self._gate.headroom(context, request)).get("cost")
         if price is None or left is None:
@@ -357,21 +357,22 @@ class Answering:
         self._about: About | None = None
 
     async def __aenter__(self) -> Answered:
-        chat, caller = self._chat, self._context.caller
-        budget_used = await chat.budget_used(self._context, self._asked)
-        name, targets = chat.plan(caller, self._asked, budget_used=budget_used)
+        chat, caller, asked = self._chat, self._context.caller, self._asked
+        del self._asked  # an answer may take long, and is not asked for again
+        budget_used = await chat.budget_used(self._context, asked)
+        name, targets = chat.plan(caller, asked, budget_used=budget_used)
         whole = self._whole = chat.admit(self._context, self._kind, name)
         await whole.__aenter__()
         try:
-            whole.facts["session"] = self._asked.session[:200]
-            self._asked, self._about = await chat.guarded(self._asked, caller)
+            whole.facts["session"] = asked.session[:200]
+            asked, self._about = await chat.guarded(asked, caller)
             inside = self._context.inside(whole)
             try:
-                answer = await self._first(inside, name, targets)
+                answer = await self._first(inside, asked, name, targets)
             except BudgetExceeded:
-                if (cheaper := chat.cheaper(caller, self._asked, name, budget_used)) is None:
+                if (cheaper := chat.cheaper(caller, asked, name, budget_used)) is None:
                     raise
-                answer = await self._first(inside, *cheaper)
+                answer = await self._first(inside, asked, *cheaper)
             whole.facts["attempts"] = str(answer.attempts)
         except BaseException as error:
             await whole.__aexit__(type(error), error, error.__traceback__)
@@ -388,7 +389,7 @@ class Answering:
         finally:
             await self._whole.__aexit__(kind, error, traceback)
 
-    async def _first(self, context: RequestContext, alias: str, targets: Sequence[Target]) -> Answered:
+    async def _first(self, context: RequestContext, asked: Asked, alias: str, targets: Sequence[Target]) -> Answered:
         """The first answer. Raises what the last attempt has failed with."""
         usable, attempts = self._chat.sort_by_health(targets)
         failed: Failed | None = None
@@ -396,13 +397,13 @@ class Answering:
             for retry in range(target.retries + 1):
                 try:
                     self._attempt, what = await self._chat.attempt(
-                        context, self._asked, self._kind, alias, target, self._about
+                        context, asked, self._kind, alias, target, self._about
                     )
                     return Answered(target, len(attempts) + 1, what)
                 except Failed as error:
                     failed = error
                     attempts.append({"target": target.name, "reason": one_line(error.error.message, SHOWN_ERROR)})
-                    log.info("%s: %s failed: %s", self._asked.model, target.name, attempts[-1]["reason"])
+                    log.info("%s: %s failed: %s", asked.model, target.name, attempts[-1]["reason"])
                     if retry == target.retries or not await _pause(error, retry):
                         break
             if failed is None or not target.falls_back(failed.reason):

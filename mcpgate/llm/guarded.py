@@ -43,6 +43,7 @@ class Guarded:
 
     def __init__(self, finish: Finish, guardrails: Guardrails, about: About) -> None:
         self._finish, self._guardrails, self._about = finish, guardrails, about
+        self.holds_request = finish.holds_request
         self._filters: dict[str, Filter] = {}
         self._pending: list[_Pending] = []
         self._said: list[str] = []

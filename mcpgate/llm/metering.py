@@ -22,7 +22,7 @@ _LEAST_MEDIA_TOKENS, _BYTES_PER_MEDIA_TOKEN = 2000, 100
 """What a large image costs at most providers; long files cost more."""
 _LONG = 1000
 """Bytes; shorter data is not looked for."""
-_MOST_MODELS = 5000
+_MOST_LEARNED = 10_000
 _MOST_TOKENS = 100_000_000
 """In one request: ten times what any model takes."""
 
@@ -37,25 +37,27 @@ class Size:
 
 
 class Ratios:
-    """Bytes of a body for each input token, learned for each model from what providers have counted."""
+    """Bytes of a body for each input token, learned from what providers have counted: for each account and model, so
+    that nobody's odd requests make those of others look dear or cheap."""
 
     def __init__(self) -> None:
-        self._learned: dict[str, float] = {}
+        self._learned: dict[tuple[str, str], float] = {}
+        """The one that was learned last at the end."""
 
-    def input_tokens(self, model: str, size: Size) -> int:
+    def input_tokens(self, account: str, model: str, size: Size) -> int:
         """An estimate that is rather too high."""
-        text = int(size.text / (self._learned.get(model, _BYTES_PER_TOKEN) * 0.9))
+        text = int(size.text / (self._learned.get((account, model), _BYTES_PER_TOKEN) * 0.9))
         return text + size.media_tokens + 8
 
-    def learn(self, model: str, size: Size, input_tokens: int) -> None:
+    def learn(self, account: str, model: str, size: Size, input_tokens: int) -> None:
         if size.media_tokens or input_tokens < 50:
             return  # too little text to learn from
-        if len(self._learned) >= _MOST_MODELS:
-            self._learned.clear()
         seen = min(max(size.text / input_tokens, _LEAST), _MOST)
-        known = self._learned.get(model, _BYTES_PER_TOKEN)
+        known = self._learned.pop((account, model), _BYTES_PER_TOKEN)
+        if len(self._learned) >= _MOST_LEARNED:
+            del self._learned[next(iter(self._learned))]
         # Downwards at once, upwards slowly: an estimate that is too low lets money slip through.
-        self._learned[model] = seen if seen < known else known + _LEARN * (seen - known)
+        self._learned[account, model] = seen if seen < known else known + _LEARN * (seen - known)
 
 
 def size_of(body: bytes, parsed: Mapping[str, Any]) -> Size:

@@ -13,7 +13,7 @@ NOTHING: Mapping[str, str] = MappingProxyType({})
 
 
 class Unreachable(UpstreamError):
-    """No connection to the provider, or it broke before the answer began."""
+    """No connection to the provider, or it broke, or brings what is no answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +45,7 @@ class Reply(Protocol):
     """How long the provider may be silent, and how long a whole body may take."""
 
     async def read(self) -> bytes:
-        """The whole body. Raises Unreachable, UpstreamTimeout, TooLarge."""
+        """The whole body. Raises Unreachable, UpstreamTimeout."""
         ...
 
     async def error(self) -> bytes:

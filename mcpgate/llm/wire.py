@@ -63,6 +63,9 @@ class StreamReader(Protocol):
 class Finish(Protocol):
     """What becomes of one provider's answer on its way to the client."""
 
+    holds_request: bool
+    """Whether it needs what the client has asked."""
+
     def whole(self, body: bytes) -> bytes:
         """Raises UpstreamError for what is no answer."""
         ...

@@ -8,7 +8,7 @@ import time
 from collections.abc import AsyncGenerator, Callable, Collection, Mapping
 
 from mcpgate.config.llm import ProviderConfig
-from mcpgate.errors import RateLimited, TooLarge, UpstreamError, UpstreamTimeout
+from mcpgate.errors import RateLimited, UpstreamError, UpstreamTimeout
 from mcpgate.llm.gemini_format import METHODS, path_of
 from mcpgate.llm.provider import Call, Unreachable, retry_after_s
 from mcpgate.providers.keys import Key, KeyRing
@@ -56,7 +56,7 @@ class HttpReply:
                 pieces.append(chunk)
                 size += len(chunk)
                 if size > _LARGEST:
-                    raise TooLarge(f"the answer of {self._name} is over {_LARGEST:,} bytes", limit=_LARGEST)
+                    raise Unreachable(f"the answer of {self._name} is over {_LARGEST:,} bytes")
                 if time.monotonic() > until:
                     raise UpstreamTimeout(f"the answer of {self._name} did not end within {self.timeout_s:g} s")
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)

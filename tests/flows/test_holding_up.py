@@ -447,6 +447,23 @@ def test_hundreds_of_clients_that_read_slowly_hold_little_and_get_all(served: Se
     assert key.paid == count * COST == far.told * COST
 
 
+def test_what_was_asked_is_not_kept_while_the_answer_is_streamed(served: Served, far: Far, key: Key) -> None:
+    """One key may hold 64 MiB of bodies: ten of 6 MB, counted as they are."""
+    count, process = 16, psutil.Process(served.process.pid)
+    long = [{"role": "user", "content": "x" * 6_000_000}]
+    head, body = request(served, key, "far/waits", stream=True, messages=long)
+    before = process.memory_info().rss
+    with contextlib.ExitStack() as stack:
+        for number in range(count):
+            client = stack.enter_context(connection(served))
+            client.sendall(head + body)
+            assert b" 200 OK" in read_until(client, b"hello")
+            assert far.asked["waits"] == number + 1
+        assert process.memory_info().rss - before < 70_000_000
+    wait_until(lambda: len(far.open) <= 100)
+    assert key.paid > 0
+
+
 PIXELS = base64.b64encode(bytes(range(256)) * 58_000).decode()
 """Of an image: nearly 20 MB."""
 AS_CHAT = {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{PIXELS}"}}

@@ -3,6 +3,7 @@ providers that are broken or malicious."""
 
 import gzip
 import json
+import socket
 import socketserver
 import threading
 import time
@@ -193,6 +194,29 @@ def test_a_field_that_occurs_a_hundred_thousand_times_does_not_hold_up_the_gatew
     began = time.monotonic()
     assert send(served, f'{{"model": "good", "messages": [{inner}]}}').status_code == 200
     assert time.monotonic() - began < 10
+
+
+def test_who_cannot_be_streamed_to_is_told_before_anything_is_paid(served: Served, provider: ModelProvider) -> None:
+    body = f'{{"model": "good", "stream": true, {REST}}}'
+    head = f"POST /v1/chat/completions HTTP/1.0\r\nauthorization: Bearer {ADMIN}\r\ncontent-length: {len(body)}\r\n\r\n"
+    with socket.create_connection(("127.0.0.1", int(served.address.rpartition(":")[2]))) as connection:
+        connection.sendall((head + body).encode())
+        answer = connection.makefile("rb").read()
+    assert b" 400 " in answer and b"need HTTP/1.1" in answer and not provider.received
+
+
+def test_nobodys_odd_requests_make_those_of_others_look_dear(served: Served, provider: ModelProvider) -> None:
+    def estimated(key: str) -> int:
+        body = {"model": "good", "messages": [{"role": "user", "content": "Hello world. " * 1000}]}
+        answer = send(served, json.dumps(body), "/v1/messages/count_tokens", key)
+        tokens: int = answer.json()["input_tokens"]
+        return tokens
+
+    mallory, other = (served.admin("POST", "keys", {"grants": {"models": ["*"]}}).json()["secret"] for _ in range(2))
+    before = estimated(other)
+    # 100 bytes, of which the provider counts 1,000 tokens, as it does with an image by its address.
+    assert send(served, f'{{"model": "good", {REST}}}', key=mallory).status_code == 200
+    assert estimated(mallory) > 2 * before and estimated(other) == before
 
 
 # --- Providers

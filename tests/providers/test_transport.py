@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from mcpgate.config.llm import ProviderConfig
-from mcpgate.errors import RateLimited, TooLarge, UpstreamTimeout
+from mcpgate.errors import RateLimited, UpstreamTimeout
 from mcpgate.llm.provider import Call, Unreachable
 from mcpgate.providers import http
 from mcpgate.providers.http import HttpProvider
@@ -179,7 +179,7 @@ async def test_a_compressed_answer_that_unpacks_to_gigabytes_is_given_up(monkeyp
     async with serving(always(zipped(bytes(2**26)))) as server:
         far = provider(server.port)
         reply = await far.send(CALL)
-        with pytest.raises(TooLarge):
+        with pytest.raises(Unreachable, match="is over 1,048,576 bytes"):
             await reply.read()
         await reply.aclose()
         assert not far.is_busy

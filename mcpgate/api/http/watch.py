@@ -16,6 +16,7 @@ _LOOK_S = 1.0
 _PING_S = 15.0
 SHUTDOWN_S = 4.0
 """How long requests under way may go on when the server stops; it closes their connections a second later."""
+_STOPPED = "the gateway is shutting down"
 log = logging.getLogger("mcpgate.http")
 
 
@@ -49,6 +50,7 @@ class Watcher:
     def __init__(self, access: Access, closing: Closing) -> None:
         self.access, self._closing = access, closing
         self.watches: set[Watch] = set()
+        self.stopped = False
         self._tasks: list[asyncio.Task[None]] = []
 
     def over(self, http: Watched, context: RequestContext) -> "Watch":
@@ -79,8 +81,9 @@ class Watcher:
                     log.exception("the rights of a request under way cannot be checked")
 
     def _stop(self, _: "asyncio.Future[None]") -> None:
+        self.stopped = True
         for watch in tuple(self.watches):
-            watch.end(Unavailable("the gateway is shutting down"))
+            watch.end(Unavailable(_STOPPED))
 
 
 class Watch:
@@ -124,6 +127,8 @@ class Watch:
         self._wrote, self._ping = time.monotonic(), None
 
     async def __aenter__(self) -> "Watch":
+        if self._watcher.stopped:
+            raise Unavailable(_STOPPED)
         task = asyncio.current_task()
         assert task is not None
         self._task = task

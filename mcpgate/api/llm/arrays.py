@@ -11,7 +11,7 @@ from mcpgate.llm.events import Events, parts_of
 
 def as_array(streamed: Streamed) -> Streamed:
     array = _Array(streamed)
-    return Streamed(array.events(), array.broken)
+    return Streamed(array.events(), array.broken, streamed.holds_request)
 
 
 class _Array:

@@ -89,28 +89,30 @@ class LlmFace(Face):
         format = _FORMATS[http.path]
         try:
             context = await self._access.context(http)
-            asked = read_asked(format, await http.body(), http.headers, query_of(http))
-            if format == "count_tokens" and not self._chat.serves(context.caller, asked):
-                tokens = self._chat.estimate(asked).input_tokens
-                await http.respond(200, orjson.dumps({"input_tokens": tokens}))
-                return
-            await self._answer(http, context, asked)
+            # Without a name here, for the body would be kept until the answer has ended.
+            await self._answer(http, context, read_asked(format, await http.body(), http.headers, query_of(http)))
         except (Disconnected, HungUp):
             raise Disconnected from None
         except McpgateError as error:
             await http.refuse(error, errors.refusal(format, error))
 
     async def _answer(self, http: Exchange, context: RequestContext, asked: Asked) -> None:
+        if asked.format == "count_tokens" and not self._chat.serves(context.caller, asked):
+            tokens = self._chat.estimate(context.caller, asked).input_tokens
+            await http.respond(200, orjson.dumps({"input_tokens": tokens}))
+            return
+        if asked.stream and not http.may_stream:
+            raise InvalidRequest("event streams need HTTP/1.1 (for nginx: proxy_http_version 1.1)")
+        format, framing = asked.format, asked.framing
         what: Whole | Streamed | None = None
         headers: dict[str, str] = {}
+        answering = self._chat.answering(context, asked)
+        del asked
         try:
-            async with (
-                self._watcher.over(http, context) as watch,
-                self._chat.answering(context, asked) as answer,
-            ):
+            async with self._watcher.over(http, context) as watch, answering as answer:
                 what, headers = answer.what, _headers(answer)
                 if isinstance(what, Streamed):
-                    if asked.framing == "array":
+                    if framing == "array":
                         what, headers["content-type"] = as_array(what), "application/json"
                     await self._stream(http, context, what, headers, watch)
         except McpgateError as error:
@@ -121,7 +123,7 @@ class LlmFace(Face):
             headers |= {**what.headers, **governance_headers(context.trail)}
             await http.respond(what.status, what.body, headers)
             return
-        if not errors.is_google(asked.format):  # whose SDK takes comments for data
+        if not errors.is_google(format):  # whose SDK takes comments for data
             late = governance_headers(context.trail)
             await http.raw(b"".join(b": %s: %s\n" % (k.encode(), v.encode()) for k, v in late.items()) + b"\n")
         await http.end_stream()
@@ -129,8 +131,8 @@ class LlmFace(Face):
     async def _stream(
         self, http: Exchange, context: RequestContext, answer: Streamed, headers: dict[str, str], watch: Watch
     ) -> None:
-        if not http.may_stream:
-            raise InvalidRequest("event streams need HTTP/1.1 (for nginx: proxy_http_version 1.1)")
+        if not answer.holds_request:
+            http.release()
         async with contextlib.aclosing(answer.events) as events:  # type: ignore[type-var]
             await http.start_stream({**headers, **governance_headers(context.trail)})
             async for event in events:

@@ -57,7 +57,7 @@ class GeminiFace(LlmFace):
             framing = "events" if http.query().get("alt") == "sse" else "array"
             asked = _asked(model, method, await http.body(), http.headers, framing)
             if asked.format in COUNTS and not self._chat.serves(context.caller, asked):
-                tokens = self._chat.estimate(asked).input_tokens
+                tokens = self._chat.estimate(context.caller, asked).input_tokens
                 await http.respond(200, orjson.dumps({"totalTokens": tokens}))
                 return
             await self._answer(http, context, asked)

@@ -113,6 +113,8 @@ def _cache_wish(provider: Provider, format: str, body: Mapping[str, Any], cache_
 class Through:
     """An answer that the client gets byte for byte."""
 
+    holds_request = False
+
     def __init__(self, format: str, hides_usage: bool) -> None:
         """`hides_usage`: the client has not asked for the usage that the stream was asked for."""
         self._format, self._hides_usage = format, hides_usage
@@ -143,8 +145,10 @@ def _is_usage(event: bytes) -> bool:
 class Translated:
     """An answer in another format than the client's."""
 
+    holds_request = True
+
     def __init__(self, asked: Asked, client: ClientSide, side: ProviderSide, request: ChatRequest) -> None:
-        self._asked, self._client, self._side, self._request = asked, client, side, request
+        self._format, self._client, self._side, self._request = asked.format, client, side, request
         self._reader = side.parse_stream()
         self._writer: StreamWriter = client.render_stream(request)
         self._text = 0
@@ -163,7 +167,7 @@ class Translated:
         error = said.get("error") if isinstance(said, dict) else None
         message = error.get("message") if isinstance(error, dict) else None
         text = message if isinstance(message, str) else body[:500].decode("utf-8", "replace")
-        return orjson.dumps(errors.body_of(self._asked.format, status, "upstream_error", text))
+        return orjson.dumps(errors.body_of(self._format, status, "upstream_error", text))
 
     def event(self, event: bytes) -> Iterable[bytes]:
         for piece in Events().feed(event):
