@@ -85,7 +85,8 @@ def invalid(path: str, body: dict[str, Any]) -> str:
     blocks = [block for message in body.get("messages", ()) for block in message["content"]]
     if any("toolUse" in block or "toolResult" in block for block in blocks) and "toolConfig" not in body:
         return "The toolConfig field must be defined when using toolUse and toolResult content blocks."
-    if '"text": " ' in json.dumps(body) or '"text": ""' in json.dumps(body):
+    contents = [one for block in blocks for one in (block, *block.get("toolResult", {}).get("content", ()))]
+    if any("text" in one and not one["text"].strip() for one in (*contents, *body.get("system", ()))):
         return "The text field in the ContentBlock object is blank."
     return report.generate_report()
 
