@@ -252,6 +252,8 @@ class _Handler(BaseHTTPRequestHandler):
             self._aws_error(400, "ValidationException", wrong)
         elif received.stream:
             self._stream(model, received.body)
+        elif model == "throttled":
+            self._aws_error(429, "ThrottlingException", "Too many requests, please wait before trying again.")
         else:
             self._json(bedrock_wire.whole(model, received.body, WORDS))
 

@@ -131,20 +131,24 @@ class BedrockReply(HttpReply):
 
     async def _events(self, chunks: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
         frames = Frames()
-        try:
-            async with contextlib.aclosing(chunks) as pieces:
-                async for piece in pieces:
-                    found: list[bytes] = []
+        async with contextlib.aclosing(chunks) as pieces:
+            async for piece in pieces:
+                found: list[bytes] = []
+                broken: Exception | None = None
+                try:
                     for frame in frames.feed(piece):
                         found.append(server_sent(frame))
                         if len(found) >= _AT_ONCE:
                             yield b"".join(found)
                             found.clear()
                             await asyncio.sleep(0)
-                    if found:
-                        yield b"".join(found)
-        except (ValueError, KeyError, ParserError) as error:
-            raise Unreachable(f"the stream of {self._name} is none of AWS's: {str(error)[:200]}") from error
+                except (ValueError, ParserError) as error:
+                    broken = error
+                if found:  # what came before the error has come
+                    yield b"".join(found)
+                if broken is not None:
+                    words = f"the stream of {self._name} is none of AWS's: {str(broken)[:200]}"
+                    raise Unreachable(words) from broken
         if frames.rest:
             raise Unreachable(f"the stream of {self._name} broke off within an event")
 

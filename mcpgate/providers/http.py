@@ -181,7 +181,11 @@ class HttpProvider:
         limit_s, silence_s = call.timeout_s or self._config.timeout_s, self._config.timeout_s
         keys = self._keys.candidates(call.model)
         for key in keys:
-            headers, proof = await self._proved("POST", path, self._headers(call, key), call.body)
+            try:
+                async with asyncio.timeout(limit_s):
+                    headers, proof = await self._proved("POST", path, self._headers(call, key), call.body)
+            except TimeoutError:
+                raise UpstreamTimeout(f"no credentials for {self.name} came within {limit_s:g} s") from None
             response = await self._transport.send("POST", path, headers, call.body, limit_s, silence_s)
             if 300 <= response.status < 400:
                 await response.aclose()

@@ -26,7 +26,7 @@ from mcpgate import lifecycle
 from mcpgate.app import make_provider
 from mcpgate.config.llm import LlmConfig, ProviderConfig
 from mcpgate.config.settings import Config
-from mcpgate.errors import ConfigError
+from mcpgate.errors import ConfigError, UpstreamTimeout
 from mcpgate.governance.records import Usage
 from mcpgate.llm.prices import ModelPrices
 from mcpgate.llm.provider import Call, Unreachable
@@ -69,9 +69,10 @@ def served(tmp_path_factory: pytest.TempPathFactory, provider: ModelProvider) ->
     models = {
         "fast": {"targets": [{"target": "aws/good"}]},
         "kept": {"targets": [{"target": "aws/good"}], "prompt_cache": True},
+        "garbled": {"targets": [{"target": "aws/garbage"}, {"target": "open/good"}]},
         "safe": {
             "targets": [
-                *({"target": f"aws/{name}"} for name in ("status-429", "status-424", "throttled", "garbage")),
+                *({"target": f"aws/{name}"} for name in ("status-429", "status-424", "throttled")),
                 {"target": "open/good"},
             ]
         },
@@ -248,8 +249,12 @@ def test_a_name_that_is_no_model_reaches_nobody(model: str, served: Served, prov
 def test_errors_before_the_answer_fall_back(stream: bool, served: Served, provider: ModelProvider) -> None:
     answer = post(served, "safe", stream=stream)
     assert answer.status_code == 200 and answer.headers["x-mcpgate-provider"] == "open"
-    if stream:
-        assert provider.models() == ["status-429", "status-424", "throttled", "garbage", "good"]
+    assert provider.models() == ["status-429", "status-424", "throttled", "good"]
+
+
+def test_a_stream_of_bytes_that_are_no_events_falls_back(served: Served) -> None:
+    answer = post(served, "garbled", stream=True)
+    assert answer.status_code == 200 and answer.headers["x-mcpgate-provider"] == "open"
 
 
 def test_aws_own_words_reach_the_client_in_its_form(served: Served) -> None:
@@ -291,10 +296,18 @@ def test_a_budget_holds_for_bedrock(served: Served) -> None:
 # --- Credentials
 
 
+made: list[Any] = []
+"""Providers that `run` closes."""
+
+
 def run(work: Callable[[], Coroutine[Any, Any, Any]]) -> Any:
     async def bounded() -> Any:
-        with anyio.fail_after(30):
-            return await work()
+        try:
+            with anyio.fail_after(30):
+                return await work()
+        finally:
+            while made:
+                await made.pop().aclose()
 
     return anyio.run(bounded)
 
@@ -311,7 +324,8 @@ async def ask(provider: Any, format: str = "bedrock", model: str = "good") -> tu
 
 def bedrock(address: str, **aws: Any) -> Any:
     settings = {"type": "bedrock", "base_url": address.removesuffix("/v1"), "aws": {"region": REGION, **aws}}
-    return make_provider("aws", ProviderConfig.model_validate(settings))
+    made.append(make_provider("aws", ProviderConfig.model_validate(settings)))
+    return made[-1]
 
 
 @dataclass
@@ -415,6 +429,22 @@ def test_temporary_credentials_are_fetched_once_and_off_the_event_loop(
 
         assert run(work) == [200] * 10 and len(role.asked) == 1
         assert {one.headers["x-amz-security-token"] for one in provider.received} == {"temporary-token"}
+
+
+def test_credentials_that_do_not_come_take_no_longer_than_an_answer_may(
+    nowhere: Path, monkeypatch: pytest.MonkeyPatch, provider: ModelProvider
+) -> None:
+    with answering(lambda _: (200, _temporary("2099-01-01T00:00:00Z"))) as role:
+        monkeypatch.setenv("AWS_CONTAINER_CREDENTIALS_FULL_URI", role.address)
+        role.go_on.clear()
+
+        async def work() -> None:
+            one = bedrock(provider.address)
+            with pytest.raises(UpstreamTimeout, match="within 0.2 s"):
+                await one.send(Call("bedrock", b"{}", "good", timeout_s=0.2))
+            assert not one.is_busy
+
+        run(work)
 
 
 def test_temporary_credentials_are_renewed_before_they_expire(
@@ -523,7 +553,8 @@ def account(private_key: rsa.RSAPrivateKey, tmp_path: Path) -> Callable[[str], d
 
 def vertex(provider: ModelProvider, settings: dict[str, Any]) -> Any:
     given = {"type": "gemini", "base_url": provider.address.removesuffix("/v1"), "vertex": settings}
-    return make_provider("vertex", ProviderConfig.model_validate(given))
+    made.append(make_provider("vertex", ProviderConfig.model_validate(given)))
+    return made[-1]
 
 
 def test_a_token_is_fetched_once_for_all_and_off_the_event_loop(
