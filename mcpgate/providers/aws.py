@@ -206,7 +206,7 @@ def server_sent(frame: bytes) -> bytes:
         raise ValueError("an event without a name")
     # A line break within JSON is a blank; within a server-sent event it would end a line.
     payload = event.payload.replace(b"\n", b" ").replace(b"\r", b" ") or b"{}"
-    return b'event: %s\ndata: {"%s":%s}\n\n' % (name.encode(), name.encode(), payload)
+    return b'data: {"%s":%s}\n\n' % (name.encode(), payload)
 
 
 def _error(event: Any) -> bytes:

@@ -223,6 +223,28 @@ def test_an_anthropic_client_gets_signed_reasoning_and_sends_it_back(
     assert user["content"][1] == {"cachePoint": {"type": "default"}}
 
 
+@pytest.mark.parametrize("streamed", [False, True])
+def test_clients_of_responses_and_of_gemini_are_served_too(streamed: bool, served: Served) -> None:
+    http = served.http(**bearer(ADMIN))
+    asked = {"model": "fast", "input": "Say hello.", "stream": streamed}
+    assert SAID in http.post("/v1/responses", json=asked).text
+    method = "streamGenerateContent" if streamed else "generateContent"
+    body = {"contents": [{"role": "user", "parts": [{"text": "Say hello."}]}]}
+    said = http.post(f"/v1beta/models/aws/{NOVA}:{method}", json=body).json()
+    parts = [
+        part
+        for chunk in (said if streamed else [said])
+        for part in chunk["candidates"][0].get("content", {}).get("parts", ())
+    ]
+    assert "".join(part["text"] for part in parts) == SAID
+
+
+def test_tokens_are_estimated(served: Served, provider: ModelProvider) -> None:
+    body = {"model": "fast", "messages": [{"role": "user", "content": "Say hello."}]}
+    counted = served.http().post("/v1/messages/count_tokens", json=body, headers=bearer(ADMIN))
+    assert 0 < counted.json()["input_tokens"] < 200 and not provider.received
+
+
 def test_an_alias_asks_for_the_cache_where_its_client_does_not(served: Served, provider: ModelProvider) -> None:
     post(served, "kept")
     assert provider.received[0].body["messages"][0]["content"][-1] == {"cachePoint": {"type": "default"}}
@@ -470,6 +492,14 @@ def test_temporary_credentials_are_renewed_before_they_expire(
 )
 def test_a_check_says_whether_aws_knows_who_asks(aws: dict[str, str], wrong: str, provider: ModelProvider) -> None:
     said = run(lambda: bedrock(provider.address, **aws).probe())
+    assert wrong in said and bool(said) == bool(wrong)
+
+
+@pytest.mark.parametrize(("key", "wrong"), [(API_KEY, ""), ("another-api-key", "does not accept the key")])
+def test_a_check_says_whether_aws_knows_the_key(key: str, wrong: str, provider: ModelProvider) -> None:
+    settings = {"type": "bedrock", "base_url": provider.address.removesuffix("/v1"), "aws": {"region": REGION}}
+    made.append(make_provider("aws", ProviderConfig.model_validate({**settings, "api_key": key})))
+    said = run(made[-1].probe)
     assert wrong in said and bool(said) == bool(wrong)
 
 

@@ -11,6 +11,7 @@ from botocore.eventstream import ParserError
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mcpgate.llm.events import parts_of
 from mcpgate.llm.messages import (
     Broken,
     ChatAnswer,
@@ -406,8 +407,7 @@ def _read(*frames: bytes) -> list[StreamEvent]:
     reader = bedrock.parse_stream()
     read: list[StreamEvent] = []
     for frame in frames:
-        name, _, data = server_sent(frame).partition(b"\ndata: ")
-        read += reader.read(name.removeprefix(b"event: ").decode(), data.strip())
+        read += reader.read(*parts_of(server_sent(frame)))
     return read + list(reader.end())
 
 
@@ -572,7 +572,7 @@ def test_the_name_of_an_event_cannot_write_events(name: str) -> None:
 def test_line_breaks_in_a_payload_write_no_events() -> None:
     payload = b'{"stopReason":\r\n\r\n"end_turn"\n\ndata: x\n\n}'
     sent = server_sent(bedrock_wire.encode({":event-type": "messageStop", ":message-type": "event"}, payload))
-    assert sent.count(b"\n") == 3 and b"\r" not in sent and sent.endswith(b"}\n\n")
+    assert sent.count(b"\n") == 2 and b"\r" not in sent and sent.endswith(b"}\n\n")
 
 
 def test_an_event_without_a_type_is_an_error_of_the_service() -> None:
@@ -594,10 +594,10 @@ def test_the_usage_of_a_stream_comes_with_its_metadata() -> None:
     meter = Meter("bedrock", 100)
     frames = list(bedrock_wire.stream("good", {}, ["Hello", " there"]))
     for frame in frames[:-1]:
-        meter.read(server_sent(frame).partition(b"data: ")[2].strip())
+        meter.read(parts_of(server_sent(frame))[1])
     assert meter.is_over and not meter.is_exact
     assert (meter.usage.input_tokens, meter.usage.output_tokens) == (100, 4)
-    meter.read(server_sent(frames[-1]).partition(b"data: ")[2].strip())
+    meter.read(parts_of(server_sent(frames[-1]))[1])
     assert meter.is_exact and (meter.usage.input_tokens, meter.usage.output_tokens) == (1000, 50)
 
 
