@@ -15,6 +15,7 @@ from urllib.parse import parse_qs
 
 import anthropic
 import anyio
+import botocore.session
 import httpx2
 import jwt
 import openai
@@ -262,6 +263,29 @@ def test_what_bedrock_has_no_form_for_is_refused_by_name_and_costs_nothing(
 @pytest.mark.parametrize("model", ["aws/..", "aws/.", "aws/a%2e", "aws/a b", "aws/../x"])
 def test_a_name_that_is_no_model_reaches_nobody(model: str, served: Served, provider: ModelProvider) -> None:
     assert post(served, model).status_code == 400 and not provider.received
+
+
+def test_what_is_sent_is_what_awss_own_client_sends(served: Served, provider: ModelProvider) -> None:
+    """And the provider of these tests is one that AWS's client takes for Bedrock."""
+    session = botocore.session.Session()
+    session.set_credentials(ACCESS, SECRET)
+    address = provider.address.removesuffix("/v1")
+    client = session.create_client("bedrock-runtime", region_name=REGION, endpoint_url=address)
+    said = [{"role": "user", "content": [{"text": "Say hello."}]}]
+    for model in (NOVA, ARN, "anthropic.claude-x.y-v1:0"):
+        provider.received.clear()
+        asked = {"modelId": model, "messages": said, "inferenceConfig": {"maxTokens": 100}}
+        assert client.converse(**asked)["output"]["message"]["content"] == [{"text": SAID}]
+        stream = client.converse_stream(**asked)["stream"]
+        deltas = [event["contentBlockDelta"]["delta"]["text"] for event in stream if "contentBlockDelta" in event]
+        assert "".join(deltas) == SAID
+        for streamed in (False, True):
+            assert post(served, f"aws/{model}", stream=streamed).status_code == 200
+        theirs, ours = provider.received[:2], provider.received[2:]
+        assert [one.path for one in ours] == [one.path for one in theirs]
+        assert [one.body for one in ours] == [one.body for one in theirs]
+        assert {one.headers["content-type"] for one in provider.received} == {"application/json"}
+    client.close()
 
 
 # --- What goes wrong
