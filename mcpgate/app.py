@@ -21,7 +21,7 @@ from mcpgate.governance.callers import Token
 from mcpgate.governance.gate import Gate
 from mcpgate.governance.store import Store, StoreUnavailable
 from mcpgate.governance.tokens import Tokens
-from mcpgate.lifecycle import App, GovernanceStores, TokenStore, check_guardrails, prices_of
+from mcpgate.lifecycle import App, GovernanceStores, TokenStore, check_llm, prices_of
 from mcpgate.llm.registry import Providers
 from mcpgate.stores.memory import MemoryStore
 from mcpgate.stores.sqlite.governance import SqliteStore
@@ -50,7 +50,7 @@ _ENGINES = {
 
 async def build(config: Config) -> App:
     """Raises ConfigError, Unavailable."""
-    check_guardrails(config)
+    check_llm(config)
     engine = make_engine(config.sandbox)
     stores = await open_stores(config, may_forget=True)
     learned = SqliteLearnedStore(_local_file(config.storage))
@@ -176,8 +176,16 @@ def make_provider(name: str, config: ProviderConfig) -> "Provider":
         from mcpgate.providers.echo import EchoProvider
 
         return EchoProvider(name, config, _client_sides())
+    if config.aws is not None:
+        from mcpgate.providers.aws import BedrockProvider
+
+        return BedrockProvider(name, config)
     from mcpgate.providers.http import HttpProvider  # imports an HTTP client, which takes 0.2 s
 
+    if config.vertex is not None:
+        from mcpgate.providers.google import VertexTokens
+
+        return HttpProvider(name, config, VertexTokens(name, config.vertex))
     return HttpProvider(name, config)
 
 
@@ -191,9 +199,10 @@ def _client_sides() -> "Mapping[str, ClientSide]":
 @functools.cache
 def _translator() -> "Translator":
     from mcpgate.api.llm.translation import WireTranslator
-    from mcpgate.providers import chat, gemini, messages
+    from mcpgate.providers import bedrock, chat, gemini, messages
 
-    return WireTranslator(_client_sides(), {"chat": chat, "messages": messages, "gemini": gemini})
+    sides = {"chat": chat, "messages": messages, "gemini": gemini, "bedrock": bedrock}
+    return WireTranslator(_client_sides(), sides)
 
 
 def _local_file(storage: StorageConfig) -> Path:

@@ -2,6 +2,7 @@
 
 import asyncio
 import datetime
+import importlib.util
 import logging
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
@@ -113,12 +114,24 @@ class App:
         self.learned.close()
 
 
-def check_guardrails(config: Config) -> None:
-    """Raises ConfigError for those that cannot be loaded."""
+def check_llm(config: Config) -> None:
+    """Raises ConfigError for guardrails that cannot be loaded, and for providers whose packages are not installed."""
+    for name, provider in config.llm.providers.items():
+        for has, extra, module in ((provider.aws, "bedrock", "botocore"), (provider.vertex, "vertex", "google.auth")):
+            if has is not None and not _is_installed(module):
+                missing = f"needs a package that is not installed ({module}): install the extra {extra!r}"
+                raise ConfigError(f"llm.providers.{name} {missing}")
     if config.llm.guardrails:
         from mcpgate.llm.guardrails import Guardrails
 
         Guardrails(config.llm)
+
+
+def _is_installed(module: str) -> bool:
+    try:
+        return importlib.util.find_spec(module) is not None
+    except ModuleNotFoundError:  # the package that it would be in
+        return False
 
 
 def prices_of(config: Config) -> Prices:
@@ -150,7 +163,7 @@ async def running(
 async def reload(gateway: Gateway, config: Config) -> None:
     """Apply an edited configuration. Calls in progress on servers that stay are not interrupted. Raises ConfigError,
     before anything is applied."""
-    check_guardrails(config)
+    check_llm(config)
     fixed = [name for name in _FIXED if _setting(config, name) != _setting(gateway.config, name)]
     if fixed:
         log.warning("changes to %s take effect at the next start", ", ".join(fixed))

@@ -1,6 +1,6 @@
 """A provider of models, as far as its wire formats go: Chat Completions, Responses and Embeddings as OpenAI sends them,
-Messages as Anthropic does, generateContent as Google does (gemini_wire.py, which knows more models). It says what it is
-told by the name of the model that it is asked for:
+Messages as Anthropic does, generateContent as Google does (gemini_wire.py, which knows more models), Converse as AWS does
+(bedrock_wire.py, too). It says what it is told by the name of the model that it is asked for:
 
     good            an answer with usage            no-usage        an answer without
     status-429      an error with that status       overloaded      an error event within a 200 stream
@@ -18,7 +18,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import unquote
 
-from tests import gemini_wire
+from tests import bedrock_wire, gemini_wire
 
 WORDS = ["Hello", " from", " the", " model", "."]
 USAGE = {
@@ -51,16 +51,23 @@ class Received:
     def method(self) -> str:
         """Of Gemini, such as `generateContent`; empty for other formats."""
         path = self.path.partition("?")[0]
-        return path.rpartition(":")[2] if path.startswith("/v1beta/models/") else ""
+        is_geminis = path.startswith("/v1beta/models/") or "/publishers/google/models/" in path
+        return path.rpartition(":")[2] if is_geminis else ""
+
+    @property
+    def is_bedrocks(self) -> bool:
+        return bedrock_wire.is_bedrocks(self.path)
 
     @property
     def model(self) -> str:
         if self.method:
-            return unquote(self.path.removeprefix("/v1beta/models/").rpartition(":")[0])
-        return str(self.body["model"])
+            return unquote(self.path.partition("/models/")[2].rpartition(":")[0])
+        return bedrock_wire.model_of(self.path) if self.is_bedrocks else str(self.body["model"])
 
     @property
     def stream(self) -> bool:
+        if self.is_bedrocks:
+            return bedrock_wire.is_stream(self.path)
         return self.method == "streamGenerateContent" or bool(self.body.get("stream"))
 
 
@@ -191,7 +198,9 @@ class _Handler(BaseHTTPRequestHandler):
             if fails:
                 self._error(503, {"retry-after-ms": "10"})
                 return
-        if received.headers.get("x-goog-api-key") == "AIza-unknown":
+        if self.received.is_bedrocks and (type := bedrock_wire.refused("POST", self.path, headers, raw)):
+            self._aws_error(403, type, "The security token included in the request is invalid.")
+        elif received.headers.get("x-goog-api-key") == "AIza-unknown":
             self._whole(json.dumps(gemini_wire.bad_key()).encode(), 400)
         elif model.startswith("status-"):
             self._error(int(model.removeprefix("status-")), {"retry-after": "0"})
@@ -201,6 +210,8 @@ class _Handler(BaseHTTPRequestHandler):
             self._whole(b"<html>this is no answer</html>")
         elif received.method:
             self._gemini(model, received)
+        elif received.is_bedrocks:
+            self._bedrock(model, received)
         elif model == "signing" and (refused := signed_refusal(received.body)):
             self._error(400, {}, refused)
         elif model == "signing" and not stream:
@@ -236,10 +247,27 @@ class _Handler(BaseHTTPRequestHandler):
         else:
             self._json(gemini_wire.whole(model, received.body, WORDS))
 
+    def _bedrock(self, model: str, received: Received) -> None:
+        if wrong := bedrock_wire.invalid(self.path, received.body):
+            self._aws_error(400, "ValidationException", wrong)
+        elif received.stream:
+            self._stream(model, received.body)
+        elif model == "throttled":
+            self._aws_error(429, "ThrottlingException", "Too many requests, please wait before trying again.")
+        else:
+            self._json(bedrock_wire.whole(model, received.body, WORDS))
+
+    def _aws_error(self, status: int, type: str, message: str, headers: dict[str, str] | None = None) -> None:
+        about = {"x-amzn-errortype": f"{type}:http://internal.amazon.com/coral/", **(headers or {})}
+        self._whole(json.dumps({"message": message}).encode(), status, about)
+
     def _events(self, model: str, body: dict[str, Any]) -> Iterator[bytes]:
         if self.received.method:
             for chunk in gemini_wire.chunks(model, body, WORDS):
                 yield f"data: {json.dumps(chunk)}\r\n\r\n".encode()
+            return
+        if self.received.is_bedrocks:
+            yield from bedrock_wire.stream(model, body, WORDS)
             return
         if self.path.partition("?")[0].endswith("/messages"):
             for name, data in signed_events(model, body) if model == "signing" else messages_events(model):
@@ -252,7 +280,8 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _stream(self, model: str, body: dict[str, Any]) -> None:
         self.send_response(200)
-        self.send_header("content-type", "text/event-stream")
+        aws = "application/vnd.amazon.eventstream"
+        self.send_header("content-type", aws if self.received.is_bedrocks else "text/event-stream")
         self.send_header("transfer-encoding", "chunked")
         self.end_headers()
         if model == "overloaded" and self.received.method:
@@ -307,6 +336,10 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _error(self, status: int, headers: dict[str, str], message: str = "") -> None:
         message = message or f"Told to fail with {status}"
+        if self.received.is_bedrocks:
+            type = {429: "ThrottlingException", 424: "ModelErrorException"}.get(status, "ValidationException")
+            self._aws_error(status, type, message, headers)
+            return
         if self.received.method:
             error = gemini_wire.error(status, message)
             self._whole(json.dumps(error).encode(), status, headers)

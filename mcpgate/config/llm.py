@@ -2,6 +2,7 @@
 
 import re
 from decimal import Decimal
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -31,7 +32,8 @@ PRESETS: dict[str, str] = {
     "vllm": "http://127.0.0.1:8000/v1",
     "xai": "https://api.x.ai/v1",
 }
-"""`type` of a provider → its base_url. All but `anthropic` and `gemini` speak OpenAI's formats."""
+"""`type` of a provider → its base_url. All but `anthropic` and `gemini` speak OpenAI's formats. That of `bedrock`
+depends on its region."""
 STATUSES = {"5xx": range(500, 600), "4xx": range(400, 500)}
 FALLBACK_ON = ("408", "409", "429", "5xx", "timeout", "connection")
 """What the next target is taken for by default."""
@@ -86,18 +88,71 @@ class EchoConfig(Model):
     """The status of an error that it answers with instead."""
 
 
+class AwsConfig(Model):
+    """Where models at Amazon Bedrock run, and who asks them. With neither a profile nor keys, credentials come from
+    where AWS's own programs look for them: the environment, files, the machine's role."""
+
+    region: str = Field(pattern=r"^[a-z]{2,}(-[a-z]+)+-[0-9]+$")
+    """E.g. `eu-central-1`."""
+    profile: str | None = None
+    """Of the files that AWS's own programs read."""
+    access_key_id: SecretStr | None = None
+    """Take it from the environment: `"${AWS_ACCESS_KEY_ID}"`."""
+    secret_access_key: SecretStr | None = None
+    """That belongs to it."""
+    session_token: SecretStr | None = None
+    """That belongs to both, if they are temporary."""
+
+    @model_validator(mode="after")
+    def _one_way(self) -> "AwsConfig":
+        if (self.access_key_id is None) != (self.secret_access_key is None):
+            raise ValueError("access_key_id and secret_access_key belong together")
+        if self.access_key_id is None and self.session_token is not None:
+            raise ValueError("session_token needs access_key_id and secret_access_key")
+        if self.access_key_id is not None and self.profile is not None:
+            raise ValueError("either profile or access_key_id, not both")
+        return self
+
+    @property
+    def address(self) -> str:
+        return f"https://bedrock-runtime.{self.region}.amazonaws.com" + (".cn" if self.region.startswith("cn-") else "")
+
+
+class VertexConfig(Model):
+    """Where Gemini runs on Google's Vertex AI, and who asks it."""
+
+    project: str = Field(pattern=r"^[a-z0-9][a-z0-9.:-]{0,62}$")
+    """The id of the project at Google Cloud."""
+    location: str = Field(default="global", pattern=r"^[a-z][a-z0-9-]{0,40}$")
+    """E.g. `europe-west4`, or `eu`."""
+    credentials_file: Path | None = None
+    """The key of a service account. Default: where Google's own programs look for credentials."""
+
+    @property
+    def address(self) -> str:
+        if self.location == "global":
+            return "https://aiplatform.googleapis.com"
+        if self.location in ("us", "eu"):
+            return f"https://aiplatform.{self.location}.rep.googleapis.com"
+        return f"https://{self.location}-aiplatform.googleapis.com"
+
+
 class ProviderConfig(Model):
     """Something that serves models."""
 
     type: str
     """`openai` and everything that speaks its formats (`deepseek`, `fireworks`, `groq`, `mistral`, `ollama`,
-    `openrouter`, `together`, `vllm`, `xai`, or any other with `base_url`), `anthropic`, `gemini`, or `echo`, which
-    needs no key and repeats what it is sent."""
+    `openrouter`, `together`, `vllm`, `xai`, or any other with `base_url`), `anthropic`, `gemini`, `bedrock`, or `echo`,
+    which needs no key and repeats what it is sent."""
     base_url: str | None = None
     """The address that the paths of the format are added to, e.g. `http://127.0.0.1:8000/v1`. Default: that of the
     `type`."""
     api_key: SecretStr | None = None
-    """Take it from the environment: `"${OPENAI_API_KEY}"`."""
+    """Take it from the environment: `"${OPENAI_API_KEY}"`. For `bedrock`, an API key of Bedrock's."""
+    aws: AwsConfig | None = None
+    """For type `bedrock`, which needs it."""
+    vertex: VertexConfig | None = None
+    """For type `gemini`: the models are asked on Vertex AI, with access tokens of Google instead of a key."""
     keys: tuple[ProviderKeyConfig, ...] = ()
     """Several keys instead of one. A key that is refused or exhausted rests, and another is used."""
     headers: dict[str, str] = Field(default={}, repr=False)
@@ -115,10 +170,9 @@ class ProviderConfig(Model):
     @field_validator("type")
     @classmethod
     def _known(cls, type: str) -> str:
-        if type == "bedrock":
-            raise ValueError(f"{type!r} is not built yet; see docs/not-built.md")
-        if type != "echo" and type not in PRESETS:
-            raise ValueError(f"{type!r} must be one of {', '.join((*PRESETS, 'echo'))}; others: openai with base_url")
+        if type not in (*PRESETS, "bedrock", "echo"):
+            known = ", ".join((*PRESETS, "bedrock", "echo"))
+            raise ValueError(f"{type!r} must be one of {known}; others: openai with base_url")
         return type
 
     @field_validator("base_url")
@@ -132,11 +186,19 @@ class ProviderConfig(Model):
     def _one_way(self) -> "ProviderConfig":
         if self.api_key is not None and self.keys:
             raise ValueError("either api_key or keys, not both")
+        has_key = self.api_key is not None or bool(self.keys)
+        if (self.aws is not None) != (self.type == "bedrock"):
+            raise ValueError("the type bedrock needs aws.region" if self.aws is None else "aws needs the type bedrock")
+        if has_key and self.aws is not None and (self.aws.access_key_id or self.aws.profile):
+            raise ValueError("either api_key or credentials in aws, not both")
+        if self.vertex is not None and (self.type != "gemini" or has_key):
+            raise ValueError("vertex needs the type gemini, and no api_key: its access tokens are fetched")
         return self
 
     @property
     def address(self) -> str:
-        return self.base_url or PRESETS.get(self.type, "")
+        own = self.aws or self.vertex
+        return self.base_url or (own.address if own is not None else PRESETS.get(self.type, ""))
 
 
 class TargetConfig(Model):
@@ -194,7 +256,7 @@ class ModelConfig(Model):
     """The alias that is taken when a budget refuses this one."""
     prompt_cache: bool = False
     """Ask the provider to keep the beginning of requests, where the client does not: `cache_control` for Anthropic,
-    `prompt_cache_key` for OpenAI. Others cache by themselves."""
+    `prompt_cache_key` for OpenAI, cache points for Claude and Nova at Bedrock. Others cache by themselves."""
     clamp: bool = False
     """Instead of refusing a request that a budget does not hold, lower the most that its answer may have to what the
     budget holds. Before `on_budget`."""

@@ -131,10 +131,14 @@ def _of(mapping: Any, key: str) -> Any:
     return mapping.get(key) if isinstance(mapping, dict) else None
 
 
+def _dicts(value: Any) -> list[dict[str, Any]]:
+    return [one for one in value if isinstance(one, dict)] if isinstance(value, list) else []
+
+
 def usage_of(format: str, usage: Any) -> Usage | None:
     """A provider's `usage` object, in the form that all are counted in; None for anything else, and without input: no
-    request has none. Anthropic's input leaves cached tokens out, OpenAI's and Gemini's hold them; Gemini's output
-    leaves thoughts out."""
+    request has none. The input of Anthropic and Bedrock leaves cached tokens out, that of OpenAI and Gemini holds them;
+    Gemini's output leaves thoughts out."""
     if not isinstance(usage, dict):
         return None
     if format in METHODS:
@@ -151,6 +155,14 @@ def usage_of(format: str, usage: Any) -> Usage | None:
         plain = _count(usage.get("input_tokens"))
         all_in = plain + read + write
         return Usage(0, all_in, _count(usage.get("output_tokens")), read, write, more=more) if all_in else None
+    if format == "bedrock":
+        read, write = _count(usage.get("cacheReadInputTokens")), _count(usage.get("cacheWriteInputTokens"))
+        details = usage.get("cacheDetails")
+        kept = [_count(_of(one, "inputTokens")) for one in _dicts(details) if one.get("ttl") == "1h"]
+        hour = min(write, sum(kept))
+        more = {"cache_write_1h_tokens": hour} if hour else {}
+        all_in = _count(usage.get("inputTokens")) + read + write
+        return Usage(0, all_in, _count(usage.get("outputTokens")), read, write, more=more) if all_in else None
     chat = format in ("chat", "embeddings")
     incoming, outgoing = ("prompt_tokens", "completion_tokens") if chat else ("input_tokens", "output_tokens")
     details = "prompt_tokens_details" if chat else "input_tokens_details"
@@ -168,6 +180,8 @@ def usage_and_tier(format: str, carrier: Any) -> tuple[Any, str]:
     """A provider's `usage` object out of its answer, or out of an event, and the service tier that it was billed at."""
     usage = _of(carrier, "usageMetadata" if format in METHODS else "usage")
     tier = _of(usage, "serviceTier") if format in METHODS else _of(carrier, "service_tier")
+    if format == "bedrock":
+        tier = _of(_of(carrier, "serviceTier"), "type")
     tier = tier.lower() if isinstance(tier, str) else "default"
     return usage, "default" if format in METHODS and tier == "standard" else tier
 
@@ -177,6 +191,7 @@ _TELLING = {
     "responses": re.compile(rb'"response"\s*:'),
     "messages": re.compile(rb'"message_(?:start|delta|stop)"'),
     "gemini": re.compile(rb'"(?:finish|block)Reason"\s*:\s*"'),
+    "bedrock": re.compile(rb'\A\{"(?:messageStop|metadata)"'),
 }
 """What an event holds that says more than a piece of the answer."""
 _MOST_UNCOUNTED = 64 * 1024
@@ -235,6 +250,10 @@ class Meter:
             case "gemini":
                 self.is_over = True
                 self._take(event.get("usageMetadata"), event)
+            case "bedrock":
+                self.is_over = self.is_over or "messageStop" in event
+                about = event.get("metadata")
+                self._take(_of(about, "usage"), about if isinstance(about, dict) else {})
             case _:
                 self._take(event.get("usage"), event)
                 choices = event.get("choices")
@@ -279,6 +298,9 @@ def _text_in(event: dict[str, Any], format: str) -> int:
         deltas = [_of(one, "delta") for one in choices] if isinstance(choices, list) else []
     elif format == "gemini":
         deltas = [_of(_of(one, "content"), "parts") for one in _list(event, "candidates")]
+    elif format == "bedrock":
+        started, more = event.get("contentBlockStart"), event.get("contentBlockDelta")
+        deltas = [_of(started, "start"), _of(more, "delta")]
     else:
         deltas = [event.get("delta")]
     return sum(len(delta) if isinstance(delta, str) else _length(delta, 4) for delta in deltas)

@@ -15,7 +15,7 @@ from typing import Any
 from mcpgate.config.llm import PRESETS, LlmConfig, ModelPriceConfig
 from mcpgate.governance.records import Usage
 
-_LISTED = {"gemini": "google", "xai": "x-ai"}
+_LISTED = {"bedrock": "aws", "gemini": "google", "xai": "x-ai"}
 """Provider types whose name in the price list differs."""
 _KINDS = ("input", "output", "cache_read", "cache_write", "cache_write_1h")
 _MILLION = 1_000_000
@@ -126,8 +126,8 @@ class ModelPrices:
             return None
         if config.type == "echo":
             return TokenPrice(*[((0, 0),)] * len(_KINDS))
-        if config.base_url is not None and config.base_url != PRESETS.get(config.type):
-            return _listed_at(config.base_url, model, tier)  # who runs it is known by its address, or not at all
+        if config.base_url not in (None, PRESETS.get(config.type)) and config.type != "bedrock":
+            return _listed_at(config.address, model, tier)  # who runs it is known by its address, or not at all
         return _listed(_LISTED.get(config.type, config.type), model, tier)
 
 
@@ -160,7 +160,9 @@ def _listed_model(provider_id: str, model: str) -> Any:
     from genai_prices.data_snapshot import get_snapshot
 
     provider = next((one for one in get_snapshot().providers if one.id == provider_id), None)
-    return None if provider is None else provider.find_model(model)
+    return (
+        None if provider is None else provider.find_model(model.rpartition("/")[2] if provider_id == "aws" else model)
+    )
 
 
 def _listed(provider_id: str, model: str, tier: str) -> TokenPrice | None:

@@ -6,6 +6,7 @@ import contextlib
 import re
 import time
 from collections.abc import AsyncGenerator, Callable, Collection, Mapping
+from typing import Protocol
 
 from mcpgate.config.llm import ProviderConfig
 from mcpgate.errors import RateLimited, UpstreamError, UpstreamTimeout
@@ -25,6 +26,8 @@ _PATHS = {
 OPENAI_FORMATS = frozenset(("chat", "responses", "embeddings"))
 ANTHROPIC_FORMATS = frozenset(("messages", "count_tokens"))
 GEMINI_FORMATS = frozenset(METHODS)
+VERTEX_FORMATS = GEMINI_FORMATS - {"gemini_embeddings"}
+"""Vertex AI has no batches of embeddings."""
 _LARGEST, _LARGEST_ERROR = 64 * 1024 * 1024, 256 * 1024
 _ERROR_S = 5.0
 """How long the body of an error is waited for."""
@@ -34,6 +37,16 @@ _GOOGLES_VERSION = re.compile(r"/v1(?:alpha|beta)?$")
 _VERSION = "2023-06-01"
 """Of Anthropic's format, where the client is not one of its own."""
 _PROBE_S = 10.0
+
+
+class Proof(Protocol):
+    """What proves who asks, where it takes more than a key."""
+
+    async def headers(self, method: str, url: str, headers: Mapping[str, str], body: bytes) -> Mapping[str, str]:
+        """Further headers of a request. Raises Unreachable, UpstreamTimeout if there is no proof."""
+        ...
+
+    async def aclose(self) -> None: ...
 
 
 class HttpReply:
@@ -97,15 +110,22 @@ class HttpReply:
 class HttpProvider:
     """One provider of the configuration."""
 
-    def __init__(self, name: str, config: ProviderConfig) -> None:
-        self.name, self._config = name, config
+    formats: frozenset[str] = OPENAI_FORMATS
+
+    def __init__(self, name: str, config: ProviderConfig, proof: Proof | None = None) -> None:
+        """`proof`: with every request."""
+        self.name, self._config, self._proof = name, config, proof
         self._is_anthropic, self._is_gemini = config.type == "anthropic", config.type == "gemini"
-        self.formats = OPENAI_FORMATS
         self._address = address = config.address
         # The SDKs of Anthropic and Google are given the address without the version.
         if self._is_anthropic:
             self.formats = ANTHROPIC_FORMATS
             self._address = address if address.endswith("/v1") else f"{address}/v1"
+        elif config.vertex is not None:
+            self.formats = VERTEX_FORMATS
+            version = "" if _GOOGLES_VERSION.search(address) else "/v1"
+            place = f"projects/{config.vertex.project}/locations/{config.vertex.location}"
+            self._address = f"{address}{version}/{place}/publishers/google"
         elif self._is_gemini:
             self.formats = GEMINI_FORMATS
             self._address = address if _GOOGLES_VERSION.search(address) else f"{address}/v1beta"
@@ -123,16 +143,19 @@ class HttpProvider:
         return self._under_way > 0
 
     async def probe(self) -> str:
+        method, path, body = self._probe_request()
         for number, key in enumerate(self._keys.all, 1):
-            headers = self._headers(Call("models", b"", ""), key)
             try:
-                response = await self._send("GET", "/models", headers, b"", _PROBE_S, _PROBE_S)
+                headers, _ = await self._proved(
+                    method, path, self._headers(Call("models", body, ""), key), body, _PROBE_S
+                )
+                response = await self._send(method, path, headers, body, _PROBE_S, _PROBE_S)
             except (Unreachable, UpstreamTimeout) as error:
                 return f"{self._address}: {error}"
             await response.aclose()
-            # Google says 400 of a key that it does not know.
-            if response.status in (401, 403) or (self._is_gemini and response.status == 400):
+            if self._is_refused(response, key):
                 which = f"key {number} of {len(self._keys.all)}" if len(self._keys.all) > 1 else "the key"
+                which = which if self._proof is None else "the credentials"
                 return f"{self._address} does not accept {which} (HTTP {response.status})"
             if response.status >= 500:
                 return f"{self._address} answers HTTP {response.status}"
@@ -140,6 +163,8 @@ class HttpProvider:
 
     async def aclose(self) -> None:
         await self._transport.aclose()
+        if self._proof is not None:
+            await self._proof.aclose()
 
     async def send(self, call: Call) -> HttpReply:
         if self._under_way >= self._config.max_concurrency:
@@ -156,19 +181,18 @@ class HttpProvider:
 
     async def _answered(self, call: Call) -> HttpReply:
         """The answer to the first key that is not refused, or to the last one. Raises what the transport does."""
-        path = path_of(call.format, call.model, call.stream) if self._is_gemini else _PATHS[call.format]
-        path += f"?{call.query}" if call.query else ""
+        path = self._path(call)
         limit_s, silence_s = call.timeout_s or self._config.timeout_s, self._config.timeout_s
         keys = self._keys.candidates(call.model)
         for key in keys:
-            response = await self._send("POST", path, self._headers(call, key), call.body, limit_s, silence_s)
+            headers, proof = await self._proved("POST", path, self._headers(call, key), call.body, limit_s)
+            response = await self._send("POST", path, headers, call.body, limit_s, silence_s)
             if 300 <= response.status < 400:
                 await response.aclose()
                 raise Unreachable(f"{self.name} redirects to another address; set its base_url to that one")
             wait_s = retry_after_s(response.headers) if response.status >= 400 else None
             if not self._keys.rest(key, response.status, wait_s) or key is keys[-1]:
-                secrets = (key.secret, *self._config.headers.values())
-                return HttpReply(response, self.name, silence_s, secrets, self._leave)
+                return self._reply(response, call, (key.secret, *self._config.headers.values(), *proof))
             await response.aclose()
         raise Unreachable(f"no key of {self.name} may be used for {call.model}")
 
@@ -182,6 +206,36 @@ class HttpProvider:
 
     def _leave(self) -> None:
         self._under_way -= 1
+
+    async def _proved(
+        self, method: str, path: str, headers: dict[str, str], body: bytes, limit_s: float
+    ) -> tuple[dict[str, str], tuple[str, ...]]:
+        """The headers of a request, and what in them proves who asks."""
+        if self._proof is None:
+            return headers, ()
+        try:
+            async with asyncio.timeout(limit_s):
+                proof = await self._proof.headers(method, self._address + path, headers, body)
+        except TimeoutError:
+            raise UpstreamTimeout(f"no credentials for {self.name} came within {limit_s:g} s") from None
+        return {**headers, **proof}, tuple(text.removeprefix("Bearer ") for text in proof.values())
+
+    # --- what differs from one API to another
+
+    def _path(self, call: Call) -> str:
+        path = path_of(call.format, call.model, call.stream) if self._is_gemini else _PATHS[call.format]
+        return path + (f"?{call.query}" if call.query else "")
+
+    def _reply(self, response: Response, call: Call, secrets: tuple[str, ...]) -> HttpReply:
+        return HttpReply(response, self.name, self._config.timeout_s, secrets, self._leave)
+
+    def _probe_request(self) -> tuple[str, str, bytes]:
+        """One that costs nothing: its method, path and body."""
+        return "GET", "/models", b""
+
+    def _is_refused(self, response: Response, key: Key) -> bool:
+        """Google says 400 of a key that it does not know."""
+        return response.status in (401, 403) or (self._is_gemini and response.status == 400)
 
     def _headers(self, call: Call, key: Key) -> dict[str, str]:
         headers = {"content-type": "application/json", "accept-encoding": "identity", **call.headers}

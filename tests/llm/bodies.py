@@ -339,3 +339,41 @@ GEMINI_CHUNKS: list[Any] = [
     *[_gemini_chunk(part) for part in GEMINI_ANSWER["candidates"][0]["content"]["parts"][2:]],
     _gemini_chunk({"text": ""}, finishReason="STOP"),
 ]
+
+BEDROCK_ANSWER: dict[str, Any] = {
+    "output": {
+        "message": {
+            "role": "assistant",
+            "content": [
+                {"reasoningContent": {"reasoningText": {"text": "hm", "signature": "s"}}},
+                {"reasoningContent": {"redactedContent": "eA=="}},
+                {"text": "It is"},
+                {"toolUse": {"toolUseId": "tooluse_1", "name": "read", "input": {"path": "a"}}},
+            ],
+        }
+    },
+    "stopReason": "tool_use",
+    "usage": {
+        "inputTokens": 9,
+        "outputTokens": 4,
+        "totalTokens": 20,
+        "cacheReadInputTokens": 5,
+        "cacheWriteInputTokens": 2,
+        "cacheDetails": [{"ttl": "1h", "inputTokens": 2}],
+    },
+    "metrics": {"latencyMs": 1},
+}
+
+BEDROCK_EVENTS: list[Any] = [
+    {"messageStart": {"role": "assistant", "p": "abc"}},
+    {"contentBlockDelta": {"contentBlockIndex": 0, "delta": {"reasoningContent": {"text": "hm"}}}},
+    {"contentBlockDelta": {"contentBlockIndex": 0, "delta": {"reasoningContent": {"signature": "s"}}}},
+    {"contentBlockStop": {"contentBlockIndex": 0}},
+    {"contentBlockDelta": {"contentBlockIndex": 1, "delta": {"text": "It is"}}},
+    {"contentBlockStop": {"contentBlockIndex": 1}},
+    {"contentBlockStart": {"contentBlockIndex": 2, "start": {"toolUse": {"toolUseId": "t", "name": "read"}}}},
+    {"contentBlockDelta": {"contentBlockIndex": 2, "delta": {"toolUse": {"input": "{}"}}}},
+    {"contentBlockStop": {"contentBlockIndex": 2}},
+    {"messageStop": {"stopReason": "tool_use"}},
+    {"metadata": {"usage": BEDROCK_ANSWER["usage"], "metrics": {"latencyMs": 1}}},
+]

@@ -18,10 +18,13 @@ from mcpgate.llm.asked import Asked
 from mcpgate.llm.bodies import with_field
 from mcpgate.llm.messages import Untranslatable
 from mcpgate.llm.routing import Target
+from mcpgate.providers import bedrock as bedrock_provider
 from mcpgate.providers import chat as chat_provider
 from mcpgate.providers import gemini as gemini_provider
 from mcpgate.providers import messages as messages_provider
 from tests.llm.bodies import (
+    BEDROCK_ANSWER,
+    BEDROCK_EVENTS,
     CHAT,
     CHAT_ANSWER,
     CHAT_CHUNKS,
@@ -35,7 +38,7 @@ from tests.llm.bodies import (
 )
 from tests.llm.conversations import UNHURRIED
 
-PROVIDERS = (chat_provider, messages_provider, gemini_provider)
+PROVIDERS = (chat_provider, messages_provider, gemini_provider, bedrock_provider)
 anything: Any = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
     lambda one: st.lists(one, max_size=3) | st.dictionaries(st.sampled_from(["type", "text", "x"]), one, max_size=3),
@@ -86,7 +89,12 @@ def test_a_spoilt_request_is_read_or_refused_with_a_path(client: Any, body: Any)
 
 @pytest.mark.parametrize(
     ("provider", "body"),
-    [(chat_provider, CHAT_ANSWER), (messages_provider, MESSAGES_ANSWER), (gemini_provider, GEMINI_ANSWER)],
+    [
+        (chat_provider, CHAT_ANSWER),
+        (messages_provider, MESSAGES_ANSWER),
+        (gemini_provider, GEMINI_ANSWER),
+        (bedrock_provider, BEDROCK_ANSWER),
+    ],
 )
 def test_a_spoilt_answer_is_read_or_refused(provider: Any, body: Any) -> None:
     @UNHURRIED
@@ -102,7 +110,12 @@ def test_a_spoilt_answer_is_read_or_refused(provider: Any, body: Any) -> None:
 
 @pytest.mark.parametrize(
     ("provider", "body"),
-    [(chat_provider, CHAT_CHUNKS), (messages_provider, MESSAGES_EVENTS), (gemini_provider, GEMINI_CHUNKS)],
+    [
+        (chat_provider, CHAT_CHUNKS),
+        (messages_provider, MESSAGES_EVENTS),
+        (gemini_provider, GEMINI_CHUNKS),
+        (bedrock_provider, BEDROCK_EVENTS),
+    ],
 )
 def test_a_spoilt_stream_is_read_or_refused(provider: Any, body: Any) -> None:
     @UNHURRIED

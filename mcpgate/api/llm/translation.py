@@ -15,13 +15,14 @@ from mcpgate.llm.asked import Asked
 from mcpgate.llm.bodies import with_field
 from mcpgate.llm.events import Events, parts_of
 from mcpgate.llm.gemini_format import METHODS, body_for
-from mcpgate.llm.messages import Broken, ChatRequest, PartGrew, StreamEvent, Untranslatable
+from mcpgate.llm.messages import Broken, ChatRequest, PartGrew, Started, StreamEvent, Untranslatable
 from mcpgate.llm.metering import decoded
 from mcpgate.llm.provider import Call, Provider
 from mcpgate.llm.routing import Target
 from mcpgate.llm.wire import ClientSide, ProviderSide, StreamWriter
+from mcpgate.providers import bedrock
 
-_NEUTRAL_ORDER = ("messages", "gemini", "chat")
+_NEUTRAL_ORDER = ("messages", "gemini", "bedrock", "chat")
 """Formats of providers that requests are translated into, the richer one first."""
 _MOST_VALUES = 250_000
 """JSON values and keys of one request, answer or event that is translated: two microseconds each, during which nothing
@@ -62,11 +63,11 @@ class WireTranslator:
         )
         if native == "chat" and (limit := rendered.pop("max_completion_tokens", None)) is not None:
             rendered[provider.limit_field] = limit
-        rendered |= _cache_wish(provider, native, rendered, cache_key)
+        rendered |= _cache_wish(provider, native, target.model, rendered, cache_key)
         own = rendered.get("max_tokens") if asked.max_tokens is None else None
         body = jsontext.dumps(rendered)
         call = Call(native, body, target.model, asked.stream, max_tokens=own, timeout_s=target.timeout_s)
-        return call, Translated(asked, client, side, request)
+        return call, Translated(asked, client, side, request, target.model)
 
     def _through(
         self, provider: Provider, asked: Asked, target: Target, most: int | None, cache_key: str
@@ -84,7 +85,7 @@ class WireTranslator:
             for name in [name for name in _LIMITS[asked.format] if name in parsed] or [default]:
                 body = with_field(body, parsed, name, most)
                 parsed[name] = most
-        for name, value in _cache_wish(provider, asked.format, parsed, cache_key).items():
+        for name, value in _cache_wish(provider, asked.format, target.model, parsed, cache_key).items():
             body = with_field(body, parsed, name, value)
             parsed[name] = value
         hides_usage = False
@@ -100,12 +101,14 @@ class WireTranslator:
         return call, Through(asked.format, hides_usage)
 
 
-def _cache_wish(provider: Provider, format: str, body: Mapping[str, Any], cache_key: str) -> dict[str, Any]:
+def _cache_wish(provider: Provider, format: str, model: str, body: Mapping[str, Any], cache_key: str) -> dict[str, Any]:
     """The field that asks a provider to keep the beginning of a request, unless its client has a wish of its own."""
     if not cache_key:
         return {}
     if format == "messages":
         return {} if b'"cache_control"' in jsontext.dumps(body) else {"cache_control": {"type": "ephemeral"}}
+    if format == "bedrock":
+        return bedrock.cache_wish(model, body)
     takes_key = format in ("chat", "responses") and provider.takes_cache_key and "prompt_cache_key" not in body
     return {"prompt_cache_key": cache_key} if takes_key else {}
 
@@ -147,8 +150,10 @@ class Translated:
 
     holds_request = True
 
-    def __init__(self, asked: Asked, client: ClientSide, side: ProviderSide, request: ChatRequest) -> None:
+    def __init__(self, asked: Asked, client: ClientSide, side: ProviderSide, request: ChatRequest, model: str) -> None:
+        """`model`: the provider's name of it, for answers that do not say it."""
         self._format, self._client, self._side, self._request = asked.format, client, side, request
+        self._model = model
         self._reader = side.parse_stream()
         self._writer: StreamWriter = client.render_stream(request)
         self._text = 0
@@ -160,6 +165,7 @@ class Translated:
             answer = self._side.parse_answer(jsontext.loads(body, "replace"))
         except (ValueError, RecursionError, Untranslatable) as error:
             raise UpstreamError(f"the provider's answer cannot be read: {str(error)[:300]}") from error
+        answer = answer if answer.model else dataclasses.replace(answer, model=self._model)
         return jsontext.dumps(self._client.render_answer(answer, self._request))
 
     def error(self, status: int, body: bytes) -> bytes:
@@ -186,6 +192,8 @@ class Translated:
                     self._text += len(event.text) + len(event.signature)
                     if self._text > _MOST_TEXT:
                         raise ValueError(f"it is over {_MOST_TEXT:,} characters")
+                if isinstance(event, Started) and not event.model:
+                    event = dataclasses.replace(event, model=self._model)
                 yield from self._writer.write(event)
         except (ValueError, RecursionError, Untranslatable) as error:
             raise UpstreamError(f"the provider's stream cannot be read: {str(error)[:300]}") from error
