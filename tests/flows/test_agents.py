@@ -214,12 +214,14 @@ def test_an_agent_that_asks_once_shows_the_tools_of_a_server_that_was_connected_
                 ANTHROPIC_BASE_URL=model.address,
                 ANTHROPIC_AUTH_TOKEN="none",
                 ENABLE_TOOL_SEARCH="false",
+                MCP_TIMEOUT="60000",
             )
         else:
             inner = "".join(f"{name} = {json.dumps(value)}\n" for name, value in own.items())
             (tmp_path / "config.toml").write_text(
                 f'model = "one"\nopenai_base_url = "{model.address}/v1"\n{CODEX_ALONE}'
                 f"[mcp_servers.mcpgate]\ncommand = {json.dumps(program)}\nargs = {json.dumps(arguments)}\n"
+                "startup_timeout_sec = 60\n"
                 f"[mcp_servers.mcpgate.env]\n{inner}"
             )
             (tmp_path / "auth.json").write_text(json.dumps({"OPENAI_API_KEY": "none"}))
