@@ -19,6 +19,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+import platformdirs
+
 from benchmarks.llm_overhead.load import Load
 from benchmarks.llm_overhead.provider import EVENTS
 from benchmarks.servers import Server, cache_folder, home_of, mcp_servers
@@ -168,7 +170,10 @@ def _mcpgate(governed: bool) -> Callable[[Path, int], Launch]:
                 "messages": Ask("/v1/messages", "claude", "slow", headers),
             },
             port,
-            {"PYTHONPATH": f"{_CHECKOUT}{os.pathsep}{_CHECKOUT / 'sandbox'}"},  # This checkout, not what is installed.
+            {
+                "PYTHONPATH": f"{_CHECKOUT}{os.pathsep}{_CHECKOUT / 'sandbox'}",  # Not what is installed.
+                "XDG_CACHE_HOME": platformdirs.user_cache_dir(),  # The sandbox is compiled once, not at each start.
+            },
         )
 
     return launch

@@ -29,6 +29,7 @@ _CHECKOUT = Path(__file__).resolve().parents[2]
 FEW, MANY, STREAMS, PACED_STREAMS = 1, 32, 16, 128
 _PAUSE_S = 0.15
 """Pause after each load, for what a gateway does after answering: its CPU counts."""
+_IDLE_S, _IDLE_TIMEOUT_S = 1.0, 60.0
 _PACE_US = (EVENTS - 1) * PACE_S * 1e6
 
 
@@ -120,6 +121,7 @@ def measure(contestants: Sequence[Contestant], effort: Effort) -> dict[str, Reco
                 record.failures["start"] = f"{type(error).__name__}: {error}"
                 continue
             lanes += [_Lane(face, contestant, running, record, client) for face in contestant.faces]
+        _wait_until_idle(lanes)
         for lane in lanes:
             lane.warm_up(effort)
         ends = time.monotonic() + effort.total_s
@@ -196,17 +198,17 @@ class _Lane:
         part = f"{self.face} {part}"
         if part in self.record.failures:
             return None
-        before = self._cpu_s()
+        before = self.cpu_s()
         measured = self.client.run(self.running.load(self.face, connections, seconds, stream=stream, paced=paced))
         time.sleep(_PAUSE_S)
-        after = self._cpu_s()
+        after = self.cpu_s()
         if measured.failed:
             said = " ".join(measured.said.split())
             self.record.failures[part] = f"{measured.failed} of {measured.requests} answers were wrong: {said}"
             return None
         return measured, after - before if before is not None and after is not None else None
 
-    def _cpu_s(self) -> float | None:
+    def cpu_s(self) -> float | None:
         """User and system time of the gateway, with children that have ended."""
         times = [process.cpu_times() for process in self._family()]
         return sum(sum(one[:4]) for one in times) if times else None
@@ -225,6 +227,16 @@ class _Lane:
             root = psutil.Process(self.running.pid)
             return [root, *root.children(recursive=True)]
         return []
+
+
+def _wait_until_idle(lanes: Sequence[_Lane]) -> None:
+    """Until no gateway works at what it has put off until after its start."""
+    ends = time.monotonic() + _IDLE_TIMEOUT_S
+    while time.monotonic() < ends:
+        before = sum(lane.cpu_s() or 0.0 for lane in lanes)
+        time.sleep(_IDLE_S)
+        if sum(lane.cpu_s() or 0.0 for lane in lanes) - before < _IDLE_S / 5:
+            return
 
 
 def _say(text: str) -> None:

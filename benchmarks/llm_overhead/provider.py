@@ -36,7 +36,7 @@ def _chat() -> tuple[bytes, list[bytes]]:
         return {**base, "object": "chat.completion.chunk", "choices": choices, "usage": None}
 
     chunks = [chunk({"role": "assistant", "content": ""})]
-    chunks += [chunk({"content": word + " "}) for word in (_WORDS * 4).split()[: EVENTS - 3]]
+    chunks += [chunk({"content": word + " "}) for word in (_WORDS * 4).split()[: EVENTS - 4]]
     chunks += [chunk({}, "stop"), {**base, "object": "chat.completion.chunk", "choices": [], "usage": usage}]
     events = [b"data: " + json.dumps(one).encode() + b"\n\n" for one in chunks]
     return _whole(whole), [*events, b"data: [DONE]\n\n"]
