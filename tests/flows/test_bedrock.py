@@ -466,11 +466,14 @@ def test_credentials_come_from_the_environment(
     assert provider.received[0].headers["x-amz-security-token"] == "session-token-of-the-tests"
 
 
-def test_credentials_come_from_a_profile(nowhere: Path, provider: ModelProvider) -> None:
+def test_credentials_come_from_a_profile(
+    nowhere: Path, provider: ModelProvider, caplog: pytest.LogCaptureFixture
+) -> None:
     (nowhere / "credentials").write_text(f"[work]\naws_access_key_id = {ACCESS}\naws_secret_access_key = {SECRET}\n")
     assert run(lambda: ask(bedrock(provider.address, profile="work")))[0] == 200
-    with pytest.raises(Unreachable, match="no-such"):
+    with pytest.raises(Unreachable, match="ProfileNotFound"):
         run(lambda: ask(bedrock(provider.address, profile="no-such")))
+    assert "no-such" in caplog.text
 
 
 def test_no_credentials_are_an_error_that_falls_back(nowhere: Path, provider: ModelProvider) -> None:
@@ -684,16 +687,21 @@ def test_a_token_is_renewed_before_it_expires_and_used_to_its_end(
 
 
 def test_no_token_is_an_error_that_falls_back(
-    account: Callable[[str], dict[str, Any]], provider: ModelProvider, monkeypatch: pytest.MonkeyPatch
+    account: Callable[[str], dict[str, Any]],
+    provider: ModelProvider,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     with answering(lambda _: (400, {"error": "invalid_grant", "error_description": "no such robot"})) as google:
         settings = account(google.address)
-        with pytest.raises(Unreachable, match="invalid_grant"):
+        with pytest.raises(Unreachable, match="RefreshError"):
             run(lambda: ask(vertex(provider, settings), "gemini"))
-        assert "invalid_grant" in run(lambda: vertex(provider, settings).probe())
+        assert "RefreshError" in run(lambda: vertex(provider, settings).probe())
+        assert "no such robot" in caplog.text
     settings["credentials_file"] += ".none"
-    with pytest.raises(Unreachable, match="no access token"):
+    with pytest.raises(Unreachable, match="no access token") as missing:
         run(lambda: ask(vertex(provider, settings), "gemini"))
+    assert "account.json" in caplog.text and "account.json" not in str(missing.value)
     monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", settings.pop("credentials_file"))
     with pytest.raises(Unreachable, match="no access token"):
         run(lambda: ask(vertex(provider, settings), "gemini"))
