@@ -22,7 +22,7 @@ from mcpgate.llm.metering import decoded
 from mcpgate.llm.provider import Call, Unreachable
 from mcpgate.providers.http import HttpProvider, HttpReply
 from mcpgate.providers.keys import Key
-from mcpgate.providers.renewal import Renewal
+from mcpgate.providers.renewal import Renewal, no_credentials
 from mcpgate.providers.transport import Response
 
 FORMATS = frozenset(("bedrock",))
@@ -79,7 +79,7 @@ class AwsSignatures:
         except TimeoutError:
             raise UpstreamTimeout(f"AWS gave no credentials for {self._name} in {_FETCH_S:g} s") from None
         except (BotoCoreError, OSError, ValueError, RuntimeError) as error:
-            raise Unreachable(f"there are no credentials of AWS for {self._name}: {str(error)[:300]}") from error
+            raise no_credentials(f"there are no credentials of AWS for {self._name}", error) from error
 
     def _fetch(self) -> ReadOnlyCredentials:
         if self._source is None:

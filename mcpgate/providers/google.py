@@ -11,8 +11,7 @@ from google.oauth2 import service_account
 
 from mcpgate.config.llm import VertexConfig
 from mcpgate.errors import UpstreamTimeout
-from mcpgate.llm.provider import Unreachable
-from mcpgate.providers.renewal import Renewal
+from mcpgate.providers.renewal import Renewal, no_credentials
 
 _SCOPES = ("https://www.googleapis.com/auth/cloud-platform",)
 _FETCH_S = 30.0
@@ -37,8 +36,7 @@ class VertexTokens:
                     return self._headers  # it has some minutes left
                 if isinstance(error, TimeoutError):
                     raise UpstreamTimeout(f"Google sent no access token for {self._name} in {_FETCH_S:g} s") from None
-                said = str(error.args[0] if error.args else error)[:300]
-                raise Unreachable(f"there is no access token of Google for {self._name}: {said}") from error
+                raise no_credentials(f"there is no access token of Google for {self._name}", error) from error
         return self._headers
 
     async def aclose(self) -> None:

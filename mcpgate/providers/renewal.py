@@ -1,12 +1,24 @@
 """Credentials that blocking calls fetch, such as those of AWS and of Google."""
 
 import asyncio
+import logging
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
 import anyio.to_thread
 
+from mcpgate.llm.provider import Unreachable
+from mcpgate.telemetry.text import one_line
+
 T = TypeVar("T")
+log = logging.getLogger("mcpgate.providers")
+_SHOWN = 500
+
+
+def no_credentials(what: str, error: Exception) -> Unreachable:
+    """What clients hear. The error itself goes to the log, because it may name files, or hold what a program wrote."""
+    log.warning("%s: %s", what, one_line(str(error), _SHOWN))
+    return Unreachable(f"{what} ({type(error).__name__}); the log has more")
 
 
 class Renewal(Generic[T]):

@@ -82,7 +82,9 @@ def served(tmp_path_factory: pytest.TempPathFactory, provider: ModelProvider) ->
         "admin": {**TRUSTED["admin"], "grants": {"tools": ["*"], "models": ["*"], "admin": True}},
         "poor": {"secret": "mg-key-poor", "grants": {"models": ["*"]}, "budget": {"limit_usd": 0.01}},
     }
-    prices = {f"aws/{name}": PRICE for name in ("good", "tools", "cut", "broken", "slow", "mid-frame", "no-usage")}
+    prices = {
+        f"aws/{name}": PRICE for name in ("good", "tools", "cut", "broken", "slow", "mid-frame", "flipped", "no-usage")
+    }
     llm = {"providers": providers, "models": models, "prices": prices}
     with serving(folder, write_config(folder, {}, governance={"keys": keys}, llm=llm)) as running:
         yield running
@@ -145,12 +147,29 @@ def test_a_long_body_is_signed_as_well(served: Served) -> None:
     assert post(served, "aws/good", messages=[{"role": "user", "content": text}]).status_code == 200
 
 
+def paid(served: Served, key: str) -> dict[str, Any]:
+    """What the ledger has of a key, once it is there."""
+    rows: list[dict[str, Any]] = wait_until(
+        lambda: [one for one in served.usage("provider,outcome", key=key) if one["provider"]]
+    )
+    return rows[0]
+
+
+def made_key(served: Served) -> tuple[str, str]:
+    created = served.admin("POST", "keys", {"grants": {"models": ["*"]}, "budget": {"limit_usd": 1}}).json()
+    return created["key"]["id"], created["secret"]
+
+
 @pytest.mark.parametrize("stream", [False, True])
-def test_the_usage_is_settled_to_the_cent(stream: bool, served: Served) -> None:
-    answer = post(served, "fast", stream=stream)
+def test_the_usage_is_settled_exactly(stream: bool, served: Served) -> None:
+    id, key = made_key(served)
+    answer = post(served, "fast", key=key, stream=stream)
     assert (
         (f": x-mcpgate-cost-usd: {COST}\n" in answer.text) if stream else answer.headers["x-mcpgate-cost-usd"] == COST
     )
+    row = paid(served, id)
+    assert (row["input_tokens"], row["output_tokens"], row["cache_read_tokens"]) == (1000, 50, 400)
+    assert float(row["cost_usd"]) == float(COST) and row["outcome"] == "ok"
 
 
 def test_without_prices_of_its_own_a_model_costs_what_the_list_says(served: Served) -> None:
@@ -318,9 +337,13 @@ def test_credentials_that_are_refused_are_nobodys_business_but_the_gateways(serv
 
 @pytest.mark.parametrize("model", ["cut", "broken", "mid-frame", "flipped"])
 def test_a_stream_that_breaks_says_so_and_what_came_is_paid(model: str, served: Served) -> None:
-    answer = post(served, f"aws/{model}", stream=True)
+    id, key = made_key(served)
+    answer = post(served, f"aws/{model}", key=key, stream=True)
     assert answer.status_code == 200 and "Hello" in answer.text
     assert '"error"' in answer.text and '"finish_reason":"stop"' not in answer.text
+    row = paid(served, id)
+    assert 0 < row["output_tokens"] < 30 and row["input_tokens"] > 10 and float(row["cost_usd"]) > 0
+    assert row["outcome"] != "ok"
 
 
 def test_a_whole_answer_without_usage_is_estimated(served: Served) -> None:
@@ -328,10 +351,13 @@ def test_a_whole_answer_without_usage_is_estimated(served: Served) -> None:
 
 
 def test_a_client_that_hangs_up_lets_go_of_bedrock(served: Served, provider: ModelProvider) -> None:
+    id, key = made_key(served)
     body = {"model": "aws/slow", "messages": [{"role": "user", "content": "hi"}], "stream": True}
-    with served.http().stream("POST", "/v1/chat/completions", json=body, headers=bearer(ADMIN)) as answer:
-        next(answer.iter_lines())
+    with served.http().stream("POST", "/v1/chat/completions", json=body, headers=bearer(key)) as answer:
+        assert any("from" in line for line in answer.iter_lines())
     wait_until(provider.gone.is_set)
+    row = paid(served, id)
+    assert row["outcome"] == "cancelled" and 0 < row["output_tokens"] < 30 and float(row["cost_usd"]) > 0
 
 
 def test_a_budget_holds_for_bedrock(served: Served) -> None:
@@ -440,11 +466,14 @@ def test_credentials_come_from_the_environment(
     assert provider.received[0].headers["x-amz-security-token"] == "session-token-of-the-tests"
 
 
-def test_credentials_come_from_a_profile(nowhere: Path, provider: ModelProvider) -> None:
+def test_credentials_come_from_a_profile(
+    nowhere: Path, provider: ModelProvider, caplog: pytest.LogCaptureFixture
+) -> None:
     (nowhere / "credentials").write_text(f"[work]\naws_access_key_id = {ACCESS}\naws_secret_access_key = {SECRET}\n")
     assert run(lambda: ask(bedrock(provider.address, profile="work")))[0] == 200
-    with pytest.raises(Unreachable, match="no-such"):
+    with pytest.raises(Unreachable, match="ProfileNotFound"):
         run(lambda: ask(bedrock(provider.address, profile="no-such")))
+    assert "no-such" in caplog.text
 
 
 def test_no_credentials_are_an_error_that_falls_back(nowhere: Path, provider: ModelProvider) -> None:
@@ -658,16 +687,21 @@ def test_a_token_is_renewed_before_it_expires_and_used_to_its_end(
 
 
 def test_no_token_is_an_error_that_falls_back(
-    account: Callable[[str], dict[str, Any]], provider: ModelProvider, monkeypatch: pytest.MonkeyPatch
+    account: Callable[[str], dict[str, Any]],
+    provider: ModelProvider,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     with answering(lambda _: (400, {"error": "invalid_grant", "error_description": "no such robot"})) as google:
         settings = account(google.address)
-        with pytest.raises(Unreachable, match="invalid_grant"):
+        with pytest.raises(Unreachable, match="RefreshError"):
             run(lambda: ask(vertex(provider, settings), "gemini"))
-        assert "invalid_grant" in run(lambda: vertex(provider, settings).probe())
+        assert "RefreshError" in run(lambda: vertex(provider, settings).probe())
+        assert "no such robot" in caplog.text
     settings["credentials_file"] += ".none"
-    with pytest.raises(Unreachable, match="no access token"):
+    with pytest.raises(Unreachable, match="no access token") as missing:
         run(lambda: ask(vertex(provider, settings), "gemini"))
+    assert "account.json" in caplog.text and "account.json" not in str(missing.value)
     monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", settings.pop("credentials_file"))
     with pytest.raises(Unreachable, match="no access token"):
         run(lambda: ask(vertex(provider, settings), "gemini"))
