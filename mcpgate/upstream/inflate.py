@@ -66,6 +66,14 @@ class _Decoder:
         self._barren = 0
         self._parts = self._size = 0
 
+    def feed(self, data: bytes) -> Iterator[bytes]:
+        # In slices: what a decoder has left of its input is copied each time.
+        for at in range(0, len(data), _PIECE):
+            yield from self._fed(data[at : at + _PIECE])
+
+    def _fed(self, data: bytes) -> Iterator[bytes]:
+        raise NotImplementedError
+
     def _new(self) -> Any:
         raise NotImplementedError
 
@@ -89,7 +97,7 @@ class _Zlib(_Decoder):
         super().__init__()
         self._begun = False
 
-    def feed(self, data: bytes) -> Iterator[bytes]:
+    def _fed(self, data: bytes) -> Iterator[bytes]:
         self._barren += len(data)
         while data:
             if self._decoder.eof:
@@ -122,7 +130,7 @@ class _Zstd(_Decoder):
         self._zstd = zstd
         super().__init__()
 
-    def feed(self, data: bytes) -> Iterator[bytes]:
+    def _fed(self, data: bytes) -> Iterator[bytes]:
         self._barren += len(data)
         while data or not (self._decoder.needs_input or self._decoder.eof):
             if self._decoder.eof:

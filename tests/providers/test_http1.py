@@ -2,8 +2,6 @@
 
 import asyncio
 import contextlib
-import datetime
-import ipaddress
 import ssl
 import time
 import tracemalloc
@@ -11,10 +9,6 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 
 from mcpgate.errors import UpstreamTimeout
 from mcpgate.llm.provider import Unreachable
@@ -530,41 +524,6 @@ async def test_an_answer_that_nobody_reads_but_that_has_come_keeps_its_connectio
 
 
 # --- TLS, IPv6
-
-
-def certificate(folder: Path, *names: str) -> tuple[Path, Path]:
-    """The files of a certificate that vouches for itself, and of its key."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "a provider of the tests")])
-    now = datetime.datetime.now(datetime.UTC)
-    addresses = [x509.IPAddress(ipaddress.ip_address(name)) for name in names]
-    made = (
-        x509.CertificateBuilder()
-        .subject_name(subject)
-        .issuer_name(subject)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - datetime.timedelta(days=1))
-        .not_valid_after(now + datetime.timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName(addresses), critical=False)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-        .sign(key, hashes.SHA256())
-    )
-    pem = serialization.Encoding.PEM
-    paths = folder / "certificate.pem", folder / "key.pem"
-    paths[0].write_bytes(made.public_bytes(pem))
-    no_password = serialization.NoEncryption()
-    paths[1].write_bytes(key.private_bytes(pem, serialization.PrivateFormat.PKCS8, no_password))
-    return paths
-
-
-@pytest.fixture
-def of_server(tmp_path: Path) -> tuple[ssl.SSLContext, Path]:
-    """What a server speaks TLS with, and the file of those whom a client trusts."""
-    path, key = certificate(tmp_path, "127.0.0.1")
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(path, key)
-    return context, path
 
 
 async def test_tls_is_spoken_with_who_is_trusted(of_server: tuple[ssl.SSLContext, Path]) -> None:

@@ -2,7 +2,9 @@
 
 import asyncio
 import gzip
+import ssl
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,6 +16,7 @@ from mcpgate.providers import http
 from mcpgate.providers.http import HttpProvider
 from mcpgate.providers.http1 import Pool
 from mcpgate.providers.transport import transport_to
+from mcpgate.upstream import bodies
 from tests.conftest import until
 from tests.providers.servers import OK, always, asked, descriptors, serving, whole
 
@@ -120,6 +123,24 @@ async def test_an_answer_may_begin_later_than_its_parts_may_pause(monkeypatch: p
             transport = transport_to("far", f"http://127.0.0.1:{server.port}/v1", 5)
             assert await whole(await transport.send("POST", "/x", {}, b"{}", 5, 0.2)) == b"ok"
             await transport.aclose()
+
+
+async def test_who_is_trusted_can_be_said_by_the_environment(
+    of_server: tuple[ssl.SSLContext, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    context, trusted = of_server
+    async with serving(always(OK), tls=context) as server:
+        for file in ("", str(trusted)):
+            monkeypatch.setenv("SSL_CERT_FILE", file)
+            bodies.tls.cache_clear()
+            transport = transport_to("far", f"https://127.0.0.1:{server.port}/v1", 5)
+            if file:
+                assert await whole(await transport.send("POST", "/x", {}, b"{}", 5, 5)) == b"ok"
+            else:
+                with pytest.raises(Unreachable, match="certificate"):
+                    await transport.send("POST", "/x", {}, b"{}", 5, 5)
+            await transport.aclose()
+    bodies.tls.cache_clear()
 
 
 # --- Providers over it

@@ -641,6 +641,7 @@ def _httptools_class() -> type[_Connection]:
             # uvicorn leaves it as it is where the answer came first.
             self.cycle.more_body = False
             super().on_message_complete()
+            self.flow.resume_reading()  # paused if the last of the body was long; nobody would hear of a hang-up
 
     class _Resumed:
         """Passes on what a parser finds from the body of its first request on."""
@@ -677,6 +678,7 @@ def _httptools_class() -> type[_Connection]:
 def _h11_class() -> type[_Connection]:
     """For interpreters that httptools is not built for. h11 bounds heads, chunk headers and trailers by itself, and
     reads no request before the one ahead is answered."""
+    import h11
     from uvicorn.protocols.http.h11_impl import H11Protocol
 
     class H11Connection(_Connection, H11Protocol):
@@ -693,6 +695,8 @@ def _h11_class() -> type[_Connection]:
             super().data_received(data)
             if self.cycle is not before:
                 self._begin()
+            if self._cycles and not self._body_expected() and self.conn.their_state is not h11.PAUSED:
+                self.flow.resume_reading()  # as above
 
         def on_response_complete(self) -> None:
             before = self.cycle
