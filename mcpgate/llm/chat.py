@@ -30,6 +30,7 @@ from mcpgate.llm.attempt import SHOWN_ERROR, Attempt, Failed, Streamed, Whole
 from mcpgate.llm.guarded import Guarded, guarded_request
 from mcpgate.llm.guardrails import About, Guardrails
 from mcpgate.llm.metering import Ratios
+from mcpgate.llm.objects import Objects
 from mcpgate.llm.provider import Call, Provider, Unreachable
 from mcpgate.llm.registry import Providers
 from mcpgate.llm.routing import Qualities, Routes, Step, Target, resolve
@@ -67,8 +68,10 @@ class Chat:
         gate: Gate,
         providers: Providers,
         translator: Callable[[], Translator],
+        objects: Objects,
     ) -> None:
-        """`translator`: asked for when it is first needed."""
+        """`translator`: asked for when it is first needed. `objects`: what providers keep for whom."""
+        self._objects = objects
         self._settings, self._gate, self.providers, self._translator = settings, gate, providers, translator
         self._health, self._ratios, self._speeds = Targets(), Ratios(), Speeds()
         self._standing = _Standing(self._speeds, providers)
