@@ -34,6 +34,12 @@ class Call:
     """The most that the answer may have, if the body says so and the client did not."""
     timeout_s: float | None = None
     """Until the answer begins; None: the provider's own."""
+    method: str = "POST"
+    path: str = ""
+    """What follows the provider's address; empty: that of the format."""
+    key: str = ""
+    """The mark of the key that must be used, if the provider still has it; empty: any."""
+    content_type: str = "application/json"
 
 
 class Reply(Protocol):
@@ -43,6 +49,8 @@ class Reply(Protocol):
     headers: Mapping[str, str]
     timeout_s: float
     """How long the provider may be silent, and how long a whole body may take."""
+    key: str
+    """The mark of the key that it was asked with."""
 
     async def read(self) -> bytes:
         """The whole body. Raises Unreachable, UpstreamTimeout, TooLarge."""
@@ -72,6 +80,8 @@ class Provider(Protocol):
     elsewhere."""
     takes_cache_key: bool
     """Whether it knows `prompt_cache_key`."""
+    keeps_objects: bool
+    """Whether it keeps responses and files, as OpenAI does."""
 
     @property
     def is_busy(self) -> bool:

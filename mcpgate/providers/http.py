@@ -18,11 +18,13 @@ from mcpgate.upstream.bodies import inflated
 _PATHS = {
     "chat": "/chat/completions",
     "responses": "/responses",
+    "input_tokens": "/responses/input_tokens",
+    "compact": "/responses/compact",
     "embeddings": "/embeddings",
     "messages": "/messages",
     "count_tokens": "/messages/count_tokens",
 }
-OPENAI_FORMATS = frozenset(("chat", "responses", "embeddings"))
+OPENAI_FORMATS = frozenset(("chat", "responses", "embeddings", "input_tokens", "compact"))
 ANTHROPIC_FORMATS = frozenset(("messages", "count_tokens"))
 GEMINI_FORMATS = frozenset(METHODS)
 _LARGEST, _LARGEST_ERROR = 64 * 1024 * 1024, 256 * 1024
@@ -40,12 +42,18 @@ class HttpReply:
     """An answer that has begun."""
 
     def __init__(
-        self, response: Response, name: str, timeout_s: float, secrets: Collection[str], done: Callable[[], None]
+        self,
+        response: Response,
+        name: str,
+        timeout_s: float,
+        secrets: Collection[str],
+        done: Callable[[], None],
+        key: str = "",
     ) -> None:
         """`secrets`: what the request has carried and no client may see. `done`: called when nobody reads it any
         more."""
         self._response, self._name, self.timeout_s, self._done = response, name, timeout_s, done
-        self._secrets = secrets
+        self._secrets, self.key = secrets, key
         self.status = response.status
         self.headers: Mapping[str, str] = response.headers
 
@@ -111,6 +119,7 @@ class HttpProvider:
             self._address = address if _GOOGLES_VERSION.search(address) else f"{address}/v1beta"
         is_openai = config.type == "openai" and config.base_url is None
         self.takes_cache_key = is_openai
+        self.keeps_objects = self.formats is OPENAI_FORMATS
         self.limit_field = "max_completion_tokens" if is_openai else "max_tokens"
         self._keys = KeyRing(config)
         self._under_way = 0
@@ -154,19 +163,22 @@ class HttpProvider:
 
     async def _answered(self, call: Call) -> HttpReply:
         """The answer to the first key that is not refused, or to the last one. Raises what the transport does."""
-        path = path_of(call.format, call.model, call.stream) if self._is_gemini else _PATHS[call.format]
+        path = call.path
+        if not path:
+            path = path_of(call.format, call.model, call.stream) if self._is_gemini else _PATHS[call.format]
         path += f"?{call.query}" if call.query else ""
         limit_s, silence_s = call.timeout_s or self._config.timeout_s, self._config.timeout_s
-        keys = self._keys.candidates(call.model)
+        keys = self._keys.candidates(call.model, call.key)
         for key in keys:
-            response = await self._transport.send("POST", path, self._headers(call, key), call.body, limit_s, silence_s)
+            headers = self._headers(call, key)
+            response = await self._transport.send(call.method, path, headers, call.body, limit_s, silence_s)
             if 300 <= response.status < 400:
                 await response.aclose()
                 raise Unreachable(f"{self.name} redirects to another address; set its base_url to that one")
             wait_s = retry_after_s(response.headers) if response.status >= 400 else None
             if not self._keys.rest(key, response.status, wait_s) or key is keys[-1]:
                 secrets = (key.secret, *self._config.headers.values())
-                return HttpReply(response, self.name, silence_s, secrets, self._leave)
+                return HttpReply(response, self.name, silence_s, secrets, self._leave, key.mark)
             await response.aclose()
         raise Unreachable(f"no key of {self.name} may be used for {call.model}")
 
@@ -174,7 +186,7 @@ class HttpProvider:
         self._under_way -= 1
 
     def _headers(self, call: Call, key: Key) -> dict[str, str]:
-        headers = {"content-type": "application/json", "accept-encoding": "identity", **call.headers}
+        headers = {"content-type": call.content_type, "accept-encoding": "identity", **call.headers}
         headers["accept"] = "text/event-stream" if call.stream else "application/json"
         if self._is_anthropic:
             headers.setdefault("anthropic-version", _VERSION)

@@ -19,7 +19,7 @@ from mcpgate.api.llm.reading import query_of, read_asked
 from mcpgate.api.llm.socket import ResponsesSocket
 from mcpgate.errors import InvalidRequest, McpgateError, UnknownModel
 from mcpgate.governance.context import RequestContext
-from mcpgate.llm.asked import Asked
+from mcpgate.llm.asked import COUNTS, Asked
 from mcpgate.llm.attempt import Streamed, Whole
 from mcpgate.llm.chat import Answered, Chat
 
@@ -90,9 +90,11 @@ class LlmFace(Face):
         try:
             context = await self._access.context(http)
             asked = read_asked(format, await http.body(), http.headers, query_of(http))
-            if format == "count_tokens" and not self._chat.serves(context.caller, asked):
+            asked = await self._chat.bound(context.caller, asked)
+            if format in COUNTS and not self._chat.serves(context.caller, asked):
+                counted = {"object": "response.input_tokens"} if format == "input_tokens" else {}
                 tokens = self._chat.estimate(asked).input_tokens
-                await http.respond(200, orjson.dumps({"input_tokens": tokens}))
+                await http.respond(200, orjson.dumps({**counted, "input_tokens": tokens}))
                 return
             await self._answer(http, context, asked)
         except (Disconnected, HungUp):

@@ -21,7 +21,10 @@ _SESSION_HEADERS = (
 _PASSED_ON: dict[str, tuple[str, ...]] = {
     "messages": ("anthropic-version", "anthropic-beta"),
     "count_tokens": ("anthropic-version", "anthropic-beta"),
-    "responses": ("openai-beta", "originator", "version", "session-id", "thread-id", "x-codex-beta-features"),
+    **dict.fromkeys(
+        ("responses", "input_tokens", "compact"),
+        ("openai-beta", "originator", "version", "session-id", "thread-id", "x-codex-beta-features"),
+    ),
     "chat": ("openai-beta",),
     "embeddings": (),
     **dict.fromkeys(METHODS, ("x-goog-api-client",)),
@@ -54,7 +57,7 @@ def read_asked(format: str, body: bytes, headers: Mapping[str, str], query: str)
         parsed=parsed,
         model=model,
         size=size_of(body, parsed),
-        stream=bool(stream) and format not in ("embeddings", "count_tokens"),
+        stream=bool(stream) and format in ("chat", "responses", "messages"),
         max_tokens=_most(parsed),
         answers=whole_number(parsed, "n") or 1,
         tools=isinstance(tools, list) and bool(tools),

@@ -88,7 +88,9 @@ class WireTranslator:
                 hides_usage = True
                 body = with_field(body, parsed, "stream_options", {**options, "include_usage": True})
         call = Call(
-            asked.format, body, target.model, asked.stream, asked.headers, asked.query, timeout_s=target.timeout_s
+            *(asked.format, body, target.model, asked.stream, asked.headers, asked.query),
+            timeout_s=target.timeout_s,
+            key="" if asked.kept is None else asked.kept.key,
         )
         return call, Through(asked.format, hides_usage)
 
