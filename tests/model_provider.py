@@ -192,6 +192,9 @@ class _Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         raw = self.rfile.read(int(self.headers["content-length"]))
         headers = {name.lower(): value for name, value in self.headers.items()}
+        if len(raw) < int(self.headers["content-length"]):
+            self.close_connection = True  # its client is gone
+            return
         if self._kept("POST", raw):
             return
         received = Received(self.path, headers, raw)

@@ -209,7 +209,7 @@ class Attempt:
         """The provider has begun a response: who made it is recorded while it is read."""
         if self.keep is None or not isinstance(response, dict) or response.get("store") is False:
             return
-        if is_id(id := str(response.get("id"))) and self._reply is not None:
+        if is_id(id := response.get("id")) and self._reply is not None:
             self._keeping = asyncio.ensure_future(self.keep(id, self._reply.key))
 
     def _settle(self, usage: Usage, tier: str, exact: bool = False) -> None:

@@ -230,6 +230,13 @@ class Chat:
             raise NotAllowed(f"the model {target.name!r} is not granted to this key", key=caller.id, model=target.name)
         return [target]
 
+    def may_use_provider(self, caller: Caller, provider: str) -> bool:
+        """Whether a caller may use any model of a provider, by its name or through an alias."""
+        return caller.grants.allow_provider(provider) or any(
+            self.may_use(caller, name) and any(target.provider == provider for target in self.routes().all_of(name))
+            for name in self.config.models
+        )
+
     def cheaper(
         self, caller: Caller, asked: Asked, name: str, budget_used: float | None
     ) -> tuple[str, list[Target]] | None:

@@ -5,7 +5,7 @@ import re
 import time
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
-from typing import Literal, NamedTuple, Protocol
+from typing import Literal, NamedTuple, Protocol, TypeGuard
 
 from mcpgate.errors import Unavailable
 
@@ -66,7 +66,7 @@ class Objects(Protocol):
         ...
 
 
-def is_id(text: object) -> bool:
+def is_id(text: object) -> TypeGuard[str]:
     """Whether a provider's id can be an object's: it stands in paths, and must not lead to another one."""
     return isinstance(text, str) and _ID.fullmatch(text) is not None
 

@@ -2,18 +2,38 @@
 
 import email.utils
 import time
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Protocol
 
 from mcpgate.errors import UpstreamError
 
+UPLOAD_S = 600.0
+"""How long an upload may take."""
 NOTHING: Mapping[str, str] = MappingProxyType({})
 
 
 class Unreachable(UpstreamError):
     """No connection to the provider, or it broke before the answer began."""
+
+
+@dataclass(frozen=True, slots=True)
+class Upload:
+    """A body that is passed on while it comes."""
+
+    length: int
+    """Bytes in all."""
+    pieces: AsyncIterator[bytes]
+
+    async def whole(self) -> AsyncIterator[bytes]:
+        """The pieces, which are as long as they should be. Raises Unreachable if they are not, and what they do."""
+        sent = 0
+        async for piece in self.pieces:
+            sent += len(piece)
+            yield piece
+        if sent != self.length:
+            raise Unreachable(f"{sent:,} of {self.length:,} bytes of the upload have come")
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +60,8 @@ class Call:
     key: str = ""
     """The mark of the key that must be used, if the provider still has it; empty: any."""
     content_type: str = "application/json"
+    upload: Upload | None = None
+    """Instead of `body`. It can be sent once, so a key that is refused is not replaced by another."""
 
 
 class Reply(Protocol):

@@ -169,9 +169,12 @@ class HttpProvider:
         path += f"?{call.query}" if call.query else ""
         limit_s, silence_s = call.timeout_s or self._config.timeout_s, self._config.timeout_s
         keys = self._keys.candidates(call.model, call.key)
+        if call.upload is not None:
+            keys = keys[:1]
         for key in keys:
             headers = self._headers(call, key)
-            response = await self._transport.send(call.method, path, headers, call.body, limit_s, silence_s)
+            body = call.upload or call.body
+            response = await self._transport.send(call.method, path, headers, body, limit_s, silence_s)
             if 300 <= response.status < 400:
                 await response.aclose()
                 raise Unreachable(f"{self.name} redirects to another address; set its base_url to that one")

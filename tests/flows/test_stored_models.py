@@ -2,13 +2,16 @@
 is."""
 
 import asyncio
+import contextlib
 import json
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import openai
 import pytest
+import yaml
 from websockets.asyncio.client import connect
 
 from tests.flows.governed import TRUSTED, Served, bearer, own_database, serving, wait_until, write_config
@@ -257,7 +260,7 @@ def test_compacting_is_paid_like_a_response_and_refused_by_name_elsewhere(served
     assert held.responses.compact(model="fast", previous_response_id=made).output[0].type == "compaction"
     (row,) = wait_until(lambda: served.usage("key", key=created["key"]["id"]))
     assert row["cost_usd"] == "0.005", "twice 1,000 × $2 + 50 × $10 for a million"
-    with pytest.raises(openai.BadRequestError, match="/v1/responses/compact"):
+    with pytest.raises(openai.NotFoundError, match="claude/good does not serve /v1/responses/compact"):
         held.responses.compact(model="translated", input="hi")
 
 
@@ -291,3 +294,190 @@ def test_guardrails_see_what_is_stored_when_it_is_asked_for(
     with serving(tmp_path, write_config(tmp_path, {}, **sections)) as guarded:
         made = client(guarded).responses.create(model="fast", input="hi").id
         assert client(guarded).responses.retrieve(made).output_text == SAID.replace("model", "[names]")
+
+
+# --- Files
+
+
+def test_openais_sdk_uploads_lists_reads_and_deletes_files(served: Served, other: ModelProvider) -> None:
+    created = served.admin("POST", "keys", {"grants": {"models": ["*"]}}).json()
+    held = client(served, created["secret"])
+    content = bytes(range(256)) * 1000 + b"<script>"
+    made = held.files.create(file=("data.bin", content), purpose="user_data")
+    assert (made.filename, made.bytes, made.purpose) == ("data.bin", len(content), "user_data")
+    more = held.files.create(file=("b.jsonl", b"{}"), purpose="batch", extra_headers={"x-mcpgate-provider": "other"})
+    assert any(id == more.id for _, id in other.kept.files)
+    assert [file.id for file in held.files.list()] == [more.id, made.id]
+    assert [file.id for file in held.files.list(limit=1, order="asc")] == [made.id, more.id], "pages, one after another"
+    assert [file.id for file in held.files.list(purpose="batch")] == [more.id]
+    first = held.files.list(limit=1)
+    assert first.has_more and [file.id for file in first.data] == [more.id]
+    assert held.files.retrieve(made.id) == made
+    whole = held.files.with_raw_response.content(made.id)
+    assert whole.content == content
+    assert (whole.headers["content-type"], whole.headers["x-content-type-options"]) == (
+        "application/octet-stream",
+        "nosniff",
+    ), "a page of somebody else's is not shown as the gateway's own"
+    assert held.files.delete(made.id).deleted
+    assert [file.id for file in held.files.list()] == [more.id]
+    with pytest.raises(openai.NotFoundError):
+        held.files.retrieve(made.id)
+
+
+@pytest.mark.parametrize(("method", "path"), [("GET", ""), ("GET", "/content"), ("DELETE", "")])
+def test_another_key_hears_the_same_of_a_file_as_of_none(
+    method: str, path: str, served: Served, provider: ModelProvider
+) -> None:
+    made = client(served).files.create(file=("a", b"secret"), purpose="user_data").id
+    provider.kept.asked.clear()
+    answers = [served.http().request(method, f"/v1/files/{id}{path}", headers=bearer(BOB)) for id in (made, "file-0")]
+    assert [answer.status_code for answer in answers] == [404, 404] and not provider.kept.asked
+    assert answers[0].text.replace(made, "file-0") == answers[1].text
+    assert made not in served.http().get("/v1/files", headers=bearer(BOB)).text
+    assert client(served).files.retrieve(made).id == made
+
+
+def asking_for(file: str) -> dict[str, Any]:
+    part = {"type": "input_file", "file_id": file}
+    return {"model": "mix", "input": [{"role": "user", "content": [part]}]}
+
+
+def test_a_request_that_names_files_goes_where_they_are(served: Served, provider: ModelProvider) -> None:
+    ann = client(served)
+    files = [ann.files.create(file=("a", b"x"), purpose="user_data").id for _ in range(6)]
+    homes = {project for project, id in provider.kept.files if id in files}
+    assert len(homes) == 1, "all that one request may name"
+    for file in files:
+        answer = served.http().post("/v1/responses", json=asking_for(file), headers=bearer(ANN))
+        assert answer.status_code == 200, answer.text
+        assert {project for project, id in provider.kept.responses if id == answer.json()["id"]} == homes
+    elsewhere = served.http().post(
+        "/v1/responses", json={**asking_for(files[0]), "model": "other/good"}, headers=bearer(ANN)
+    )
+    assert elsewhere.status_code == 400 and "is at the provider 'open'" in elsewhere.text
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        '{"type": "input_file", "file_id": "%s"}',
+        '{"type": "input_file", "fil\\u0065_id": "%s"}',
+        '{"type": "input_file", "file_id": "%s", "file_id": null}',
+        '{"type": "input_image", "file_id": null, "file_id": "%s"}',
+        '{"type": "x", "deeper": [[[{"file_ids": ["%s"]}]]]}',
+        '{"type": "deep", "x": ' + '{"x":' * 60 + '{"file_id": "%s"}' + "}" * 60 + "}",
+    ],
+)
+def test_no_spelling_reaches_anothers_file(part: str, served: Served, provider: ModelProvider) -> None:
+    made = client(served).files.create(file=("a", b"secret"), purpose="user_data").id
+    provider.received.clear()
+    body = f'{{"model": "fast", "input": [{{"role": "user", "content": [{part % made}]}}]}}'
+    answer = served.http().post(
+        "/v1/responses", content=body, headers={**bearer(BOB), "content-type": "application/json"}
+    )
+    assert answer.status_code in (200, 400, 404), answer.text
+    assert all(made.encode() not in request.raw for request in provider.received), "what the provider reads"
+
+
+def test_names_of_the_clients_own_are_no_files(served: Served, provider: ModelProvider) -> None:
+    schema = {"type": "object", "properties": {"file_id": {"type": "string"}}, "examples": [{"file_id": "mine"}]}
+    body = {
+        **{"model": "fast", "input": "hi", "metadata": {"file_id": "mine"}},
+        "tools": [{"type": "function", "name": "f", "parameters": schema}],
+    }
+    provider.received.clear()
+    answer = served.http().post("/v1/responses", json=body, headers=bearer(BOB))
+    assert answer.status_code == 200 and provider.received[0].body == {**body, "model": "good"}
+
+
+def test_uploads_need_rights_a_form_and_a_length_within_the_limit(served: Served, provider: ModelProvider) -> None:
+    provider.kept.asked.clear()
+    narrow = served.admin("POST", "keys", {"grants": {"models": ["translated"]}}).json()["secret"]
+    form = {"files": {"file": ("a", b"x")}, "data": {"purpose": "batch"}}
+    http = served.http()
+    assert http.post("/v1/files", **form, headers=bearer(narrow)).status_code == 403  # type: ignore[arg-type]
+    for wanted, status in (("claude", 400), ("none", 400), ("echo", 400), ("open", 200)):
+        headers = {**bearer(ANN), "x-mcpgate-provider": wanted}
+        assert http.post("/v1/files", **form, headers=headers).status_code == status  # type: ignore[arg-type]
+    denied = {**bearer(ALIASED), "x-mcpgate-provider": "claude"}
+    assert http.post("/v1/files", **form, headers=denied).status_code == 403  # type: ignore[arg-type]
+    assert http.post("/v1/files", json={}, headers=bearer(ANN)).status_code == 400
+    form_type = {**bearer(ANN), "content-type": "multipart/form-data; boundary=b"}
+    assert http.post("/v1/files", content=iter([b"--b--"]), headers=form_type).status_code == 400, "without a length"
+    with socket.create_connection(("127.0.0.1", int(served.address.rpartition(":")[2]))) as sender:
+        sender.sendall(upload_head(served, 10**9).replace(b"slow", b"open"))
+        assert b" 413 " in sender.recv(65536)
+    assert [method for _, method, _ in provider.kept.asked] == ["POST"]
+
+
+def test_an_upload_is_passed_on_while_it_comes_and_ends_with_its_client(served: Served) -> None:
+    with one_upload() as (address, upstream):
+        created = {"type": "openai", "base_url": address, "api_key": "sk-x"}
+        llm = settings_of(served)["llm"]
+        served.edit(llm={**llm, "providers": {**llm["providers"], "slow": created}})
+        head = upload_head(served, 300_000)
+        with socket.create_connection(("127.0.0.1", int(served.address.rpartition(":")[2]))) as sender:
+            sender.sendall(head + b"x" * 100_000)
+            connection, _ = upstream.accept()
+            connection.settimeout(10)
+            seen = b""
+            while seen.count(b"x") < 100_000:
+                seen += connection.recv(65536)
+            assert b"content-length: 300000" in seen and b"multipart/form-data; boundary=b" in seen
+        while connection.recv(65536):
+            pass  # it ends: nobody waits for the rest
+        connection.close()
+
+
+def test_an_early_refusal_is_passed_on_and_its_connection_not_used_again(served: Served) -> None:
+    with one_upload() as (address, upstream):
+        created = {"type": "openai", "base_url": address, "api_key": "sk-x"}
+        llm = settings_of(served)["llm"]
+        served.edit(llm={**llm, "providers": {**llm["providers"], "slow": created}})
+        with socket.create_connection(("127.0.0.1", int(served.address.rpartition(":")[2]))) as sender:
+            sender.settimeout(10)
+            sender.sendall(upload_head(served, 300_000) + b"x" * 1000)
+            connection, _ = upstream.accept()
+            connection.settimeout(10)
+            refusal = b'{"error": {"message": "Too large for this project", "type": "x", "param": null, "code": null}}'
+            connection.sendall(b"HTTP/1.1 413 No\r\ncontent-length: %d\r\n\r\n%s" % (len(refusal), refusal))
+            answer = b""
+            for _ in range(200):
+                try:
+                    sender.sendall(b"x" * 1000)
+                except OSError:
+                    break
+            while part := _received(sender):
+                answer += part
+            assert b" 413 " in answer and b"Too large for this project" in answer
+            while connection.recv(65536):
+                pass
+            connection.close()
+
+
+def _received(connection: socket.socket) -> bytes:
+    try:
+        return connection.recv(65536)
+    except ConnectionResetError:
+        return b""
+
+
+@contextlib.contextmanager
+def one_upload() -> Iterator[tuple[str, socket.socket]]:
+    with socket.create_server(("127.0.0.1", 0)) as upstream:
+        upstream.settimeout(10)
+        yield f"http://127.0.0.1:{upstream.getsockname()[1]}/v1", upstream
+
+
+def settings_of(served: Served) -> dict[str, Any]:
+    found: dict[str, Any] = yaml.safe_load(served.config.read_text())
+    return found
+
+
+def upload_head(served: Served, length: int) -> bytes:
+    fields = {
+        **{"host": "localhost", "x-mcpgate-provider": "slow", "content-length": str(length), **bearer(ANN)},
+        "content-type": "multipart/form-data; boundary=b",
+    }
+    return ("POST /v1/files HTTP/1.1\r\n" + "".join(f"{k}: {v}\r\n" for k, v in fields.items()) + "\r\n").encode()

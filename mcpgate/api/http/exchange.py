@@ -3,7 +3,7 @@ own words."""
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from typing import Any
 from urllib.parse import parse_qs
 
@@ -98,11 +98,7 @@ class Exchange:
     async def body(self) -> bytes:
         """The whole body. To be asked for when it is known who asks; what is refused is not read. Raises TooLarge,
         UnsupportedEncoding, RateLimited, Unavailable, Disconnected."""
-        encoding = self.headers.get("content-encoding", "identity")
-        if encoding.strip().lower() not in ("", "identity"):
-            raise UnsupportedEncoding(
-                f"content-encoding {encoding[:80]!r} is not supported; send the body uncompressed"
-            )
+        self._check_encoding()
         declared = self._declared_length()
         self._check_size(declared)
         if declared > _LONG:
@@ -130,6 +126,25 @@ class Exchange:
         self._hold(size + values * jsontext.VALUE_BYTES)
         return body
 
+    def upload_length(self) -> int:
+        """Bytes of a body that `parts` brings. Raises TooLarge, UnsupportedEncoding, InvalidRequest."""
+        self._check_encoding()
+        if "content-length" not in self.headers:
+            raise InvalidRequest("an upload needs a content-length")
+        self._check_size(length := self._declared_length())
+        return length
+
+    async def parts(self) -> AsyncGenerator[bytes, None]:
+        """The body while it comes, for whom it is enough to see a part at a time. Raises Disconnected, TooLarge."""
+        size = 0
+        while not self._body_read:
+            event = await self._next_part()
+            part: bytes = event.get("body", b"")
+            size += len(part)
+            self._check_size(size)
+            self._body_read = not event.get("more_body")
+            yield part
+
     def end(self) -> None:
         """The request is over, however it ended."""
         self.release()
@@ -147,6 +162,13 @@ class Exchange:
         if event["type"] == "http.disconnect":
             raise Disconnected
         return event
+
+    def _check_encoding(self) -> None:
+        encoding = self.headers.get("content-encoding", "identity")
+        if encoding.strip().lower() not in ("", "identity"):
+            raise UnsupportedEncoding(
+                f"content-encoding {encoding[:80]!r} is not supported; send the body uncompressed"
+            )
 
     def _declared_length(self) -> int:
         text = self.headers.get("content-length", "0")

@@ -1,11 +1,16 @@
-"""/v1/responses/{id}: what OpenAI's clients ask about responses that a provider keeps. Bytes go through to the provider
-that has the response; another caller's are as unknown as those that never were."""
+"""/v1/responses/{id} and /v1/files: what OpenAI's clients ask about responses and files that a provider keeps. Bytes go
+through to the provider that has them; another caller's are as unknown as those that never were."""
 
+import asyncio
 import re
-from collections.abc import Mapping
+import time
+from collections.abc import AsyncIterator, Mapping
+from types import MappingProxyType
 from urllib.parse import parse_qsl, quote, urlencode
 
-from mcpgate.api.http.exchange import Disconnected, Exchange
+from mcpgate import jsontext
+from mcpgate.api.http.access import Access
+from mcpgate.api.http.exchange import Closing, Disconnected, Exchange
 from mcpgate.api.http.headers import governance_headers
 from mcpgate.api.http.routing import Handler, SocketHandler
 from mcpgate.api.http.watch import HungUp
@@ -14,11 +19,29 @@ from mcpgate.api.llm.face import LlmFace
 from mcpgate.errors import InvalidRequest, McpgateError
 from mcpgate.governance.context import RequestContext
 from mcpgate.llm.attempt import Whole
+from mcpgate.llm.chat import Chat
+from mcpgate.llm.files import Files
 from mcpgate.llm.messages import Untranslatable
 from mcpgate.llm.objects import Kept
+from mcpgate.llm.provider import UPLOAD_S, Upload
 from mcpgate.llm.stored import Stored
 
-_RESPONSE = re.compile(r"/v1/responses/([^/]+)(/cancel|/input_items)?")
+_METHODS = {
+    "/v1/responses/{id}": ("GET", "DELETE"),
+    "/v1/responses/{id}/cancel": ("POST",),
+    "/v1/responses/{id}/input_items": ("GET",),
+    "/v1/files": ("GET", "POST"),
+    "/v1/files/{id}": ("GET", "DELETE"),
+    "/v1/files/{id}/content": ("GET",),
+}
+_PATHS = [(re.compile(path.replace("{id}", "([^/]+)")), path) for path in _METHODS]
+_PROVIDER = "x-mcpgate-provider"
+_DOWNLOAD = {
+    "content-type": "application/octet-stream",
+    "content-disposition": "attachment",
+    "x-content-type-options": "nosniff",
+}
+"""Of a file's content, which a browser must not take for a page of the gateway."""
 _QUERY = frozenset(("include", "include[]", "include_obfuscation", "after", "limit", "order"))
 """Parameters that go on to the provider."""
 _LONGEST_QUERY = 2000
@@ -27,41 +50,105 @@ _LONGEST_QUERY = 2000
 class StoredFace(LlmFace):
     """Questions about what providers keep."""
 
+    def __init__(self, chat: Chat, access: Access, closing: Closing) -> None:
+        super().__init__(chat, access, closing)
+        self._stored = Stored(chat)
+        self._files = Files(chat, self._stored)
+
     def handler(self, path: str) -> Mapping[str, Handler] | None:
-        if path in errors.ROUTES.values() or (found := _RESPONSE.fullmatch(path)) is None:
-            return None
-        match found[2]:
-            case "/cancel":
-                return {"POST": self._response}
-            case "/input_items":
-                return {"GET": self._response}
-        return {"GET": self._response, "DELETE": self._response}
+        route, _ = _route(path)
+        answer = self._file if route.startswith("/v1/files") else self._response
+        return dict.fromkeys(_METHODS[route], answer) if route else None
 
     def socket_handler(self, path: str) -> SocketHandler | None:
         return None
 
     async def _response(self, http: Exchange) -> None:
-        found = _RESPONSE.fullmatch(http.path)
-        assert found is not None
-        id, what = found[1], found[2] or ""
+        _, id = _route(http.path)
         try:
             context = await self._access.context(http)
             if http.method == "POST":
-                await http.body()  # nothing that matters
+                await http.body()  # says nothing
             query = _query(http)
-            stored = Stored(self._chat)
-            kept = await stored.response(context.caller, id)
-            async with self._watcher.over(http, context):
-                answer = await stored.ask(context, kept, http.method, f"/responses/{quote(id, safe='')}{what}{query}")
-            await self._respond(http, context, kept, answer)
+            kept = await self._stored.response(context.caller, id)
+            await self._passed(http, context, kept, query)
         except (Disconnected, HungUp):
             raise Disconnected from None
         except McpgateError as error:
             await http.refuse(error, errors.refusal("responses", error))
 
-    async def _respond(self, http: Exchange, context: RequestContext, kept: Kept, answer: Whole) -> None:
-        headers = {"x-mcpgate-provider": kept.provider, **answer.headers, **governance_headers(context.trail)}
+    async def _file(self, http: Exchange) -> None:
+        route, id = _route(http.path)
+        try:
+            context = await self._access.context(http)
+            if id:
+                kept = await self._files.find(context.caller, id)
+                await self._passed(http, context, kept, "", _DOWNLOAD if route.endswith("/content") else {})
+            elif http.method == "POST":
+                await self._upload(http, context)
+            else:
+                page = await self._files.page(context.caller, http.query(), http.headers.get(_PROVIDER))
+                await http.respond(200, jsontext.dumps(page))
+        except (Disconnected, HungUp):
+            raise Disconnected from None
+        except McpgateError as error:
+            await http.refuse(error, errors.refusal("chat", error))
+
+    async def _passed(
+        self,
+        http: Exchange,
+        context: RequestContext,
+        kept: Kept,
+        query: str,
+        more: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
+        """Answer with what the provider says. `more`: headers of an answer that is no error."""
+        path = quote(http.path.removeprefix("/v1"))
+        async with self._watcher.over(http, context):
+            answer = await self._stored.ask(context, kept, http.method, path + query)
+        await self._respond(http, context, kept.provider, answer, more if answer.status < 300 else {})
+
+    async def _upload(self, http: Exchange, context: RequestContext) -> None:
+        provider = self._files.provider_for(context.caller, http.headers.get(_PROVIDER))
+        type = http.headers.get("content-type", "")
+        if not type.lower().startswith("multipart/form-data") or not type.isascii():
+            raise InvalidRequest("a file is uploaded as multipart/form-data")
+        upload = Upload(http.upload_length(), _in_time(http.parts()))
+        answer = await self._files.upload(context, provider, upload, type)
+        await self._respond(http, context, provider, answer)
+
+    async def _respond(
+        self,
+        http: Exchange,
+        context: RequestContext,
+        provider: str,
+        answer: Whole,
+        more: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
+        headers = {_PROVIDER: provider, **more, **answer.headers, **governance_headers(context.trail)}
         await http.respond(answer.status, answer.body, headers)
+
+
+def _route(path: str) -> tuple[str, str]:
+    """The route of a path, and the id in it; empty for none."""
+    if path in errors.ROUTES.values():
+        return "", ""
+    found = ((route, pattern.fullmatch(path)) for pattern, route in _PATHS)
+    return next(((route, "".join(match.groups())) for route, match in found if match is not None), ("", ""))
+
+
+async def _in_time(parts: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    """Parts of an upload. Raises InvalidRequest if they take too long."""
+    until = time.monotonic() + UPLOAD_S
+    while True:
+        try:
+            async with asyncio.timeout(until - time.monotonic()):
+                part = await anext(parts)
+        except StopAsyncIteration:
+            return
+        except TimeoutError:
+            raise InvalidRequest(f"the upload did not end within {UPLOAD_S:.0f} s") from None
+        yield part
 
 
 def _query(http: Exchange) -> str:
