@@ -9,9 +9,10 @@ from mcpgate import jsontext
 DECIDING = (
     *("model", "stream", "stream_options", "n", "service_tier"),
     *("max_tokens", "max_completion_tokens", "max_output_tokens"),
-    *("previous_response_id", "conversation"),
 )
-"""Fields by which a request is admitted or bound: a provider must read them as the gateway does."""
+"""Fields by which a request is admitted: a provider must read them as the gateway does."""
+BINDING = ("previous_response_id", "conversation")
+"""Fields of Responses by which a request is bound to what a provider keeps: so must they be."""
 _STRING = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
 _ESCAPED_NAME = re.compile(rb"\\u00(?:[46][1-9a-f]|[57][0-9a]|5f)", re.IGNORECASE)
 """An escaped letter or underscore, which no program needs and which can hide the name of a field."""

@@ -7,7 +7,7 @@ from typing import Any
 from mcpgate import jsontext
 from mcpgate.errors import InvalidRequest, NotFound, PreviousResponseNotFound
 from mcpgate.llm.asked import Asked
-from mcpgate.llm.bodies import mentions
+from mcpgate.llm.bodies import BINDING, is_plain, mentions
 from mcpgate.llm.objects import Kept, Objects, is_id
 from mcpgate.telemetry.text import one_line
 
@@ -30,6 +30,8 @@ async def bound(objects: Objects, account: str, asked: Asked) -> Asked:
     account's own, InvalidRequest, ObjectsUnavailable."""
     kept: list[Kept] = []
     if asked.format in CONTINUING:
+        if not is_plain(asked.body, BINDING):
+            asked = dataclasses.replace(asked, body=jsontext.dumps(dict(asked.parsed)))
         if asked.parsed.get("conversation") is not None:
             raise NotFound("conversations are not kept; name the previous_response_id", field="conversation")
         if (previous := asked.parsed.get("previous_response_id")) is not None:

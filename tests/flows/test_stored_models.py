@@ -5,10 +5,12 @@ import asyncio
 import contextlib
 import json
 import socket
+import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import openai
 import pytest
 import yaml
@@ -481,3 +483,53 @@ def upload_head(served: Served, length: int) -> bytes:
         "content-type": "multipart/form-data; boundary=b",
     }
     return ("POST /v1/files HTTP/1.1\r\n" + "".join(f"{k}: {v}\r\n" for k, v in fields.items()) + "\r\n").encode()
+
+
+# --- The table
+
+
+def test_a_table_that_is_away_refuses_questions_and_costs_no_answer(
+    tmp_path: Path, provider: ModelProvider, other: ModelProvider
+) -> None:
+    file = tmp_path / "stores.sqlite3"
+    config = write_config(tmp_path, {}, **settings(provider, other), storage={"url": f"sqlite:///{file}"})
+    with serving(tmp_path, config) as served:
+        ann = client(served)
+        made = ann.responses.create(model="fast", input="hi").id
+        with contextlib.closing(sqlite3.connect(file)) as db:
+            db.execute("ALTER TABLE provider_objects RENAME TO away")
+        assert ann.responses.create(model="fast", input="hi").output_text == SAID
+        assert ann.chat.completions.create(model="fast", messages=[{"role": "user", "content": "hi"}]).choices
+        refused = [
+            lambda: ann.responses.retrieve(made),
+            lambda: ann.responses.create(model="fast", input="more", previous_response_id=made),
+            lambda: ann.files.list(),
+            lambda: ann.files.create(file=("a", b"x"), purpose="user_data"),
+        ]
+        provider.kept.asked.clear()
+        for ask in refused:
+            with pytest.raises(openai.InternalServerError) as error:
+                ask()
+            assert error.value.status_code == 503 and error.value.code == "unavailable"
+        assert not provider.kept.asked and served.said("cannot be asked for later")
+        with contextlib.closing(sqlite3.connect(file)) as db:
+            db.execute("ALTER TABLE away RENAME TO provider_objects")
+        assert ann.responses.retrieve(made).id == made
+
+
+def test_every_response_of_many_at_once_can_be_asked_for_as_soon_as_it_is_there(served: Served) -> None:
+    async def one(number: int) -> str:
+        http = httpx2.AsyncClient(timeout=30)
+        async with openai.AsyncOpenAI(
+            base_url=f"{served.address}/v1", api_key=(ANN, BOB)[number % 2], http_client=http, max_retries=0
+        ) as own:
+            made = await own.responses.create(model="mix", input=f"hi {number}")
+            assert (await own.responses.retrieve(made.id)).id == made.id
+            return made.id
+
+    async def all_of_them() -> list[str]:
+        return await asyncio.gather(*(one(number) for number in range(60)))
+
+    ids = asyncio.run(all_of_them())
+    anns = served.http(**bearer(ANN))
+    assert [anns.get(f"/v1/responses/{id}").status_code for id in ids] == [200, 404] * 30

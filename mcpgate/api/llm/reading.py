@@ -7,7 +7,8 @@ from mcpgate import jsontext
 from mcpgate.api.http.exchange import Exchange
 from mcpgate.errors import InvalidRequest
 from mcpgate.llm.asked import Asked
-from mcpgate.llm.bodies import find_lookalike
+from mcpgate.llm.bodies import BINDING, DECIDING, find_lookalike
+from mcpgate.llm.bound import CONTINUING
 from mcpgate.llm.gemini_format import METHODS
 from mcpgate.llm.messages import Untranslatable
 from mcpgate.llm.metering import size_of
@@ -43,7 +44,8 @@ def read_asked(format: str, body: bytes, headers: Mapping[str, str], query: str)
     """Raises InvalidRequest."""
     parsed = read_object(body)
     model = read_name(parsed.get("model"))
-    if (odd := find_lookalike(parsed)) is not None:
+    deciding = (*DECIDING, *BINDING) if format in CONTINUING else DECIDING
+    if (odd := find_lookalike(parsed, deciding)) is not None:
         raise Untranslatable(visible(odd), f"is not a field; {odd.casefold()} is, in lower case")
     if parsed.get("background"):
         raise Untranslatable("background", "what is done in the background cannot be paid for; leave it out")
