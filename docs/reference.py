@@ -34,8 +34,10 @@ from mcpgate.api.http import resource, routing
 from mcpgate.api.llm import errors as llm_errors
 from mcpgate.api.llm import face as llm_face
 from mcpgate.api.llm import gemini_face
+from mcpgate.api.llm import stored as llm_stored
 from mcpgate.api.llm.face import LlmFace
 from mcpgate.api.llm.gemini_face import GeminiFace
+from mcpgate.api.llm.stored import StoredFace
 from mcpgate.api.mcp import http, sse
 from mcpgate.api.server import Health
 from mcpgate.app import make_engine
@@ -353,6 +355,14 @@ _PURPOSE = {
     "/oauth/login/": "the page that a sign-in link leads to",
     "/v1/chat/completions": "OpenAI's [Chat Completions](../guides/models.md)",
     "/v1/responses": "OpenAI's Responses. `GET` with `Upgrade: websocket` is answered with 426",
+    "/v1/responses/input_tokens": "tokens of a request: as the provider counts them, else an estimate",
+    "/v1/responses/compact": "a conversation made short, by providers that speak Responses",
+    "/v1/responses/{id}": "a [stored response](../guides/models.md#what-providers-keep) of this key",
+    "/v1/responses/{id}/cancel": "stops it",
+    "/v1/responses/{id}/input_items": "what it was asked",
+    "/v1/files": "the [files](../guides/models.md#what-providers-keep) of this key; a new one",
+    "/v1/files/{id}": "one of them",
+    "/v1/files/{id}/content": "what is in it",
     "/v1/messages": "Anthropic's Messages",
     "/v1/messages/count_tokens": "tokens of a request: as the provider counts them, else an estimate",
     "/v1/embeddings": "OpenAI's Embeddings",
@@ -391,6 +401,7 @@ def routes() -> str:
         (oauth, oauth.OAuthFace(nothing)),
         (llm_errors, LlmFace(nothing, nothing, nothing)),
         (llm_face, LlmFace(nothing, nothing, nothing)),
+        (llm_stored, StoredFace(cast(Any, types.SimpleNamespace(objects=None)), nothing, nothing)),
         (llm_errors, GeminiFace(nothing, nothing, nothing)),
         (gemini_face, GeminiFace(nothing, nothing, nothing)),
         (resource, resource.Resource(cast(Any, _WITH_ISSUERS), "")),

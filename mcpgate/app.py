@@ -21,11 +21,13 @@ from mcpgate.governance.callers import Token
 from mcpgate.governance.gate import Gate
 from mcpgate.governance.store import Store, StoreUnavailable
 from mcpgate.governance.tokens import Tokens
-from mcpgate.lifecycle import App, GovernanceStores, TokenStore, check_llm, prices_of
+from mcpgate.lifecycle import App, GovernanceStores, ObjectStore, TokenStore, check_llm, prices_of
 from mcpgate.llm.registry import Providers
 from mcpgate.stores.memory import MemoryStore
+from mcpgate.stores.objects import MemoryObjects
 from mcpgate.stores.sqlite.governance import SqliteStore
 from mcpgate.stores.sqlite.learned import SqliteLearnedStore
+from mcpgate.stores.sqlite.objects import SqliteObjects
 from mcpgate.stores.sqlite.tokens import SqliteTokens
 from mcpgate.stores.tokens import MemoryTokens
 from mcpgate.telemetry.metrics import Metrics
@@ -63,15 +65,16 @@ async def build(config: Config) -> App:
     )
     tokens = token_store(config, stores)
     vault = Vault(tokens, token_key_of_environment())
+    objects = object_store(config, stores)
     providers = Providers(settings, make_provider)
 
     def make_chat() -> "Chat":
         from mcpgate.llm.chat import Chat
 
-        return Chat(settings, gate, providers, _translator)
+        return Chat(settings, gate, providers, _translator, objects)
 
     gateway = Gateway(settings, engine, Memory(learned), gate, metrics, vault, make_chat)
-    return App(gateway, stores, learned, tokens, providers)
+    return App(gateway, stores, learned, tokens, objects, providers)
 
 
 class _Issuers:
@@ -106,6 +109,17 @@ def token_store(config: Config, stores: GovernanceStores) -> TokenStore:
         return SqliteTokens(_local_file(config.storage))
     postgres = _optional("mcpgate.stores.postgres.tokens", "postgres", "storage.url")
     made: TokenStore = postgres.PostgresTokens(stores.store.pool)  # type: ignore[attr-defined]
+    return made
+
+
+def object_store(config: Config, stores: GovernanceStores) -> ObjectStore:
+    """Where it is recorded what providers keep for whom: with the rest, in a table of its own."""
+    if isinstance(stores.store, MemoryStore):
+        return MemoryObjects()
+    if isinstance(stores.store, SqliteStore):
+        return SqliteObjects(_local_file(config.storage))
+    postgres = _optional("mcpgate.stores.postgres.objects", "postgres", "storage.url")
+    made: ObjectStore = postgres.PostgresObjects(stores.store.pool)  # type: ignore[attr-defined]
     return made
 
 

@@ -11,6 +11,7 @@ McpgateError
  ├── UnknownTool        (unknown_tool, 404)     no such tool
  ├── UnknownModel       (unknown_model, 404)    no such model
  ├── NotFound           (not_found, 404)        no such server, page, handle, session, route, key or declaration
+ │    └── PreviousResponseNotFound (previous_response_not_found, 404)  a response to go on with, unknown to this key
  ├── Conflict           (invalid_request, 409)  already exists, declared in the file, or being changed by others
  ├── TooLarge           (too_large, 413)        a message or body over its limit
  ├── RateLimited        (rate_limited, 429)     too many requests, bytes, seconds or calls at once, or money is reserved
@@ -83,6 +84,10 @@ class UnknownModel(McpgateError):
 
 class NotFound(McpgateError):
     code, http_status = "not_found", 404
+
+
+class PreviousResponseNotFound(NotFound):
+    code, http_status = "previous_response_not_found", 404
 
 
 class UpstreamError(McpgateError):

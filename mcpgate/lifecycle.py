@@ -19,6 +19,7 @@ from mcpgate.errors import ConfigError
 from mcpgate.gateway import Gateway
 from mcpgate.governance.prices import Prices
 from mcpgate.governance.store import Counters, Store, StoreUnavailable
+from mcpgate.llm.objects import Objects, ObjectsUnavailable
 from mcpgate.llm.prices import ModelPrices
 from mcpgate.llm.registry import Providers
 from mcpgate.upstream.tokens import Tokens
@@ -66,6 +67,10 @@ class TokenStore(Tokens, Protocol):
     async def close(self) -> None: ...
 
 
+class ObjectStore(Objects, Protocol):
+    async def close(self) -> None: ...
+
+
 @dataclass(frozen=True, slots=True)
 class App:
     """A gateway and its stores."""
@@ -76,6 +81,8 @@ class App:
     """Where learned shapes are stored."""
     tokens: TokenStore
     """Where tokens of sign-ins are stored."""
+    objects: ObjectStore
+    """Where it is recorded what providers keep for whom."""
     providers: Providers
     """Of models."""
 
@@ -110,6 +117,7 @@ class App:
         await gateway.gate.aclose()
         gateway.learned.flush()
         await self.tokens.close()
+        await self.objects.close()
         await self.stores.close()
         self.learned.close()
 
@@ -239,7 +247,7 @@ async def _keep_index(app: App) -> None:
 
 
 async def _keep_stores(app: App) -> None:
-    """Roll up the ledger, and delete entries past their retention."""
+    """Roll up the ledger, and delete what is past its retention."""
     while True:
         await asyncio.sleep(_ROLL_UP_EVERY_S)
         try:
@@ -247,7 +255,8 @@ async def _keep_stores(app: App) -> None:
             period = Period.parse(app.gateway.config.governance.retention)
             oldest = period.before(datetime.datetime.now(datetime.UTC))
             await app.stores.store.prune(oldest.timestamp())
-        except StoreUnavailable as error:
+            await app.objects.tidy()
+        except (StoreUnavailable, ObjectsUnavailable) as error:
             log.warning("ledger roll-up failed: %s", error)
         except Exception:
             log.exception("ledger roll-up failed")

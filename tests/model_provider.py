@@ -1,6 +1,7 @@
 """A provider of models, as far as its wire formats go: Chat Completions, Responses and Embeddings as OpenAI sends them,
 Messages as Anthropic does, generateContent as Google does (gemini_wire.py, which knows more models), Converse as AWS does
-(bedrock_wire.py, too). It says what it is told by the name of the model that it is asked for:
+(bedrock_wire.py, too). It keeps responses and files as OpenAI does (openai_wire.py). It says what it is told by the name
+of the model that it is asked for:
 
     good            an answer with usage            no-usage        an answer without
     status-429      an error with that status       overloaded      an error event within a 200 stream
@@ -18,7 +19,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import unquote
 
-from tests import bedrock_wire, gemini_wire
+from tests import bedrock_wire, gemini_wire, openai_wire
 
 WORDS = ["Hello", " from", " the", " model", "."]
 USAGE = {
@@ -81,6 +82,7 @@ class ModelProvider:
     failures_left: int = 0
     """How many requests for `flaky` still fail."""
     lock: threading.Lock = field(default_factory=threading.Lock)
+    kept: openai_wire.Kept = field(default_factory=openai_wire.Kept)
 
     def models(self) -> list[str]:
         return [one.model for one in self.received]
@@ -180,12 +182,29 @@ class _Handler(BaseHTTPRequestHandler):
         """Its models. Google says 400 of a key that it does not know."""
         if self.headers.get("x-goog-api-key") == "AIza-unknown":
             self._whole(json.dumps(gemini_wire.bad_key()).encode(), 400)
-        else:
+        elif not self._kept("GET", b""):
             self._json({"models": [], "object": "list", "data": []})
+
+    def do_DELETE(self) -> None:
+        if not self._kept("DELETE", b""):
+            self._whole(b"{}", 404)
+
+    def _kept(self, method: str, raw: bytes) -> bool:
+        """Whether it was asked about what is kept."""
+        headers = {name.lower(): value for name, value in self.headers.items()}
+        answer = self.provider.kept.answer(method, self.path, headers, raw)
+        if answer is not None:
+            self._whole(answer.body, answer.status, {"content-type": answer.type})
+        return answer is not None
 
     def do_POST(self) -> None:
         raw = self.rfile.read(int(self.headers["content-length"]))
         headers = {name.lower(): value for name, value in self.headers.items()}
+        if len(raw) < int(self.headers["content-length"]):
+            self.close_connection = True  # its client is gone
+            return
+        if self._kept("POST", raw):
+            return
         received = Received(self.path, headers, raw)
         with self.provider.lock:
             self.provider.received.append(received)
@@ -223,6 +242,12 @@ class _Handler(BaseHTTPRequestHandler):
             self._json(
                 {"object": "list", "data": data, "model": model, "usage": {"prompt_tokens": 10, "total_tokens": 10}}
             )
+        elif self._is_responses and (
+            refused_as := self.provider.kept.refusal(headers.get("authorization", ""), received.body)
+        ):
+            self._whole(refused_as.body, refused_as.status)
+        elif self._is_responses and not stream:
+            self._json(self._response())
         elif not stream:
             with_usage = model != "no-usage"
             self._json(
@@ -261,6 +286,14 @@ class _Handler(BaseHTTPRequestHandler):
         about = {"x-amzn-errortype": f"{type}:http://internal.amazon.com/coral/", **(headers or {})}
         self._whole(json.dumps({"message": message}).encode(), status, about)
 
+    @property
+    def _is_responses(self) -> bool:
+        return self.path.partition("?")[0].endswith("/responses")
+
+    def _response(self) -> dict[str, Any]:
+        project = self.received.headers.get("authorization", "")
+        return self.provider.kept.respond(project, self.received.body, "".join(WORDS))
+
     def _events(self, model: str, body: dict[str, Any]) -> Iterator[bytes]:
         if self.received.method:
             for chunk in gemini_wire.chunks(model, body, WORDS):
@@ -272,6 +305,10 @@ class _Handler(BaseHTTPRequestHandler):
         if self.path.partition("?")[0].endswith("/messages"):
             for name, data in signed_events(model, body) if model == "signing" else messages_events(model):
                 yield f"event: {name}\ndata: {json.dumps({'type': name, **data})}\n\n".encode()
+            return
+        if self._is_responses:
+            for number, (name, data) in enumerate(openai_wire.events(self._response(), WORDS)):
+                yield f"event: {name}\ndata: {json.dumps({'type': name, 'sequence_number': number, **data})}\n\n".encode()
             return
         options = body.get("stream_options") or {}
         for chunk in chat_chunks(model, options.get("include_usage", False) and model != "no-usage"):

@@ -19,6 +19,7 @@ from mcpgate.api.http.routing import Face, Handler, MethodNotAllowed
 from mcpgate.api.http.sockets import Socket
 from mcpgate.api.llm.face import LlmFace
 from mcpgate.api.llm.gemini_face import GeminiFace
+from mcpgate.api.llm.stored import StoredFace
 from mcpgate.api.mcp.face import McpFace
 from mcpgate.api.mcp.http import StreamableHttp
 from mcpgate.api.mcp.sessions import Sessions
@@ -104,6 +105,7 @@ class Server:
             StreamableHttp(face, self._access, table, self.closing),
             Sse(face, self._access, table, self.closing),
             GeminiFace(gateway.chat, self._access, self.closing),
+            StoredFace(gateway.chat, self._access, self.closing),
             LlmFace(gateway.chat, self._access, self.closing),
             AdminFace(gateway.gate, self._access, [*UpstreamRoutes(gateway).routes(), *ModelRoutes(gateway).routes()]),
             OAuthFace(gateway),

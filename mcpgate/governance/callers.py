@@ -52,6 +52,13 @@ class Grants:
         own = matches_any(provider or "", self.providers) or any(matches_any(name, self.models) for name in names)
         return own and (self.within is None or self.within.allow_model(provider, *names))
 
+    def allow_provider(self, provider: str) -> bool:
+        """Whether models of a provider are granted by its name, whichever they are."""
+        own = matches_any(provider, self.providers) or matches_any(
+            provider, [glob.partition("/")[0] for glob in self.models if glob == "*" or "/" in glob]
+        )
+        return own and (self.within is None or self.within.allow_provider(provider))
+
     @property
     def everything(self) -> bool:
         """Whether every tool is granted, so that no list needs filtering."""

@@ -6,8 +6,9 @@ from types import MappingProxyType
 from typing import Any, Literal
 
 from mcpgate.llm.metering import Size
+from mcpgate.llm.objects import Kept
 
-COUNTS = frozenset(("count_tokens", "gemini_count"))
+COUNTS = frozenset(("count_tokens", "gemini_count", "input_tokens"))
 """Formats that only count tokens."""
 EMBEDS = frozenset(("embeddings", "gemini_embedding", "gemini_embeddings"))
 NO_HEADERS: Mapping[str, str] = MappingProxyType({})
@@ -18,8 +19,8 @@ class Asked:
     """One request as its face has read it."""
 
     format: str
-    """`chat`, `responses`, `messages`, `embeddings` or `count_tokens`; or one of gemini_format.METHODS, whose model and
-    `stream` stand in the path."""
+    """`chat`, `responses`, `messages`, `embeddings`, `count_tokens`, `input_tokens` or `compact`; or one of
+    gemini_format.METHODS, whose model and `stream` stand in the path."""
     body: bytes
     parsed: Mapping[str, Any]
     model: str
@@ -35,5 +36,7 @@ class Asked:
     """What goes on to a provider of the same format."""
     query: str = ""
     """The query of its address, such as `beta=true`, which goes on with them."""
+    kept: Kept | None = None
+    """What it goes on with, which only the provider that keeps it knows."""
     framing: Literal["events", "array"] = "events"
     """How it reads a stream: server-sent events, or one JSON array."""

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import dataclasses
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,6 +16,7 @@ from mcpgate.llm.events import Events, EventTooLong, parts_of
 from mcpgate.llm.guarded import Guarded
 from mcpgate.llm.guardrails import Blocked
 from mcpgate.llm.metering import Meter, Ratios, decoded, delivered, usage_and_tier, usage_of
+from mcpgate.llm.objects import is_id
 from mcpgate.llm.prices import ModelPrices
 from mcpgate.llm.provider import Call, Provider, Reply, Unreachable, retry_after_s
 from mcpgate.llm.routing import Target
@@ -26,9 +27,9 @@ from mcpgate.telemetry.text import one_line
 _LONGEST_BEGINNING = 256 * 1024
 """Bytes of comments and pings before the first event of a stream."""
 SHOWN_ERROR = 500
-_PASSED_ON = ("retry-after", "retry-after-ms", "x-should-retry")
+PASSED_ON = ("retry-after", "retry-after-ms", "x-should-retry")
 """Headers of a provider's error that its client hears."""
-_OURS = (401, 402, 403)
+OURS = (401, 402, 403)
 """What a provider says of the gateway's own key, which is none of the client's business."""
 _BAD_KEY = b'"API_KEY_INVALID"'
 """Google's word for the same, with status 400."""
@@ -51,6 +52,8 @@ class Whole:
     body: bytes
     headers: Mapping[str, str] = field(default_factory=dict)
     """Of the provider, that the client may see."""
+    key: str = ""
+    """The mark of the provider's key."""
 
 
 @dataclass(slots=True)
@@ -86,6 +89,9 @@ class Attempt:
         """The answer as the guardrails see it, if there are any."""
         self._reply: Reply | None = None
         self._events: AsyncGenerator[bytes, None] | None = None
+        self.keep: Callable[[str, str], Awaitable[None]] | None = None
+        """Records the id of a response that the provider keeps, and the mark of its key; None if it keeps none."""
+        self._keeping: asyncio.Future[None] | None = None
         self._is_taken = False
         """Whether the provider has begun to answer."""
 
@@ -114,6 +120,8 @@ class Attempt:
                         await self.guarded.after()
             if self._reply is not None:
                 await self._reply.aclose()
+            if self._keeping is not None:
+                await asyncio.wait((self._keeping,))
         finally:
             kind = None if error is None else type(error)
             await self.admission.__aexit__(kind, error, None if error is None else error.__traceback__)
@@ -123,9 +131,9 @@ class Attempt:
         if reply.status >= 400:
             self._note_refused()
             body = await reply.error()
-            headers = {name: text for name in _PASSED_ON if _is_plain(text := reply.headers.get(name, ""))}
+            headers = {name: text for name in PASSED_ON if is_plain(text := reply.headers.get(name, ""))}
             whole = None
-            if reply.status not in _OURS and _BAD_KEY not in body:
+            if reply.status not in OURS and _BAD_KEY not in body:
                 whole = Whole(reply.status, finish.error(reply.status, body), headers)
             error = _as_error(call, reply.status, body)
             raise Failed(str(reply.status), error, whole, retry_after_s(reply.headers))
@@ -139,9 +147,10 @@ class Attempt:
         limit_s = call.timeout_s or reply.timeout_s
         try:
             async with asyncio.timeout(limit_s):
-                first = await _first_event(events, call)
+                first, message = await _first_event(events, call)
         except TimeoutError as error:
             raise UpstreamTimeout(f"{self.target.provider} sent no event within {limit_s:g} s") from error
+        self._note_made(message.get("response") if isinstance(message, dict) else None)
         return Streamed(_finished(first, events, finish), finish.broken, finish.holds_request)
 
     async def _read(self, reply: Reply, began: float) -> AsyncGenerator[bytes, None]:
@@ -189,6 +198,7 @@ class Attempt:
 
     def _note_whole(self, body: bytes) -> None:
         answer = decoded(body)
+        self._note_made(answer)
         usage, tier = usage_and_tier(self._call.format, answer)
         found = usage_of(self._call.format, usage)
         if self._call.format in COUNTS:
@@ -200,6 +210,13 @@ class Attempt:
             self._settle(dataclasses.replace(self._estimate, output_tokens=tokens), "default")
         else:
             self._settle(found, tier, exact=True)
+
+    def _note_made(self, response: Any) -> None:
+        """The provider has begun a response: who made it is recorded while it is read."""
+        if self.keep is None or not isinstance(response, dict) or response.get("store") is False:
+            return
+        if is_id(id := response.get("id")) and self._reply is not None:
+            self._keeping = asyncio.ensure_future(self.keep(id, self._reply.key))
 
     def _settle(self, usage: Usage, tier: str, exact: bool = False) -> None:
         self.admission.spent(usage)
@@ -214,9 +231,9 @@ class Attempt:
             self.admission.cost = None if price is None else price.cost(usage)
 
 
-async def _first_event(pieces: AsyncIterator[bytes], call: Call) -> bytes:
-    """A stream up to its first real event, and what came with it. Raises Failed for an error in its place, or for
-    nothing."""
+async def _first_event(pieces: AsyncIterator[bytes], call: Call) -> tuple[bytes, Any]:
+    """A stream up to its first real event, and what came with it; and the event's message. Raises Failed for an error
+    in its place, or for nothing."""
     held = bytearray()
     async for piece in pieces:
         held += piece
@@ -230,7 +247,7 @@ async def _first_event(pieces: AsyncIterator[bytes], call: Call) -> bytes:
                 if isinstance(said, dict) and not message.get("response"):
                     status = 529 if said.get("type") == "overloaded_error" else _status_of(said)
                     raise Failed(str(status), _as_error(call, status, data))
-            return bytes(held)
+            return bytes(held), message
         if len(held) > _LONGEST_BEGINNING:
             raise Failed("connection", Unreachable(f"the stream began with {len(held):,} bytes that say nothing"))
     raise Failed("connection", Unreachable("the stream ended before it began"))
@@ -252,7 +269,8 @@ async def _finished(first: bytes, events: AsyncIterator[bytes], finish: Finish) 
         yield piece
 
 
-def _is_plain(header: str) -> bool:
+def is_plain(header: str) -> bool:
+    """Whether a provider's header may go on to its client."""
     return 0 < len(header) <= 100 and header.isascii() and header.isprintable()
 
 

@@ -11,6 +11,8 @@ DECIDING = (
     *("max_tokens", "max_completion_tokens", "max_output_tokens"),
 )
 """Fields by which a request is admitted: a provider must read them as the gateway does."""
+BINDING = ("previous_response_id", "conversation")
+"""Fields of Responses by which a request is bound to what a provider keeps: so must they be."""
 _STRING = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
 _BARE_STRING = re.compile(rb'"[^"]*"')
 _ESCAPED_NAME = re.compile(rb"\\u00(?:[46][1-9a-f]|[57][0-9a]|5f)", re.IGNORECASE)
@@ -40,6 +42,11 @@ def is_plain(body: bytes, deciding: Sequence[str] = DECIDING) -> bool:
     """Whether each deciding field occurs at most once, at whatever depth, and none is spelt with escapes. Of duplicate
     keys some parsers take the first, others the last."""
     return all(body.count(b'"' + name.encode() + b'"') <= 1 for name in deciding) and not _ESCAPED_NAME.search(body)
+
+
+def mentions(body: bytes, name: bytes) -> bool:
+    """Whether a field of a name can be anywhere in a body, however it is spelt."""
+    return name in body or _ESCAPED_NAME.search(body) is not None
 
 
 def find_lookalike(parsed: dict[str, Any], deciding: Sequence[str] = DECIDING) -> str | None:

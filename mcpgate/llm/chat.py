@@ -13,13 +13,21 @@ import random
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from types import TracebackType
 from typing import Any
 
 from mcpgate.catalog.catalog import nearest
 from mcpgate.config.llm import LlmConfig
 from mcpgate.config.settings import Settings
-from mcpgate.errors import BudgetExceeded, NotAllowed, RateLimited, UnknownModel
+from mcpgate.errors import (
+    BudgetExceeded,
+    InvalidRequest,
+    NotAllowed,
+    PreviousResponseNotFound,
+    RateLimited,
+    UnknownModel,
+)
 from mcpgate.governance.admission import Admission
 from mcpgate.governance.callers import Caller
 from mcpgate.governance.context import RequestContext
@@ -27,9 +35,11 @@ from mcpgate.governance.gate import Gate
 from mcpgate.governance.records import Kind, Request, Usage
 from mcpgate.llm.asked import COUNTS, EMBEDS, Asked
 from mcpgate.llm.attempt import SHOWN_ERROR, Attempt, Failed, Streamed, Whole
-from mcpgate.llm.guarded import Guarded, guarded_request
+from mcpgate.llm.bound import bound
+from mcpgate.llm.guarded import Guarded, guarded_request, guarded_stored
 from mcpgate.llm.guardrails import About, Guardrails
 from mcpgate.llm.metering import Ratios
+from mcpgate.llm.objects import Kept, Objects, ObjectsUnavailable
 from mcpgate.llm.provider import Call, Provider, Unreachable
 from mcpgate.llm.registry import Providers
 from mcpgate.llm.routing import Qualities, Routes, Step, Target, resolve
@@ -67,8 +77,10 @@ class Chat:
         gate: Gate,
         providers: Providers,
         translator: Callable[[], Translator],
+        objects: Objects,
     ) -> None:
-        """`translator`: asked for when it is first needed."""
+        """`translator`: asked for when it is first needed. `objects`: what providers keep for whom."""
+        self.objects = objects
         self._settings, self._gate, self.providers, self._translator = settings, gate, providers, translator
         self._health, self._ratios, self._speeds = Targets(), Ratios(), Speeds()
         self._standing = _Standing(self._speeds, providers)
@@ -99,6 +111,22 @@ class Chat:
             return asked, None
         about = About(caller, asked.model, asked.format)
         return await guarded_request(asked, self._guardrails, about), about
+
+    async def bound(self, caller: Caller, asked: Asked) -> Asked:
+        """A request, bound to the provider that keeps what it names. Raises NotFound for what is not the caller's own,
+        InvalidRequest, ObjectsUnavailable."""
+        asked = await bound(self.objects, caller.account, asked)
+        if asked.kept is not None and asked.kept.provider not in self.config.providers:
+            raise PreviousResponseNotFound(f"the provider {asked.kept.provider!r} is no longer configured")
+        return asked
+
+    async def guarded_stored(self, body: bytes, caller: Caller, kept: Kept) -> bytes:
+        """What a provider has kept, as the guardrails let it through now. Raises Blocked."""
+        self._refresh()
+        if not self._guardrails:
+            return body
+        about = About(caller, kept.alias or f"{kept.provider}/{kept.model}", "responses")
+        return await guarded_stored(body, self._guardrails, about)
 
     def names(self, caller: Caller) -> list[str]:
         """The models that a caller may ask for: aliases, and what they lead to."""
@@ -174,12 +202,40 @@ class Chat:
             targets = [one for one in targets if caller.grants.allow_model(one.provider, one.name)]
             if not targets:
                 raise NotAllowed(f"the model {name!r} is not granted to this key", key=caller.id, model=name)
+        if asked.kept is not None:
+            targets = self._of_kept(caller, name, targets, asked.kept)
         if not targets:
             raise UnknownModel(f"no route of the model {name!r} takes this request", nearest=[])
         return name, targets
 
     def may_use(self, caller: Caller, name: str) -> bool:
         return caller.grants.allow_model(None, name)
+
+    def _of_kept(self, caller: Caller, name: str, targets: list[Target], kept: Kept) -> list[Target]:
+        """The targets of a request that goes on with what a provider keeps: what made it, else those of its name at
+        that provider. Raises NotAllowed, InvalidRequest."""
+        here = [target for target in targets if target.provider == kept.provider]
+        if name not in self.config.models or not kept.model:
+            if not here:
+                what = f"{kept.kind} {kept.id!r} is at the provider {kept.provider!r}, where {name!r} does not lead"
+                raise InvalidRequest(what, field="model")
+            return here
+        made = (kept.provider, kept.model)
+        if found := [one for one in self.routes().all_of(name) if (one.provider, one.model) == made]:
+            return found[:1]
+        if here:
+            return here
+        target = Target(*made)
+        if not caller.grants.allow_model(kept.provider, target.name):
+            raise NotAllowed(f"the model {target.name!r} is not granted to this key", key=caller.id, model=target.name)
+        return [target]
+
+    def may_use_provider(self, caller: Caller, provider: str) -> bool:
+        """Whether a caller may use any model of a provider, by its name or through an alias."""
+        return caller.grants.allow_provider(provider) or any(
+            self.may_use(caller, name) and any(target.provider == provider for target in self.routes().all_of(name))
+            for name in self.config.models
+        )
 
     def cheaper(
         self, caller: Caller, asked: Asked, name: str, budget_used: float | None
@@ -188,7 +244,10 @@ class Chat:
         other = self.config.models[name].on_budget if name in self.config.models else None
         if other is None or not self.may_use(caller, other):
             return None
-        return other, self._targets_of(other, caller, asked, budget_used)
+        targets = self._targets_of(other, caller, asked, budget_used)
+        if asked.kept is not None:
+            targets = [target for target in targets if target.provider == asked.kept.provider]
+        return (other, targets) if targets else None
 
     async def budget_used(self, context: RequestContext, asked: Asked) -> float | None:
         """The share of the fullest budget that applies, if any route looks at it."""
@@ -251,6 +310,8 @@ class Chat:
             raise Failed("limit", error) from error
         attempt = Attempt(admission, target, asked, call, estimate, self._ratios, self.providers.prices(), self._speeds)
         self._health.began(target.name)
+        if asked.format == "responses" and provider.keeps_objects and asked.parsed.get("store") is not False:
+            attempt.keep = partial(self._keep, context.caller.account, alias, target)
         try:
             if about is not None:
                 finish = attempt.guarded = Guarded(finish, self._guardrails, about)
@@ -271,6 +332,13 @@ class Chat:
             raise
         self._health.succeeded(target.name)
         return attempt, what
+
+    async def _keep(self, account: str, alias: str, target: Target, id: str, key: str) -> None:
+        kept = Kept("response", id, account, target.provider, target.model, _if_alias(alias, target), key, time.time())
+        try:
+            await self.objects.put(kept)
+        except ObjectsUnavailable as error:  # the answer has been paid for, and is good without
+            log.warning("response %s of %s cannot be asked for later: %s", id, target.name, error)
 
     async def _admitted(
         self,
@@ -306,7 +374,7 @@ class Chat:
             kind,
             provider=target.provider,
             model=target.model,
-            alias=alias if alias != target.name else None,
+            alias=_if_alias(alias, target) or None,
             estimate=estimate,
             parent_id=None if context.parent is None else context.parent.request.id,
         )
@@ -316,7 +384,12 @@ class Chat:
     ) -> int | None:
         """How many tokens an answer may have with what is left of the budgets, if its alias is clamped to that and it
         is enough for an answer."""
-        if kind != "chat" or alias not in self.config.models or not self.config.models[alias].clamp:
+        if (
+            kind != "chat"
+            or asked.format == "compact"
+            or alias not in self.config.models
+            or not self.config.models[alias].clamp
+        ):
             return None
         request = self._request(context, kind, alias, target, self.estimate(context.caller, asked))
         price = self.providers.prices().of(target.provider, target.model, alias=request.alias)
@@ -325,6 +398,10 @@ class Chat:
             return None
         most = price.affordable_output(request.estimate, left) // asked.answers
         return most if _LEAST_CLAMPED <= most * asked.answers < request.estimate.output_tokens else None
+
+
+def _if_alias(name: str, target: Target) -> str:
+    return name if name != target.name else ""
 
 
 class _Standing:

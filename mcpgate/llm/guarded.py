@@ -29,6 +29,20 @@ async def guarded_request(asked: Asked, guardrails: Guardrails, about: About) ->
     return dataclasses.replace(asked, parsed=parsed, body=jsontext.dumps(parsed))
 
 
+async def guarded_stored(body: bytes, guardrails: Guardrails, about: About) -> bytes:
+    """What a provider has kept of a request or of its answer, as the guardrails let it through now. Raises Blocked."""
+    stored = decoded(body)
+    places = texts.of_answer({"output": stored})
+    changed = texts.write(places, [_checked(guardrails, about, text) for text in texts.read(places)])
+    await guardrails.after("".join(texts.read(places))[:_MOST_REMEMBERED], about)
+    return jsontext.dumps(stored) if changed else body
+
+
+def _checked(guardrails: Guardrails, about: About, text: str) -> str:
+    filter = guardrails.during(about)
+    return text if filter is None else filter.feed(text) + filter.end()
+
+
 @dataclass(slots=True)
 class _Pending:
     """An event whose text goes on: what is kept back of it may come out with the next one, or with itself."""
@@ -129,8 +143,7 @@ class Guarded:
         return _rendered(one.name, one.message)
 
     def _checked(self, text: str) -> str:
-        filter = self._guardrails.during(self._about)
-        return text if filter is None else filter.feed(text) + filter.end()
+        return _checked(self._guardrails, self._about, text)
 
     def _remember(self, said: list[str]) -> None:
         for text in said:

@@ -2,18 +2,38 @@
 
 import email.utils
 import time
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Protocol
 
 from mcpgate.errors import UpstreamError
 
+UPLOAD_S = 600.0
+"""How long an upload may take."""
 NOTHING: Mapping[str, str] = MappingProxyType({})
 
 
 class Unreachable(UpstreamError):
     """No connection to the provider, or it broke, or brings what is no answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Upload:
+    """A body that is passed on while it comes."""
+
+    length: int
+    """Bytes in all."""
+    pieces: AsyncIterator[bytes]
+
+    async def whole(self) -> AsyncIterator[bytes]:
+        """The pieces, which are as long as they should be. Raises Unreachable if they are not, and what they do."""
+        sent = 0
+        async for piece in self.pieces:
+            sent += len(piece)
+            yield piece
+        if sent != self.length:
+            raise Unreachable(f"{sent:,} of {self.length:,} bytes of the upload have come")
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +54,14 @@ class Call:
     """The most that the answer may have, if the body says so and the client did not."""
     timeout_s: float | None = None
     """Until the answer begins; None: the provider's own."""
+    method: str = "POST"
+    path: str = ""
+    """What follows the provider's address; empty: that of the format."""
+    key: str = ""
+    """The mark of the key that must be used, if the provider still has it; empty: any."""
+    content_type: str = "application/json"
+    upload: Upload | None = None
+    """Instead of `body`. It can be sent once, so a key that is refused is not replaced by another."""
 
 
 class Reply(Protocol):
@@ -43,6 +71,8 @@ class Reply(Protocol):
     headers: Mapping[str, str]
     timeout_s: float
     """How long the provider may be silent, and how long a whole body may take."""
+    key: str
+    """The mark of the key that it was asked with."""
 
     async def read(self) -> bytes:
         """The whole body. Raises Unreachable, UpstreamTimeout."""
@@ -72,6 +102,8 @@ class Provider(Protocol):
     elsewhere."""
     takes_cache_key: bool
     """Whether it knows `prompt_cache_key`."""
+    keeps_objects: bool
+    """Whether it keeps responses and files, as OpenAI does."""
 
     @property
     def is_busy(self) -> bool:

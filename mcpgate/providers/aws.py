@@ -238,8 +238,9 @@ class BedrockProvider(HttpProvider):
         accept = "application/vnd.amazon.eventstream" if call.stream else "application/json"
         return {**super()._headers(call, key), "accept": accept}
 
-    def _reply(self, response: Response, call: Call, secrets: tuple[str, ...]) -> HttpReply:
-        return BedrockReply(*(response, self.name, self._config.timeout_s, secrets, self._leave), is_stream=call.stream)
+    def _reply(self, response: Response, call: Call, secrets: tuple[str, ...], mark: str) -> HttpReply:
+        about = (self.name, self._config.timeout_s, secrets, self._leave, mark)
+        return BedrockReply(response, *about, is_stream=call.stream)
 
     def _probe_request(self) -> tuple[str, str, bytes]:
         """One that costs nothing, because it is wrong: Bedrock looks at who asks first."""

@@ -35,7 +35,7 @@ _NO_HEADERS: Mapping[str, str] = {}
 class EchoReply:
     def __init__(self, status: int, pieces: AsyncGenerator[bytes, None]) -> None:
         self.status, self._pieces = status, pieces
-        self.headers, self.timeout_s = _NO_HEADERS, _TIMEOUT_S
+        self.headers, self.timeout_s, self.key = _NO_HEADERS, _TIMEOUT_S, ""
 
     async def read(self) -> bytes:
         return b"".join([piece async for piece in self._pieces])
@@ -58,7 +58,7 @@ class EchoProvider:
         self.name, self._config, self._clients = name, config.echo, clients
         self.formats = frozenset((*clients, "embeddings"))
         self.is_busy = False
-        self.limit_field, self.takes_cache_key = "max_tokens", False
+        self.limit_field, self.takes_cache_key, self.keeps_objects = "max_tokens", False, False
 
     async def probe(self) -> str:
         return ""

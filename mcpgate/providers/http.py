@@ -11,7 +11,7 @@ from typing import Protocol
 from mcpgate.config.llm import ProviderConfig
 from mcpgate.errors import RateLimited, UpstreamError, UpstreamTimeout
 from mcpgate.llm.gemini_format import METHODS, path_of
-from mcpgate.llm.provider import Call, Unreachable, retry_after_s
+from mcpgate.llm.provider import Call, Unreachable, Upload, retry_after_s
 from mcpgate.providers.keys import Key, KeyRing
 from mcpgate.providers.transport import Response, transport_to
 from mcpgate.upstream.bodies import inflated
@@ -19,11 +19,13 @@ from mcpgate.upstream.bodies import inflated
 _PATHS = {
     "chat": "/chat/completions",
     "responses": "/responses",
+    "input_tokens": "/responses/input_tokens",
+    "compact": "/responses/compact",
     "embeddings": "/embeddings",
     "messages": "/messages",
     "count_tokens": "/messages/count_tokens",
 }
-OPENAI_FORMATS = frozenset(("chat", "responses", "embeddings"))
+OPENAI_FORMATS = frozenset(("chat", "responses", "embeddings", "input_tokens", "compact"))
 ANTHROPIC_FORMATS = frozenset(("messages", "count_tokens"))
 GEMINI_FORMATS = frozenset(METHODS)
 VERTEX_FORMATS = GEMINI_FORMATS - {"gemini_embeddings"}
@@ -53,12 +55,18 @@ class HttpReply:
     """An answer that has begun."""
 
     def __init__(
-        self, response: Response, name: str, timeout_s: float, secrets: Collection[str], done: Callable[[], None]
+        self,
+        response: Response,
+        name: str,
+        timeout_s: float,
+        secrets: Collection[str],
+        done: Callable[[], None],
+        key: str = "",
     ) -> None:
         """`secrets`: what the request has carried and no client may see. `done`: called when nobody reads it any
         more."""
         self._response, self._name, self.timeout_s, self._done = response, name, timeout_s, done
-        self._secrets = secrets
+        self._secrets, self.key = secrets, key
         self.status = response.status
         self.headers: Mapping[str, str] = response.headers
 
@@ -131,6 +139,7 @@ class HttpProvider:
             self._address = address if _GOOGLES_VERSION.search(address) else f"{address}/v1beta"
         is_openai = config.type == "openai" and config.base_url is None
         self.takes_cache_key = is_openai
+        self.keeps_objects = self.formats is OPENAI_FORMATS
         self.limit_field = "max_completion_tokens" if is_openai else "max_tokens"
         self._keys = KeyRing(config)
         self._own_headers = {name.lower(): value for name, value in config.headers.items()}
@@ -183,21 +192,30 @@ class HttpProvider:
         """The answer to the first key that is not refused, or to the last one. Raises what the transport does."""
         path = self._path(call)
         limit_s, silence_s = call.timeout_s or self._config.timeout_s, self._config.timeout_s
-        keys = self._keys.candidates(call.model)
+        keys = self._keys.candidates(call.model, call.key)
+        if call.upload is not None:
+            keys = keys[:1]
         for key in keys:
-            headers, proof = await self._proved("POST", path, self._headers(call, key), call.body, limit_s)
-            response = await self._send("POST", path, headers, call.body, limit_s, silence_s)
+            headers, proof = await self._proved(call.method, path, self._headers(call, key), call.body, limit_s)
+            response = await self._send(call.method, path, headers, call.upload or call.body, limit_s, silence_s)
             if 300 <= response.status < 400:
                 await response.aclose()
                 raise Unreachable(f"{self.name} redirects to another address; set its base_url to that one")
             wait_s = retry_after_s(response.headers) if response.status >= 400 else None
             if not self._keys.rest(key, response.status, wait_s) or key is keys[-1]:
-                return self._reply(response, call, (key.secret, *self._config.headers.values(), *proof))
+                secrets = (key.secret, *self._config.headers.values(), *proof)
+                return self._reply(response, call, secrets, key.mark)
             await response.aclose()
         raise Unreachable(f"no key of {self.name} may be used for {call.model}")
 
     async def _send(
-        self, method: str, path: str, headers: Mapping[str, str], body: bytes, limit_s: float, silence_s: float
+        self,
+        method: str,
+        path: str,
+        headers: Mapping[str, str],
+        body: bytes | Upload,
+        limit_s: float,
+        silence_s: float,
     ) -> Response:
         try:
             return await self._transport.send(method, path, headers, body, limit_s, silence_s)
@@ -223,11 +241,13 @@ class HttpProvider:
     # --- what differs from one API to another
 
     def _path(self, call: Call) -> str:
-        path = path_of(call.format, call.model, call.stream) if self._is_gemini else _PATHS[call.format]
+        path = call.path
+        if not path:
+            path = path_of(call.format, call.model, call.stream) if self._is_gemini else _PATHS[call.format]
         return path + (f"?{call.query}" if call.query else "")
 
-    def _reply(self, response: Response, call: Call, secrets: tuple[str, ...]) -> HttpReply:
-        return HttpReply(response, self.name, self._config.timeout_s, secrets, self._leave)
+    def _reply(self, response: Response, call: Call, secrets: tuple[str, ...], mark: str) -> HttpReply:
+        return HttpReply(response, self.name, self._config.timeout_s, secrets, self._leave, mark)
 
     def _probe_request(self) -> tuple[str, str, bytes]:
         """One that costs nothing: its method, path and body."""
@@ -238,7 +258,7 @@ class HttpProvider:
         return response.status in (401, 403) or (self._is_gemini and response.status == 400)
 
     def _headers(self, call: Call, key: Key) -> dict[str, str]:
-        headers = {"content-type": "application/json", "accept-encoding": "identity", **call.headers}
+        headers = {"content-type": call.content_type, "accept-encoding": "identity", **call.headers}
         headers["accept"] = "text/event-stream" if call.stream else "application/json"
         if self._is_anthropic:
             headers.setdefault("anthropic-version", _VERSION)

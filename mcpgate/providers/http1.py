@@ -16,7 +16,7 @@ import httptools
 
 from mcpgate.addresses import parse_address
 from mcpgate.errors import UpstreamTimeout
-from mcpgate.llm.provider import Unreachable
+from mcpgate.llm.provider import Unreachable, Upload
 
 _MOST_IDLE = 100
 _IDLE_S = 30.0
@@ -154,6 +154,10 @@ class _Connection(asyncio.Protocol):
         """Whether something came after the answer that nobody has asked for."""
         self._has_ended = False
         """Whether the server has closed it in good order."""
+        self._is_unsent = False
+        """Whether a part of the request is still to be sent, so that no other may follow."""
+        self._room: asyncio.Future[None] | None = None
+        """Done when there is room to write; None while there is."""
 
     @property
     def is_usable(self) -> bool:
@@ -173,6 +177,27 @@ class _Connection(asyncio.Protocol):
             self._transport.write(head)
             self._transport.write(body)
         return response
+
+    async def feed(self, upload: Upload) -> None:
+        """Send a body while it comes, until the answer begins. Raises what its pieces do."""
+        response = self.response
+        self._is_unsent = True
+        async for piece in upload.whole():
+            if self._transport is None or response is None or response is not self.response or response.status:
+                return
+            self._transport.write(piece)
+            response.deadline = time.monotonic() + response.limit_s
+            if self._room is not None:
+                await self._room
+        self._is_unsent = False
+
+    def pause_writing(self) -> None:
+        self._room = asyncio.get_running_loop().create_future()
+
+    def resume_writing(self) -> None:
+        if self._room is not None and not self._room.done():
+            self._room.set_result(None)
+        self._room = None
 
     def go_on(self) -> None:
         if self._is_paused and self._transport is not None:
@@ -202,6 +227,7 @@ class _Connection(asyncio.Protocol):
 
     def connection_lost(self, error: Exception | None) -> None:
         self._transport = None
+        self.resume_writing()
         self._pool.forget(self)
         if (response := self.response) is not None:
             self.response = None
@@ -275,7 +301,7 @@ class _Connection(asyncio.Protocol):
         transport = self._transport
         if transport is None or transport.is_closing():
             return
-        if self._may_go_on and not self._has_more and not transport.get_write_buffer_size():
+        if self._may_go_on and not self._has_more and not self._is_unsent and not transport.get_write_buffer_size():
             self._pool.keep(self)
         else:
             transport.abort()
@@ -300,14 +326,14 @@ class Pool:
         self._is_closed = False
 
     async def send(
-        self, method: str, path: str, headers: Mapping[str, str], body: bytes, limit_s: float, silence_s: float
+        self, method: str, path: str, headers: Mapping[str, str], body: bytes | Upload, limit_s: float, silence_s: float
     ) -> Response:
-        """`path`: what follows the address. `limit_s`: until the answer begins, connecting not counted. `silence_s`:
-        how long its body may pause. Raises Unreachable, UpstreamTimeout; ValueError for a header that
-        cannot be sent."""
+        """`path`: what follows the address. `limit_s`: until the answer begins; connecting is not counted, nor is the
+        time that the parts of an upload take. `silence_s`: how long its body may pause. Raises Unreachable,
+        UpstreamTimeout; ValueError for a header that cannot be sent; and what the parts of an upload do."""
         lines = [f"{method} {self._path}{path} HTTP/1.1"]
         lines += [f"{name}: {value}" for name, value in {"host": self._authority, **headers}.items()]
-        lines.append(f"content-length: {len(body)}\r\n\r\n")
+        lines.append(f"content-length: {len(body) if isinstance(body, bytes) else body.length}\r\n\r\n")
         text = "\r\n".join(lines)
         if text.count("\n") != len(lines) + 1 or text.count("\r") != len(lines) + 1:
             raise ValueError("a header holds a line break")
@@ -315,8 +341,10 @@ class Pool:
         connection = self._kept() or await self._connected()
         if self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(_TICK_S, self._tick)
-        response = connection.ask(head, body, limit_s)
+        response = connection.ask(head, body if isinstance(body, bytes) else b"", limit_s)
         try:
+            if isinstance(body, Upload):
+                await connection.feed(body)
             await response.begun(silence_s)
         except BaseException:
             response.drop()

@@ -1,6 +1,7 @@
 """The keys of one provider: drawn by weight; one that was refused or is exhausted rests, and another is used."""
 
 import fnmatch
+import hashlib
 import random
 import time
 from collections.abc import Callable, Sequence
@@ -20,6 +21,11 @@ class Key:
     models: tuple[str, ...] = ("*",)
     rests_until: float = 0.0
     """Monotonic seconds."""
+    mark: str = ""
+    """By which it is found again after a restart, whatever its place among the others. It does not tell the secret."""
+
+    def __post_init__(self) -> None:
+        self.mark = hashlib.sha256(f"mcpgate\n{self.secret}".encode()).hexdigest()[:16] if self.secret else ""
 
     def __repr__(self) -> str:
         return "<Key ********>"
@@ -33,9 +39,11 @@ class KeyRing:
         several = [Key(one.api_key.get_secret_value(), one.weight, one.models) for one in config.keys]
         self.all = several or [Key(config.api_key.get_secret_value() if config.api_key is not None else "")]
 
-    def candidates(self, model: str) -> Sequence[Key]:
+    def candidates(self, model: str, mark: str = "") -> Sequence[Key]:
         """The keys for a model, in the order in which they are tried. Those that rest come last: they are better than
-        nothing."""
+        nothing. `mark`: of the only one that will do, unless it has been replaced."""
+        if mark and (bound := [key for key in self.all if key.mark == mark]):
+            return bound[:1]
         if len(self.all) == 1 and self.all[0].models == ("*",):
             return self.all
         now = self._clock()

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import importlib.util
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from typing import Protocol
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
@@ -11,7 +11,7 @@ from urllib.request import getproxies, proxy_bypass
 import httpx2
 
 from mcpgate.errors import UpstreamTimeout
-from mcpgate.llm.provider import Unreachable
+from mcpgate.llm.provider import UPLOAD_S, Unreachable, Upload
 from mcpgate.upstream.bodies import tls
 
 
@@ -35,10 +35,11 @@ class Transport(Protocol):
     """Requests to one address."""
 
     async def send(
-        self, method: str, path: str, headers: Mapping[str, str], body: bytes, limit_s: float, silence_s: float
+        self, method: str, path: str, headers: Mapping[str, str], body: bytes | Upload, limit_s: float, silence_s: float
     ) -> Response:
-        """`path`: what follows the address. `limit_s`: until the answer begins. `silence_s`: how long its body may
-        pause. Raises Unreachable, UpstreamTimeout; ValueError for headers that cannot be sent."""
+        """`path`: what follows the address. `limit_s`: until the answer begins, once an upload has been sent.
+        `silence_s`: how long its body may pause. Raises Unreachable, UpstreamTimeout; ValueError for headers that
+        cannot be sent; what the parts of an upload do."""
         ...
 
     async def aclose(self) -> None: ...
@@ -71,11 +72,15 @@ class _Httpx:
         self._client = httpx2.AsyncClient(verify=tls(), limits=limits, follow_redirects=False)
 
     async def send(
-        self, method: str, path: str, headers: Mapping[str, str], body: bytes, limit_s: float, silence_s: float
+        self, method: str, path: str, headers: Mapping[str, str], body: bytes | Upload, limit_s: float, silence_s: float
     ) -> Response:
+        content: bytes | AsyncIterator[bytes] = body if isinstance(body, bytes) else body.whole()
+        if isinstance(body, Upload):
+            headers = {**headers, "content-length": str(body.length)}
+            limit_s += UPLOAD_S
         timeout = httpx2.Timeout(silence_s, connect=self._connect_timeout_s)
         request = self._client.build_request(
-            method, self._address + path, headers=headers, content=body, timeout=timeout
+            method, self._address + path, headers=headers, content=content, timeout=timeout
         )
         # A read may wait for the head; from there on, for a part of the body.
         waits = request.extensions["timeout"]

@@ -91,7 +91,7 @@ def test_responses_reach_providers_that_do_not_speak_them(model: str, chat: open
     with chat.responses.stream(model=model, input="Say hello.", store=False) as stream:
         assert "".join(event.delta for event in stream if event.type == "response.output_text.delta") == said
         assert stream.get_final_response().output_text == said
-    with pytest.raises(openai.BadRequestError, match="previous_response_id"):
+    with pytest.raises(openai.NotFoundError, match="not stored"):
         chat.responses.create(model=model, input="More.", previous_response_id="resp_1")
 
 

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from mcpgate.config.governance import BudgetRuleConfig, GovernanceConfig, GrantsConfig, KeySpec, RateLimitRuleConfig
 from mcpgate.errors import InvalidKey, MissingKey, NotAllowed
-from mcpgate.governance.callers import ALL_GRANTS, LOCAL, Caller, VirtualKey
+from mcpgate.governance.callers import ALL_GRANTS, LOCAL, Caller, Grants, VirtualKey
 from mcpgate.governance.keys import digest_of, from_record, is_good, make_grants, new_secret, to_record
 from mcpgate.governance.policy import Policy
 from mcpgate.governance.prices import Prices
@@ -254,6 +254,22 @@ def test_grants_of_servers_and_providers_are_grants_of_all_they_have() -> None:
 )
 def test_the_meta_tools_are_granted_with_any_tool_unless_configured_otherwise(config: Any, allowed: bool) -> None:
     assert make_grants(GrantsConfig.model_validate(config)).allow_meta_tool("execute_code") is allowed
+
+
+@pytest.mark.parametrize(
+    ("grants", "allowed"),
+    [
+        ({"providers": ("open*",)}, True),
+        ({"models": ("*",)}, True),
+        ({"models": ("openai/gpt-*",)}, True),
+        ({"models": ("open*/gpt",)}, True),
+        ({"models": ("fast", "openai", "other/*")}, False),
+        ({"models": ("*",), "within": Grants(models=("other/*",))}, False),
+        ({}, False),
+    ],
+)
+def test_a_provider_is_granted_by_its_name_or_by_models_of_it(grants: dict[str, Any], allowed: bool) -> None:
+    assert Grants(**grants).allow_provider("openai") is allowed
 
 
 def test_the_local_caller_may_do_everything() -> None:

@@ -3,7 +3,7 @@ own words."""
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from typing import Any
 from urllib.parse import parse_qs
 
@@ -162,6 +162,26 @@ class Exchange:
         except Undecodable as error:
             raise InvalidRequest(f"the body cannot be decompressed: {error}") from None
         return b"".join(pieces)
+
+    def upload_length(self) -> int:
+        """Bytes of a body that `parts` brings. Raises TooLarge, UnsupportedEncoding, InvalidRequest."""
+        if self._inflate() is not None:
+            raise UnsupportedEncoding("uploads are passed on while they come; send this one uncompressed")
+        if "content-length" not in self.headers:
+            raise InvalidRequest("an upload needs a content-length")
+        self._check_size(length := self._declared_length())
+        return length
+
+    async def parts(self) -> AsyncGenerator[bytes, None]:
+        """The body while it comes, for whom it is enough to see a part at a time. Raises Disconnected, TooLarge."""
+        size = 0
+        while not self._body_read:
+            event = await self._next_part()
+            part: bytes = event.get("body", b"")
+            size += len(part)
+            self._check_size(size)
+            self._body_read = not event.get("more_body")
+            yield part
 
     def end(self) -> None:
         """The request is over, however it ended."""

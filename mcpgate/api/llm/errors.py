@@ -12,6 +12,8 @@ from mcpgate.llm.gemini_format import METHODS
 ROUTES = {
     "chat": "/v1/chat/completions",
     "responses": "/v1/responses",
+    "input_tokens": "/v1/responses/input_tokens",
+    "compact": "/v1/responses/compact",
     "messages": "/v1/messages",
     "embeddings": "/v1/embeddings",
     "count_tokens": "/v1/messages/count_tokens",

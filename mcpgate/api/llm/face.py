@@ -19,7 +19,7 @@ from mcpgate.api.llm.reading import query_of, read_asked
 from mcpgate.api.llm.socket import ResponsesSocket
 from mcpgate.errors import InvalidRequest, McpgateError, UnknownModel
 from mcpgate.governance.context import RequestContext
-from mcpgate.llm.asked import Asked
+from mcpgate.llm.asked import COUNTS, Asked
 from mcpgate.llm.attempt import Streamed, Whole
 from mcpgate.llm.chat import Answered, Chat
 
@@ -90,16 +90,23 @@ class LlmFace(Face):
         try:
             context = await self._access.context(http)
             # Without a name here, for the body would be kept until the answer has ended.
-            await self._answer(http, context, read_asked(format, await http.body(), http.headers, query_of(http)))
+            await self._answer(
+                http,
+                context,
+                await self._chat.bound(
+                    context.caller, read_asked(format, await http.body(), http.headers, query_of(http))
+                ),
+            )
         except (Disconnected, HungUp):
             raise Disconnected from None
         except McpgateError as error:
             await http.refuse(error, errors.refusal(format, error))
 
     async def _answer(self, http: Exchange, context: RequestContext, asked: Asked) -> None:
-        if asked.format == "count_tokens" and not self._chat.serves(context.caller, asked):
+        if asked.format in COUNTS and not self._chat.serves(context.caller, asked):
+            counted = {"object": "response.input_tokens"} if asked.format == "input_tokens" else {}
             tokens = self._chat.estimate(context.caller, asked).input_tokens
-            await http.respond(200, orjson.dumps({"input_tokens": tokens}))
+            await http.respond(200, orjson.dumps({**counted, "input_tokens": tokens}))
             return
         if asked.stream and not http.may_stream:
             raise InvalidRequest("event streams need HTTP/1.1 (for nginx: proxy_http_version 1.1)")

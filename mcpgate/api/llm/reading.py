@@ -7,7 +7,8 @@ from mcpgate import jsontext
 from mcpgate.api.http.exchange import Exchange
 from mcpgate.errors import InvalidRequest
 from mcpgate.llm.asked import Asked
-from mcpgate.llm.bodies import find_lookalike
+from mcpgate.llm.bodies import BINDING, DECIDING, find_lookalike
+from mcpgate.llm.bound import CONTINUING
 from mcpgate.llm.gemini_format import METHODS
 from mcpgate.llm.messages import Untranslatable
 from mcpgate.llm.metering import size_of
@@ -21,7 +22,10 @@ _SESSION_HEADERS = (
 _PASSED_ON: dict[str, tuple[str, ...]] = {
     "messages": ("anthropic-version", "anthropic-beta"),
     "count_tokens": ("anthropic-version", "anthropic-beta"),
-    "responses": ("openai-beta", "originator", "version", "session-id", "thread-id", "x-codex-beta-features"),
+    **dict.fromkeys(
+        ("responses", "input_tokens", "compact"),
+        ("openai-beta", "originator", "version", "session-id", "thread-id", "x-codex-beta-features"),
+    ),
     "chat": ("openai-beta",),
     "embeddings": (),
     **dict.fromkeys(METHODS, ("x-goog-api-client",)),
@@ -40,7 +44,8 @@ def read_asked(format: str, body: bytes, headers: Mapping[str, str], query: str)
     """Raises InvalidRequest."""
     parsed = read_object(body)
     model = read_name(parsed.get("model"))
-    if (odd := find_lookalike(parsed)) is not None:
+    deciding = (*DECIDING, *BINDING) if format in CONTINUING else DECIDING
+    if (odd := find_lookalike(parsed, deciding)) is not None:
         raise Untranslatable(visible(odd), f"is not a field; {odd.casefold()} is, in lower case")
     if parsed.get("background"):
         raise Untranslatable("background", "what is done in the background cannot be paid for; leave it out")
@@ -54,7 +59,7 @@ def read_asked(format: str, body: bytes, headers: Mapping[str, str], query: str)
         parsed=parsed,
         model=model,
         size=size_of(body, parsed),
-        stream=bool(stream) and format not in ("embeddings", "count_tokens"),
+        stream=bool(stream) and format in ("chat", "responses", "messages"),
         max_tokens=_most(parsed),
         answers=whole_number(parsed, "n") or 1,
         tools=isinstance(tools, list) and bool(tools),

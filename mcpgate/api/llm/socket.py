@@ -100,7 +100,7 @@ class ResponsesSocket:
         body |= {"stream": True, "input": orjson.Fragment(b"[" + items + b"]")}
         if previous is not None and not any(turn.id == previous for turn in self._kept):
             body["previous_response_id"] = previous  # the provider may know it
-        asked = self._read(orjson.dumps(body))
+        asked = await self._chat.bound(context.caller, self._read(orjson.dumps(body)))
         if given.get("generate") is False:
             self._chat.plan(context.caller, asked)
             await self._prewarm(body, items)

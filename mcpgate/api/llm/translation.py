@@ -10,7 +10,7 @@ import orjson
 
 from mcpgate import jsontext
 from mcpgate.api.llm import errors
-from mcpgate.errors import McpgateError, UpstreamError
+from mcpgate.errors import McpgateError, NotFound, UpstreamError
 from mcpgate.llm.asked import Asked
 from mcpgate.llm.bodies import with_field
 from mcpgate.llm.events import Events, parts_of
@@ -51,6 +51,8 @@ class WireTranslator:
             return self._through(provider, asked, target, most, cache_key)
         native = next((one for one in _NEUTRAL_ORDER if one in provider.formats and one in self._providers), None)
         client = self._clients.get(asked.format)
+        if asked.format == "compact":  # as of a route that is not there: clients then compact by themselves
+            raise NotFound(f"model: {target.name} does not serve {errors.ROUTES[asked.format]}", field="model")
         if native is None or client is None:
             raise Untranslatable("model", f"{target.name} does not serve {errors.ROUTES[asked.format]}")
         if _is_vast(asked.body):
@@ -96,7 +98,9 @@ class WireTranslator:
                 hides_usage = True
                 body = with_field(body, parsed, "stream_options", {**options, "include_usage": True})
         call = Call(
-            asked.format, body, target.model, asked.stream, asked.headers, asked.query, timeout_s=target.timeout_s
+            *(asked.format, body, target.model, asked.stream, asked.headers, asked.query),
+            timeout_s=target.timeout_s,
+            key="" if asked.kept is None else asked.kept.key,
         )
         return call, Through(asked.format, hides_usage)
 

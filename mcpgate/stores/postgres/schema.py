@@ -366,9 +366,19 @@ CREATE TABLE tokens (key TEXT COLLATE "C" PRIMARY KEY, value BYTEA NOT NULL, unt
 CREATE TABLE token_locks (key TEXT COLLATE "C" PRIMARY KEY, owner TEXT NOT NULL, until DOUBLE PRECISION NOT NULL)
 """
 
+_OBJECTS = """
+CREATE TABLE provider_objects (
+    kind TEXT NOT NULL, id TEXT COLLATE "C" NOT NULL, provider TEXT COLLATE "C" NOT NULL,
+    account TEXT COLLATE "C" NOT NULL, model TEXT NOT NULL, alias TEXT NOT NULL, key TEXT NOT NULL,
+    at DOUBLE PRECISION NOT NULL, about BYTEA NOT NULL,
+    PRIMARY KEY (kind, id, provider));
+CREATE INDEX provider_objects_account ON provider_objects (account, kind, at, id)
+"""
+
 MIGRATIONS: list[tuple[str, ...]] = [
     (_TABLES, _LOCK, _RESERVE, _RESERVE_ALL, _LET_GO, _SETTLE, _EXPIRE),
     (_MORE_COLUMNS, _RESERVE_2, _RESERVE_ALL_2, _SETTLE_2, _EXPIRE_2),
     (_TOKENS,),
+    (_OBJECTS,),
 ]
 """Each is a few statements. The table `migrations` of a schema lists those that it has."""

@@ -70,6 +70,14 @@ CREATE TABLE tokens (key TEXT PRIMARY KEY, value BLOB NOT NULL, until REAL) WITH
 CREATE TABLE token_locks (key TEXT PRIMARY KEY, owner TEXT NOT NULL, until REAL NOT NULL) WITHOUT ROWID;
 """
 
+_OBJECTS = """
+CREATE TABLE provider_objects (
+    kind TEXT NOT NULL, id TEXT NOT NULL, provider TEXT NOT NULL, account TEXT NOT NULL, model TEXT NOT NULL,
+    alias TEXT NOT NULL, key TEXT NOT NULL, at REAL NOT NULL, about BLOB NOT NULL,
+    PRIMARY KEY (kind, id, provider)) WITHOUT ROWID;
+CREATE INDEX provider_objects_account ON provider_objects (account, kind, at, id);
+"""
+
 
 def _run(script: str) -> Callable[[sqlite3.Connection], None]:
     def migration(db: sqlite3.Connection) -> None:
@@ -90,4 +98,5 @@ MIGRATIONS: list[Callable[[sqlite3.Connection], None]] = [
     _run(_GOVERNANCE),
     _run(_ABANDONED),
     _run(_TOKENS),
+    _run(_OBJECTS),
 ]
