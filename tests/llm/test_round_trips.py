@@ -1,5 +1,6 @@
 """What one side of a format writes, the other side reads: nothing is lost on the way, whole or in pieces."""
 
+from collections.abc import Iterator
 from dataclasses import replace
 from types import ModuleType
 from typing import Any
@@ -15,6 +16,15 @@ from mcpgate.providers import chat as chat_provider
 from mcpgate.providers import messages as messages_provider
 from tests.llm.conversations import UNHURRIED, answers, collect, requests, streams
 from tests.llm.judges import judge_answer, judge_request, judge_stream, read_all, write_all
+
+
+@pytest.fixture(scope="module", autouse=True)
+def stopped_clock() -> Iterator[None]:
+    """Two renderings of one answer say the same time."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("time.time", lambda: 1_800_000_000.0)
+        yield
+
 
 FORMATS = [("chat", chat_client, chat_provider), ("messages", messages_client, messages_provider)]
 ASKED = ChatRequest("m", (), include_usage=True)
