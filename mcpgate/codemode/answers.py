@@ -35,6 +35,11 @@ class Answer:
     def of_text(cls, text: str, is_error: bool = False) -> "Answer":
         return cls(({"type": "text", "text": text},) if text else (), is_error)
 
+    def with_text(self, text: str) -> "Answer":
+        """The same with a text after it, if there is one."""
+        added = {"type": "text", "text": text}
+        return dataclasses.replace(self, content=(*self.content, added)) if text else self
+
     @property
     def text(self) -> str:
         return "\n".join(block["text"] for block in self.content if block["type"] == "text")

@@ -9,6 +9,7 @@ from mcpgate.codemode import precheck, results
 from mcpgate.codemode.answers import Answer, Answers
 from mcpgate.codemode.bridge import Bridge
 from mcpgate.codemode.savings import Savings
+from mcpgate.codemode.tool_logs import ToolLogs
 from mcpgate.config.settings import Settings
 from mcpgate.errors import InvalidRequest, RateLimited, Unavailable
 from mcpgate.governance.admission import Admission
@@ -80,7 +81,8 @@ class Runner:
         catalog = self._views.catalog_of(caller)
         if faults := precheck.precheck(code, catalog, session is not None):
             return Answer.of_text(precheck.explain(faults, partial(self._bridge.shape, caller)), is_error=True)
-        inside = context.inside(admission)
+        logs = ToolLogs(context.client)
+        inside = context.inside(admission, logs)
         execution = Execution(
             code=code,
             servers=tuple(server.ident for server in catalog.servers),
@@ -108,7 +110,8 @@ class Runner:
             raise Unavailable(f"no code can run: {error}") from error
         if results.is_large(outcome.result):
             return await asyncio.to_thread(self._answers.of, caller, outcome, catalog)
-        return self._answers.of(caller, outcome, catalog)
+        answer = self._answers.of(caller, outcome, catalog)
+        return answer.with_text(logs.text()) if answer.is_error else answer
 
     async def _wait_for_servers(self, caller: Caller, code: str) -> None:
         """Wait for servers that are still starting, but only those that the code names."""

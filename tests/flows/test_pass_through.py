@@ -436,6 +436,17 @@ async def test_code_cannot_ask_a_client_that_has_no_person(config_file: Callable
         assert text_of(await client.call_tool("execute_code", {"code": own})) == '["mine",3]'
 
 
+@pytest.mark.parametrize("code", ["full.log()\n1 / 0", "full.log()"])
+async def test_what_tools_log_is_shown_when_the_code_fails(
+    code: str, config_file: Callable[..., Path], tmp_path: Path
+) -> None:
+    config = config_file({"full": full("one", "handshake", expose="both")})
+    async with opened(config, tmp_path, "stdio", "legacy", "full__log") as client:
+        await client.set_logging_level("info")
+        answer = text_of(await client.call_tool("execute_code", {"code": code}))
+        assert ("Tools logged meanwhile:\nwarning: one: mind the gap" in answer) == ("1 / 0" in code)
+
+
 async def test_a_server_that_was_connected_before_delays_no_client(
     config_file: Callable[..., Path], tmp_path: Path
 ) -> None:
