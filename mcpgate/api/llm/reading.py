@@ -70,14 +70,14 @@ def read_asked(format: str, body: bytes, headers: Mapping[str, str], query: str)
     )
 
 
-def read_object(body: bytes) -> dict[str, Any]:
-    """Raises InvalidRequest."""
+def read_object(data: bytes, called: str = "the body") -> dict[str, Any]:
+    """Raises InvalidRequest, which says what the data is `called`."""
     try:
-        parsed = jsontext.loads(body, most=jsontext.MAX_REQUEST_VALUES)
+        parsed = jsontext.loads(data, most=jsontext.MAX_REQUEST_VALUES)
     except ValueError as error:
-        raise InvalidRequest(f"the body is not JSON: {error}") from None
+        raise InvalidRequest(f"{called} is not JSON: {error}") from None
     if not isinstance(parsed, dict):
-        raise InvalidRequest("the body must be a JSON object")
+        raise InvalidRequest(f"{called} must be a JSON object")
     return parsed
 
 

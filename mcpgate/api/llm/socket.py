@@ -16,6 +16,7 @@ from mcpgate.api.http.exchange import Closing, Disconnected, Exchange
 from mcpgate.api.http.sockets import RESTARTING, Socket
 from mcpgate.api.http.watch import HungUp, Watch, Watcher
 from mcpgate.api.llm import errors
+from mcpgate.api.llm.reading import read_object
 from mcpgate.errors import InvalidRequest, McpgateError, TooLarge
 from mcpgate.governance.records import random_hex
 from mcpgate.llm.asked import Asked
@@ -89,7 +90,7 @@ class ResponsesSocket:
             await self._say(_error(error.code, error))
 
     async def _turn(self, data: bytes) -> None:
-        given = _parsed(data)
+        given = read_object(data, "the message")
         if given.get("type") != "response.create":
             raise InvalidRequest(f"type {str(given.get('type'))[:80]!r} is not served; response.create is")
         # Its key may have changed since the last turn.
@@ -180,16 +181,6 @@ class ResponsesSocket:
 
     async def _say(self, data: bytes) -> None:
         await self._socket.raw(data)
-
-
-def _parsed(data: bytes) -> dict[str, Any]:
-    try:
-        given = jsontext.loads(data, most=jsontext.MAX_REQUEST_VALUES)
-    except ValueError as error:
-        raise InvalidRequest(f"the message is not JSON: {error}") from None
-    if not isinstance(given, dict):
-        raise InvalidRequest("a message must be a JSON object")
-    return given
 
 
 def _joined(before: bytes, after: bytes) -> bytes:

@@ -6,6 +6,7 @@ from typing import Any
 import asyncpg
 
 from mcpgate.llm.objects import MOST, Kept, Kind, ObjectsUnavailable, oldest_kept
+from mcpgate.stores.postgres.borrowed import fetch
 
 _COLUMNS = "kind, id, account, provider, model, alias, key, at, about"
 _SELECT = f"SELECT {_COLUMNS} FROM provider_objects WHERE account = $1 AND kind = $2 AND at > $3"
@@ -62,12 +63,12 @@ class PostgresObjects:
         pass  # the pool is the store's
 
     async def _fetch(self, statement: str, *values: object) -> list[Any]:
-        try:
-            rows: list[Any] = await self._pool.fetch(statement, *values)
-            return rows
-        except (TimeoutError, OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
-            raise ObjectsUnavailable(f"the store of what providers keep is unavailable: {error}") from error
+        return await fetch(self._pool, _unavailable, statement, *values)
 
 
 def _read(rows: list[Any]) -> list[Kept]:
     return [Kept(*row) for row in rows]
+
+
+def _unavailable(reason: str) -> ObjectsUnavailable:
+    return ObjectsUnavailable(f"the store of what providers keep is unavailable: {reason}")

@@ -4,6 +4,7 @@ from typing import Any
 
 import asyncpg
 
+from mcpgate.stores.postgres.borrowed import fetch
 from mcpgate.upstream.tokens import TokensUnavailable
 
 _LIVE = "(until IS NULL OR until > extract(epoch FROM clock_timestamp()))"
@@ -56,8 +57,8 @@ class PostgresTokens:
         pass  # the pool is the store's
 
     async def _fetch(self, statement: str, *values: object) -> list[Any]:
-        try:
-            rows: list[Any] = await self._pool.fetch(statement, *values)
-            return rows
-        except (TimeoutError, OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
-            raise TokensUnavailable(f"the store of tokens is unavailable: {error}") from error
+        return await fetch(self._pool, _unavailable, statement, *values)
+
+
+def _unavailable(reason: str) -> TokensUnavailable:
+    return TokensUnavailable(f"the store of tokens is unavailable: {reason}")
