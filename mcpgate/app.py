@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mcpgate import lifecycle
+from mcpgate.cache.cache import Cache
+from mcpgate.cache.store import CacheStore
 from mcpgate.catalog.learned import Memory
 from mcpgate.config.environment import token_key_of_environment
 from mcpgate.config.files import user_data_folder
@@ -23,8 +25,10 @@ from mcpgate.governance.store import Store, StoreUnavailable
 from mcpgate.governance.tokens import Tokens
 from mcpgate.lifecycle import App, GovernanceStores, ObjectStore, TokenStore, check_llm, prices_of
 from mcpgate.llm.registry import Providers
+from mcpgate.stores.cache import MemoryCache
 from mcpgate.stores.memory import MemoryStore
 from mcpgate.stores.objects import MemoryObjects
+from mcpgate.stores.sqlite.cache import SqliteCache
 from mcpgate.stores.sqlite.governance import SqliteStore
 from mcpgate.stores.sqlite.learned import SqliteLearnedStore
 from mcpgate.stores.sqlite.objects import SqliteObjects
@@ -66,15 +70,17 @@ async def build(config: Config) -> App:
     tokens = token_store(config, stores)
     vault = Vault(tokens, token_key_of_environment())
     objects = object_store(config, stores)
+    cache = Cache(settings, cache_store(config, stores), tokens)
     providers = Providers(settings, make_provider)
 
     def make_chat() -> "Chat":
+        from mcpgate.llm.cached import CachedAnswers
         from mcpgate.llm.chat import Chat
 
-        return Chat(settings, gate, providers, _translator, objects)
+        return Chat(settings, gate, providers, _translator, objects, CachedAnswers(cache, settings))
 
-    gateway = Gateway(settings, engine, Memory(learned), gate, metrics, vault, make_chat)
-    return App(gateway, stores, learned, tokens, objects, providers)
+    gateway = Gateway(settings, engine, Memory(learned), gate, metrics, vault, cache, make_chat)
+    return App(gateway, stores, learned, tokens, objects, cache, providers)
 
 
 class _Issuers:
@@ -120,6 +126,22 @@ def object_store(config: Config, stores: GovernanceStores) -> ObjectStore:
         return SqliteObjects(_local_file(config.storage))
     postgres = _optional("mcpgate.stores.postgres.objects", "postgres", "storage.url")
     made: ObjectStore = postgres.PostgresObjects(stores.store.pool)  # type: ignore[attr-defined]
+    return made
+
+
+def cache_store(config: Config, stores: GovernanceStores) -> CacheStore:
+    """Where answers are kept: with the rest, in a table of their own, unless the configuration says another place."""
+    where = config.cache.store
+    if where == "memory" or (where is None and isinstance(stores.store, MemoryStore)):
+        return MemoryCache(config.cache.memory_mib * 1024 * 1024)
+    if where is not None:
+        redis = _optional("mcpgate.stores.redis.cache", "redis", "cache.store")
+        made: CacheStore = redis.RedisCache(where)
+        return made
+    if isinstance(stores.store, SqliteStore):
+        return SqliteCache(_local_file(config.storage))
+    postgres = _optional("mcpgate.stores.postgres.cache", "postgres", "storage.url")
+    made = postgres.PostgresCache(stores.store.pool)  # type: ignore[attr-defined]
     return made
 
 

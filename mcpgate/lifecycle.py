@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from mcpgate.cache.cache import Cache
+from mcpgate.cache.entry import CacheUnavailable
 from mcpgate.catalog.names import clashes, to_identifier
 from mcpgate.config.files import load_config
 from mcpgate.config.periods import Period
@@ -38,7 +40,7 @@ _FIXED = (
         "server.max_body_mib_in_all",
     ),
     *("server.max_connections", "server.max_connections_per_address", "server.keep_alive_s", "server.watchdog_s"),
-    *("storage.url", "storage.counters", "sandbox.engine"),
+    *("storage.url", "storage.counters", "cache.store", "cache.encryption_key", "sandbox.engine"),
     *("sandbox.warm", "sandbox.recycle", "sandbox.isolation", "sandbox.allow_unlocked", "sandbox.max_executions"),
     *("sandbox.max_sessions", "sandbox.max_session_mib", "sandbox.max_sessions_in_all", "sandbox.session_idle_s"),
     *("governance.report_metadata", "code_mode.semantic_search"),
@@ -83,6 +85,8 @@ class App:
     """Where tokens of sign-ins are stored."""
     objects: ObjectStore
     """Where it is recorded what providers keep for whom."""
+    cache: Cache
+    """Of answers."""
     providers: Providers
     """Of models."""
 
@@ -111,11 +115,13 @@ class App:
             work.cancel()
         await asyncio.gather(*gateway.outliving, return_exceptions=True)
         gateway.resources.close()
+        await self.cache.stop()
         await asyncio.gather(
             gateway.pool.aclose(), gateway.engine.aclose(), self.providers.aclose(), return_exceptions=True
         )
         await gateway.gate.aclose()
         gateway.learned.flush()
+        await self.cache.aclose()
         await self.tokens.close()
         await self.objects.close()
         await self.stores.close()
@@ -256,7 +262,8 @@ async def _keep_stores(app: App) -> None:
             oldest = period.before(datetime.datetime.now(datetime.UTC))
             await app.stores.store.prune(oldest.timestamp())
             await app.objects.tidy()
-        except (StoreUnavailable, ObjectsUnavailable) as error:
+            await app.cache.tidy()
+        except (StoreUnavailable, ObjectsUnavailable, CacheUnavailable) as error:
             log.warning("ledger roll-up failed: %s", error)
         except Exception:
             log.exception("ledger roll-up failed")

@@ -49,11 +49,6 @@ def test_every_wrong_key_is_named_at_once() -> None:
     assert refusal("sandbox: {memory: 1}\ncode_mode: {limit: 1}").count("did you mean") == 2
 
 
-@pytest.mark.parametrize("section", ["cache"])
-def test_a_section_that_is_not_supported_yet_is_rejected_not_ignored(section: str) -> None:
-    assert f"`{section}` (" in refusal(f"{section}: {{}}") and "not supported" in refusal(f"{section}: {{}}")
-
-
 @pytest.mark.parametrize(
     ("text", "expected"),
     [

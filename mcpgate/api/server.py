@@ -8,6 +8,7 @@ from typing import Any
 import orjson
 
 from mcpgate.addresses import Network
+from mcpgate.api.admin.cache import CacheRoutes
 from mcpgate.api.admin.models import ModelRoutes
 from mcpgate.api.admin.routes import AdminFace
 from mcpgate.api.admin.upstreams import UpstreamRoutes
@@ -107,7 +108,11 @@ class Server:
             GeminiFace(gateway.chat, self._access, self.closing),
             StoredFace(gateway.chat, self._access, self.closing),
             LlmFace(gateway.chat, self._access, self.closing),
-            AdminFace(gateway.gate, self._access, [*UpstreamRoutes(gateway).routes(), *ModelRoutes(gateway).routes()]),
+            AdminFace(
+                gateway.gate,
+                self._access,
+                [*UpstreamRoutes(gateway).routes(), *ModelRoutes(gateway).routes(), *CacheRoutes(gateway).routes()],
+            ),
             OAuthFace(gateway),
             self._access.resource,
             Health(gateway, self._access),

@@ -20,7 +20,7 @@ from mcpgate.governance.declared import Declared
 from mcpgate.governance.holds import Holds
 from mcpgate.governance.identity import Identity
 from mcpgate.governance.journal import Journal
-from mcpgate.governance.records import Balance, Claim, Entry, Request, Reservation, Saved, Usage
+from mcpgate.governance.records import HITS, Balance, Claim, Entry, Request, Reservation, Saved, Usage
 from mcpgate.governance.refusals import scope_of
 from mcpgate.governance.rule import Share, measured, shown_amount
 from mcpgate.governance.store import Content, Settlement, StoreUnavailable
@@ -67,6 +67,7 @@ class Admission(Admitted):
         "cache",
         "content",
         "cost",
+        "counts_requests",
         "facts",
         "joins",
         "outcome",
@@ -96,7 +97,9 @@ class Admission(Admitted):
         self.joins = False
         """It ends together with its parent: in one write, at the parent's end. What it holds stays held until then."""
         self.cache = ""
-        """How a cache answered it: exact, semantic, or nothing."""
+        """How the cache answered it: exact, semantic, miss; empty without the cache."""
+        self.counts_requests = True
+        """Whether it counts in limits on requests."""
         self.content: Content | None = None
         self.timings: dict[str, float] = {}
         """Milliseconds by stage: upstream, sandbox, tools, first_token …"""
@@ -110,6 +113,10 @@ class Admission(Admitted):
     def spent(self, usage: Usage) -> None:
         """Report the usage so far; call it at once, because the block may exit at any moment."""
         self.usage = usage
+
+    def price(self) -> int | None:
+        """Nano-dollars of the usage so far; None without a known price."""
+        return self._prices.cost(self.request, self.usage) if self.cost is None else self.cost
 
     async def hold_money(self) -> None:
         """Reserve what `money_later` left out. Raises like entering."""
@@ -247,14 +254,14 @@ class Admission(Admitted):
     # --- out
 
     async def _settle(self, failed: bool) -> None:
-        desk, context, request = self._desk, self._context, self.request
+        desk, context = self._desk, self._context
         desk.open.discard(self)  # from here on, nested requests are written separately
-        cost = self.cost
-        if cost is None:
-            cost = 0 if self.cache else self._prices.cost(request, self.usage)
+        cost = 0 if self.cost is None and self.cache in HITS else self.price()
         entry = self._entry(self.usage, cost, self.outcome)
         claims = tuple([share.claim for share in self.shares])
         amounts = tuple([measured(claim.measure, cost, self.usage) for claim in claims])
+        if not self.counts_requests:
+            amounts = tuple([0 if c.measure == "requests" else n for c, n in zip(claims, amounts, strict=True)])
         holds = tuple([reservation.id for reservation in self._held])
         settlement = Settlement(entry, claims, amounts, self.content, holds)
         desk.journal.tell(entry)

@@ -63,6 +63,10 @@ class Usage:
     """Rare kinds of usage, by name: reasoning_tokens, audio_input_tokens, image_tokens …"""
 
 
+HITS = ("exact", "semantic")
+"""How the cache answers: an equal request, or one that means the same."""
+
+
 @dataclass(frozen=True, slots=True)
 class Saved:
     """Tokens that a request saved, estimated: see codemode/savings.py. Negative if a small answer cost more than it
@@ -72,6 +76,10 @@ class Saved:
     """For tool definitions that were not sent to the model."""
     result_tokens: int = 0
     """For tool results that it did not read."""
+    model_tokens: int = 0
+    """Of models, in and out, that the cache answered in place of."""
+    cost: int = 0
+    """Nano-dollars that the cache saved."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,7 +189,7 @@ class Entry(NamedTuple):
     usage: Usage
     latency_ms: float
     cache: str = ""
-    """How a cache answered it: exact, semantic, or nothing."""
+    """How the cache answered it: exact, semantic, miss; empty without the cache."""
     metadata: Mapping[str, str] = EMPTY
     saved: Saved = Saved()
     timings: Mapping[str, float] = NO_TIMES

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Literal
 
+from mcpgate.cache.policy import NO_WISH, Wish
 from mcpgate.llm.metering import Size
 from mcpgate.llm.objects import Kept
 
@@ -40,3 +41,5 @@ class Asked:
     """What it goes on with, which only the provider that keeps it knows."""
     framing: Literal["events", "array"] = "events"
     """How it reads a stream: server-sent events, or one JSON array."""
+    cache: Wish = NO_WISH
+    """How it wants to use the cache."""

@@ -17,6 +17,7 @@ from functools import partial
 from types import TracebackType
 from typing import Any
 
+from mcpgate.cache.cache import Hit, Miss
 from mcpgate.catalog.catalog import nearest
 from mcpgate.config.llm import LlmConfig
 from mcpgate.config.settings import Settings
@@ -32,10 +33,11 @@ from mcpgate.governance.admission import Admission
 from mcpgate.governance.callers import Caller
 from mcpgate.governance.context import RequestContext
 from mcpgate.governance.gate import Gate
-from mcpgate.governance.records import Kind, Request, Usage
+from mcpgate.governance.records import Kind, Request, Saved, Usage
 from mcpgate.llm.asked import COUNTS, EMBEDS, Asked
 from mcpgate.llm.attempt import SHOWN_ERROR, Attempt, Failed, Streamed, Whole
 from mcpgate.llm.bound import bound
+from mcpgate.llm.cached import CachedAnswers, ModelQuestion, Recorder
 from mcpgate.llm.guarded import Guarded, guarded_request, guarded_stored
 from mcpgate.llm.guardrails import About, Guardrails
 from mcpgate.llm.metering import Ratios
@@ -66,6 +68,11 @@ class Answered:
     target: Target
     attempts: int
     what: Whole | Streamed
+    cache: str = "off"
+    """How the cache answered it: exact, semantic, miss; off if it was not asked."""
+    hit: Hit | None = None
+    question: ModelQuestion | None = None
+    """What was asked of the cache."""
 
 
 class Chat:
@@ -78,9 +85,10 @@ class Chat:
         providers: Providers,
         translator: Callable[[], Translator],
         objects: Objects,
+        cached: CachedAnswers,
     ) -> None:
         """`translator`: asked for when it is first needed. `objects`: what providers keep for whom."""
-        self.objects = objects
+        self.objects, self.cached = objects, cached
         self._settings, self._gate, self.providers, self._translator = settings, gate, providers, translator
         self._health, self._ratios, self._speeds = Targets(), Ratios(), Speeds()
         self._standing = _Standing(self._speeds, providers)
@@ -278,7 +286,31 @@ class Chat:
 
     def admit(self, context: RequestContext, kind: Kind, name: str) -> Admission:
         """Of a request as a whole."""
-        return self._gate.admit(context, Request(kind, model=name, estimate=Usage()))
+        return self.admit_request(context, Request(kind, model=name, estimate=Usage()))
+
+    def admit_request(self, context: RequestContext, request: Request) -> Admission:
+        return self._gate.admit(context, request)
+
+    @property
+    def guardrails(self) -> Guardrails:
+        return self._guardrails
+
+    @property
+    def counts_hits(self) -> bool:
+        """Whether answers of the cache count in limits on requests."""
+        return self._settings.config.cache.count_hits
+
+    def refresh(self, id: str, caller: Caller, asked: Asked) -> None:
+        """Ask anew in the background for an entry of the cache; its request is admitted and paid for like any other."""
+        again = dataclasses.replace(asked, cache=dataclasses.replace(asked.cache, mode="refresh"))
+
+        async def ask() -> None:
+            async with self.answering(RequestContext(caller), again) as answer:
+                if isinstance(answer.what, Streamed):
+                    async for _ in answer.what.events:
+                        pass
+
+        self.cached.refresh(id, ask)
 
     def sort_by_health(self, targets: Sequence[Target]) -> tuple[Sequence[Target], list[dict[str, Any]]]:
         """The targets that do not rest, and why the others are left out; all of them if all rest."""
@@ -359,7 +391,7 @@ class Chat:
             cache_key = "mcpgate-" + hashlib.sha256(whose.encode()).hexdigest()[:32]
         call, finish = self._translator().call_for(provider, asked, target, most, cache_key)
         estimate = self._estimate_of(context.caller, asked, call, most)
-        admission = self._gate.admit(context, self._request(context, kind, alias, target, estimate))
+        admission = self._gate.admit(context, self.attempt_request(context, kind, alias, target, estimate))
         await admission.__aenter__()
         return call, finish, estimate, admission
 
@@ -369,7 +401,7 @@ class Chat:
         return dataclasses.replace(self.estimate(caller, asked), output_tokens=most * asked.answers)
 
     @staticmethod
-    def _request(context: RequestContext, kind: Kind, alias: str, target: Target, estimate: Usage) -> Request:
+    def attempt_request(context: RequestContext, kind: Kind, alias: str, target: Target, estimate: Usage) -> Request:
         return Request(
             kind,
             provider=target.provider,
@@ -391,7 +423,7 @@ class Chat:
             or not self.config.models[alias].clamp
         ):
             return None
-        request = self._request(context, kind, alias, target, self.estimate(context.caller, asked))
+        request = self.attempt_request(context, kind, alias, target, self.estimate(context.caller, asked))
         price = self.providers.prices().of(target.provider, target.model, alias=request.alias)
         left = (await self._gate.headroom(context, request)).get("cost")
         if price is None or left is None:
@@ -432,6 +464,8 @@ class Answering:
         self._kind: Kind = "embedding" if asked.format in EMBEDS else "chat"
         self._attempt: Attempt | None = None
         self._about: About | None = None
+        self._recorder: Recorder | None = None
+        """Keeps the answer, if the cache was asked and had none."""
 
     async def __aenter__(self) -> Answered:
         chat, caller, asked = self._chat, self._context.caller, self._asked
@@ -443,18 +477,68 @@ class Answering:
         try:
             whole.facts["session"] = asked.session[:200]
             asked, self._about = await chat.guarded(asked, caller)
-            inside = self._context.inside(whole)
-            try:
-                answer = await self._first(inside, asked, name, targets)
-            except BudgetExceeded:
-                if (cheaper := chat.cheaper(caller, asked, name, budget_used)) is None:
-                    raise
-                answer = await self._first(inside, asked, *cheaper)
+            if (answer := await self._cached(asked, name, targets)) is not None:
+                return answer
+            answer = await self._asked_of(asked, name, targets, budget_used)
             whole.facts["attempts"] = str(answer.attempts)
         except BaseException as error:
+            if self._recorder is not None:
+                self._recorder.end(error)
             await whole.__aexit__(type(error), error, error.__traceback__)
             raise
         return answer
+
+    async def _asked_of(
+        self, asked: Asked, name: str, targets: Sequence[Target], budget_used: float | None
+    ) -> Answered:
+        """The first answer of a target, or of one of the cheaper alias."""
+        inside = self._context.inside(self._whole)
+        try:
+            answer = await self._first(inside, asked, name, targets)
+        except BudgetExceeded:
+            if (cheaper := self._chat.cheaper(self._context.caller, asked, name, budget_used)) is None:
+                raise
+            answer = await self._first(inside, asked, *cheaper)
+        if self._recorder is not None:
+            answer.cache, answer.question = "miss", self._recorder.question
+            if self._attempt is not None:
+                answer.what = self._recorder.answered(answer.what, answer.target, self._attempt.admission)
+        return answer
+
+    async def _cached(self, asked: Asked, name: str, targets: Sequence[Target]) -> Answered | None:
+        """The answer of the cache, if it has one. Raises Blocked, and BudgetExceeded where hits have a price."""
+        chat, caller, whole = self._chat, self._context.caller, self._whole
+        usable, _ = chat.sort_by_health(targets)
+        question = await chat.cached.question(caller, asked, name, usable[0])
+        if question is None:
+            return None
+        found = await chat.cached.find(question)
+        if isinstance(found, Hit):
+            what = await chat.cached.answer(found, asked, chat.guardrails, self._about)
+            if what is not None:
+                await self._charge(found, name)
+                if found.is_stale:
+                    chat.refresh(found.entry.id, caller, asked)
+                target = Target(found.entry.provider, found.entry.model)
+                return Answered(target, 0, what, found.how, found, question)
+            found = Miss()
+        whole.cache = "miss"
+        if found.would is not None:
+            whole.facts["cache_would_be"] = found.would.how
+        self._recorder = chat.cached.recorder(question, found, caller, asked)
+        return None
+
+    async def _charge(self, hit: Hit, name: str) -> None:
+        """What the ledger knows of a hit: what it saved, and what it costs."""
+        whole, entry = self._whole, hit.entry
+        part, cost = self._chat.cached.charge(hit)
+        whole.cache, whole.counts_requests = hit.how, self._chat.counts_hits
+        whole.saved = Saved(model_tokens=entry.input_tokens + entry.output_tokens, cost=entry.cost - cost)
+        if cost:
+            target = Target(entry.provider, entry.model)
+            request = self._chat.attempt_request(self._context.inside(whole), self._kind, name, target, part)
+            async with self._chat.admit_request(self._context.inside(whole), request) as admission:
+                admission.cost, admission.joins = cost, True
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
@@ -464,6 +548,8 @@ class Answering:
                 self._attempt.admission.joins = True
                 await self._attempt.aclose(error)
         finally:
+            if self._recorder is not None:
+                self._recorder.end(error)
             await self._whole.__aexit__(kind, error, traceback)
 
     async def _first(self, context: RequestContext, asked: Asked, alias: str, targets: Sequence[Target]) -> Answered:

@@ -7,13 +7,16 @@ from functools import partial
 from typing import Any
 
 from mcpgate import jsontext
+from mcpgate.cache.cache import Hit
 from mcpgate.client import Client
 from mcpgate.errors import McpgateError, UpstreamError
+from mcpgate.governance.admission import Admission
 from mcpgate.governance.callers import Caller
 from mcpgate.governance.context import RequestContext
 from mcpgate.governance.gate import Gate
-from mcpgate.governance.records import Kind, Request, Usage
+from mcpgate.governance.records import Kind, Request, Saved, Usage
 from mcpgate.governance.store import Content
+from mcpgate.proxy.cached import CachedResults, Found, ResultQuestion
 from mcpgate.proxy.sign_ins import signs_in
 from mcpgate.proxy.tasks import Followed, created_task
 from mcpgate.upstream.backchannel import ask_all, lacking
@@ -28,8 +31,8 @@ _MOST_ROUNDS = 20
 class Carrier:
     """Carries requests to upstreams. One for the whole gateway."""
 
-    def __init__(self, pool: UpstreamPool, gate: Gate) -> None:
-        self._pool, self._gate = pool, gate
+    def __init__(self, pool: UpstreamPool, gate: Gate, cached: CachedResults) -> None:
+        self._pool, self._gate, self.cached = pool, gate, cached
 
     async def carry(
         self,
@@ -40,49 +43,79 @@ class Carrier:
         method: str,
         params: Mapping[str, Any],
         check: Callable[[Caller], None],
+        question: ResultQuestion | None = None,
     ) -> dict[str, Any]:
         """The result as the server sent it; budget warnings are in the admission. `kind` and `name`: as what the ledger
         knows it. `check` raises NotAllowed if the caller may not make the request: it is called again just before
-        sending, because the request may wait for others of its server. Raises what `check` does, the gate's refusals,
-        UpstreamError, RpcError."""
+        sending, because the request may wait for others of its server. `question`: what is asked of the cache first.
+        Raises what `check` does, the gate's refusals, UpstreamError, RpcError."""
         check(context.caller)
-        upstream = self._pool.get(server)
         parent_id = None if context.parent is None else context.parent.request.id
         request = Request(kind, server=server, tool=name, estimate=_ONE_CALL, parent_id=parent_id)
-        async with self._gate.admit(context, request) as admission:
-            confirm = partial(admission.confirm, check)
-            # A call that was sent is spent, whatever its outcome; one that could not be sent is not.
-            on_sent = partial(admission.spent, _ONE_CALL)
-
-            client, identity = context.client, upstream.identity_of(context.caller.owner)
-
-            async def ask(more: Mapping[str, Any]) -> dict[str, Any]:
-                given = {**params, **more}
-                return await upstream.limited_request(
-                    method, given, client=client, confirm=confirm, on_sent=on_sent, identity=identity
-                )
-
-            began = time.monotonic()
+        async with self._gate.admit(context, request, money_later=question is not None) as admission:
+            if question is None or (found := await self.cached.find(question)) is None:
+                await admission.hold_money()
+                return await self._sent(context, admission, server, method, params, check)
+            if found.hit is not None:
+                return _from_cache(admission, found.hit, found)
+            admission.cache = "miss"
             try:
-                try:
-                    result = await _answered(client, ask)
-                except UpstreamError as error:
-                    if not await signs_in(client, upstream, context.caller.owner, error):
-                        raise
-                    result = await _answered(client, ask)
-                if method == "tools/call" and (task := created_task(params, result)) is not None:
-                    result = await Followed(upstream, client, identity, confirm, modern=task is result).result(task)
-            except RpcError:
-                admission.outcome = "tool_error"
-                raise
+                await admission.hold_money()
+                result = await self._sent(context, admission, server, method, params, check)
+                await found.keep(result, admission.price() or 0)
+                return result
             finally:
-                admission.timings["upstream"] = (time.monotonic() - began) * 1000
-            if result.get("isError") is True:
-                admission.outcome = "tool_error"
-            if self._gate.config.log_content:
-                sent = params.get("arguments", {})
-                admission.content = Content(*(jsontext.dumps(part).decode() for part in (sent, result)))
-            return result
+                found.end()
+
+    async def _sent(
+        self,
+        context: RequestContext,
+        admission: Admission,
+        server: str,
+        method: str,
+        params: Mapping[str, Any],
+        check: Callable[[Caller], None],
+    ) -> dict[str, Any]:
+        """The server's own result."""
+        upstream = self._pool.get(server)
+        confirm = partial(admission.confirm, check)
+        # A call that was sent is spent, whatever its outcome; one that could not be sent is not.
+        on_sent = partial(admission.spent, _ONE_CALL)
+
+        client, identity = context.client, upstream.identity_of(context.caller.owner)
+
+        async def ask(more: Mapping[str, Any]) -> dict[str, Any]:
+            given = {**params, **more}
+            return await upstream.limited_request(
+                method, given, client=client, confirm=confirm, on_sent=on_sent, identity=identity
+            )
+
+        began = time.monotonic()
+        try:
+            try:
+                result = await _answered(client, ask)
+            except UpstreamError as error:
+                if not await signs_in(client, upstream, context.caller.owner, error):
+                    raise
+                result = await _answered(client, ask)
+            if method == "tools/call" and (task := created_task(params, result)) is not None:
+                result = await Followed(upstream, client, identity, confirm, modern=task is result).result(task)
+        except RpcError:
+            admission.outcome = "tool_error"
+            raise
+        finally:
+            admission.timings["upstream"] = (time.monotonic() - began) * 1000
+        if result.get("isError") is True:
+            admission.outcome = "tool_error"
+        if self._gate.config.log_content:
+            sent = params.get("arguments", {})
+            admission.content = Content(*(jsontext.dumps(part).decode() for part in (sent, result)))
+        return result
+
+
+def _from_cache(admission: Admission, hit: Hit, found: Found) -> dict[str, Any]:
+    admission.cache, admission.saved = hit.how, Saved(cost=hit.entry.cost)
+    return found.result(hit)
 
 
 async def _answered(client: Client, ask: Callable[[Mapping[str, Any]], Awaitable[dict[str, Any]]]) -> dict[str, Any]:

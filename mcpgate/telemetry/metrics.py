@@ -12,6 +12,10 @@ class _Saved(Protocol):
     def definition_tokens(self) -> int: ...
     @property
     def result_tokens(self) -> int: ...
+    @property
+    def model_tokens(self) -> int: ...
+    @property
+    def cost(self) -> int: ...
 
 
 class Settled(Protocol):
@@ -26,6 +30,8 @@ class Settled(Protocol):
         """Nano-dollars."""
         ...
 
+    @property
+    def cache(self) -> str: ...
     @property
     def saved(self) -> _Saved: ...
 
@@ -53,6 +59,14 @@ class Metrics:
         self._warnings = counter("soft_limit_warnings", "Requests admitted above a soft limit")
         self._store_failures = counter("store_failures", "Times that the store became unavailable")
         self._uncounted = counter("uncounted", "Requests admitted while the store was unavailable")
+        self._cached = Counter(
+            "mcpgate_cache_requests",
+            "Requests that the cache was asked for, by how it answered: exact, semantic, miss",
+            ["how"],
+            registry=self._registry,
+        )
+        self._cache_saved_usd = counter("cache_saved_usd", "US dollars that answers from the cache would have cost")
+        self._cache_saved_tokens = counter("cache_saved_tokens", "Tokens of models that the cache answered in place of")
         # Small answers can cost more than they save, and a counter cannot fall.
         saved = Gauge(
             "mcpgate_saved_tokens",
@@ -78,6 +92,10 @@ class Metrics:
                 self._failed_executions.inc()
         elif entry.kind == "tool":
             self._tool_calls.inc()
+        if entry.cache:
+            self._cached.labels(entry.cache).inc()
+            self._cache_saved_usd.inc(max(0, entry.saved.cost) / 1e9)
+            self._cache_saved_tokens.inc(entry.saved.model_tokens)
         if entry.cost is None:
             self._unpriced.inc()
         elif entry.cost:

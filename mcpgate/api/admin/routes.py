@@ -274,6 +274,7 @@ def _declared(id: str, value: BaseModel, in_file: bool) -> dict[str, Any]:
 def _shown_entry(entry: Entry) -> dict[str, Any]:
     shown = entry._asdict()
     cost, saved = shown.pop("cost"), asdict(shown.pop("saved"))
+    shown["cost_saved_usd"] = f"{to_usd(saved.pop('cost')):f}"
     usage = asdict(replace(entry.usage, more={})) | {f"{name}_saved": number for name, number in saved.items()}
     shown["usage"] = usage | {"more": dict(entry.usage.more)}
     shown |= {name: dict(shown[name]) for name in ("metadata", "timings", "facts")}

@@ -375,10 +375,44 @@ CREATE TABLE provider_objects (
 CREATE INDEX provider_objects_account ON provider_objects (account, kind, at, id)
 """
 
+_CACHE = """
+ALTER TABLE entries ADD COLUMN model_tokens_saved BIGINT NOT NULL DEFAULT 0,
+    ADD COLUMN cost_saved BIGINT NOT NULL DEFAULT 0;
+ALTER TABLE sums ADD COLUMN model_tokens_saved BIGINT NOT NULL DEFAULT 0,
+    ADD COLUMN cost_saved BIGINT NOT NULL DEFAULT 0;
+CREATE TABLE cache_entries (
+    id TEXT COLLATE "C" PRIMARY KEY, kind TEXT NOT NULL, tenant TEXT NOT NULL, key TEXT NOT NULL, server TEXT NOT NULL,
+    tool TEXT NOT NULL, provider TEXT NOT NULL, model TEXT NOT NULL, tags TEXT[] NOT NULL, partition TEXT NOT NULL,
+    at DOUBLE PRECISION NOT NULL, until DOUBLE PRECISION NOT NULL, used DOUBLE PRECISION NOT NULL,
+    size BIGINT NOT NULL, value BYTEA NOT NULL);
+CREATE INDEX cache_entries_until ON cache_entries (until);
+CREATE INDEX cache_entries_used ON cache_entries (used, size);
+CREATE INDEX cache_entries_server ON cache_entries (server) WHERE server <> '';
+CREATE INDEX cache_entries_partition ON cache_entries (partition, at) WHERE partition <> '';
+CREATE TABLE cache_epochs (server TEXT PRIMARY KEY, epoch BIGINT NOT NULL)
+"""
+_SAVED_COLUMNS = "model_tokens_saved, cost_saved"
+_SAVED_VALUES = "COALESCE(model_tokens_saved, 0), COALESCE(cost_saved, 0)"
+"""Zero for entries of earlier versions, which do not have them."""
+
+
+def _with_saved(function: str) -> str:
+    """A function that writes entries, with what the cache saved."""
+    return (
+        function.replace(
+            f"INSERT INTO entries ({_ENTRY_COLUMNS_2})", f"INSERT INTO entries ({_ENTRY_COLUMNS_2}, {_SAVED_COLUMNS})"
+        )
+        .replace(f"SELECT {_ENTRY_COLUMNS_2} FROM", f"SELECT {_ENTRY_COLUMNS_2}, {_SAVED_VALUES} FROM")
+        .replace(f"({_ENTRY_2})", f"({_ENTRY_2}, model_tokens_saved BIGINT, cost_saved BIGINT)")
+        .replace("CREATE FUNCTION", "CREATE OR REPLACE FUNCTION")
+    )
+
+
 MIGRATIONS: list[tuple[str, ...]] = [
     (_TABLES, _LOCK, _RESERVE, _RESERVE_ALL, _LET_GO, _SETTLE, _EXPIRE),
     (_MORE_COLUMNS, _RESERVE_2, _RESERVE_ALL_2, _SETTLE_2, _EXPIRE_2),
     (_TOKENS,),
     (_OBJECTS,),
+    (_CACHE, _with_saved(_SETTLE_2), _with_saved(_EXPIRE_2)),
 ]
 """Each is a few statements. The table `migrations` of a schema lists those that it has."""

@@ -78,6 +78,22 @@ CREATE TABLE provider_objects (
 CREATE INDEX provider_objects_account ON provider_objects (account, kind, at, id);
 """
 
+_CACHE = """
+ALTER TABLE entries ADD COLUMN model_tokens_saved INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE entries ADD COLUMN cost_saved INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE sums ADD COLUMN model_tokens_saved INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE sums ADD COLUMN cost_saved INTEGER NOT NULL DEFAULT 0;
+CREATE TABLE cache_entries (
+    id TEXT PRIMARY KEY, kind TEXT NOT NULL, tenant TEXT NOT NULL, key TEXT NOT NULL, server TEXT NOT NULL,
+    tool TEXT NOT NULL, provider TEXT NOT NULL, model TEXT NOT NULL, tags TEXT NOT NULL, partition TEXT NOT NULL,
+    at REAL NOT NULL, until REAL NOT NULL, used REAL NOT NULL, size INTEGER NOT NULL, value BLOB NOT NULL);
+CREATE INDEX cache_entries_until ON cache_entries (until);
+CREATE INDEX cache_entries_used ON cache_entries (used, size);
+CREATE INDEX cache_entries_server ON cache_entries (server) WHERE server <> '';
+CREATE INDEX cache_entries_partition ON cache_entries (partition, at) WHERE partition <> '';
+CREATE TABLE cache_epochs (server TEXT PRIMARY KEY, epoch INTEGER NOT NULL) WITHOUT ROWID;
+"""
+
 
 def _run(script: str) -> Callable[[sqlite3.Connection], None]:
     def migration(db: sqlite3.Connection) -> None:
@@ -99,4 +115,5 @@ MIGRATIONS: list[Callable[[sqlite3.Connection], None]] = [
     _run(_ABANDONED),
     _run(_TOKENS),
     _run(_OBJECTS),
+    _run(_CACHE),
 ]

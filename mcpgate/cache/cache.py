@@ -1,0 +1,339 @@
+"""The cache: finds answers to equal requests, and to questions that mean the same, and keeps new ones. It knows nothing
+of models or tools: what they ask and answer is known to llm/cached.py and proxy/cached.py.
+
+Entries of models are in memory and in the store; results of tools only in the store, because they are dropped as soon
+as a tool writes, for all processes at once.
+"""
+
+import asyncio
+import logging
+import math
+import secrets
+import time
+from collections.abc import AsyncIterator, Callable, Coroutine
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from mcpgate.cache.entry import CacheEntry, CacheUnavailable, Checksum, Cipher, Sealer, Unreadable, of_row, to_row
+from mcpgate.cache.flights import Flight, Flights, Outcome
+from mcpgate.cache.memory import Memory
+from mcpgate.cache.policy import Policy
+from mcpgate.cache.store import CacheStore, Selection, Total
+from mcpgate.config.settings import Settings
+from mcpgate.errors import McpgateError
+
+_MIB = 1024 * 1024
+_LONGEST_WAIT_S = 60.0
+"""How long a request waits for the answer to an equal one."""
+_CLAIM_S = 60.0
+"""How long other processes wait for one that asks, if it has ended meanwhile."""
+_LOOK_S, _CLAIM_AGAIN_S = 0.05, 0.5
+"""How often they look for its answer, and try to ask themselves."""
+_EPOCH_S = 1.0
+"""How old may be what is known of drops in other processes."""
+_MOST_UNWRITTEN = 64 * _MIB
+_MOST_REFRESHES = 100
+log = logging.getLogger("mcpgate.cache")
+
+
+class Claims(Protocol):
+    """Locks that all processes see: upstream.tokens.Tokens, which is in the same layer, has them."""
+
+    async def acquire(self, key: str, owner: str, for_s: float) -> bool: ...
+
+    async def release(self, key: str, owner: str) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What is asked of the cache."""
+
+    id: str
+    tenant: str
+    policy: Policy
+    partition: str = ""
+    text: str = ""
+    """The last turn of the user; empty if only an equal request may have the answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """An answer from the cache."""
+
+    entry: CacheEntry
+    age_s: float
+    is_stale: bool = False
+    similarity: float | None = None
+    """Of the two questions, from 0 to 1; None for equal requests."""
+
+    @property
+    def how(self) -> str:
+        return "exact" if self.similarity is None else "semantic"
+
+
+class Miss:
+    """No answer: whoever asked goes on, and says what came of it."""
+
+    def __init__(self, flight: Flight | None = None, release: Callable[[], None] | None = None) -> None:
+        """Who waits for it in this process, and what lets other processes go on."""
+        self._flight, self._release = flight, release
+        self.would: Hit | None = None
+        """What the cache would have answered, if it may only be watched."""
+
+    def land(self, outcome: Outcome) -> None:
+        """To be called once it is clear, in whatever way; the first call counts."""
+        if self._flight is not None:
+            self._flight.land(outcome)
+        if self._release is not None:
+            self._release()
+            self._release = None
+
+
+class Cache:
+    """One for the whole gateway."""
+
+    def __init__(
+        self, settings: Settings, store: CacheStore, claims: Claims, clock: Callable[[], float] = time.time
+    ) -> None:
+        self._settings, self.store, self._claims, self._clock = settings, store, claims, clock
+        config = settings.config.cache
+        key = config.encryption_key
+        self._sealer: Sealer = Checksum() if key is None else Cipher(key.get_secret_value())
+        self._memory = Memory(config.memory_mib * _MIB)
+        self._flights = Flights()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._refreshes: dict[str, asyncio.Task[None]] = {}
+        """By the entries that they are for."""
+        self._unwritten = 0
+        """Bytes on their way to the store."""
+        self._epoch: int | None = None
+        self._epoch_at = 0.0
+        self._is_away = False
+
+    # --- finding
+
+    async def find(self, question: Question) -> Hit | Miss:
+        """A hit, or a miss once it is this request's turn to ask. Equal requests at once wait for one of them."""
+        self._look_at_epoch()
+        if question.policy.reads and (hit := await self.look(question)) is not None:
+            return hit
+        if not (question.policy.reads and question.policy.writes):
+            return Miss()
+        joined = await self._flights.join(question.id, _LONGEST_WAIT_S)
+        if not isinstance(joined, Flight):
+            found = await self.look(question) if joined is Outcome.KEPT else None
+            return Miss() if found is None else found
+        try:
+            return await self._lead(question, joined)
+        except BaseException:
+            joined.land(Outcome.FAILED)
+            raise
+
+    async def look(self, question: Question) -> Hit | None:
+        """The entry of an equal request that may be served now."""
+        return await self.look_up(question.id, question.policy.oldest_s)
+
+    async def look_up(self, id: str, oldest_s: float = math.inf) -> Hit | None:
+        """The entry with an id, if it may be served now and is not older."""
+        entry = await self._entry(id)
+        now = self._clock()
+        if entry is None or now >= entry.until:
+            return None
+        age_s = max(0.0, now - entry.at)
+        if age_s > oldest_s:
+            return None
+        return Hit(entry, age_s, is_stale=now >= entry.fresh_until)
+
+    async def _lead(self, question: Question, flight: Flight) -> Hit | Miss:
+        """Of all processes that share the store, one asks."""
+        if not self.store.outlives:
+            return Miss(flight)
+        claim, owner = f"cache:{question.id}", secrets.token_hex(8)
+        give_up = time.monotonic() + _LONGEST_WAIT_S
+        next_claim = 0.0
+        while time.monotonic() < give_up:
+            if time.monotonic() >= next_claim:
+                next_claim = time.monotonic() + _CLAIM_AGAIN_S
+                try:
+                    is_ours = await self._claims.acquire(claim, owner, _CLAIM_S)
+                except McpgateError:
+                    return Miss(flight)
+                if is_ours:
+                    return await self._lead_claimed(question, flight, claim, owner)
+            if (hit := await self.look(question)) is not None:
+                flight.land(Outcome.KEPT)
+                return hit
+            await asyncio.sleep(_LOOK_S)
+        return Miss(flight)
+
+    async def _lead_claimed(self, question: Question, flight: Flight, claim: str, owner: str) -> Hit | Miss:
+        def release() -> None:
+            self.later(self._release(claim, owner))
+
+        try:
+            # Another process may have had the answer between our look and our claim.
+            hit = await self.look(question)
+        except BaseException:
+            release()
+            raise
+        if hit is None:
+            return Miss(flight, release)
+        release()
+        flight.land(Outcome.KEPT)
+        return hit
+
+    async def _release(self, claim: str, owner: str) -> None:
+        try:
+            await self._claims.release(claim, owner)
+        except McpgateError as error:
+            log.debug("a claim was not released: %s", error.message)
+
+    async def _entry(self, id: str) -> CacheEntry | None:
+        if (entry := self._memory.get(id)) is not None:
+            return entry
+        try:
+            row = await self.store.get(id)
+            self._found_store()
+            entry = None if row is None else of_row(row, self._sealer)
+        except CacheUnavailable as error:
+            self._lost_store(error)
+            return None
+        except Unreadable as error:
+            log.warning("entry %s of the cache: %s", id[:16], error)
+            return None
+        if entry is not None and self._stays_in_memory(entry):
+            self._memory.put(entry)
+        return entry
+
+    # --- keeping
+
+    async def keep(self, entry: CacheEntry, epoch: int | None = None) -> None:
+        """Keep an answer; when this returns, equal requests of any process can find it. `epoch`: of its server, when it
+        was asked for."""
+        if self._stays_in_memory(entry):
+            self._memory.put(entry)
+        if self._unwritten + entry.size > _MOST_UNWRITTEN:
+            log.warning("the store of the cache is too slow: an answer is not kept")
+            return
+        self._unwritten += entry.size
+        try:
+            await self.store.put(to_row(entry, self._sealer), epoch)
+            self._found_store()
+        except CacheUnavailable as error:
+            self._lost_store(error)
+        finally:
+            self._unwritten -= entry.size
+
+    def _stays_in_memory(self, entry: CacheEntry) -> bool:
+        return self.store.outlives and not entry.server
+
+    async def epoch(self, server: str) -> int | None:
+        """Of a server; None if the store is away: then nothing is kept."""
+        try:
+            return await self.store.epoch(server)
+        except CacheUnavailable as error:
+            self._lost_store(error)
+            return None
+
+    # --- dropping and upkeep
+
+    async def drop(self, which: Selection) -> int:
+        """Returns how many. Raises CacheUnavailable."""
+        dropped = await self.store.drop(which)
+        self._memory.drop_where(lambda entry: True)
+        return dropped
+
+    async def judge(self, id: str, is_good: bool) -> int:
+        """What a person says of an entry: one that was wrong is dropped. Returns how many were. Raises
+        CacheUnavailable."""
+        if not is_good:
+            return await self.drop(Selection(id=id))
+        return 0
+
+    async def entries(self, which: Selection, after: str = "") -> AsyncIterator[CacheEntry]:
+        """In order of their ids, those that can be read. Raises CacheUnavailable."""
+        while rows := await self.store.page(which, after):
+            for row in rows:
+                try:
+                    yield of_row(row, self._sealer)
+                except Unreadable as error:
+                    log.warning("entry %s of the cache: %s", row.id[:16], error)
+            after = rows[-1].id
+
+    async def totals(self) -> list[Total]:
+        """Raises CacheUnavailable."""
+        return list(await self.store.totals())
+
+    async def tidy(self) -> None:
+        """Raises CacheUnavailable."""
+        config = self._settings.config.cache
+        self._memory.resize(config.memory_mib * _MIB)
+        now = self._clock()
+        self._memory.drop_where(lambda entry: entry.until <= now)
+        await self.store.tidy(now, config.max_mib * _MIB)
+
+    def refresh(self, id: str, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """Ask anew in the background, once at a time for one entry."""
+        if id in self._refreshes or len(self._refreshes) >= _MOST_REFRESHES:
+            return
+
+        async def run() -> None:
+            try:
+                await work()
+            except McpgateError as error:
+                log.info("an entry of the cache was not refreshed: %s", error.message)
+            except Exception:
+                log.exception("an entry of the cache was not refreshed")
+            finally:
+                del self._refreshes[id]
+
+        self._refreshes[id] = asyncio.create_task(run())
+
+    async def stop(self) -> None:
+        """No longer ask anew."""
+        refreshes = list(self._refreshes.values())
+        for task in refreshes:
+            task.cancel()
+        await asyncio.gather(*refreshes, return_exceptions=True)
+
+    async def aclose(self) -> None:
+        """Write what is to be written."""
+        while self._tasks:
+            await asyncio.wait(self._tasks)
+        await self.store.close()
+
+    def _look_at_epoch(self) -> None:
+        """Forget what is in memory if another process has dropped something."""
+        if self.store.outlives and time.monotonic() - self._epoch_at > _EPOCH_S:
+            self._epoch_at = time.monotonic()
+            self.later(self._learn_epoch())
+
+    async def _learn_epoch(self) -> None:
+        try:
+            epoch = await self.store.epoch()
+        except CacheUnavailable as error:
+            self._lost_store(error)
+            return
+        if self._epoch is not None and epoch != self._epoch:
+            self._memory.drop_where(lambda entry: True)
+        self._epoch = epoch
+
+    def now(self) -> float:
+        """Epoch seconds."""
+        return self._clock()
+
+    def later(self, work: Coroutine[Any, Any, None]) -> None:
+        """Do something apart from the request; it is waited for at the end."""
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def _lost_store(self, error: CacheUnavailable) -> None:
+        if not self._is_away:
+            log.warning("the cache is away, so everything is asked anew: %s", error.message)
+        self._is_away = True
+
+    def _found_store(self) -> None:
+        if self._is_away:
+            log.warning("the cache is back")
+        self._is_away = False

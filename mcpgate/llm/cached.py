@@ -1,0 +1,264 @@
+"""The cache as the flow of models uses it: what a request asks of it, and what becomes of a hit and of a new answer."""
+
+import asyncio
+import contextlib
+import dataclasses
+import hashlib
+import logging
+import math
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from mcpgate import jsontext
+from mcpgate.cache.cache import Cache, Hit, Miss, Question
+from mcpgate.cache.entry import CacheEntry
+from mcpgate.cache.fingerprint import fingerprint, tenant_of
+from mcpgate.cache.flights import Outcome
+from mcpgate.cache.policy import Policy, decide
+from mcpgate.cache.semantic.scope import is_personal, is_time_relative
+from mcpgate.config.settings import Settings
+from mcpgate.governance.admission import Admission
+from mcpgate.governance.callers import Caller
+from mcpgate.governance.records import Usage
+from mcpgate.llm import questions, replay
+from mcpgate.llm.asked import EMBEDS, Asked
+from mcpgate.llm.attempt import Streamed, Whole
+from mcpgate.llm.guarded import guarded_answer
+from mcpgate.llm.guardrails import About, Guardrails
+from mcpgate.llm.metering import decoded
+from mcpgate.llm.routing import Target
+
+_LARGE = 128 * 1024
+"""Bytes of a request or an answer beyond which it is looked at in a thread."""
+_LONGEST_QUESTION = 2000
+"""Characters of a question that others may mean the same by."""
+_EVENTS_PER_WHOLE = 16
+"""How much longer a stream may be than the answer that it says: an event takes some 200 bytes for a word."""
+log = logging.getLogger("mcpgate.llm")
+
+
+@dataclass(frozen=True, slots=True)
+class ModelQuestion(Question):
+    """What a request for a model asks of the cache."""
+
+    alias: str = ""
+    deciding: bytes = b""
+    """A digest of what decides its answer, beside who answers."""
+    rest: bytes = b""
+    """The same without the last turn of the user."""
+
+
+class CachedAnswers:
+    """One for the whole gateway."""
+
+    def __init__(self, cache: Cache, settings: Settings) -> None:
+        self._cache, self._settings = cache, settings
+
+    # --- before a provider is asked
+
+    async def question(self, caller: Caller, asked: Asked, alias: str, target: Target) -> ModelQuestion | None:
+        """What a request asks of the cache; None if it is answered without. `target`: where it would go."""
+        config = self._settings.config.cache
+        if not config.enabled or not questions.may_be_cached(asked):
+            return None
+        policy = decide(config, asked.cache, caller, asked.model, asked.format, questions.is_safe(asked))
+        if policy is None or len(asked.body) > config.max_entry_kib * 1024:
+            return None
+        try:
+            if len(asked.body) > _LARGE:
+                return await asyncio.to_thread(self._question, caller, asked, alias, target, policy)
+            return self._question(caller, asked, alias, target, policy)
+        except (ValueError, RecursionError):
+            return None  # what cannot be written down in one way only has no fingerprint
+
+    def _question(self, caller: Caller, asked: Asked, alias: str, target: Target, policy: Policy) -> ModelQuestion:
+        turn = None if asked.format in EMBEDS else questions.last_turn(asked, _LONGEST_QUESTION)
+        narrow = questions.holds_tool_calls(asked) or (
+            turn is not None and (is_personal(turn.text) or is_time_relative(turn.text))
+        )
+        tenant = tenant_of(caller, policy.scope, narrow)
+        if questions.belongs_to_account(asked):
+            tenant = f"account:{caller.account}\n{tenant}"
+        goes_to = self._place(alias, target)
+        deciding = hashlib.sha256(questions.deciding(asked)).digest()
+        id = fingerprint(tenant, goes_to, deciding)
+        if turn is None or not policy.semantic or narrow or asked.tools or asked.answers > 1:
+            return ModelQuestion(id, tenant, policy, alias=alias, deciding=deciding)
+        rest = hashlib.sha256(turn.rest).digest()
+        partition = fingerprint(tenant, goes_to, rest)
+        return ModelQuestion(id, tenant, policy, partition, turn.text, alias, deciding, rest)
+
+    def _place(self, alias: str, target: Target) -> str:
+        """Who answers: the model, at the address that its provider has now."""
+        config = self._settings.config
+        if config.cache.share_targets and alias in config.llm.models:
+            return f"alias\n{alias}"
+        provider = config.llm.providers.get(target.provider)
+        address = "" if provider is None else f"{provider.type}\n{provider.address}"
+        return f"target\n{target.provider}\n{target.model}\n{address}"
+
+    async def find(self, question: ModelQuestion) -> Hit | Miss:
+        if not self._settings.config.cache.shadow:
+            return await self._cache.find(question)
+        miss = Miss()
+        if question.policy.reads:
+            miss.would = await self._cache.look(question)
+        return miss
+
+    # --- a hit
+
+    async def answer(
+        self, hit: Hit, asked: Asked, guardrails: Guardrails, about: About | None
+    ) -> Whole | Streamed | None:
+        """What the client gets for a hit; None if it cannot be made of it. Raises Blocked."""
+        body = hit.entry.body
+        if about is not None:
+            body = await guarded_answer(body, guardrails, about)
+        if not asked.stream:
+            return Whole(200, body)
+        try:
+            if len(body) > _LARGE:
+                events = await asyncio.to_thread(_taken_apart, asked, body)
+            else:
+                events = _taken_apart(asked, body)
+        except replay.NotWhole as error:
+            log.warning("an entry of the cache cannot be streamed: %s", error)
+            return None
+        return Streamed(_each(events), lambda error: (), holds_request=False)
+
+    def charge(self, hit: Hit) -> tuple[Usage, int]:
+        """What a hit counts as in budgets, and what it costs, in nano-dollars."""
+        share, entry = self._settings.config.cache.hit_cost_share, hit.entry
+        part = Usage(
+            input_tokens=math.ceil(entry.input_tokens * share), output_tokens=math.ceil(entry.output_tokens * share)
+        )
+        return part, math.ceil(entry.cost * share)
+
+    def refresh(self, id: str, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """Ask anew in the background, once at a time for one entry."""
+        self._cache.refresh(id, work)
+
+    # --- a miss
+
+    def recorder(self, question: ModelQuestion, miss: Miss, caller: Caller, asked: Asked) -> "Recorder":
+        """What keeps the answer if it may be kept, and tells those who wait for it."""
+        is_kept = question.policy.writes and questions.is_unambiguous(asked.body, asked.parsed)
+        if not is_kept:
+            miss.land(Outcome.NOT_KEPT)
+        return Recorder(self._cache, self._settings, question, miss, caller.id, asked.format, is_kept, self._place)
+
+
+class Recorder:
+    """Keeps the answer to one question."""
+
+    def __init__(
+        self,
+        cache: Cache,
+        settings: Settings,
+        question: ModelQuestion,
+        miss: Miss,
+        key: str,
+        format: str,
+        is_kept: bool,
+        place: Callable[[str, Target], str],
+    ) -> None:
+        self._cache, self._settings, self.question, self._miss = cache, settings, question, miss
+        self._key, self._format, self._is_kept, self._place = key, format, is_kept, place
+        self._is_done = False
+
+    def answered(self, what: Whole | Streamed, target: Target, admission: Admission) -> Whole | Streamed:
+        """The answer as the client is to get it."""
+        if not self._is_kept:
+            return what
+        if isinstance(what, Streamed):
+            return dataclasses.replace(what, events=self._recorded(what.events, target, admission))
+        if what.status == 200:
+            self._keep(what.body, target, admission)
+        return what
+
+    def end(self, error: BaseException | None) -> None:
+        """The request is over."""
+        if not self._is_done:
+            self._miss.land(Outcome.NOT_KEPT if error is None else Outcome.FAILED)
+
+    async def _recorded(
+        self, events: AsyncIterator[bytes], target: Target, admission: Admission
+    ) -> AsyncGenerator[bytes, None]:
+        kept: list[bytes] | None = []
+        size, most = 0, self._settings.config.cache.max_entry_kib * 1024 * _EVENTS_PER_WHOLE
+        async with contextlib.aclosing(events):  # type: ignore[type-var]
+            async for event in events:
+                size += len(event)
+                if kept is not None and size <= most:
+                    kept.append(event)
+                elif kept is not None:
+                    kept = None
+                    self._miss.land(Outcome.NOT_KEPT)
+                yield event
+        if kept is not None and admission.outcome == "ok":
+            self._keep(kept, target, admission)
+
+    def _keep(self, said: bytes | list[bytes], target: Target, admission: Admission) -> None:
+        """Once it is clear that an answer is whole. It is put together apart from the request."""
+        self._is_done = True
+        usage, cost = admission.usage, admission.price() or 0
+        self._cache.later(self._work(said, target, usage, cost))
+
+    async def _work(self, said: bytes | list[bytes], target: Target, usage: Usage, cost: int) -> None:
+        outcome = Outcome.NOT_KEPT
+        try:
+            size = len(said) if isinstance(said, bytes) else sum(map(len, said))
+            work = partial(_whole, self._format, said, usage, self._settings.config.cache.tool_calls)
+            body = await asyncio.to_thread(work) if size > _LARGE else work()
+            question, config = self.question, self._settings.config.cache
+            if body is None or len(body) > config.max_entry_kib * 1024:
+                return
+            place = self._place(question.alias, target)
+            id = fingerprint(question.tenant, place, question.deciding)
+            partition = fingerprint(question.tenant, place, question.rest) if question.partition else ""
+            now = self._cache.now()
+            entry = CacheEntry(
+                *(id, "embedding" if self._format in EMBEDS else "chat", question.tenant, body),
+                at=now,
+                fresh_until=now + question.policy.ttl_s,
+                until=now + question.policy.ttl_s + config.stale_s,
+                key=self._key,
+                provider=target.provider,
+                model=target.model,
+                tags=question.policy.tags,
+                partition=partition,
+                question=question.text,
+                cost=cost,
+                input_tokens=usage.input_tokens,
+                output_tokens=usage.output_tokens,
+            )
+            # Under another fingerprint if another target has answered than the one that equal requests would go to.
+            outcome = Outcome.KEPT if id == question.id else Outcome.NOT_KEPT
+            await self._cache.keep(entry)
+        finally:
+            self._miss.land(outcome)
+
+
+def _whole(format: str, said: bytes | list[bytes], usage: Usage, with_tools: bool) -> bytes | None:
+    """The whole answer as it is kept; None for one that is not."""
+    if isinstance(said, bytes):
+        return said if replay.is_good(format, decoded(said), with_tools) else None
+    try:
+        answer = replay.whole(format, b"".join(said), usage)
+    except replay.NotWhole as error:
+        log.info("an answer is not kept: %s", error)
+        return None
+    return jsontext.dumps(answer) if replay.is_good(format, answer, with_tools) else None
+
+
+def _taken_apart(asked: Asked, body: bytes) -> list[bytes]:
+    answer = decoded(body)
+    if not isinstance(answer, dict):
+        raise replay.NotWhole("it is no object")
+    return replay.stream(asked.format, answer, asked.parsed)
+
+
+async def _each(events: Sequence[bytes]) -> AsyncGenerator[bytes, None]:
+    yield b"".join(events)
