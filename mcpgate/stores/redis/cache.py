@@ -34,7 +34,10 @@ class RedisCache:
 
     def __init__(self, url: str, prefix: str = _PREFIX) -> None:
         """Connects when it is first used. `prefix`: of all its keys."""
-        self._redis = redis.Redis.from_url(url, max_connections=_CONNECTIONS, socket_timeout=_ANSWER_S)
+        pool = redis.BlockingConnectionPool.from_url(
+            url, max_connections=_CONNECTIONS, timeout=_ANSWER_S, socket_timeout=_ANSWER_S
+        )
+        self._redis = redis.Redis.from_pool(pool)
         self._prefix = prefix
         self._put = self._redis.register_script(_PUT)
 

@@ -1,0 +1,312 @@
+"""The cache itself: tenants, restarts, damage, encryption, equal requests in several processes."""
+
+import asyncio
+import dataclasses
+import random
+import string
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mcpgate.cache.cache import Cache, Hit, Miss, Question
+from mcpgate.cache.entry import CacheEntry, Checksum, Cipher, Unreadable, of_row, to_row
+from mcpgate.cache.fingerprint import canonical, fingerprint, tenant_of
+from mcpgate.cache.flights import Outcome
+from mcpgate.cache.memory import Memory
+from mcpgate.cache.policy import NO_WISH, Policy, Wish, decide
+from mcpgate.cache.store import Selection
+from mcpgate.config.cache import CacheConfig
+from mcpgate.config.settings import Config, Settings
+from mcpgate.governance.callers import Caller
+from mcpgate.stores.cache import MemoryCache
+from mcpgate.stores.sqlite.cache import SqliteCache
+from mcpgate.stores.sqlite.tokens import SqliteTokens
+from mcpgate.stores.tokens import MemoryTokens
+
+USE = Policy(reads=True, writes=True, ttl_s=300, scope=None)
+
+
+def cache_in(path: Path, **settings: Any) -> Cache:
+    config = Config.model_validate({"cache": settings})
+    return Cache(Settings(config), SqliteCache(path), SqliteTokens(path))
+
+
+def question(text: str = "a", tenant: str = "team:red", **policy: Any) -> Question:
+    return Question(fingerprint(tenant, text), tenant, dataclasses.replace(USE, **policy))
+
+
+def entry(asked: Question, body: bytes = b'{"answer": 42}', **others: Any) -> CacheEntry:
+    now = time.time()
+    values = {"at": now, "fresh_until": now + 300, "until": now + 300, **others}
+    return CacheEntry(asked.id, "chat", asked.tenant, body, **values)
+
+
+async def ask(cache: Cache, asked: Question, body: bytes = b"{}") -> str:
+    """How a request is answered; a miss is answered by a provider."""
+    found = await cache.find(asked)
+    if isinstance(found, Hit):
+        return found.how
+    await cache.keep(entry(asked, body))
+    found.land(Outcome.KEPT)
+    return "miss"
+
+
+# --- fingerprints
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
+    max_leaves=20,
+)
+
+
+@given(st.dictionaries(st.text(), json_values, max_size=6), st.randoms())
+def test_the_order_of_keys_makes_no_difference(value: dict[str, Any], chance: random.Random) -> None:
+    def shuffled(one: Any) -> Any:
+        if isinstance(one, dict):
+            items = list(one.items())
+            chance.shuffle(items)
+            return {name: shuffled(part) for name, part in items}
+        return [shuffled(part) for part in one] if isinstance(one, list) else one
+
+    assert canonical(shuffled(value)) == canonical(value)
+
+
+@given(
+    st.lists(st.text() | st.binary(), max_size=4), st.lists(st.text() | st.binary(), max_size=4), st.text(), st.text()
+)
+def test_different_tenants_and_different_parts_have_different_fingerprints(
+    one: list[Any], other: list[Any], tenant: str, second: str
+) -> None:
+    def bare(parts: list[Any]) -> list[bytes]:
+        return [part.encode("utf-8", "surrogatepass") if isinstance(part, str) else part for part in parts]
+
+    same = tenant == second and bare(one) == bare(other)
+    assert (fingerprint(tenant, *one) == fingerprint(second, *other)) is same
+
+
+def test_fingerprints_are_the_same_in_every_version() -> None:
+    """Entries outlive the process; change the version in fingerprint.py if this must change."""
+    asked = canonical({"b": [1, 1.0, None], "a": "é"})
+    assert asked == b'{"a":"\\u00e9","b":[1,1.0,null]}'
+    assert fingerprint("team:red", "x", asked) == "dec73c652b9f9a989eedbb177f05202a190452e27ea0ff40d38e44c6c98b7e16"
+
+
+scopes = st.sampled_from(["key", "user", "team", "customer", None])
+names = st.sampled_from(["a", "b", "c"])
+callers = st.builds(Caller, id=names, user=st.none() | names, team=st.none() | names, customer=st.none() | names)
+
+
+@given(callers, callers, scopes, st.booleans())
+def test_callers_share_entries_only_if_their_scope_is_the_same(
+    one: Caller, other: Caller, scope: Any, narrow: bool
+) -> None:
+    shares = tenant_of(one, scope, narrow) == tenant_of(other, scope, narrow)
+    if narrow or scope == "user":
+        assert shares is ((one.id, one.user) == (other.id, other.user))
+    elif shares and one.id != other.id:
+        group = "customer" if scope == "customer" else "team"
+        assert scope != "key" and getattr(one, group) is not None and getattr(one, group) == getattr(other, group)
+
+
+# --- entries
+
+
+def test_a_damaged_moved_or_foreign_entry_is_unreadable() -> None:
+    asked = question()
+    for sealer in (Checksum(), Cipher("a key of sixteen characters")):
+        kept = to_row(entry(asked, question="what?", cost=5, input_tokens=3), sealer)
+        assert of_row(kept, sealer).cost == 5 and of_row(kept, sealer).question == "what?"
+        for place in range(0, len(kept.value), 7):
+            spoilt = bytearray(kept.value)
+            spoilt[place] ^= 1
+            with pytest.raises(Unreadable):
+                of_row(dataclasses.replace(kept, value=bytes(spoilt)), sealer)
+        for other in ({"id": "b" * 64}, {"tenant": "team:blue"}, {"value": b""}, {"value": kept.value[:20]}):
+            with pytest.raises(Unreadable):
+                of_row(dataclasses.replace(kept, **other), sealer)
+    with pytest.raises(Unreadable):
+        of_row(kept, Cipher("another key of sixteen characters"))
+
+
+@pytest.mark.anyio
+async def test_an_encrypted_store_shows_neither_questions_nor_answers(tmp_path: Path) -> None:
+    cache = cache_in(tmp_path / "a.sqlite3", encryption_key="a key of sixteen characters")
+    await cache.keep(entry(question(), b'{"answer": "the secret plan"}', question="what is the secret plan?"))
+    await cache.aclose()
+    written = b"".join(path.read_bytes() for path in tmp_path.iterdir())
+    assert b"secret plan" not in written
+    assert (
+        await ask(cache_in(tmp_path / "a.sqlite3", encryption_key="a key of sixteen characters"), question()) == "exact"
+    )
+    assert await ask(cache_in(tmp_path / "a.sqlite3", encryption_key="another key of sixteen"), question()) == "miss"
+
+
+@pytest.mark.anyio
+async def test_entries_outlive_their_process_and_end_with_their_time(tmp_path: Path) -> None:
+    first = cache_in(tmp_path / "a.sqlite3")
+    assert [await ask(first, question()) for _ in range(2)] == ["miss", "exact"]
+    await first.aclose()
+    now = time.time()
+    for later, how in ((0, "exact"), (299, "exact"), (301, "miss")):
+        config = Settings(Config())
+        again = Cache(
+            config, SqliteCache(tmp_path / "a.sqlite3"), MemoryTokens(), clock=lambda later=later: now + later
+        )
+        assert isinstance(await again.find(question()), Miss if how == "miss" else Hit)
+
+
+@pytest.mark.anyio
+async def test_tenants_that_ask_the_same_never_see_each_others_entries(tmp_path: Path) -> None:
+    cache = cache_in(tmp_path / "a.sqlite3")
+    states = [await ask(cache, question(tenant=tenant)) for tenant in ("a", "b", "a", "b", "c")]
+    assert states == ["miss", "miss", "exact", "exact", "miss"]
+
+
+@pytest.mark.anyio
+async def test_a_store_that_is_away_is_a_miss(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    cache = Cache(Settings(Config()), SqliteCache(tmp_path / "file" / "a.sqlite3"), MemoryTokens())
+    assert [await ask(cache, question()) for _ in range(2)] == ["miss", "exact"]  # from memory
+    assert await cache.epoch("files") is None
+
+
+# --- single flight
+
+
+@pytest.mark.anyio
+async def test_of_equal_requests_in_several_processes_one_asks(tmp_path: Path) -> None:
+    caches = [cache_in(tmp_path / "a.sqlite3") for _ in range(3)]
+    asked: list[int] = []
+
+    async def one(number: int) -> str:
+        found = await caches[number % 3].find(question())
+        if isinstance(found, Hit):
+            return found.how
+        asked.append(number)
+        await asyncio.sleep(0.05)  # the provider's time
+        await caches[number % 3].keep(entry(question()))
+        found.land(Outcome.KEPT)
+        return "miss"
+
+    states = await asyncio.gather(*map(one, range(30)))
+    assert states.count("miss") == len(asked) == 1
+    for cache in caches:
+        await cache.aclose()
+
+
+@pytest.mark.anyio
+async def test_after_a_failure_one_other_asks_and_after_two_everybody_does() -> None:
+    cache = Cache(Settings(Config()), MemoryCache(1 << 20), MemoryTokens())
+    first = await cache.find(question())
+    assert isinstance(first, Miss)
+    waiting = [asyncio.ensure_future(cache.find(question())) for _ in range(5)]
+    await asyncio.sleep(0)
+    first.land(Outcome.FAILED)
+    done, waiting_still = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+    assert len(done) == 1 and len(waiting_still) == 4
+    second = done.pop().result()
+    assert isinstance(second, Miss)
+    second.land(Outcome.FAILED)
+    assert all(isinstance(one, Miss) for one in await asyncio.gather(*waiting_still))
+
+
+@pytest.mark.anyio
+async def test_whoever_waits_and_goes_away_leaves_its_turn_to_the_next() -> None:
+    cache = Cache(Settings(Config()), MemoryCache(1 << 20), MemoryTokens())
+    first = await cache.find(question())
+    assert isinstance(first, Miss)
+    one, other = (asyncio.ensure_future(cache.find(question())) for _ in range(2))
+    await asyncio.sleep(0.01)
+    first.land(Outcome.FAILED)
+    one.cancel()  # just as its turn came
+    found = await other
+    assert isinstance(found, Miss)
+    await cache.keep(entry(question()))
+    found.land(Outcome.KEPT)
+    assert isinstance(await cache.find(question()), Hit)
+
+
+@pytest.mark.anyio
+async def test_a_drop_in_one_process_is_seen_by_the_others(tmp_path: Path) -> None:
+    one, other = cache_in(tmp_path / "a.sqlite3"), cache_in(tmp_path / "a.sqlite3")
+    await ask(one, question())
+    assert await ask(other, question()) == "exact"
+    assert await one.drop(Selection(tenant="team:red")) == 1
+    assert isinstance(await one.look(question()), type(None))
+    for _ in range(200):
+        if isinstance(await other.find(dataclasses.replace(question(), policy=no_store())), Miss):
+            break
+        await asyncio.sleep(0.02)
+    else:
+        pytest.fail("the other process still serves it")
+    await one.aclose()
+    await other.aclose()
+
+
+def no_store() -> Policy:
+    return dataclasses.replace(USE, writes=False)
+
+
+# --- memory
+
+
+def test_memory_is_bounded_and_keeps_what_is_used_again() -> None:
+    memory = Memory(50_000)
+    loved = entry(question("loved"), b"x" * 1000)
+    memory.put(loved)
+    assert memory.get(loved.id) is loved
+    for name in string.ascii_letters * 2:
+        memory.put(entry(question(name * 3), b"x" * 1000))
+        assert memory.bytes <= 50_000
+    assert memory.get(loved.id) is loved
+    memory.resize(1500)
+    assert memory.bytes <= 1500
+    memory.drop_where(lambda one: True)
+    assert memory.bytes == 0 and len(memory) == 0
+
+
+# --- who decides
+
+
+@pytest.mark.parametrize(
+    ("wish", "rule", "is_safe", "reads", "writes"),
+    [
+        (NO_WISH, None, False, None, None),
+        (NO_WISH, None, True, True, True),
+        (Wish("use"), None, False, True, True),
+        (Wish("off"), None, True, None, None),
+        (Wish("refresh"), None, False, False, True),
+        (Wish("no-store"), None, False, True, False),
+        (NO_WISH, "use", False, True, True),
+        (NO_WISH, "off", True, None, None),
+        (Wish("use"), "off", True, None, None),
+        (Wish("off"), "use", True, None, None),
+        (NO_WISH, "no-store", True, True, False),
+    ],
+)
+def test_a_header_decides_what_a_rule_leaves_open(
+    wish: Wish, rule: str | None, is_safe: bool, reads: bool | None, writes: bool | None
+) -> None:
+    config = CacheConfig.model_validate({"rules": [{"mode": rule, "when": {"model": "fast"}}] if rule else []})
+    found = decide(config, wish, Caller(), "fast", "chat", is_safe)
+    assert (found and found.reads, found and found.writes) == (reads, writes)
+
+
+def test_a_rule_looks_at_who_asks_for_what() -> None:
+    rules = [
+        {"when": {"team": "red", "metadata.env": "dev-*"}, "mode": "use", "ttl_s": 60, "scope": "shared"},
+        {"when": {"format": "embeddings"}, "mode": "off"},
+    ]
+    config = CacheConfig.model_validate({"rules": rules})
+    red = Caller(team="red", metadata={"env": "dev-1"})
+    found = decide(config, NO_WISH, red, "fast", "chat", False)
+    assert found is not None and (found.ttl_s, found.scope) == (60, "shared")
+    assert decide(config, NO_WISH, Caller(team="red"), "fast", "chat", False) is None
+    assert decide(config, NO_WISH, Caller(), "fast", "embeddings", True) is None
+    assert decide(CacheConfig(enabled=False), Wish("use"), Caller(), "fast", "chat", True) is None
