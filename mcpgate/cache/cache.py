@@ -25,8 +25,8 @@ from mcpgate.errors import McpgateError
 _MIB = 1024 * 1024
 _LONGEST_WAIT_S = 60.0
 """How long a request waits for the answer to an equal one."""
-_CLAIM_S = 60.0
-"""How long other processes wait for one that asks, if it has ended meanwhile."""
+_CLAIM_S, _RENEW_S = 6.0, 2.0
+"""How long other processes wait for one that asked and has ended, and how often that one says that it has not."""
 _LOOK_S, _CLAIM_AGAIN_S = 0.05, 0.5
 """How often they look for its answer, and try to ask themselves."""
 _EPOCH_S = 1.0
@@ -167,7 +167,10 @@ class Cache:
         return Miss(flight)
 
     async def _lead_claimed(self, question: Question, flight: Flight, claim: str, owner: str) -> Hit | Miss:
+        holding = asyncio.create_task(self._hold(claim, owner))
+
         def release() -> None:
+            holding.cancel()
             self.later(self._release(claim, owner))
 
         try:
@@ -181,6 +184,14 @@ class Cache:
         release()
         flight.land(Outcome.KEPT)
         return hit
+
+    async def _hold(self, claim: str, owner: str) -> None:
+        while True:
+            await asyncio.sleep(_RENEW_S)
+            try:
+                await self._claims.acquire(claim, owner, _CLAIM_S)
+            except McpgateError as error:
+                log.debug("a claim was not renewed: %s", error.message)
 
     async def _release(self, claim: str, owner: str) -> None:
         try:
@@ -242,6 +253,12 @@ class Cache:
         dropped = await self.store.drop(which)
         self._memory.drop_where(lambda entry: True)
         return dropped
+
+    async def has(self, id: str) -> bool:
+        """Whether there is an entry, once what is on its way has been written."""
+        while self._tasks:
+            await asyncio.wait(self._tasks)
+        return await self.look_up(id) is not None
 
     async def judge(self, id: str, is_good: bool) -> int:
         """What a person says of an entry: one that was wrong is dropped. Returns how many were. Raises

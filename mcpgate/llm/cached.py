@@ -142,6 +142,14 @@ class CachedAnswers:
 
     # --- a miss
 
+    async def teach(self, caller: Caller, asked: Asked, alias: str, target: Target, answer: bytes) -> bool:
+        """Keep an answer that no provider was asked for; False if it may not be kept."""
+        question = await self.question(caller, asked, alias, target)
+        if question is None:
+            return False
+        recorder = self.recorder(question, Miss(), caller, asked)
+        return await recorder.learn(answer, target, Usage(), 0)
+
     def recorder(self, question: ModelQuestion, miss: Miss, caller: Caller, asked: Asked) -> "Recorder":
         """What keeps the answer if it may be kept, and tells those who wait for it."""
         is_kept = question.policy.writes and questions.is_unambiguous(asked.body, asked.parsed)
@@ -207,14 +215,18 @@ class Recorder:
         self._cache.later(self._work(said, target, usage, cost))
 
     async def _work(self, said: bytes | list[bytes], target: Target, usage: Usage, cost: int) -> None:
+        await self.learn(said, target, usage, cost)
+
+    async def learn(self, said: bytes | list[bytes], target: Target, usage: Usage, cost: int) -> bool:
+        """Keep an answer, or the events of one, if it may be kept; whether it was. `cost`: nano-dollars."""
         outcome = Outcome.NOT_KEPT
         try:
             size = len(said) if isinstance(said, bytes) else sum(map(len, said))
             work = partial(_whole, self._format, said, usage, self._settings.config.cache.tool_calls)
             body = await asyncio.to_thread(work) if size > _LARGE else work()
             question, config = self.question, self._settings.config.cache
-            if body is None or len(body) > config.max_entry_kib * 1024:
-                return
+            if not self._is_kept or body is None or len(body) > config.max_entry_kib * 1024:
+                return False
             place = self._place(question.alias, target)
             id = fingerprint(question.tenant, place, question.deciding)
             partition = fingerprint(question.tenant, place, question.rest) if question.partition else ""
@@ -237,6 +249,7 @@ class Recorder:
             # Under another fingerprint if another target has answered than the one that equal requests would go to.
             outcome = Outcome.KEPT if id == question.id else Outcome.NOT_KEPT
             await self._cache.keep(entry)
+            return True
         finally:
             self._miss.land(outcome)
 

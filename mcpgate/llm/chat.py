@@ -300,6 +300,12 @@ class Chat:
         """Whether answers of the cache count in limits on requests."""
         return self._settings.config.cache.count_hits
 
+    async def teach(self, caller: Caller, asked: Asked, answer: bytes) -> bool:
+        """Keep an answer to a request in the cache, as if a provider had given it; False if it may not be kept. Raises
+        UnknownModel, NotAllowed."""
+        name, targets = self.plan(caller, asked)
+        return await self.cached.teach(caller, asked, name, targets[0], answer)
+
     def refresh(self, id: str, caller: Caller, asked: Asked) -> None:
         """Ask anew in the background for an entry of the cache; its request is admitted and paid for like any other."""
         again = dataclasses.replace(asked, cache=dataclasses.replace(asked.cache, mode="refresh"))

@@ -1,18 +1,23 @@
 """Answers of models from the cache, through /v1, in front of a provider that counts what it is asked."""
 
+import contextlib
 import json
+import secrets
 import threading
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import anthropic
 import httpx2
 import openai
+import psutil
 import pytest
 
-from tests.flows.governed import ADMIN, TRUSTED, Served, bearer, serving, wait_until, write_config
+from tests.flows.governed import ADMIN, TRUSTED, Served, bearer, own_database, serving, wait_until, write_config
 from tests.model_provider import WORDS, ModelProvider, model_provider
+from tests.stores.conftest import REDIS, needs_server
 
 SAID = "".join(WORDS)
 USE = {"x-mcpgate-cache": "use"}
@@ -434,3 +439,72 @@ def test_feedback_drops_an_entry(served: Served) -> None:
     assert served.admin("POST", "cache/feedback", {"id": id, "good": False}).json() == {"dropped": 1}
     assert cache_of(ask(served, text)) == "miss"
     assert served.admin("POST", "cache/feedback", {"id": id * 2, "good": False}).status_code == 404
+
+
+# --- several workers
+
+
+@pytest.fixture(params=["sqlite", "postgres", "redis+sqlite"])
+def workers(request: pytest.FixtureRequest, tmp_path: Path, provider: ModelProvider) -> Iterator[Served]:
+    with contextlib.ExitStack() as stack:
+        storage, cache = {}, {}
+        if request.param == "postgres":
+            storage = {"url": stack.enter_context(own_database())}
+        if request.param.startswith("redis"):
+            needs_server("redis")
+            cache = {"store": REDIS}
+        open_ai = {"type": "openai", "base_url": provider.address, "api_key": "sk-of-the-provider"}
+        governance = {"keys": {**TRUSTED, "admin": {**TRUSTED["admin"], "grants": {"admin": True, "models": ["*"]}}}}
+        config = write_config(
+            tmp_path, {}, governance=governance, llm={"providers": {"open": open_ai}}, cache=cache, storage=storage
+        )
+        yield stack.enter_context(serving(tmp_path, config, workers=2))
+
+
+def slow_body(text: str) -> dict[str, Any]:
+    return {"model": "open/slow", "messages": [{"role": "user", "content": text}], "temperature": 0, "stream": True}
+
+
+def in_parallel(served: Served, text: str, count: int) -> list[Future[httpx2.Response]]:
+    def one(_: int) -> httpx2.Response:
+        with httpx2.Client(base_url=served.address, timeout=60) as client:
+            return client.post("/v1/chat/completions", json=slow_body(text), headers=bearer(ADMIN))
+
+    pool = ThreadPoolExecutor(count)
+    return [pool.submit(one, number) for number in range(count)]
+
+
+def test_equal_requests_to_several_workers_make_one_call(workers: Served, provider: ModelProvider) -> None:
+    text = question() + secrets.token_hex(8)  # Redis outlives this test
+    provider.go_on.clear()
+    answers = in_parallel(workers, text, 40)
+    wait_until(lambda: provider.received)
+    provider.go_on.set()
+    states = [cache_of(answer.result()) for answer in answers]
+    assert states.count("miss") == 1 == len(provider.received)
+    again = [cache_of(ask(workers, text, model="open/slow", stream=True)) for _ in range(8)]
+    assert again == ["exact"] * 8
+
+
+def workers_connected_to(provider: ModelProvider, served: Served) -> list[psutil.Process]:
+    port = int(provider.address.rpartition(":")[2].partition("/")[0])
+    return [
+        child
+        for child in psutil.Process(served.process.pid).children(recursive=True)
+        if any(one.raddr and one.raddr.port == port for one in child.net_connections())
+    ]
+
+
+def test_if_the_worker_that_asks_is_killed_another_one_asks(workers: Served, provider: ModelProvider) -> None:
+    text = question() + secrets.token_hex(8)
+    provider.go_on.clear()
+    answers = in_parallel(workers, text, 10)
+    wait_until(lambda: provider.received)
+    asking = workers_connected_to(provider, workers)
+    assert len(asking) == 1
+    asking[0].kill()
+    wait_until(lambda: len(provider.received) == 2)
+    provider.go_on.set()
+    done = [answer for answer in answers if answer.exception(60) is None]
+    assert done and sorted({cache_of(answer.result()) for answer in done}) in (["exact", "miss"], ["miss"])
+    assert len(provider.received) == 2

@@ -8,13 +8,12 @@ import orjson
 from pydantic import BaseModel, ConfigDict, Field
 
 from mcpgate.api.http.routing import Call, Reply, Route, json_reply
+from mcpgate.cache.standing import standing
 from mcpgate.cache.store import EVERYTHING, Selection
 from mcpgate.cache.transfer import exported
 from mcpgate.errors import InvalidRequest, NotFound
 from mcpgate.gateway import Gateway
 from mcpgate.governance.admin import parse
-from mcpgate.governance.ledger import make_query
-from mcpgate.governance.records import HITS, to_usd
 
 _SELECTION = {
     "id": "The entry with this id: the answer's x-mcpgate-cache-key.",
@@ -61,30 +60,10 @@ class CacheRoutes:
         ]  # fmt: skip
 
     async def _show(self, call: Call) -> Reply:
-        query = make_query(["cache"], {}, call.query.get("since", "30d"), None, time.time())
         await self._gateway.gate.flush()
-        totals = await self._cache.totals()
-        rows = {row["cache"]: row for row in await self._gateway.gate.store.report(query)}
-        hits = {how: rows[how]["entries"] if how in rows else 0 for how in HITS}
-        misses = rows["miss"]["entries"] if "miss" in rows else 0
-        asked = sum(hits.values()) + misses
-        saved = [rows[how] for how in HITS if how in rows]
-        return json_reply(
-            {
-                "enabled": self._gateway.config.cache.enabled,
-                "semantic": self._gateway.config.cache.semantic.enabled,
-                "shadow": self._gateway.config.cache.shadow,
-                "store": self._cache.store.name,
-                "entries": sum(one.entries for one in totals),
-                "bytes": sum(one.bytes for one in totals),
-                "kinds": {one.kind: {"entries": one.entries, "bytes": one.bytes} for one in totals},
-                "hits": hits,
-                "misses": misses,
-                "hit_rate": round(sum(hits.values()) / asked, 4) if asked else None,
-                "saved_usd": f"{to_usd(sum(row['cost_saved'] for row in saved)):f}",
-                "saved_tokens": sum(row["model_tokens_saved"] for row in saved),
-            }
-        )
+        gateway = self._gateway
+        shown = await standing(self._cache, gateway.config.cache, gateway.gate.store, call.query.get("since", "30d"))
+        return json_reply(dict(shown))
 
     async def _drop(self, call: Call) -> Reply:
         which = _selection(call.query)
