@@ -538,13 +538,14 @@ class Answering:
         """What the ledger knows of a hit: what it saved, and what it costs."""
         whole, entry = self._whole, hit.entry
         part, cost = self._chat.cached.charge(hit)
-        whole.cache, whole.counts_requests = hit.how, self._chat.counts_hits
-        whole.saved = Saved(model_tokens=entry.input_tokens + entry.output_tokens, cost=entry.cost - cost)
+        whole.counts_requests = self._chat.counts_hits
         if cost:
             target = Target(entry.provider, entry.model)
             request = self._chat.attempt_request(self._context.inside(whole), self._kind, name, target, part)
             async with self._chat.admit_request(self._context.inside(whole), request) as admission:
                 admission.cost, admission.joins = cost, True
+        whole.cache = hit.how
+        whole.saved = Saved(model_tokens=entry.input_tokens + entry.output_tokens, cost=entry.cost - cost)
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None

@@ -4,9 +4,8 @@ import contextlib
 import json
 import secrets
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
 import anthropic
@@ -14,6 +13,7 @@ import httpx2
 import openai
 import psutil
 import pytest
+import yaml
 
 from tests.flows.governed import ADMIN, TRUSTED, Served, bearer, own_database, serving, wait_until, write_config
 from tests.model_provider import WORDS, ModelProvider, model_provider
@@ -441,11 +441,133 @@ def test_feedback_drops_an_entry(served: Served) -> None:
     assert served.admin("POST", "cache/feedback", {"id": id * 2, "good": False}).status_code == 404
 
 
+# --- other settings
+
+
+@pytest.fixture
+def edited(served: Served) -> Iterator[Callable[..., None]]:
+    """Puts other settings of the cache into the file."""
+    before = yaml.safe_load(served.config.read_text())["cache"]
+    yield lambda **settings: served.edit(cache={**before, **settings})
+    served.edit(cache=before)
+
+
+def test_switched_off_it_answers_nothing(served: Served, edited: Callable[..., None]) -> None:
+    text = question()
+    assert [cache_of(ask(served, text)) for _ in range(2)] == ["miss", "exact"]
+    edited(enabled=False)
+    assert [cache_of(ask(served, text, headers=USE)) for _ in range(2)] == ["off", "off"]
+
+
+def test_in_shadow_it_serves_nothing_and_says_what_it_would_have(served: Served, edited: Callable[..., None]) -> None:
+    edited(shadow=True)
+    text = question()
+    assert [cache_of(ask(served, text)) for _ in range(3)] == ["miss"] * 3
+    entries = served.admin("GET", "entries?where=kind=chat,cache=miss&limit=4").json()["entries"]
+    would = [one["facts"].get("cache_would_be") for one in entries if "request" in one["facts"]]
+    assert would.count("exact") >= 2
+
+
+def test_a_stale_answer_is_served_while_a_fresh_one_is_fetched(
+    served: Served, provider: ModelProvider, edited: Callable[..., None]
+) -> None:
+    edited(ttl_s=0.2, stale_s=600)
+    text = question()
+    first = ask(served, text)
+    wait_until(lambda: len(provider.received) == 2 or cache_of(ask(served, text)) != "exact")
+    second = ask(served, text)
+    assert cache_of(first) == "miss" and cache_of(second) == "exact"
+    assert second.headers["x-mcpgate-cache-key"] == first.headers["x-mcpgate-cache-key"]
+
+
+def test_a_hit_may_have_a_price(served: Served, edited: Callable[..., None]) -> None:
+    edited(hit_cost_share=0.5)
+    spec = {"grants": {"models": ["*"]}, "budget": {"limit_usd": COST * 1.8}}
+    made = served.admin("POST", "keys", spec).json()
+    key, id = made["secret"], made["key"]["id"]
+    text = question()
+    answers = [ask(served, text, key=key, max_tokens=50) for _ in range(3)]
+    assert [answer.status_code for answer in answers] == [200, 200, 402]
+    assert float(answers[1].headers["x-mcpgate-cost-usd"]) == pytest.approx(COST / 2)
+    (row,) = served.usage("key", key=id)
+    assert float(row["cost_usd"]) == pytest.approx(COST * 1.5)
+    assert float(row["cost_saved_usd"]) == pytest.approx(COST / 2)
+
+
+def test_hits_need_not_count_in_rate_limits(served: Served, edited: Callable[..., None]) -> None:
+    edited(count_hits=False)
+    key = member(served, rate_limits=[{"requests": 3, "window": "1h"}])
+    text = question()
+    assert [ask(served, text, key=key).status_code for _ in range(6)] == [200] * 6
+    assert [ask(served, question(), key=key).status_code for _ in range(3)] == [200, 200, 429]
+
+
+def test_targets_of_an_alias_may_share_answers(served: Served, edited: Callable[..., None]) -> None:
+    text = question()
+    assert [cache_of(ask(served, text, model=name)) for name in ("alias", "open/good")] == ["miss", "exact"]
+    edited(share_targets=True)
+    assert [cache_of(ask(served, text, model="falling")) for _ in range(2)] == ["miss", "exact"]
+
+
+def test_answers_that_call_tools_are_kept_if_that_is_switched_on(served: Served, edited: Callable[..., None]) -> None:
+    edited(tool_calls=True)
+    tool = {"name": "weather", "input_schema": {"type": "object"}}
+    text = question()
+    answers = [
+        ask(served, text, path="/v1/messages", model="claude/signing", tools=[tool], stream=stream, headers=USE)
+        for stream in (False, True, False)
+    ]
+    assert [cache_of(answer) for answer in answers] == ["miss", "exact", "exact"]
+    with anthropic.Anthropic(base_url=served.address, api_key=ADMIN, max_retries=0).messages.stream(
+        model="claude/signing", messages=[{"role": "user", "content": text}], max_tokens=100, tools=[tool],  # type: ignore[list-item]
+        extra_headers=USE, extra_body={"temperature": 0},
+    ) as events:  # fmt: skip
+        message = events.get_final_message().to_dict()
+    assert message["content"] == answers[0].json()["content"]
+
+
+def test_a_scope_may_be_wider_or_narrower(served: Served, edited: Callable[..., None]) -> None:
+    red, red_too, blue = member(served, "red"), member(served, "red"), member(served, "blue")
+    for scope, states in (("shared", ["miss", "exact", "exact"]), ("key", ["miss"] * 3), ("user", ["miss"] * 3)):
+        edited(scope=scope)
+        text = question()
+        assert [cache_of(ask(served, text, key=key)) for key in (red, red_too, blue)] == states
+
+
+def test_what_is_too_large_is_not_kept(served: Served, edited: Callable[..., None], provider: ModelProvider) -> None:
+    edited(max_entry_kib=1)
+    long = question() + "x" * 2000
+    assert [cache_of(ask(served, long)) for _ in range(2)] == ["off", "off"]
+
+
+def test_entries_are_there_after_a_crash(tmp_path_factory: pytest.TempPathFactory, provider: ModelProvider) -> None:
+    folder = tmp_path_factory.mktemp("crash")
+    open_ai = {"type": "openai", "base_url": provider.address, "api_key": "sk-of-the-provider"}
+    governance = {"keys": {**TRUSTED, "admin": {**TRUSTED["admin"], "grants": {"admin": True, "models": ["*"]}}}}
+    config = write_config(folder, {}, governance=governance, llm={"providers": {"open": open_ai}})
+    text = question()
+    with serving(folder, config) as first:
+        answer = ask(first, text)
+        assert cache_of(answer) == "miss"
+        wait_until(lambda: first.admin("GET", "cache").json()["entries"] == 1)
+        first.process.kill()
+    with serving(folder, config) as second:
+        again = ask(second, text)
+        assert cache_of(again) == "exact" and again.content == answer.content
+        shown = second.admin("GET", "cache").json()
+        assert shown["hits"]["exact"] == 1 and shown["store"] == "SQLite" and shown["entries"] == 1
+        metrics = second.http().get("/metrics", headers=bearer(ADMIN)).text
+        assert 'mcpgate_cache_requests_total{how="exact"} 1.0' in metrics
+
+
 # --- several workers
 
 
-@pytest.fixture(params=["sqlite", "postgres", "redis+sqlite"])
-def workers(request: pytest.FixtureRequest, tmp_path: Path, provider: ModelProvider) -> Iterator[Served]:
+@pytest.fixture(scope="module", params=["sqlite", "postgres", "redis+sqlite"])
+def workers(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, provider: ModelProvider
+) -> Iterator[Served]:
+    tmp_path = tmp_path_factory.mktemp("workers")
     with contextlib.ExitStack() as stack:
         storage, cache = {}, {}
         if request.param == "postgres":
