@@ -290,7 +290,7 @@ class Cache:
         await self.store.tidy(now, config.max_mib * _MIB)
 
     def refresh(self, id: str, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
-        """Ask anew in the background, once at a time for one entry."""
+        """Ask again in the background, once at a time for one entry."""
         if id in self._refreshes or len(self._refreshes) >= _MOST_REFRESHES:
             return
 
@@ -307,7 +307,7 @@ class Cache:
         self._refreshes[id] = asyncio.create_task(run())
 
     async def stop(self) -> None:
-        """No longer ask anew."""
+        """End what asks again."""
         refreshes = list(self._refreshes.values())
         for task in refreshes:
             task.cancel()
@@ -347,7 +347,7 @@ class Cache:
 
     def _lost_store(self, error: CacheUnavailable) -> None:
         if not self._is_away:
-            log.warning("the cache is away, so everything is asked anew: %s", error.message)
+            log.warning("the cache is away, so every request is a miss: %s", error.message)
         self._is_away = True
 
     def _found_store(self) -> None:

@@ -29,7 +29,7 @@ class CacheRuleConfig(Model):
     client named it), `format` (`chat`, `responses`, `messages`, `gemini`, `embeddings` …). None: every request that is
     left."""
     mode: Mode | None = None
-    """`use`: answer from the cache, at any temperature. `refresh`: ask anew and keep the answer. `no-store`: answer
+    """`use`: answer from the cache, at any temperature. `refresh`: ask the provider and keep the new answer. `no-store`: answer
     from the cache, but keep nothing new. `off`: neither, whatever a request's header says."""
     ttl_s: Seconds | None = None
     """Instead of `cache.ttl_s`."""
@@ -80,7 +80,7 @@ class CacheConfig(Model):
     ttl_s: Seconds = 300.0
     """How long an answer is kept."""
     stale_s: float = Field(default=0, ge=0, le=366 * 86_400)
-    """How long after that it may still be served, while it is asked for anew in the background."""
+    """How long after that it may still be served, while a new one is fetched in the background."""
     scope: Scope | None = None
     """Who shares answers: `key`, `user` (of one key), `team`, `customer`, or `shared` by everybody. Default: the key's
     team, else the key. What is personal, depends on the time or calls tools is never shared beyond the user."""
@@ -107,6 +107,7 @@ class CacheConfig(Model):
     rules: tuple[CacheRuleConfig, ...] = ()
     """The first one whose conditions hold counts."""
     semantic: SemanticCacheConfig = SemanticCacheConfig()
+    """Answers for questions that mean the same."""
 
     @field_validator("store")
     @classmethod

@@ -137,7 +137,7 @@ class CachedAnswers:
         return part, math.ceil(entry.cost * share)
 
     def refresh(self, id: str, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
-        """Ask anew in the background, once at a time for one entry."""
+        """Ask again in the background, once at a time for one entry."""
         self._cache.refresh(id, work)
 
     # --- a miss
