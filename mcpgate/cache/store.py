@@ -78,6 +78,10 @@ class CacheStore(Protocol):
         """Rows in order of ids, starting after `after`."""
         ...
 
+    async def newer(self, partition: str, at: float, limit: int = 500) -> Sequence[Row]:
+        """Rows of a partition from `at` on, the oldest first."""
+        ...
+
     async def totals(self) -> Sequence[Total]: ...
 
     async def tidy(self, now: float, most_bytes: int) -> int:

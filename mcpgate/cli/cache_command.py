@@ -1,5 +1,5 @@
-"""`mcpgate cache`: what the cache holds and saves; drop, warm, export and import entries. It works on the store, beside a
-running gateway, which follows within seconds."""
+"""`mcpgate cache`: what the cache holds and saves; drop, warm, export and import entries. It works on the store, beside
+a running gateway, which follows within seconds."""
 
 import argparse
 import asyncio

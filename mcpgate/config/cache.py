@@ -29,8 +29,8 @@ class CacheRuleConfig(Model):
     client named it), `format` (`chat`, `responses`, `messages`, `gemini`, `embeddings` …). None: every request that is
     left."""
     mode: Mode | None = None
-    """`use`: answer from the cache, at any temperature. `refresh`: ask the provider and keep the new answer. `no-store`: answer
-    from the cache, but keep nothing new. `off`: neither, whatever a request's header says."""
+    """`use`: answer from the cache, at any temperature. `refresh`: ask the provider and keep the new answer.
+    `no-store`: answer from the cache, but keep nothing new. `off`: neither, whatever a request's header says."""
     ttl_s: Seconds | None = None
     """Instead of `cache.ttl_s`."""
     scope: Scope | None = None

@@ -36,6 +36,8 @@ _LONGEST_QUESTION = 2000
 """Characters of a question that others may mean the same by."""
 _EVENTS_PER_WHOLE = 16
 """How much longer a stream may be than the answer that it says: an event takes some 200 bytes for a word."""
+_MOST_RECORDED = 128 * 1024 * 1024
+"""Bytes of all streams that are under way."""
 log = logging.getLogger("mcpgate.llm")
 
 
@@ -55,6 +57,7 @@ class CachedAnswers:
 
     def __init__(self, cache: Cache, settings: Settings) -> None:
         self._cache, self._settings = cache, settings
+        self._recorded = _Recorded()
 
     # --- before a provider is asked
 
@@ -155,7 +158,8 @@ class CachedAnswers:
         is_kept = question.policy.writes and questions.is_unambiguous(asked.body, asked.parsed)
         if not is_kept:
             miss.land(Outcome.NOT_KEPT)
-        return Recorder(self._cache, self._settings, question, miss, caller.id, asked.format, is_kept, self._place)
+        about = (question, miss, caller.id, asked.format, is_kept)
+        return Recorder(self._cache, self._settings, self._recorded, self._place, *about)
 
 
 class Recorder:
@@ -165,15 +169,16 @@ class Recorder:
         self,
         cache: Cache,
         settings: Settings,
+        recorded: "_Recorded",
+        place: Callable[[str, Target], str],
         question: ModelQuestion,
         miss: Miss,
         key: str,
         format: str,
         is_kept: bool,
-        place: Callable[[str, Target], str],
     ) -> None:
-        self._cache, self._settings, self.question, self._miss = cache, settings, question, miss
-        self._key, self._format, self._is_kept, self._place = key, format, is_kept, place
+        self._cache, self._settings, self._recorded_now, self._place = cache, settings, recorded, place
+        self.question, self._miss, self._key, self._format, self._is_kept = question, miss, key, format, is_kept
         self._is_done = False
 
     def answered(self, what: Whole | Streamed, target: Target, admission: Admission) -> Whole | Streamed:
@@ -194,19 +199,22 @@ class Recorder:
     async def _recorded(
         self, events: AsyncIterator[bytes], target: Target, admission: Admission
     ) -> AsyncGenerator[bytes, None]:
-        kept: list[bytes] | None = []
+        kept: list[bytes] = []
         size, most = 0, self._settings.config.cache.max_entry_kib * 1024 * _EVENTS_PER_WHOLE
-        async with contextlib.aclosing(events):  # type: ignore[type-var]
-            async for event in events:
-                size += len(event)
-                if kept is not None and size <= most:
-                    kept.append(event)
-                elif kept is not None:
-                    kept = None
-                    self._miss.land(Outcome.NOT_KEPT)
-                yield event
-        if kept is not None and admission.outcome == "ok":
-            self._keep(kept, target, admission)
+        try:
+            async with contextlib.aclosing(events):  # type: ignore[type-var]
+                async for event in events:
+                    if self._is_kept and size + len(event) <= most and self._recorded_now.takes(len(event)):
+                        kept.append(event)
+                        size += len(event)
+                    elif self._is_kept:
+                        self._is_kept = False
+                        self._miss.land(Outcome.NOT_KEPT)
+                    yield event
+            if self._is_kept and admission.outcome == "ok":
+                self._keep(kept, target, admission)
+        finally:
+            self._recorded_now.bytes -= size
 
     def _keep(self, said: bytes | list[bytes], target: Target, admission: Admission) -> None:
         """Once it is clear that an answer is whole. It is put together apart from the request."""
@@ -252,6 +260,19 @@ class Recorder:
             return True
         finally:
             self._miss.land(outcome)
+
+
+class _Recorded:
+    """How much of streams that are under way is kept."""
+
+    def __init__(self) -> None:
+        self.bytes = 0
+
+    def takes(self, size: int) -> bool:
+        if self.bytes + size > _MOST_RECORDED:
+            return False
+        self.bytes += size
+        return True
 
 
 def _whole(format: str, said: bytes | list[bytes], usage: Usage, with_tools: bool) -> bytes | None:

@@ -307,7 +307,8 @@ class Chat:
         return await self.cached.teach(caller, asked, name, targets[0], answer)
 
     def refresh(self, id: str, caller: Caller, asked: Asked) -> None:
-        """Ask again in the background for an entry of the cache; its request is admitted and paid for like any other."""
+        """Ask again in the background for an entry of the cache. Its request is admitted and paid for like any
+        other."""
         again = dataclasses.replace(asked, cache=dataclasses.replace(asked.cache, mode="refresh"))
 
         async def ask() -> None:

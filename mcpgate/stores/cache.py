@@ -46,6 +46,10 @@ class MemoryCache:
         fitting = [row for id, row in self._rows.items() if id > after and which.fits(row)]
         return sorted(fitting, key=lambda row: row.id)[:limit]
 
+    async def newer(self, partition: str, at: float, limit: int = 500) -> Sequence[Row]:
+        found = [row for row in self._rows.values() if partition and row.partition == partition and row.at >= at]
+        return sorted(found, key=lambda row: (row.at, row.id))[:limit]
+
     async def totals(self) -> Sequence[Total]:
         sizes: dict[str, list[int]] = {}
         for row in self._rows.values():

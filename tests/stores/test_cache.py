@@ -178,6 +178,20 @@ async def test_pages_come_in_order(pair: Pair) -> None:
     assert await ids(one, Selection(tenant="team:red")) == ["a", "c", "d"]
 
 
+async def test_rows_of_a_partition_come_from_a_moment_on(pair: Pair) -> None:
+    one, other = pair
+    for number in range(5):
+        await one.put(row(f"n{number}", ago_s=50 - number, partition="p" if number != 2 else "q"))
+    await one.put(row("z"))
+    rows = await other.newer("p", 0)
+    assert [one.id for one in rows] == ["n0", "n1", "n3", "n4"]
+    assert [one.id for one in await other.newer("p", rows[2].at)] == ["n3", "n4"]
+    assert [one.id for one in await other.newer("p", 0, limit=1)] == ["n0"]
+    await other.drop(Selection(id="n1"))
+    assert [one.id for one in await one.newer("p", 0)] == ["n0", "n3", "n4"]
+    assert await one.newer("", 0) == [] and await one.newer("r", 0) == []
+
+
 async def test_tidying_deletes_what_is_over_and_what_is_too_much(pair: Pair) -> None:
     one, _ = pair
     await one.put(row("over", ago_s=10, for_s=5))

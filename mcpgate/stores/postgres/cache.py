@@ -81,6 +81,13 @@ class PostgresCache:
         statement = f"SELECT {_COLUMNS}, value FROM cache_entries WHERE id > $1 AND {condition} ORDER BY id LIMIT $2"
         return [_row(columns) for columns in await self._fetch(statement, after, limit, *values)]
 
+    async def newer(self, partition: str, at: float, limit: int = 500) -> Sequence[Row]:
+        statement = (
+            f"SELECT {_COLUMNS}, value FROM cache_entries WHERE partition = $1 AND partition <> '' AND at >= $2"
+            " ORDER BY at, id LIMIT $3"
+        )
+        return [_row(columns) for columns in await self._fetch(statement, partition, at, limit)]
+
     async def totals(self) -> Sequence[Total]:
         statement = "SELECT kind, COUNT(*), SUM(size)::BIGINT FROM cache_entries GROUP BY kind ORDER BY kind"
         return [Total(*columns) for columns in await self._fetch(statement)]

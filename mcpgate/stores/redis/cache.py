@@ -55,6 +55,10 @@ class RedisCache:
         until_ms = int(row.until * 1000)
         arguments = [row.id, "" if epoch is None else epoch, until_ms, *pairs, "value", row.value]
         await self._asked(self._put(keys, arguments))
+        if row.partition:
+            partition = f"{self._prefix}partition:{row.partition}"
+            await self._asked(self._redis.zadd(partition, {row.id: row.at}))
+            await self._asked(self._redis.pexpireat(partition, until_ms))
 
     async def drop(self, which: Selection) -> int:
         await self._asked(self._redis.incr(self._epoch_key(which.server)))
@@ -81,6 +85,16 @@ class RedisCache:
             if len(found) >= limit:
                 break
         return found[:limit]
+
+    async def newer(self, partition: str, at: float, limit: int = 500) -> Sequence[Row]:
+        # As long as the entry that was put last: an earlier one that is kept longer is then found by equal requests only.
+        key = f"{self._prefix}partition:{partition}"
+        found = await self._asked(self._redis.zrangebyscore(key, at, "+inf", 0, limit)) if partition else []
+        ids = [*map(_text, found)]
+        rows = await self._rows(ids)
+        if gone := [*set(ids) - {row.id for row in rows}]:
+            await self._asked(self._redis.zrem(key, *gone))
+        return [row for row in rows if row.partition == partition]
 
     async def totals(self) -> Sequence[Total]:
         sums: dict[str, tuple[int, int]] = {}

@@ -82,6 +82,13 @@ class SqliteCache:
         statement = f"SELECT {_COLUMNS}, value FROM cache_entries WHERE id > ? AND {condition} ORDER BY id LIMIT ?"
         return [_row(columns) for columns in await self._fetch(statement, after, *values, limit)]
 
+    async def newer(self, partition: str, at: float, limit: int = 500) -> Sequence[Row]:
+        statement = (
+            f"SELECT {_COLUMNS}, value FROM cache_entries WHERE partition = ? AND partition <> '' AND at >= ?"
+            " ORDER BY at, id LIMIT ?"
+        )
+        return [_row(columns) for columns in await self._fetch(statement, partition, at, limit)]
+
     async def totals(self) -> Sequence[Total]:
         found = await self._fetch("SELECT kind, COUNT(*), SUM(size) FROM cache_entries GROUP BY kind ORDER BY kind")
         return [Total(*columns) for columns in found]
