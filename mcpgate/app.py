@@ -21,10 +21,11 @@ from mcpgate.governance.callers import Token
 from mcpgate.governance.gate import Gate
 from mcpgate.governance.store import Store, StoreUnavailable
 from mcpgate.governance.tokens import Tokens
-from mcpgate.lifecycle import App, GovernanceStores, ObjectStore, TokenStore, check_llm, prices_of
+from mcpgate.lifecycle import App, BatchTable, GovernanceStores, ObjectStore, TokenStore, check_llm, prices_of
 from mcpgate.llm.registry import Providers
 from mcpgate.stores.memory import MemoryStore
 from mcpgate.stores.objects import MemoryObjects
+from mcpgate.stores.sqlite.batches import SqliteBatches
 from mcpgate.stores.sqlite.governance import SqliteStore
 from mcpgate.stores.sqlite.learned import SqliteLearnedStore
 from mcpgate.stores.sqlite.objects import SqliteObjects
@@ -65,16 +66,16 @@ async def build(config: Config) -> App:
     )
     tokens = token_store(config, stores)
     vault = Vault(tokens, token_key_of_environment())
-    objects = object_store(config, stores)
+    objects, batches = object_store(config, stores), batch_store(config, stores)
     providers = Providers(settings, make_provider)
 
     def make_chat() -> "Chat":
         from mcpgate.llm.chat import Chat
 
-        return Chat(settings, gate, providers, _translator, objects)
+        return Chat(settings, gate, providers, _translator, objects, batches)
 
     gateway = Gateway(settings, engine, Memory(learned), gate, metrics, vault, make_chat)
-    return App(gateway, stores, learned, tokens, objects, providers)
+    return App(gateway, stores, learned, tokens, objects, batches, providers)
 
 
 class _Issuers:
@@ -120,6 +121,17 @@ def object_store(config: Config, stores: GovernanceStores) -> ObjectStore:
         return SqliteObjects(_local_file(config.storage))
     postgres = _optional("mcpgate.stores.postgres.objects", "postgres", "storage.url")
     made: ObjectStore = postgres.PostgresObjects(stores.store.pool)  # type: ignore[attr-defined]
+    return made
+
+
+def batch_store(config: Config, stores: GovernanceStores) -> BatchTable:
+    """Where batches are: with the rest, in tables of their own."""
+    if isinstance(stores.store, MemoryStore):
+        return SqliteBatches(None)
+    if isinstance(stores.store, SqliteStore):
+        return SqliteBatches(_local_file(config.storage))
+    postgres = _optional("mcpgate.stores.postgres.batches", "postgres", "storage.url")
+    made: BatchTable = postgres.PostgresBatches(stores.store.pool)  # type: ignore[attr-defined]
     return made
 
 

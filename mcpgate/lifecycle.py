@@ -19,7 +19,8 @@ from mcpgate.errors import ConfigError
 from mcpgate.gateway import Gateway
 from mcpgate.governance.prices import Prices
 from mcpgate.governance.store import Counters, Store, StoreUnavailable
-from mcpgate.llm.objects import Objects, ObjectsUnavailable
+from mcpgate.llm.batches import BatchesUnavailable, BatchStore
+from mcpgate.llm.objects import Objects, ObjectsUnavailable, oldest_kept
 from mcpgate.llm.prices import ModelPrices
 from mcpgate.llm.registry import Providers
 from mcpgate.upstream.tokens import Tokens
@@ -67,6 +68,10 @@ class TokenStore(Tokens, Protocol):
     async def close(self) -> None: ...
 
 
+class BatchTable(BatchStore, Protocol):
+    async def close(self) -> None: ...
+
+
 class ObjectStore(Objects, Protocol):
     async def close(self) -> None: ...
 
@@ -83,6 +88,7 @@ class App:
     """Where tokens of sign-ins are stored."""
     objects: ObjectStore
     """Where it is recorded what providers keep for whom."""
+    batches: BatchTable
     providers: Providers
     """Of models."""
 
@@ -118,6 +124,7 @@ class App:
         gateway.learned.flush()
         await self.tokens.close()
         await self.objects.close()
+        await self.batches.close()
         await self.stores.close()
         self.learned.close()
 
@@ -256,7 +263,8 @@ async def _keep_stores(app: App) -> None:
             oldest = period.before(datetime.datetime.now(datetime.UTC))
             await app.stores.store.prune(oldest.timestamp())
             await app.objects.tidy()
-        except (StoreUnavailable, ObjectsUnavailable) as error:
+            await app.batches.tidy(oldest_kept())
+        except (StoreUnavailable, ObjectsUnavailable, BatchesUnavailable) as error:
             log.warning("ledger roll-up failed: %s", error)
         except Exception:
             log.exception("ledger roll-up failed")

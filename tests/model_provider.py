@@ -7,6 +7,7 @@ of the model that it is asked for:
     status-429      an error with that status       overloaded      an error event within a 200 stream
     cut             a stream that ends in between   garbage         bytes that are no answer
     hang            nothing, for ever               slow            a stream that waits for `go_on`
+    hold            an answer, once `go_on` is set
     signing         thinks, calls the first tool, and refuses a request that does not bring its signature back
 """
 
@@ -225,6 +226,8 @@ class _Handler(BaseHTTPRequestHandler):
             self._error(int(model.removeprefix("status-")), {"retry-after": "0"})
         elif model == "hang":
             self._wait_for_hang_up()
+        elif model == "hold" and not self._wait_for_go():
+            return
         elif model == "garbage":
             self._whole(b"<html>this is no answer</html>")
         elif received.method:

@@ -35,6 +35,7 @@ from mcpgate.governance.gate import Gate
 from mcpgate.governance.records import Kind, Request, Usage
 from mcpgate.llm.asked import COUNTS, EMBEDS, Asked
 from mcpgate.llm.attempt import SHOWN_ERROR, Attempt, Failed, Streamed, Whole
+from mcpgate.llm.batches import BatchStore
 from mcpgate.llm.bound import bound
 from mcpgate.llm.guarded import Guarded, guarded_request, guarded_stored
 from mcpgate.llm.guardrails import About, Guardrails
@@ -78,9 +79,10 @@ class Chat:
         providers: Providers,
         translator: Callable[[], Translator],
         objects: Objects,
+        batches: BatchStore,
     ) -> None:
         """`translator`: asked for when it is first needed. `objects`: what providers keep for whom."""
-        self.objects = objects
+        self.objects, self.batches = objects, batches
         self._settings, self._gate, self.providers, self._translator = settings, gate, providers, translator
         self._health, self._ratios, self._speeds = Targets(), Ratios(), Speeds()
         self._standing = _Standing(self._speeds, providers)
