@@ -241,7 +241,9 @@ class _Handler(BaseHTTPRequestHandler):
         elif self.path.endswith("/count_tokens"):
             self._whole(b'{"input_tokens": 77}')
         elif self.path.endswith("/embeddings"):
-            data = [{"object": "embedding", "index": 0, "embedding": [0.5, -0.5]}]
+            given = received.body["input"]
+            count = len(given) if isinstance(given, list) else 1
+            data = [{"object": "embedding", "index": at, "embedding": [0.5 + at, -0.5]} for at in range(count)][::-1]
             self._json(
                 {"object": "list", "data": data, "model": model, "usage": {"prompt_tokens": 10, "total_tokens": 10}}
             )
@@ -267,7 +269,8 @@ class _Handler(BaseHTTPRequestHandler):
         elif received.method == "countTokens":
             self._json({"totalTokens": 77})
         elif received.method == "batchEmbedContents":
-            self._json({"embeddings": [{"values": [0.5, -0.5]}], "usageMetadata": {"promptTokenCount": 10}})
+            values = [{"values": [0.5 + at, -0.5]} for at, _ in enumerate(received.body["requests"])]
+            self._json({"embeddings": values, "usageMetadata": {"promptTokenCount": 10}})
         elif received.method == "embedContent":
             self._json({"embedding": {"values": [0.5, -0.5]}, "usageMetadata": {"promptTokenCount": 10}})
         elif received.stream:
@@ -276,7 +279,9 @@ class _Handler(BaseHTTPRequestHandler):
             self._json(gemini_wire.whole(model, received.body, WORDS))
 
     def _bedrock(self, model: str, received: Received) -> None:
-        if wrong := bedrock_wire.invalid(self.path, received.body):
+        if self.path.endswith("/invoke"):
+            self._json(bedrock_wire.embedded(model, received.body))
+        elif wrong := bedrock_wire.invalid(self.path, received.body):
             self._aws_error(400, "ValidationException", wrong)
         elif received.stream:
             self._stream(model, received.body)

@@ -110,8 +110,10 @@ class BatchRunner:
     def start(self) -> None:
         self._main = asyncio.create_task(self._look(), name="batches")
 
-    def wake(self) -> None:
-        """There is a new batch, or one that was cancelled."""
+    def wake(self, batch: Batch) -> None:
+        """It is new, or has been cancelled. Other processes notice it within a second."""
+        if batch.id in self._runs:
+            self._runs[batch.id].batch = batch
         self._due.set()
 
     async def aclose(self) -> None:
@@ -259,7 +261,7 @@ class BatchRunner:
     async def _room(self, run: _Run) -> None:
         """Wait until another line may begin. What is asked by clients who wait for it comes first: lines leave as many
         places as such requests are under way."""
-        while not self._stopping:
+        while not (self._stopping or run.batch.status == "cancelling"):
             others = sum(provider.under_way for provider in self._chat.providers.all().values()) - self._asking
             places = max(1, self._chat.config.batches.max_concurrency - max(0, others))
             if len(run.under_way) < max(1, places // len(self._runs)):

@@ -87,7 +87,7 @@ class BatchFace(LlmFace):
             return await self._page(http, caller, kind)
         if not id:
             made = await self._made(http, caller, kind)
-            self._runner.wake()
+            self._runner.wake(made)
             return self._shown(http, made, {})
         batch = await self._find(caller, kind, id)
         if http.method == "DELETE":
@@ -166,7 +166,7 @@ class BatchFace(LlmFace):
                 raise Conflict(f"a batch with the status {batch.status} cannot be cancelled")
             cancelled = batch.to("cancelling", time.time())
             if await self._chat.batches.change(cancelled, batch.status):
-                self._runner.wake()
+                self._runner.wake(cancelled)
                 return cancelled
             now = await self._chat.batches.get(batch.account, batch.kind, batch.id)
             if now is None:
