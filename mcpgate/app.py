@@ -23,11 +23,12 @@ from mcpgate.governance.callers import Token
 from mcpgate.governance.gate import Gate
 from mcpgate.governance.store import Store, StoreUnavailable
 from mcpgate.governance.tokens import Tokens
-from mcpgate.lifecycle import App, GovernanceStores, ObjectStore, TokenStore, check_llm, prices_of
+from mcpgate.lifecycle import App, BatchTable, GovernanceStores, ObjectStore, TokenStore, check_llm, prices_of
 from mcpgate.llm.registry import Providers
 from mcpgate.stores.cache import MemoryCache
 from mcpgate.stores.memory import MemoryStore
 from mcpgate.stores.objects import MemoryObjects
+from mcpgate.stores.sqlite.batches import SqliteBatches
 from mcpgate.stores.sqlite.cache import SqliteCache
 from mcpgate.stores.sqlite.governance import SqliteStore
 from mcpgate.stores.sqlite.learned import SqliteLearnedStore
@@ -69,7 +70,7 @@ async def build(config: Config) -> App:
     )
     tokens = token_store(config, stores)
     vault = Vault(tokens, token_key_of_environment())
-    objects = object_store(config, stores)
+    objects, batches = object_store(config, stores), batch_store(config, stores)
     cache = Cache(settings, cache_store(config, stores), tokens)
     providers = Providers(settings, make_provider)
 
@@ -77,10 +78,10 @@ async def build(config: Config) -> App:
         from mcpgate.llm.cached import CachedAnswers
         from mcpgate.llm.chat import Chat
 
-        return Chat(settings, gate, providers, _translator, objects, CachedAnswers(cache, settings))
+        return Chat(settings, gate, providers, _translator, objects, batches, CachedAnswers(cache, settings))
 
     gateway = Gateway(settings, engine, Memory(learned), gate, metrics, vault, cache, make_chat)
-    return App(gateway, stores, learned, tokens, objects, cache, providers)
+    return App(gateway, stores, learned, tokens, objects, batches, cache, providers)
 
 
 class _Issuers:
@@ -142,6 +143,17 @@ def cache_store(config: Config, stores: GovernanceStores) -> CacheStore:
         return SqliteCache(_local_file(config.storage))
     postgres = _optional("mcpgate.stores.postgres.cache", "postgres", "storage.url")
     made = postgres.PostgresCache(stores.store.pool)  # type: ignore[attr-defined]
+    return made
+
+
+def batch_store(config: Config, stores: GovernanceStores) -> BatchTable:
+    """Where batches are: with the rest, in tables of their own."""
+    if isinstance(stores.store, MemoryStore):
+        return SqliteBatches(None)
+    if isinstance(stores.store, SqliteStore):
+        return SqliteBatches(_local_file(config.storage))
+    postgres = _optional("mcpgate.stores.postgres.batches", "postgres", "storage.url")
+    made: BatchTable = postgres.PostgresBatches(stores.store.pool)  # type: ignore[attr-defined]
     return made
 
 

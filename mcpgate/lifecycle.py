@@ -21,7 +21,8 @@ from mcpgate.errors import ConfigError
 from mcpgate.gateway import Gateway
 from mcpgate.governance.prices import Prices
 from mcpgate.governance.store import Counters, Store, StoreUnavailable
-from mcpgate.llm.objects import Objects, ObjectsUnavailable
+from mcpgate.llm.batches import BatchesUnavailable, BatchStore
+from mcpgate.llm.objects import Objects, ObjectsUnavailable, oldest_kept
 from mcpgate.llm.prices import ModelPrices
 from mcpgate.llm.registry import Providers
 from mcpgate.upstream.tokens import Tokens
@@ -69,6 +70,10 @@ class TokenStore(Tokens, Protocol):
     async def close(self) -> None: ...
 
 
+class BatchTable(BatchStore, Protocol):
+    async def close(self) -> None: ...
+
+
 class ObjectStore(Objects, Protocol):
     async def close(self) -> None: ...
 
@@ -85,6 +90,7 @@ class App:
     """Where tokens of sign-ins are stored."""
     objects: ObjectStore
     """Where it is recorded what providers keep for whom."""
+    batches: BatchTable
     cache: Cache
     """Of answers."""
     providers: Providers
@@ -124,6 +130,7 @@ class App:
         await self.cache.aclose()
         await self.tokens.close()
         await self.objects.close()
+        await self.batches.close()
         await self.stores.close()
         self.learned.close()
 
@@ -262,8 +269,9 @@ async def _keep_stores(app: App) -> None:
             oldest = period.before(datetime.datetime.now(datetime.UTC))
             await app.stores.store.prune(oldest.timestamp())
             await app.objects.tidy()
+            await app.batches.tidy(oldest_kept())
             await app.cache.tidy()
-        except (StoreUnavailable, ObjectsUnavailable, CacheUnavailable) as error:
+        except (StoreUnavailable, ObjectsUnavailable, BatchesUnavailable, CacheUnavailable) as error:
             log.warning("ledger roll-up failed: %s", error)
         except Exception:
             log.exception("ledger roll-up failed")

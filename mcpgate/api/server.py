@@ -18,6 +18,8 @@ from mcpgate.api.http.memory import Memory
 from mcpgate.api.http.places import FULL, RETRY_S
 from mcpgate.api.http.routing import Face, Handler, MethodNotAllowed
 from mcpgate.api.http.sockets import Socket
+from mcpgate.api.llm.batch_runner import BatchRunner
+from mcpgate.api.llm.batches import BatchFace
 from mcpgate.api.llm.face import LlmFace
 from mcpgate.api.llm.gemini_face import GeminiFace
 from mcpgate.api.llm.stored import StoredFace
@@ -102,11 +104,13 @@ class Server:
         self._memory, self._base_path = Memory(in_all, in_all // 4), server.base_path
         face = McpFace(gateway, alone=sessions)
         table = self._sessions = Sessions(face, self._access.still_admitted) if sessions else None
+        self.batches = BatchRunner(gateway.chat, gateway.gate)
         self._faces: Sequence[Face] = (
             StreamableHttp(face, self._access, table, self.closing),
             Sse(face, self._access, table, self.closing),
             GeminiFace(gateway.chat, self._access, self.closing),
             StoredFace(gateway.chat, self._access, self.closing),
+            BatchFace(gateway.chat, self._access, self.closing, self.batches),
             LlmFace(gateway.chat, self._access, self.closing),
             AdminFace(
                 gateway.gate,

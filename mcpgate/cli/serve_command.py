@@ -191,10 +191,12 @@ async def _serve_http(config: Config, path: Path, host: str, port: int, supervis
 
             gc.freeze()  # what is there now stays: looking through it again and again would stop everything for 40 ms
             ender = asyncio.create_task(end_when_told())
+            face.batches.start()
             try:
                 await served.serve(listener)
             finally:
                 ender.cancel()
+                await face.batches.aclose()
     return 0
 
 

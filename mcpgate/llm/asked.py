@@ -11,7 +11,8 @@ from mcpgate.llm.objects import Kept
 
 COUNTS = frozenset(("count_tokens", "gemini_count", "input_tokens"))
 """Formats that only count tokens."""
-EMBEDS = frozenset(("embeddings", "gemini_embedding", "gemini_embeddings"))
+EMBEDS = frozenset(("embeddings", "gemini_embedding", "gemini_embeddings", "bedrock_embedding"))
+"""Formats of embeddings; the last one is only a provider's."""
 NO_HEADERS: Mapping[str, str] = MappingProxyType({})
 
 

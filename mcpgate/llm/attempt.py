@@ -11,7 +11,7 @@ from typing import Any
 from mcpgate.errors import McpgateError, RateLimited, UpstreamError, UpstreamTimeout
 from mcpgate.governance.admission import Admission
 from mcpgate.governance.records import Usage
-from mcpgate.llm.asked import COUNTS, Asked
+from mcpgate.llm.asked import COUNTS, EMBEDS, Asked
 from mcpgate.llm.events import Events, EventTooLong, parts_of
 from mcpgate.llm.guarded import Guarded
 from mcpgate.llm.guardrails import Blocked
@@ -204,7 +204,7 @@ class Attempt:
         if self._call.format in COUNTS:
             self._settle(Usage(), "default")
         elif found is None:
-            tokens = delivered(body)
+            tokens = 0 if self._call.format in EMBEDS else delivered(body)
             if not isinstance(answer, dict):  # whatever that was, the model has not written it
                 tokens = min(tokens, self._estimate.output_tokens)
             self._settle(dataclasses.replace(self._estimate, output_tokens=tokens), "default")

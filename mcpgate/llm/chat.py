@@ -36,6 +36,7 @@ from mcpgate.governance.gate import Gate
 from mcpgate.governance.records import Kind, Request, Saved, Usage
 from mcpgate.llm.asked import COUNTS, EMBEDS, Asked
 from mcpgate.llm.attempt import SHOWN_ERROR, Attempt, Failed, Streamed, Whole
+from mcpgate.llm.batches import BatchStore
 from mcpgate.llm.bound import bound
 from mcpgate.llm.cached import CachedAnswers, ModelQuestion, Recorder
 from mcpgate.llm.guarded import Guarded, guarded_request, guarded_stored
@@ -85,10 +86,11 @@ class Chat:
         providers: Providers,
         translator: Callable[[], Translator],
         objects: Objects,
+        batches: BatchStore,
         cached: CachedAnswers,
     ) -> None:
         """`translator`: asked for when it is first needed. `objects`: what providers keep for whom."""
-        self.objects, self.cached = objects, cached
+        self.objects, self.batches, self.cached = objects, batches, cached
         self._settings, self._gate, self.providers, self._translator = settings, gate, providers, translator
         self._health, self._ratios, self._speeds = Targets(), Ratios(), Speeds()
         self._standing = _Standing(self._speeds, providers)

@@ -11,6 +11,7 @@ from mcpgate.errors import InvalidRequest, McpgateError, NotAllowed, NotFound, U
 from mcpgate.governance.callers import Caller
 from mcpgate.governance.context import RequestContext
 from mcpgate.llm.attempt import Whole
+from mcpgate.llm.batches import OWN
 from mcpgate.llm.chat import Chat
 from mcpgate.llm.metering import decoded
 from mcpgate.llm.objects import Kept, ObjectsUnavailable, is_id
@@ -50,7 +51,8 @@ class Files:
         found = await self._objects.find(caller.account, "file", [id]) if is_id(id) else []
         if not found:
             raise NotFound(f"no such file object: {one_line(id, 200)}", field="id")
-        self._check(caller, found[0].provider)
+        if found[0].provider != OWN:
+            self._check(caller, found[0].provider)
         return found[0]
 
     async def upload(self, context: RequestContext, provider: str, upload: Upload, content_type: str) -> Whole:

@@ -163,7 +163,7 @@ def usage_of(format: str, usage: Any) -> Usage | None:
         more = {"cache_write_1h_tokens": hour} if hour else {}
         all_in = _count(usage.get("inputTokens")) + read + write
         return Usage(0, all_in, _count(usage.get("outputTokens")), read, write, more=more) if all_in else None
-    chat = format in ("chat", "embeddings")
+    chat = format in ("chat", "embeddings", "bedrock_embedding")
     incoming, outgoing = ("prompt_tokens", "completion_tokens") if chat else ("input_tokens", "output_tokens")
     details = "prompt_tokens_details" if chat else "input_tokens_details"
     of_output = "completion_tokens_details" if chat else "output_tokens_details"
@@ -180,6 +180,8 @@ def usage_and_tier(format: str, carrier: Any) -> tuple[Any, str]:
     """A provider's `usage` object out of its answer, or out of an event, and the service tier that it was billed at."""
     usage = _of(carrier, "usageMetadata" if format in METHODS else "usage")
     tier = _of(usage, "serviceTier") if format in METHODS else _of(carrier, "service_tier")
+    if format == "bedrock_embedding":
+        usage = {"prompt_tokens": _of(carrier, "inputTextTokenCount")}
     if format == "bedrock":
         tier = _of(_of(carrier, "serviceTier"), "type")
     tier = tier.lower() if isinstance(tier, str) else "default"

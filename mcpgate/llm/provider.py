@@ -104,6 +104,8 @@ class Provider(Protocol):
     """Whether it knows `prompt_cache_key`."""
     keeps_objects: bool
     """Whether it keeps responses and files, as OpenAI does."""
+    under_way: int
+    """Requests that it has not answered to the end."""
 
     @property
     def is_busy(self) -> bool:

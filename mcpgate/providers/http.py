@@ -144,12 +144,12 @@ class HttpProvider:
         self._keys = KeyRing(config)
         self._own_headers = {name.lower(): value for name, value in config.headers.items()}
         """They take the place of others of the same name."""
-        self._under_way = 0
+        self.under_way = 0
         self._transport = transport_to(name, self._address, config.connect_timeout_s)
 
     @property
     def is_busy(self) -> bool:
-        return self._under_way > 0
+        return self.under_way > 0
 
     async def probe(self) -> str:
         method, path, body = self._probe_request()
@@ -176,12 +176,12 @@ class HttpProvider:
             await self._proof.aclose()
 
     async def send(self, call: Call) -> HttpReply:
-        if self._under_way >= self._config.max_concurrency:
+        if self.under_way >= self._config.max_concurrency:
             raise RateLimited(
                 f"{self._config.max_concurrency} requests to {self.name} are under way",
                 **{"scope": f"provider {self.name}", "limit": self._config.max_concurrency, "window": None},
             )
-        self._under_way += 1
+        self.under_way += 1
         try:
             return await self._answered(call)
         except BaseException:
@@ -223,7 +223,7 @@ class HttpProvider:
             raise Unreachable(f"a header or key in the settings of {self.name} cannot be sent") from None
 
     def _leave(self) -> None:
-        self._under_way -= 1
+        self.under_way -= 1
 
     async def _proved(
         self, method: str, path: str, headers: dict[str, str], body: bytes, limit_s: float

@@ -266,7 +266,7 @@ def test_other_methods_and_names_are_refused(served: Served) -> None:
     assert post(served, "a%0Ab").status_code == 400 and post(served, "x" * 600).status_code == 400
     refused = post(served, "open/good", tools=[{"googleSearch": {}}])
     assert refused.status_code == 400 and "tools[0].googleSearch" in refused.json()["error"]["message"]
-    assert post(served, "open/good", "embedContent").status_code == 400
+    assert post(served, "claude/good", "embedContent").status_code == 400
 
 
 # --- Every client reaches every provider

@@ -163,6 +163,11 @@ class Exchange:
             raise InvalidRequest(f"the body cannot be decompressed: {error}") from None
         return b"".join(pieces)
 
+    def keep(self, size: int) -> None:
+        """Count a part of an upload that is held. Raises RateLimited, Unavailable."""
+        self._check_memory(size)
+        self._take(size)
+
     def upload_length(self) -> int:
         """Bytes of a body that `parts` brings. Raises TooLarge, UnsupportedEncoding, InvalidRequest."""
         if self._inflate() is not None:

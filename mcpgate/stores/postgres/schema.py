@@ -408,11 +408,29 @@ def _with_saved(function: str) -> str:
     )
 
 
+_BATCHES = """
+CREATE TABLE batches (
+    id TEXT COLLATE "C" PRIMARY KEY, account TEXT COLLATE "C" NOT NULL, kind TEXT NOT NULL,
+    at DOUBLE PRECISION NOT NULL, status TEXT NOT NULL, value BYTEA NOT NULL, owner TEXT NOT NULL,
+    until DOUBLE PRECISION NOT NULL);
+CREATE INDEX batches_account ON batches (account, kind, at, id);
+CREATE INDEX batches_open ON batches (at, id) WHERE status IN ('validating', 'in_progress', 'cancelling');
+CREATE TABLE batch_pieces (
+    file TEXT COLLATE "C" NOT NULL, number INTEGER NOT NULL, account TEXT COLLATE "C" NOT NULL,
+    at DOUBLE PRECISION NOT NULL, size INTEGER NOT NULL, data BYTEA NOT NULL, PRIMARY KEY (file, number));
+CREATE INDEX batch_pieces_account ON batch_pieces (account, size);
+CREATE INDEX batch_pieces_at ON batch_pieces (at);
+CREATE TABLE batch_lines (
+    batch TEXT COLLATE "C" NOT NULL, number INTEGER NOT NULL, state TEXT NOT NULL, tries INTEGER NOT NULL,
+    result BYTEA NOT NULL, PRIMARY KEY (batch, number))
+"""
+
 MIGRATIONS: list[tuple[str, ...]] = [
     (_TABLES, _LOCK, _RESERVE, _RESERVE_ALL, _LET_GO, _SETTLE, _EXPIRE),
     (_MORE_COLUMNS, _RESERVE_2, _RESERVE_ALL_2, _SETTLE_2, _EXPIRE_2),
     (_TOKENS,),
     (_OBJECTS,),
+    (_BATCHES,),
     (_CACHE, _with_saved(_SETTLE_2), _with_saved(_EXPIRE_2)),
 ]
 """Each is a few statements. The table `migrations` of a schema lists those that it has."""

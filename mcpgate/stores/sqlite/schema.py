@@ -94,6 +94,22 @@ CREATE INDEX cache_entries_partition ON cache_entries (partition, at) WHERE part
 CREATE TABLE cache_epochs (server TEXT PRIMARY KEY, epoch INTEGER NOT NULL) WITHOUT ROWID;
 """
 
+_BATCHES = """
+CREATE TABLE batches (
+    id TEXT PRIMARY KEY, account TEXT NOT NULL, kind TEXT NOT NULL, at REAL NOT NULL, status TEXT NOT NULL,
+    value BLOB NOT NULL, owner TEXT NOT NULL, until REAL NOT NULL) WITHOUT ROWID;
+CREATE INDEX batches_account ON batches (account, kind, at, id);
+CREATE INDEX batches_open ON batches (at, id) WHERE status IN ('validating', 'in_progress', 'cancelling');
+CREATE TABLE batch_pieces (
+    file TEXT NOT NULL, number INTEGER NOT NULL, account TEXT NOT NULL, at REAL NOT NULL, size INTEGER NOT NULL,
+    data BLOB NOT NULL, PRIMARY KEY (file, number));
+CREATE INDEX batch_pieces_account ON batch_pieces (account, size);
+CREATE INDEX batch_pieces_at ON batch_pieces (at);
+CREATE TABLE batch_lines (
+    batch TEXT NOT NULL, number INTEGER NOT NULL, state TEXT NOT NULL, tries INTEGER NOT NULL, result BLOB NOT NULL,
+    PRIMARY KEY (batch, number));
+"""
+
 
 def _run(script: str) -> Callable[[sqlite3.Connection], None]:
     def migration(db: sqlite3.Connection) -> None:
@@ -115,5 +131,6 @@ MIGRATIONS: list[Callable[[sqlite3.Connection], None]] = [
     _run(_ABANDONED),
     _run(_TOKENS),
     _run(_OBJECTS),
+    _run(_BATCHES),
     _run(_CACHE),
 ]
