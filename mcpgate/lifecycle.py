@@ -29,6 +29,8 @@ from mcpgate.upstream.tokens import Tokens
 
 log = logging.getLogger("mcpgate.app")
 _MIB = 1024 * 1024
+_LOOK_S = 0.5
+"""How often it is looked whether the configuration file has changed."""
 _FLUSH_EVERY_S = 5.0
 _ROLL_UP_EVERY_S = 60.0
 _FIXED = (
@@ -200,16 +202,18 @@ async def reload(gateway: Gateway, config: Config) -> None:
 
 async def watch(gateway: Gateway, path: Path) -> None:
     """Apply edits of the configuration file: a valid one takes effect, an invalid one is rejected and logged."""
-    from watchfiles import awatch  # takes 30 ms, which only a long-running gateway should pay
-
-    # Watches folders, not the file: editors replace it, and a ConfigMap swaps a symlink in its path.
-    folders = {path.parent, path.resolve().parent}
-    before = path.read_bytes()
-    async for _ in awatch(*folders, recursive=False):
+    # By asking for the file's state: watching its folder would wake a thread at every write to a store that is there.
+    before, seen = path.read_bytes(), None
+    while True:
+        await asyncio.sleep(_LOOK_S)
+        now = await asyncio.to_thread(_state_of, path)
+        if now is None or now == seen:  # None between an editor's delete and its rename
+            continue
+        seen = now
         try:
             content = path.read_bytes()
         except OSError:
-            continue  # between an editor's delete and its rename
+            continue
         if content == before:
             continue
         before = content
@@ -224,6 +228,15 @@ async def watch(gateway: Gateway, path: Path) -> None:
             log.info("configuration reloaded")
         except Exception:
             log.exception("the edited configuration could not be applied")
+
+
+def _state_of(path: Path) -> tuple[int, ...] | None:
+    """What an edit changes, also one that replaces the file or a symlink in its path; None while it is not there."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino, found.st_mtime_ns, found.st_size
 
 
 def without_clashes(servers: Mapping[str, UpstreamConfig]) -> dict[str, UpstreamConfig]:
