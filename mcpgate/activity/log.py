@@ -24,7 +24,7 @@ written."""
 _PATIENCE_S = 2.0
 """How long a page is looked for; then it ends early, and says where to go on."""
 _FEWEST, _MOST = 200, 20_000
-"""Candidates that are looked at in one step."""
+"""Candidates that are looked at in one step after the first."""
 _MOST_CHILDREN = 2_000
 """Of one request that are shown."""
 _DEEPEST = 8
@@ -68,13 +68,13 @@ class RequestLog:
 
     async def page(self, wanted: Wanted, limit: int, before: int = NEWEST) -> Page:
         """The newest requests below a number. Raises StoreUnavailable."""
-        give_up, step = time.monotonic() + _PATIENCE_S, max(_FEWEST, 2 * limit)
+        give_up, step = time.monotonic() + _PATIENCE_S, limit + 1
         found: list[tuple[int, Entry]] = []
         rest: int | None = before
         while rest is not None and len(found) <= limit and time.monotonic() < give_up:
             more, rest = await self._requests.scan(wanted, rest, step)
             found += more
-            step = min(_MOST, step * 4)
+            step = min(_MOST, max(_FEWEST, step * 4))
         if len(found) > limit:
             found = found[:limit]
             rest = found[-1][0]

@@ -6,8 +6,9 @@ import base64
 import binascii
 import functools
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import NamedTuple, Protocol
 
 from mcpgate.config.governance import METADATA
@@ -97,25 +98,40 @@ def check_filter(name: str) -> None:
         raise InvalidRequest(f"cannot filter by {name[:80]!r}; there are {', '.join(FILTERS)} and metadata.NAME")
 
 
-def values_of(entry: Entry) -> Iterator[tuple[str, str]]:
-    """Everything that an entry can be found by. An entry that belongs to no other has an empty `parent`."""
-    for name in DIMENSIONS[:-1]:
-        if value := getattr(entry, name):
-            yield name, value
-    if cache := entry.facts.get("cache") or entry.cache:
-        yield "cache", cache
-    yield "parent", entry.parent_id or ""
-    yield "failed", "false" if entry.outcome == "ok" else "true"
-    for name in FACTS:
-        if value := entry.facts.get(name):
-            yield name, value
-    for name, value in entry.metadata.items():
-        yield f"metadata.{name}", value
+class Findable(NamedTuple):
+    """The part of an entry that it can be found by."""
+
+    parent_id: str
+    """Empty if it belongs to no other."""
+    dimensions: Sequence[str]
+    """As in `DIMENSIONS`; empty where it has none."""
+    metadata: Mapping[str, str]
+    facts: Mapping[str, str]
 
 
-def terms_of(entry: Entry) -> list[int]:
+_dimensions = attrgetter(*DIMENSIONS)
+_CACHE, _OUTCOME = DIMENSIONS.index("cache"), DIMENSIONS.index("outcome")
+
+
+def findable(entry: Entry) -> Findable:
+    return Findable(entry.parent_id or "", _dimensions(entry), entry.metadata, entry.facts)
+
+
+def values_of(found: Findable) -> list[tuple[str, str]]:
+    """Everything that an entry can be found by."""
+    _, dimensions, metadata, facts = found
+    values = [pair for pair in zip(DIMENSIONS[:_CACHE], dimensions, strict=False) if pair[1]]
+    if cache := facts.get("cache") or dimensions[_CACHE]:
+        values.append(("cache", cache))
+    values += (("parent", found.parent_id), ("failed", "false" if dimensions[_OUTCOME] == "ok" else "true"))
+    values += [(name, facts[name]) for name in FACTS if facts.get(name)]
+    values += [(f"metadata.{name}", value) for name, value in metadata.items()]
+    return values
+
+
+def terms_of(found: Findable) -> list[int]:
     """The terms of an entry in the index. The names of parents are not indexed: entries have an index of them."""
-    return [term(name, value) for name, value in values_of(entry) if name != "parent" or not value]
+    return [term(name, value) for name, value in values_of(found) if name != "parent" or not value]
 
 
 def terms_of_wanted(wanted: Wanted) -> list[int]:
@@ -136,7 +152,7 @@ def matches(wanted: Wanted, entry: Entry) -> bool:
     if entry.parent_id is not None and not wanted.nested:
         return False
     if wanted.where:
-        found = set(values_of(entry))
+        found = set(values_of(findable(entry)))
         if not all(pair in found for pair in wanted.where):
             return False
     return (

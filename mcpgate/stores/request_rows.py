@@ -4,7 +4,9 @@ import json
 from collections.abc import Sequence
 from typing import Any, Protocol
 
-from mcpgate.activity.requests import FACTS, Totals, Wanted
+import orjson
+
+from mcpgate.activity.requests import FACTS, Findable, Totals, Wanted, terms_of
 from mcpgate.governance.ledger import DIMENSIONS
 from mcpgate.governance.records import Entry
 from mcpgate.stores.rows import COLUMNS, entry_of, quoted
@@ -17,6 +19,9 @@ TOTALS = (
     " SUM(output_tokens), SUM(cache_read_tokens), SUM(cache_write_tokens)"
 )
 SELECT = f"SELECT seq, {quoted(COLUMNS)} FROM entries"
+
+
+FINDABLE = f"SELECT seq, parent_id, {quoted(DIMENSIONS)}, metadata, facts FROM entries"
 
 
 class Facts(Protocol):
@@ -76,6 +81,14 @@ def entries_of(rows: Sequence[Sequence[Any]]) -> list[tuple[int, Entry]]:
 
 def totals_of(rows: Sequence[Sequence[Any]]) -> dict[str, Totals]:
     return {id: Totals(*map(int, sums)) for id, *sums in rows}
+
+
+def terms_of_rows(rows: Sequence[Sequence[Any]]) -> list[tuple[int, list[int]]]:
+    """Numbers and terms of rows of `FINDABLE`."""
+    return [
+        (seq, terms_of(Findable(parent, dimensions, orjson.loads(metadata), orjson.loads(facts))))
+        for seq, parent, *dimensions, metadata, facts in rows
+    ]
 
 
 def terms_text(terms: Sequence[int]) -> str:

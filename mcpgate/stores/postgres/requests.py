@@ -1,18 +1,18 @@
 """The request log in PostgreSQL. A table of its own holds the terms of entries as numbers, with an inverted index."""
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
 import asyncpg
 
-from mcpgate.activity.requests import Totals, Wanted, terms_of, terms_of_wanted
+from mcpgate.activity.requests import Totals, Wanted, terms_of_wanted
 from mcpgate.governance.records import Entry
 from mcpgate.governance.store import StoreUnavailable
 from mcpgate.stores import request_rows
 from mcpgate.stores.postgres.borrowed import fetch
-from mcpgate.stores.request_rows import SELECT, Conditions, entries_of
-from mcpgate.stores.rows import COLUMNS, quoted
+from mcpgate.stores.request_rows import FINDABLE, SELECT, Conditions, entries_of, terms_of_rows
 
 _AT_ONCE = 2000
 _FRESH = (
@@ -76,17 +76,19 @@ class PostgresRequests:
 
     async def index(self) -> int:
         chosen = f"{_FRESH} AND xid < pg_snapshot_xmin(pg_current_snapshot())"
-        statement = f"SELECT xid::text, seq, {quoted(COLUMNS)} FROM entries WHERE {chosen} ORDER BY xid, seq LIMIT $1"
+        statement = f"{FINDABLE} WHERE {chosen} ORDER BY xid, seq LIMIT $1"
+        done = (
+            "UPDATE facts SET value = (SELECT xid::text || '/' || seq::text FROM entries WHERE seq = $1)"
+            " WHERE name = 'indexed'"
+        )
         try:
             async with self._pool.acquire() as db, db.transaction():
                 await db.execute("SELECT value FROM facts WHERE name = 'indexed' FOR UPDATE")
                 found = await db.fetch(statement, _AT_ONCE)
                 if not found:
                     return 0
-                lines = [(seq, terms_of(entry)) for seq, entry in entries_of([row[1:] for row in map(tuple, found)])]
-                await db.executemany(_ADD, lines)
-                done = f"{found[-1][0]}/{found[-1][1]}"
-                await db.execute("UPDATE facts SET value = $1 WHERE name = 'indexed'", done)
+                await db.executemany(_ADD, await asyncio.to_thread(terms_of_rows, [tuple(row) for row in found]))
+                await db.execute(done, found[-1][0])
                 return len(found)
         except (TimeoutError, OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
             raise StoreUnavailable(str(error)) from error

@@ -17,7 +17,7 @@ from mcpgate.governance.records import Balance, Claim, Entry, Refusal, Reservati
 from mcpgate.governance.rule import fitted
 from mcpgate.governance.store import AuditLine, Change, Query, Record, Settlement, StoreUnavailable
 from mcpgate.stores import rows
-from mcpgate.stores.request_rows import SELECT, entries_of
+from mcpgate.stores.request_rows import FINDABLE
 from mcpgate.stores.sqlite.file import open_file
 from mcpgate.stores.sqlite.requests import forget
 from mcpgate.stores.sqlite.writer import Writer
@@ -285,8 +285,8 @@ class SqliteStore:
         chosen = "at < ? AND seq <= (SELECT value FROM facts WHERE name = 'rolled')"
 
         def work(db: sqlite3.Connection) -> int:
-            found = db.execute(f"{SELECT} WHERE {chosen} LIMIT {_PRUNED_AT_ONCE}", (hour,)).fetchall()
-            forget(db, entries_of(found))
+            found = db.execute(f"{FINDABLE} WHERE {chosen} LIMIT {_PRUNED_AT_ONCE}", (hour,)).fetchall()
+            forget(db, found)
             db.executemany("DELETE FROM entries WHERE seq = ?", [(seq,) for seq, *_ in found])
             db.execute("DELETE FROM contents WHERE at < ?", (hour,))
             db.execute("UPDATE facts SET value = MAX(value, ?) WHERE name = 'pruned'", (hour,))

@@ -8,11 +8,11 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from mcpgate.activity.requests import Totals, Wanted, terms_of, terms_of_wanted
+from mcpgate.activity.requests import Totals, Wanted, terms_of_wanted
 from mcpgate.governance.records import Entry
 from mcpgate.governance.store import StoreUnavailable
 from mcpgate.stores import request_rows
-from mcpgate.stores.request_rows import SELECT, Conditions, entries_of, terms_text, to_json
+from mcpgate.stores.request_rows import FINDABLE, SELECT, Conditions, entries_of, terms_of_rows, terms_text, to_json
 from mcpgate.stores.sqlite.file import open_file
 from mcpgate.stores.sqlite.writer import Writer
 
@@ -32,7 +32,7 @@ class _SqliteFacts:
         return f"COALESCE(json_extract({column}, '$.\"' || {name} || '\"'), '')"
 
 
-_FACTS = _SqliteFacts()
+FACTS = _SqliteFacts()
 
 
 class SqliteRequests:
@@ -51,7 +51,7 @@ class SqliteRequests:
         def work(db: sqlite3.Connection) -> tuple[list[Any], int | None]:
             low, high = _bounds(db, wanted, before)
             numbers = _candidates(db, wanted, low, high, most)
-            conditions = Conditions(_FACTS)
+            conditions = Conditions(FACTS)
             chosen = f"seq IN (SELECT value FROM json_each({conditions.value(to_json(numbers))}))"
             chosen += f" AND {conditions.of(wanted)}"
             found = db.execute(f"{SELECT} WHERE {chosen} ORDER BY seq DESC", conditions.values).fetchall()
@@ -61,7 +61,7 @@ class SqliteRequests:
         return entries_of(found), rest
 
     async def after(self, wanted: Wanted, number: int, skip: Sequence[int], most: int) -> list[tuple[int, Entry]]:
-        conditions = Conditions(_FACTS)
+        conditions = Conditions(FACTS)
         chosen = f"seq > {conditions.value(number)} AND {conditions.of(wanted)}"
         if skip:
             chosen += f" AND seq NOT IN (SELECT value FROM json_each({conditions.value(to_json(skip))}))"
@@ -88,12 +88,12 @@ class SqliteRequests:
     async def index(self) -> int:
         def read(db: sqlite3.Connection) -> tuple[int, list[Any]]:
             (indexed,) = db.execute(_INDEXED).fetchone()
-            return indexed, db.execute(f"{SELECT} WHERE seq > ? ORDER BY seq LIMIT {_AT_ONCE}", (indexed,)).fetchall()
+            return indexed, db.execute(f"{FINDABLE} WHERE seq > ? ORDER BY seq LIMIT {_AT_ONCE}", (indexed,)).fetchall()
 
         indexed, found = await self._read(read)
         if not found:
             return 0
-        lines = await asyncio.to_thread(lambda: [(seq, terms_text(terms_of(one))) for seq, one in entries_of(found)])
+        lines = await asyncio.to_thread(_lines, found)
 
         def work(db: sqlite3.Connection) -> int:
             if db.execute(_INDEXED).fetchone() != (indexed,):
@@ -128,10 +128,14 @@ class SqliteRequests:
         return await self._writer.run(work)
 
 
-def forget(db: sqlite3.Connection, entries: Sequence[tuple[int, Entry]]) -> None:
-    """Take entries out of the index, which needs to be told the same terms again."""
+def forget(db: sqlite3.Connection, rows: Sequence[Sequence[Any]]) -> None:
+    """Take rows of `FINDABLE` out of the index, which needs to be told the same terms again."""
     (indexed,) = db.execute(_INDEXED).fetchone()
-    db.executemany(_REMOVE, [(seq, terms_text(terms_of(entry))) for seq, entry in entries if seq <= indexed])
+    db.executemany(_REMOVE, _lines([row for row in rows if row[0] <= indexed]))
+
+
+def _lines(rows: Sequence[Sequence[Any]]) -> list[tuple[int, str]]:
+    return [(seq, terms_text(terms)) for seq, terms in terms_of_rows(rows)]
 
 
 _OF_PARENTS = "parent_id IN (SELECT value FROM json_each(?)) AND parent_id <> ''"
