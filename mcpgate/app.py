@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mcpgate import lifecycle
+from mcpgate.activity.log import RequestLog
+from mcpgate.activity.requests import Requests as RequestStore
 from mcpgate.cache.cache import Cache
 from mcpgate.cache.store import CacheStore
 from mcpgate.catalog.learned import Memory
@@ -28,11 +30,13 @@ from mcpgate.llm.registry import Providers
 from mcpgate.stores.cache import MemoryCache
 from mcpgate.stores.memory import MemoryStore
 from mcpgate.stores.objects import MemoryObjects
+from mcpgate.stores.requests import MemoryRequests
 from mcpgate.stores.sqlite.batches import SqliteBatches
 from mcpgate.stores.sqlite.cache import SqliteCache
 from mcpgate.stores.sqlite.governance import SqliteStore
 from mcpgate.stores.sqlite.learned import SqliteLearnedStore
 from mcpgate.stores.sqlite.objects import SqliteObjects
+from mcpgate.stores.sqlite.requests import SqliteRequests
 from mcpgate.stores.sqlite.tokens import SqliteTokens
 from mcpgate.stores.tokens import MemoryTokens
 from mcpgate.telemetry.metrics import Metrics
@@ -80,8 +84,10 @@ async def build(config: Config) -> App:
 
         return Chat(settings, gate, providers, _translator, objects, batches, CachedAnswers(cache, settings))
 
-    gateway = Gateway(settings, engine, Memory(learned), gate, metrics, vault, cache, make_chat)
-    return App(gateway, stores, learned, tokens, objects, batches, cache, providers)
+    requests = request_store(config, stores)
+    request_log = RequestLog(requests, stores.store, lambda: gate.policy)
+    gateway = Gateway(settings, engine, Memory(learned), gate, metrics, vault, cache, make_chat, request_log)
+    return App(gateway, stores, learned, tokens, objects, batches, cache, providers, requests)
 
 
 class _Issuers:
@@ -154,6 +160,17 @@ def batch_store(config: Config, stores: GovernanceStores) -> BatchTable:
         return SqliteBatches(_local_file(config.storage))
     postgres = _optional("mcpgate.stores.postgres.batches", "postgres", "storage.url")
     made: BatchTable = postgres.PostgresBatches(stores.store.pool)  # type: ignore[attr-defined]
+    return made
+
+
+def request_store(config: Config, stores: GovernanceStores) -> RequestStore:
+    """The ledger as a log, where the ledger is."""
+    if isinstance(stores.store, MemoryStore):
+        return MemoryRequests(stores.store)
+    if isinstance(stores.store, SqliteStore):
+        return SqliteRequests(_local_file(config.storage))
+    postgres = _optional("mcpgate.stores.postgres.requests", "postgres", "storage.url")
+    made: RequestStore = postgres.PostgresRequests(stores.store.pool)  # type: ignore[attr-defined]
     return made
 
 

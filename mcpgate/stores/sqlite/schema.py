@@ -110,6 +110,13 @@ CREATE TABLE batch_lines (
     PRIMARY KEY (batch, number));
 """
 
+_REQUESTS = """
+CREATE INDEX entries_parent ON entries (parent_id) WHERE parent_id <> '';
+-- The terms of entries up to number `indexed`, as words. What entries say is not repeated.
+CREATE VIRTUAL TABLE entry_terms USING fts5(terms, content='', detail=none, columnsize=0);
+INSERT INTO facts VALUES ('indexed', 0);
+"""
+
 
 def _run(script: str) -> Callable[[sqlite3.Connection], None]:
     def migration(db: sqlite3.Connection) -> None:
@@ -133,4 +140,5 @@ MIGRATIONS: list[Callable[[sqlite3.Connection], None]] = [
     _run(_OBJECTS),
     _run(_BATCHES),
     _run(_CACHE),
+    _run(_REQUESTS),
 ]
