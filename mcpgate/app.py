@@ -14,6 +14,7 @@ from mcpgate.activity.requests import Requests as RequestStore
 from mcpgate.cache.cache import Cache
 from mcpgate.cache.store import CacheStore
 from mcpgate.catalog.learned import Memory
+from mcpgate.config.cache import SemanticCacheConfig
 from mcpgate.config.environment import token_key_of_environment
 from mcpgate.config.files import user_data_folder
 from mcpgate.config.governance import GovernanceConfig
@@ -48,6 +49,7 @@ if TYPE_CHECKING:
     from mcpgate.llm.chat import Chat
     from mcpgate.llm.provider import Provider
     from mcpgate.llm.wire import ClientSide, Translator
+    from mcpgate.providers.embedder import HttpEmbedder
 
 log = logging.getLogger("mcpgate.app")
 _ENGINES = {
@@ -75,7 +77,7 @@ async def build(config: Config) -> App:
     tokens = token_store(config, stores)
     vault = Vault(tokens, token_key_of_environment())
     objects, batches = object_store(config, stores), batch_store(config, stores)
-    cache = Cache(settings, cache_store(config, stores), tokens)
+    cache = Cache(settings, cache_store(config, stores), tokens, make_embedder=make_embedder, checked=metrics.checked)
     providers = Providers(settings, make_provider)
 
     def make_chat() -> "Chat":
@@ -134,6 +136,14 @@ def object_store(config: Config, stores: GovernanceStores) -> ObjectStore:
     postgres = _optional("mcpgate.stores.postgres.objects", "postgres", "storage.url")
     made: ObjectStore = postgres.PostgresObjects(stores.store.pool)  # type: ignore[attr-defined]
     return made
+
+
+def make_embedder(config: SemanticCacheConfig) -> "HttpEmbedder | None":
+    if config.embedder is None:
+        return None
+    from mcpgate.providers.embedder import HttpEmbedder
+
+    return HttpEmbedder(config.embedder)
 
 
 def cache_store(config: Config, stores: GovernanceStores) -> CacheStore:

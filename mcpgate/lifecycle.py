@@ -120,6 +120,7 @@ class App:
 
         gateway.go = go
         await gateway.gate.start()
+        self.cache.start()
         await gateway.pool.apply(without_clashes(gateway.config.mcpServers))
         gateway.rebuild()
 

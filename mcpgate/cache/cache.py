@@ -16,6 +16,7 @@ from typing import Any, Protocol
 
 from mcpgate.cache.entry import CacheEntry, CacheUnavailable, Checksum, Cipher, Sealer, Unreadable, of_row, to_row
 from mcpgate.cache.flights import Flight, Flights, Outcome
+from mcpgate.cache.meanings import MakeEmbedder, Meanings
 from mcpgate.cache.memory import Memory
 from mcpgate.cache.policy import Policy
 from mcpgate.cache.store import CacheStore, Selection, Total
@@ -65,6 +66,8 @@ class Hit:
     is_stale: bool = False
     similarity: float | None = None
     """Of the two questions, from 0 to 1; None for equal requests."""
+    is_checked: bool = False
+    """Whether the provider should be asked too, to see whether the entry is right."""
 
     @property
     def how(self) -> str:
@@ -93,8 +96,17 @@ class Cache:
     """One for the whole gateway."""
 
     def __init__(
-        self, settings: Settings, store: CacheStore, claims: Claims, clock: Callable[[], float] = time.time
+        self,
+        settings: Settings,
+        store: CacheStore,
+        claims: Claims,
+        clock: Callable[[], float] = time.time,
+        make_embedder: MakeEmbedder = lambda config: None,
+        checked: Callable[[bool], None] = lambda is_right: None,
     ) -> None:
+        """`checked`: is told what checks and people say of entries that were served."""
+        self._checked = checked
+        self._meanings = Meanings(self._servable, self._newer, make_embedder)
         self._settings, self.store, self._claims, self._clock = settings, store, claims, clock
         config = settings.config.cache
         key = config.encryption_key
@@ -115,8 +127,10 @@ class Cache:
     async def find(self, question: Question) -> Hit | Miss:
         """A hit, or a miss once it is this request's turn to ask. Equal requests at once wait for one of them."""
         self._look_at_epoch()
-        if question.policy.reads and (hit := await self.look(question)) is not None:
-            return hit
+        if question.policy.reads:
+            hit = await self.look(question) or await self.look_alike(question)
+            if hit is not None:
+                return hit
         if not (question.policy.reads and question.policy.writes):
             return Miss()
         joined = await self._flights.join(question.id, _LONGEST_WAIT_S)
@@ -132,6 +146,32 @@ class Cache:
     async def look(self, question: Question) -> Hit | None:
         """The entry of an equal request that may be served now."""
         return await self.look_up(question.id, question.policy.oldest_s)
+
+    async def look_alike(self, question: Question) -> Hit | None:
+        """The entry of a question that means the same, if the request may have that."""
+        if not question.partition:
+            return None
+        self._meanings.want(self._settings.config.cache.semantic)
+        same = await self._meanings.find(question.partition, question.text, question.policy.threshold)
+        if same is None:
+            return None
+        age_s = max(0.0, self._clock() - same.entry.at)
+        return Hit(same.entry, age_s, similarity=same.similarity, is_checked=same.is_checked)
+
+    async def _servable(self, id: str) -> CacheEntry | None:
+        """An entry whose time is not over: questions that mean the same never get a stale one."""
+        entry = await self._entry(id)
+        return None if entry is None or self._clock() >= entry.fresh_until else entry
+
+    async def _newer(self, partition: str, at: float, limit: int) -> list[CacheEntry]:
+        """Raises CacheUnavailable."""
+        found = []
+        for row in await self.store.newer(partition, at, limit):
+            try:
+                found.append(of_row(row, self._sealer))
+            except Unreadable as error:
+                log.warning("entry %s of the cache: %s", row.id[:16], error)
+        return found
 
     async def look_up(self, id: str, oldest_s: float = math.inf) -> Hit | None:
         """The entry with an id, if it may be served now and is not older."""
@@ -221,6 +261,7 @@ class Cache:
     async def keep(self, entry: CacheEntry, epoch: int | None = None) -> None:
         """Keep an answer; when this returns, equal requests of any process can find it. `epoch`: of its server, when it
         was asked for."""
+        entry = await self._meanings.prepared(entry)
         if self._stays_in_memory(entry):
             self._memory.put(entry)
         if self._unwritten + entry.size > _MOST_UNWRITTEN:
@@ -260,12 +301,25 @@ class Cache:
             await asyncio.wait(self._tasks)
         return await self.look_up(id) is not None
 
-    async def judge(self, id: str, is_good: bool) -> int:
-        """What a person says of an entry: one that was wrong is dropped. Returns how many were. Raises
-        CacheUnavailable."""
-        if not is_good:
-            return await self.drop(Selection(id=id))
-        return 0
+    async def judge(self, entry: CacheEntry, is_right: bool) -> bool:
+        """What a check, or a person, says of an entry that was served. One that is not trusted any more is dropped;
+        whether it was. Raises CacheUnavailable."""
+        self._checked(is_right)
+        after = self._meanings.after_check(entry, is_right)
+        if after is None:
+            return await self.drop(Selection(id=entry.id)) > 0
+        await self.keep(after)
+        return False
+
+    async def same_answer(self, one: str, other: str) -> bool | None:
+        """Whether two answers say the same; None if that is not known."""
+        return await self._meanings.same_answer(one, other)
+
+    def start(self) -> None:
+        """Load what finds questions that mean the same, if the configuration asks for that."""
+        config = self._settings.config.cache
+        if config.enabled and (config.semantic.enabled or any(rule.semantic for rule in config.rules)):
+            self._meanings.want(config.semantic)
 
     async def entries(self, which: Selection, after: str = "") -> AsyncIterator[CacheEntry]:
         """In order of their ids, those that can be read. Raises CacheUnavailable."""
@@ -312,6 +366,7 @@ class Cache:
         for task in refreshes:
             task.cancel()
         await asyncio.gather(*refreshes, return_exceptions=True)
+        self._meanings.close()
 
     async def aclose(self) -> None:
         """Write what is to be written."""

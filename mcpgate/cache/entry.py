@@ -71,6 +71,8 @@ class CacheEntry:
     partition: str = ""
     question: str = field(default="", repr=False)
     """The last turn of the user, for questions that mean the same."""
+    prepared: bytes = field(default=b"", repr=False)
+    """The question as it is compared: see semantic/semantic.py."""
     cost: int = 0
     """Nano-dollars that it did cost, and that a hit saves."""
     input_tokens: int = 0
@@ -82,7 +84,7 @@ class CacheEntry:
     @property
     def size(self) -> int:
         """Bytes in memory, roughly."""
-        return len(self.body) + len(self.question) + 1000
+        return len(self.body) + len(self.question) + len(self.prepared) + 1000
 
 
 class Sealer(Protocol):
@@ -140,9 +142,10 @@ def to_row(entry: CacheEntry, sealer: Sealer) -> Row:
         "cost": entry.cost,
         "tokens": [entry.input_tokens, entry.output_tokens],
         "found": [entry.right, entry.wrong],
+        "prepared": len(entry.prepared),
     }
     # Lone surrogates, which clients may send, are no text for orjson.
-    text = json.dumps(rest).encode() + b"\n" + entry.body
+    text = json.dumps(rest).encode() + b"\n" + entry.prepared + entry.body
     return Row(
         *(entry.id, entry.kind, entry.tenant, entry.key, entry.server, entry.tool, entry.provider, entry.model),
         *(entry.tags, entry.partition, entry.at, entry.until),
@@ -152,16 +155,18 @@ def to_row(entry: CacheEntry, sealer: Sealer) -> Row:
 
 def of_row(row: Row, sealer: Sealer) -> CacheEntry:
     """Raises Unreadable."""
-    head, _, body = sealer.open(row.value, _about(row.id, row.tenant)).partition(b"\n")
+    head, _, content = sealer.open(row.value, _about(row.id, row.tenant)).partition(b"\n")
     try:
         rest = orjson.loads(head)
         (incoming, outgoing), (right, wrong) = rest["tokens"], rest["found"]
         fresh_until, question, cost = float(rest["fresh_until"]), str(rest["question"]), int(rest["cost"])
+        size = int(rest["prepared"])
     except (ValueError, KeyError, TypeError) as error:
         raise Unreadable(f"the entry cannot be read: {error}") from error
     return CacheEntry(
-        *(row.id, row.kind, row.tenant, body, row.at, fresh_until, row.until, row.key, row.server, row.tool),
-        *(row.provider, row.model, row.tags, row.partition, question, cost, incoming, outgoing, right, wrong),
+        *(row.id, row.kind, row.tenant, content[size:], row.at, fresh_until, row.until, row.key, row.server, row.tool),
+        *(row.provider, row.model, row.tags, row.partition, question, content[:size], cost, incoming, outgoing),
+        *(right, wrong),
     )
 
 

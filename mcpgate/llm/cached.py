@@ -22,7 +22,7 @@ from mcpgate.config.settings import Settings
 from mcpgate.governance.admission import Admission
 from mcpgate.governance.callers import Caller
 from mcpgate.governance.records import Usage
-from mcpgate.llm import questions, replay
+from mcpgate.llm import questions, replay, texts
 from mcpgate.llm.asked import EMBEDS, Asked
 from mcpgate.llm.attempt import Streamed, Whole
 from mcpgate.llm.guarded import guarded_answer
@@ -107,7 +107,7 @@ class CachedAnswers:
             return await self._cache.find(question)
         miss = Miss()
         if question.policy.reads:
-            miss.would = await self._cache.look(question)
+            miss.would = await self._cache.look(question) or await self._cache.look_alike(question)
         return miss
 
     # --- a hit
@@ -142,6 +142,15 @@ class CachedAnswers:
     def refresh(self, id: str, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
         """Ask again in the background, once at a time for one entry."""
         self._cache.refresh(id, work)
+
+    async def check(self, question: ModelQuestion, hit: Hit) -> None:
+        """Compare what was served with the fresh answer, if that was kept. Raises CacheUnavailable."""
+        fresh = await self._cache.look_up(question.id) if await self._cache.has(question.id) else None
+        if fresh is None or fresh.entry.id == hit.entry.id:
+            return
+        is_right = await self._cache.same_answer(_said(fresh.entry.body), _said(hit.entry.body))
+        if is_right is not None:
+            await self._cache.judge(hit.entry, is_right)
 
     # --- a miss
 
@@ -257,6 +266,11 @@ class Recorder:
             # Under another fingerprint if another target has answered than the one that equal requests would go to.
             outcome = Outcome.KEPT if id == question.id else Outcome.NOT_KEPT
             await self._cache.keep(entry)
+            would = self._miss.would
+            if would is not None and would.similarity is not None:
+                is_right = await self._cache.same_answer(_said(body), _said(would.entry.body))
+                if is_right is not None:
+                    await self._cache.judge(would.entry, is_right)
             return True
         finally:
             self._miss.land(outcome)
@@ -285,6 +299,11 @@ def _whole(format: str, said: bytes | list[bytes], usage: Usage, with_tools: boo
         log.info("an answer is not kept: %s", error)
         return None
     return jsontext.dumps(answer) if replay.is_good(format, answer, with_tools) else None
+
+
+def _said(body: bytes) -> str:
+    """The text of a whole answer, in any format."""
+    return "\n".join(texts.read(texts.of_answer(decoded(body))))
 
 
 def _taken_apart(asked: Asked, body: bytes) -> list[bytes]:

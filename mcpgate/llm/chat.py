@@ -308,9 +308,9 @@ class Chat:
         name, targets = self.plan(caller, asked)
         return await self.cached.teach(caller, asked, name, targets[0], answer)
 
-    def refresh(self, id: str, caller: Caller, asked: Asked) -> None:
-        """Ask again in the background for an entry of the cache. Its request is admitted and paid for like any
-        other."""
+    def refresh(self, question: ModelQuestion, hit: Hit, caller: Caller, asked: Asked) -> None:
+        """Ask again in the background for what the cache has answered. The request is admitted and paid for like any
+        other. If the question was another one, the answers are compared."""
         again = dataclasses.replace(asked, cache=dataclasses.replace(asked.cache, mode="refresh"))
 
         async def ask() -> None:
@@ -318,8 +318,10 @@ class Chat:
                 if isinstance(answer.what, Streamed):
                     async for _ in answer.what.events:
                         pass
+            if hit.is_checked:
+                await self.cached.check(question, hit)
 
-        self.cached.refresh(id, ask)
+        self.cached.refresh(question.id, ask)
 
     def sort_by_health(self, targets: Sequence[Target]) -> tuple[Sequence[Target], list[dict[str, Any]]]:
         """The targets that do not rest, and why the others are left out; all of them if all rest."""
@@ -529,8 +531,8 @@ class Answering:
             what = await chat.cached.answer(found, asked, chat.guardrails, self._about)
             if what is not None:
                 await self._charge(found, name)
-                if found.is_stale:
-                    chat.refresh(found.entry.id, caller, asked)
+                if found.is_stale or found.is_checked:
+                    chat.refresh(question, found, caller, asked)
                 target = Target(found.entry.provider, found.entry.model)
                 return Answered(target, 0, what, found.how, found, question)
             found = Miss()

@@ -67,6 +67,12 @@ class Metrics:
         )
         self._cache_saved_usd = counter("cache_saved_usd", "US dollars that answers from the cache would have cost")
         self._cache_saved_tokens = counter("cache_saved_tokens", "Tokens of models that the cache answered in place of")
+        self._checks = Counter(
+            "mcpgate_cache_checks",
+            "Answers of the cache that were compared with a fresh one, or judged by people: right, wrong",
+            ["result"],
+            registry=self._registry,
+        )
         # Small answers can cost more than they save, and a counter cannot fall.
         saved = Gauge(
             "mcpgate_saved_tokens",
@@ -100,6 +106,10 @@ class Metrics:
             self._unpriced.inc()
         elif entry.cost:
             self._cost.inc(entry.cost / 1e9)
+
+    def checked(self, is_right: bool) -> None:
+        """An answer of the cache was compared with a fresh one, or judged."""
+        self._checks.labels("right" if is_right else "wrong").inc()
 
     def refused(self, code: str) -> None:
         self._refused.labels(code).inc()

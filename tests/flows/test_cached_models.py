@@ -434,9 +434,9 @@ def test_feedback_drops_an_entry(served: Served) -> None:
     text = question()
     ask(served, text)
     id = ask(served, text).headers["x-mcpgate-cache-key"]
-    assert served.admin("POST", "cache/feedback", {"id": id, "good": True}).json() == {"dropped": 0}
+    assert served.admin("POST", "cache/feedback", {"id": id, "good": True}).json() == {"dropped": False}
     assert cache_of(ask(served, text)) == "exact"
-    assert served.admin("POST", "cache/feedback", {"id": id, "good": False}).json() == {"dropped": 1}
+    assert served.admin("POST", "cache/feedback", {"id": id, "good": False}).json() == {"dropped": True}
     assert cache_of(ask(served, text)) == "miss"
     assert served.admin("POST", "cache/feedback", {"id": id * 2, "good": False}).status_code == 404
 

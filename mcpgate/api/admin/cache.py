@@ -44,7 +44,7 @@ class CacheRoutes:
     """Answers /api/cache."""
 
     def __init__(self, gateway: Gateway) -> None:
-        self._gateway, self._cache = gateway, gateway.cache
+        self._gateway = gateway
 
     def routes(self) -> list[Route]:
         since = {"since": "A date, a time, or a period like 7d. Default: 30d."}
@@ -62,25 +62,29 @@ class CacheRoutes:
     async def _show(self, call: Call) -> Reply:
         await self._gateway.gate.flush()
         gateway = self._gateway
-        shown = await standing(self._cache, gateway.config.cache, gateway.gate.store, call.query.get("since", "30d"))
+        shown = await standing(gateway.cache, gateway.config.cache, gateway.gate.store, call.query.get("since", "30d"))
         return json_reply(dict(shown))
 
     async def _drop(self, call: Call) -> Reply:
         which = _selection(call.query)
         if which == EVERYTHING and call.query.get("all") != "true":
             raise InvalidRequest(f"say which entries: {', '.join(_SELECTION)}; or all=true")
-        return json_reply({"dropped": await self._cache.drop(which)})
+        return json_reply({"dropped": await self._gateway.cache.drop(which)})
 
     async def _export(self, call: Call) -> Reply:
         which = _selection(call.query)
-        lines = [orjson.dumps(line) async for line in exported(self._cache, which, call.query.get("after", ""), _PAGE)]
+        lines = [
+            orjson.dumps(line)
+            async for line in exported(self._gateway.cache, which, call.query.get("after", ""), _PAGE)
+        ]
         return Reply(b"".join(line + b"\n" for line in lines), content_type="application/jsonl")
 
     async def _judge(self, call: Call) -> Reply:
         given = parse(Feedback, call.body)
-        if await self._cache.look_up(given.id) is None:
+        hit = await self._gateway.cache.look_up(given.id)
+        if hit is None:
             raise NotFound(f"the cache has no entry {given.id[:80]!r}")
-        return json_reply({"dropped": await self._cache.judge(given.id, given.good)})
+        return json_reply({"dropped": await self._gateway.cache.judge(hit.entry, given.good)})
 
 
 def _selection(query: Mapping[str, Any]) -> Selection:

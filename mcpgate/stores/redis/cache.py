@@ -87,7 +87,8 @@ class RedisCache:
         return found[:limit]
 
     async def newer(self, partition: str, at: float, limit: int = 500) -> Sequence[Row]:
-        # As long as the entry that was put last: an earlier one that is kept longer is then found by equal requests only.
+        # It is kept as long as the entry that was put last. An earlier one that is kept longer is then found by equal
+        # requests only.
         key = f"{self._prefix}partition:{partition}"
         found = await self._asked(self._redis.zrangebyscore(key, at, "+inf", 0, limit)) if partition else []
         ids = [*map(_text, found)]
