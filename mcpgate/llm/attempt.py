@@ -10,7 +10,7 @@ from typing import Any
 
 from mcpgate.errors import McpgateError, RateLimited, UpstreamError, UpstreamTimeout
 from mcpgate.governance.admission import Admission
-from mcpgate.governance.records import Usage
+from mcpgate.governance.records import NO_COUNTS, Usage
 from mcpgate.llm.asked import COUNTS, EMBEDS, Asked
 from mcpgate.llm.events import Events, EventTooLong, parts_of
 from mcpgate.llm.gemini_format import BAD_KEY
@@ -206,7 +206,7 @@ class Attempt:
             tokens = 0 if self._call.format in EMBEDS else delivered(body)
             if not isinstance(answer, dict):  # whatever that was, the model has not written it
                 tokens = min(tokens, self._estimate.output_tokens)
-            self._settle(dataclasses.replace(self._estimate, output_tokens=tokens), "default")
+            self._settle(dataclasses.replace(self._estimate, output_tokens=tokens, more=NO_COUNTS), "default")
         else:
             self._settle(found, tier, exact=True)
 
