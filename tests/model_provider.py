@@ -53,7 +53,7 @@ class Received:
     def method(self) -> str:
         """Of Gemini, such as `generateContent`; empty for other formats."""
         path = self.path.partition("?")[0]
-        is_geminis = path.startswith("/v1beta/models/") or "/publishers/google/models/" in path
+        is_geminis = path.startswith(("/v1beta/models/", "/v1/models/")) or "/publishers/google/models/" in path
         return path.rpartition(":")[2] if is_geminis else ""
 
     @property

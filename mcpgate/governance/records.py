@@ -60,7 +60,9 @@ class Usage:
     seconds: float = 0.0
     """Of running code."""
     more: Mapping[str, int] = field(default_factory=lambda: NO_COUNTS)
-    """Rare kinds of usage, by name: reasoning_tokens, audio_input_tokens, image_tokens …"""
+    """Rare kinds of usage, by name: reasoning_tokens, cache_write_1h_tokens; audio, image and video tokens, each of
+    `_input_`, `_cache_read_` or `_output_tokens`, which are part of the above; in estimates those of a kind that is not
+    known yet, `media_input_tokens` and `media_output_tokens`."""
 
 
 HITS = ("exact", "semantic")

@@ -10,9 +10,10 @@ from typing import Any
 
 from mcpgate.errors import McpgateError, RateLimited, UpstreamError, UpstreamTimeout
 from mcpgate.governance.admission import Admission
-from mcpgate.governance.records import Usage
+from mcpgate.governance.records import NO_COUNTS, Usage
 from mcpgate.llm.asked import COUNTS, EMBEDS, Asked
 from mcpgate.llm.events import Events, EventTooLong, parts_of
+from mcpgate.llm.gemini_format import BAD_KEY
 from mcpgate.llm.guarded import Guarded
 from mcpgate.llm.guardrails import Blocked
 from mcpgate.llm.metering import Meter, Ratios, decoded, delivered, usage_and_tier, usage_of
@@ -31,8 +32,6 @@ PASSED_ON = ("retry-after", "retry-after-ms", "x-should-retry")
 """Headers of a provider's error that its client hears."""
 OURS = (401, 402, 403)
 """What a provider says of the gateway's own key, which is none of the client's business."""
-_BAD_KEY = b'"API_KEY_INVALID"'
-"""Google's word for the same, with status 400."""
 
 
 class Failed(Exception):
@@ -133,7 +132,7 @@ class Attempt:
             body = await reply.error()
             headers = {name: text for name in PASSED_ON if is_plain(text := reply.headers.get(name, ""))}
             whole = None
-            if reply.status not in OURS and _BAD_KEY not in body:
+            if reply.status not in OURS and BAD_KEY not in body:
                 whole = Whole(reply.status, finish.error(reply.status, body), headers)
             error = _as_error(call, reply.status, body)
             raise Failed(str(reply.status), error, whole, retry_after_s(reply.headers))
@@ -207,7 +206,7 @@ class Attempt:
             tokens = 0 if self._call.format in EMBEDS else delivered(body)
             if not isinstance(answer, dict):  # whatever that was, the model has not written it
                 tokens = min(tokens, self._estimate.output_tokens)
-            self._settle(dataclasses.replace(self._estimate, output_tokens=tokens), "default")
+            self._settle(dataclasses.replace(self._estimate, output_tokens=tokens, more=NO_COUNTS), "default")
         else:
             self._settle(found, tier, exact=True)
 

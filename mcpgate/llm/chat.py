@@ -183,10 +183,11 @@ class Chat:
         """What a request takes at most, as far as that is known. `most`: tokens of one answer, where the client has
         named no limit."""
         tokens = self._ratios.input_tokens(caller.account, asked.model, asked.size)
+        media = {"media_input_tokens": asked.size.media_tokens} if asked.size.media_tokens else {}
         if asked.format in EMBEDS or asked.format in COUNTS:
-            return Usage(input_tokens=tokens)
-        most = asked.max_tokens or most or _EXPECTED_OUTPUT
-        return Usage(input_tokens=tokens, output_tokens=most * asked.answers)
+            return Usage(input_tokens=tokens, more=media)
+        most = (asked.max_tokens or most or _EXPECTED_OUTPUT) * asked.answers
+        return Usage(input_tokens=tokens, output_tokens=most, more={**media, "media_output_tokens": most})
 
     def answering(self, context: RequestContext, asked: Asked) -> "Answering":
         """An asynchronous context manager, which gives the answer of the first target that has one; while the block
@@ -411,7 +412,7 @@ class Chat:
     def _estimate_of(self, caller: Caller, asked: Asked, call: Call, most: int | None) -> Usage:
         if most is None:
             return self.estimate(caller, asked, call.max_tokens)
-        return dataclasses.replace(self.estimate(caller, asked), output_tokens=most * asked.answers)
+        return self.estimate(caller, dataclasses.replace(asked, max_tokens=most))
 
     @staticmethod
     def attempt_request(context: RequestContext, kind: Kind, alias: str, target: Target, estimate: Usage) -> Request:

@@ -146,6 +146,9 @@ def usage_of(format: str, usage: Any) -> Usage | None:
         all_in = _count(usage.get("promptTokenCount")) + _count(usage.get("toolUsePromptTokenCount"))
         read = min(_count(usage.get("cachedContentTokenCount")), all_in)
         more = {"reasoning_tokens": thoughts} if thoughts else {}
+        for direction, name in _GEMINI_DETAILS:
+            if (told := usage.get(name)) is not None:
+                _add_modalities(more, direction, told)
         out = _count(usage.get("candidatesTokenCount")) + thoughts
         return Usage(0, all_in, out, read, more=more) if all_in else None
     if format == "messages":
@@ -173,7 +176,37 @@ def usage_of(format: str, usage: Any) -> Usage | None:
     cached = min(_count(_of(usage.get(details), "cached_tokens")), tokens[0])
     written = min(_count(_of(usage.get(details), "cache_write_tokens")), tokens[0] - cached)
     reasoning = _count(_of(usage.get(of_output), "reasoning_tokens"))
-    return Usage(0, *tokens, cached, written, more={"reasoning_tokens": reasoning} if reasoning else {})
+    more = {"reasoning_tokens": reasoning} if reasoning else {}
+    _add_media(more, "input", usage.get(details))
+    _add_media(more, "cache_read", _of(usage.get(details), "cached_tokens_details"))
+    _add_media(more, "output", usage.get(of_output))
+    return Usage(0, *tokens, cached, written, more=more)
+
+
+_GEMINI_DETAILS = (
+    ("input", "promptTokensDetails"),
+    ("input", "toolUsePromptTokensDetails"),
+    ("cache_read", "cacheTokensDetails"),
+    ("output", "candidatesTokensDetails"),
+)
+MEDIA_KINDS = ("audio", "image", "video")
+
+
+def _add_media(more: dict[str, int], direction: str, details: Any) -> None:
+    """Tokens that are no text, as OpenAI tells them."""
+    if isinstance(details, dict):
+        for kind in MEDIA_KINDS:
+            if tokens := _count(details.get(f"{kind}_tokens")):
+                more[f"{kind}_{direction}_tokens"] = tokens
+
+
+def _add_modalities(more: dict[str, int], direction: str, details: Any) -> None:
+    """The same, as Google tells them."""
+    for one in _dicts(details):
+        kind = str(one.get("modality")).lower()
+        if kind in MEDIA_KINDS and (tokens := _count(one.get("tokenCount"))):
+            name = f"{kind}_{direction}_tokens"
+            more[name] = more.get(name, 0) + tokens
 
 
 def usage_and_tier(format: str, carrier: Any) -> tuple[Any, str]:

@@ -48,6 +48,11 @@ def served(tmp_path_factory: pytest.TempPathFactory, provider: ModelProvider) ->
     origin = provider.address.removesuffix("/v1")
     providers = {
         "gem": {"type": "gemini", "base_url": origin, "api_key": "AIza-of-the-provider"},
+        "rotating": {
+            "type": "gemini",
+            "base_url": origin,
+            "keys": [{"api_key": "AIza-unknown"}, {"api_key": "AIza-1", "weight": 0.001}],
+        },
         "badkey": {"type": "gemini", "base_url": origin, "api_key": "AIza-unknown"},
         "open": {"type": "openai", "base_url": provider.address, "api_key": "sk-open"},
         "claude": {"type": "anthropic", "base_url": origin, "api_key": "sk-ant"},
@@ -177,6 +182,16 @@ def test_a_key_comes_in_googles_header_or_in_the_query_and_is_not_logged(served:
     assert post(served, "fast", key=None, query="?key=%FF%00%ED%A0%80").status_code == 401
     assert post(served, "fast", key="mg-nobody-has-this", query=f"?key={ADMIN}").status_code == 401, "headers go first"
     assert ADMIN not in served.log.read_text()
+
+
+def test_a_key_that_google_does_not_know_rests_and_another_one_is_used(served: Served, provider: ModelProvider) -> None:
+    provider.received.clear()
+    for _ in range(5):
+        assert post(served, "rotating/good").status_code == 200
+    used = [request.headers["x-goog-api-key"] for request in provider.received]
+    assert used[0] == "AIza-unknown" and used.count("AIza-unknown") == 1 and used.count("AIza-1") == 5
+    provider.received.clear()
+    assert post(served, "rotating/status-400").status_code == 400 and len(provider.received) == 1
 
 
 def test_a_client_sees_the_models_that_it_may_use(served: Served) -> None:
