@@ -318,7 +318,8 @@ class GrantsConfig(Model):
     meta_tools: Patterns | None = None
     """Globs over the four meta-tools, or `false` for none. Default: all four for a key with any tool."""
     admin: bool = False
-    """May use the admin API."""
+    """May use the admin API and the dashboard. A key with a `team` of its own, or else a `customer`, only reads there
+    what is that team's or customer's."""
 
     @field_validator("meta_tools", mode="before")
     @classmethod

@@ -185,6 +185,10 @@ class Query:
     """Dimensions to group by: see ledger.py."""
     where: Mapping[str, str] = field(default_factory=dict)
     """Dimension → its value."""
+    order: str = ""
+    """One of `ledger.SUMS`: the groups with most of it come first. Empty: in order of their dimensions."""
+    limit: int | None = None
+    """The most groups."""
 
 
 class Ledger(Protocol):
