@@ -14,8 +14,8 @@ from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from pathlib import Path
 
 from mcpgate.api.http.headers import metadata_of
-from mcpgate.api.mcp import stdio
 from mcpgate.api.http.visits import one_time_token
+from mcpgate.api.mcp import stdio
 from mcpgate.app import open_stores, running, token_store
 from mcpgate.cli.gateway_session import add_config
 from mcpgate.cli.workers import end_with_supervisor, stop_signals, supervise
