@@ -28,9 +28,7 @@ from pydantic.fields import FieldInfo
 
 from mcpgate import errors, lifecycle
 from mcpgate.api import oauth
-from mcpgate.api.admin.models import ModelRoutes
 from mcpgate.api.admin.routes import AdminFace
-from mcpgate.api.admin.upstreams import UpstreamRoutes
 from mcpgate.api.dashboard import face as dashboard
 from mcpgate.api.http import resource, routing
 from mcpgate.api.llm import errors as llm_errors
@@ -41,7 +39,7 @@ from mcpgate.api.llm.face import LlmFace
 from mcpgate.api.llm.gemini_face import GeminiFace
 from mcpgate.api.llm.stored import StoredFace
 from mcpgate.api.mcp import http, sse
-from mcpgate.api.server import Health
+from mcpgate.api.server import Health, admin_routes
 from mcpgate.app import make_engine
 from mcpgate.cli import main
 from mcpgate.config.governance import KeySpec
@@ -420,7 +418,7 @@ def routes() -> str:
             if handlers := cast(routing.Face, face).handler(path):
                 rows.append((f"`{path}`", ", ".join(f"`{method}`" for method in handlers), _PURPOSE[path]))
     lines = [_ROUTES, *_table(("path", "methods", "purpose"), dict.fromkeys(rows)), _ADMIN]
-    table = AdminFace(nothing, nothing, [*UpstreamRoutes(nothing).routes(), *ModelRoutes(nothing).routes()])._table
+    table = AdminFace(nothing, nothing, nothing, admin_routes(nothing))._table
     lines += _table(
         ("route", "does", "body", "status"),
         [(f"`{r.method} {r.path}`", r.summary, _body(r.body), str(r.status)) for r in table],

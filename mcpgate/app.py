@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mcpgate import lifecycle
+from mcpgate.activity.log import RequestLog
+from mcpgate.activity.requests import Requests as RequestStore
 from mcpgate.catalog.learned import Memory
 from mcpgate.config.environment import token_key_of_environment
 from mcpgate.config.files import user_data_folder
@@ -25,9 +27,11 @@ from mcpgate.lifecycle import App, GovernanceStores, ObjectStore, TokenStore, ch
 from mcpgate.llm.registry import Providers
 from mcpgate.stores.memory import MemoryStore
 from mcpgate.stores.objects import MemoryObjects
+from mcpgate.stores.requests import MemoryRequests
 from mcpgate.stores.sqlite.governance import SqliteStore
 from mcpgate.stores.sqlite.learned import SqliteLearnedStore
 from mcpgate.stores.sqlite.objects import SqliteObjects
+from mcpgate.stores.sqlite.requests import SqliteRequests
 from mcpgate.stores.sqlite.tokens import SqliteTokens
 from mcpgate.stores.tokens import MemoryTokens
 from mcpgate.telemetry.metrics import Metrics
@@ -73,8 +77,10 @@ async def build(config: Config) -> App:
 
         return Chat(settings, gate, providers, _translator, objects)
 
-    gateway = Gateway(settings, engine, Memory(learned), gate, metrics, vault, make_chat)
-    return App(gateway, stores, learned, tokens, objects, providers)
+    requests = request_store(config, stores)
+    request_log = RequestLog(requests, stores.store, lambda: gate.policy)
+    gateway = Gateway(settings, engine, Memory(learned), gate, metrics, vault, make_chat, request_log)
+    return App(gateway, stores, learned, tokens, objects, providers, requests)
 
 
 class _Issuers:
@@ -120,6 +126,17 @@ def object_store(config: Config, stores: GovernanceStores) -> ObjectStore:
         return SqliteObjects(_local_file(config.storage))
     postgres = _optional("mcpgate.stores.postgres.objects", "postgres", "storage.url")
     made: ObjectStore = postgres.PostgresObjects(stores.store.pool)  # type: ignore[attr-defined]
+    return made
+
+
+def request_store(config: Config, stores: GovernanceStores) -> RequestStore:
+    """The ledger as a log, where the ledger is."""
+    if isinstance(stores.store, MemoryStore):
+        return MemoryRequests(stores.store)
+    if isinstance(stores.store, SqliteStore):
+        return SqliteRequests(_local_file(config.storage))
+    postgres = _optional("mcpgate.stores.postgres.requests", "postgres", "storage.url")
+    made: RequestStore = postgres.PostgresRequests(stores.store.pool)  # type: ignore[attr-defined]
     return made
 
 

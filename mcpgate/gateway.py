@@ -9,6 +9,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from mcpgate import jsontext
+from mcpgate.activity.log import RequestLog
 from mcpgate.catalog.catalog import Catalog, nearest
 from mcpgate.catalog.learned import Memory
 from mcpgate.catalog.tools import Tool
@@ -59,9 +60,10 @@ class Gateway:
         metrics: Metrics,
         vault: Vault,
         make_chat: Callable[[], "Chat"],
+        log: RequestLog,
     ) -> None:
         self.settings, self.engine, self.learned, self.gate, self.metrics = settings, engine, learned, gate, metrics
-        self.vault, self._make_chat = vault, make_chat
+        self.vault, self._make_chat, self.log = vault, make_chat, log
         config = settings.config
         self.links = Links(vault)
         self.pool = UpstreamPool(held=True, vault=vault, link=self.links.make)

@@ -4,12 +4,14 @@ import asyncio
 import datetime
 import importlib.util
 import logging
+import random
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from mcpgate.activity.requests import Requests
 from mcpgate.catalog.names import clashes, to_identifier
 from mcpgate.config.files import load_config
 from mcpgate.config.periods import Period
@@ -28,6 +30,8 @@ log = logging.getLogger("mcpgate.app")
 _MIB = 1024 * 1024
 _FLUSH_EVERY_S = 5.0
 _ROLL_UP_EVERY_S = 60.0
+_INDEX_EVERY_S, _INDEX_PAUSE_S = 5.0, 0.02
+"""Between two times that new entries are indexed, and between two batches of them: others write to the store too."""
 _FIXED = (
     *(
         "server.host",
@@ -85,6 +89,8 @@ class App:
     """Where it is recorded what providers keep for whom."""
     providers: Providers
     """Of models."""
+    requests: Requests
+    """The ledger as a log."""
 
     async def start(self, progress: Callable[[str], None] | None = None, with_engine: bool = True) -> None:
         """Get ready for `gateway.go()`, which begins connecting and preparing the sandbox and returns at once. Without
@@ -118,6 +124,7 @@ class App:
         gateway.learned.flush()
         await self.tokens.close()
         await self.objects.close()
+        await self.requests.close()
         await self.stores.close()
         self.learned.close()
 
@@ -160,7 +167,7 @@ async def running(
             chores.append(asyncio.get_running_loop().call_later(hold_s, app.gateway.go))
         else:
             app.gateway.go()
-        chores += [asyncio.create_task(chore(app)) for chore in (_flush_now_and_then, _keep_stores, _keep_index)]
+        chores += [asyncio.create_task(chore(app)) for chore in _CHORES]
         yield app.gateway
     finally:
         for chore in chores:
@@ -260,6 +267,22 @@ async def _keep_stores(app: App) -> None:
             log.warning("ledger roll-up failed: %s", error)
         except Exception:
             log.exception("ledger roll-up failed")
+
+
+async def _index_requests(app: App) -> None:
+    """Add new entries to the index of the request log, in small batches: what is not in it yet is found more slowly."""
+    while True:
+        await asyncio.sleep(_INDEX_EVERY_S * random.uniform(0.8, 1.2))
+        try:
+            while await app.requests.index():
+                await asyncio.sleep(_INDEX_PAUSE_S)
+        except StoreUnavailable as error:
+            log.debug("the request log cannot be indexed now: %s", error)
+        except Exception:
+            log.exception("the request log cannot be indexed")
+
+
+_CHORES = (_flush_now_and_then, _keep_stores, _keep_index, _index_requests)
 
 
 def _setting(config: Config, name: str) -> object:

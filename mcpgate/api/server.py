@@ -9,6 +9,7 @@ import orjson
 
 from mcpgate.addresses import Network
 from mcpgate.api.admin.models import ModelRoutes
+from mcpgate.api.admin.requests import RequestRoutes
 from mcpgate.api.admin.routes import AdminFace
 from mcpgate.api.admin.upstreams import UpstreamRoutes
 from mcpgate.api.dashboard.face import DashboardFace
@@ -16,7 +17,7 @@ from mcpgate.api.http.access import Access
 from mcpgate.api.http.exchange import Closing, Disconnected, Exchange, Receive, Scope, Send, plain_refusal
 from mcpgate.api.http.memory import Memory
 from mcpgate.api.http.places import FULL, RETRY_S
-from mcpgate.api.http.routing import Face, Handler, MethodNotAllowed
+from mcpgate.api.http.routing import Face, Handler, MethodNotAllowed, Route
 from mcpgate.api.http.sockets import Socket
 from mcpgate.api.http.visits import Visits
 from mcpgate.api.llm.face import LlmFace
@@ -90,6 +91,11 @@ class Health(Face):
         await http.respond(200, self._gateway.metrics.shown(), {"content-type": CONTENT_TYPE})
 
 
+def admin_routes(gateway: Gateway) -> list[Route]:
+    parts = (UpstreamRoutes(gateway), ModelRoutes(gateway), RequestRoutes(gateway))
+    return [route for part in parts for route in part.routes()]
+
+
 class Server:
     """The ASGI application."""
 
@@ -111,7 +117,7 @@ class Server:
             GeminiFace(gateway.chat, self._access, self.closing),
             StoredFace(gateway.chat, self._access, self.closing),
             LlmFace(gateway.chat, self._access, self.closing),
-            AdminFace(gateway.gate, self._access, [*UpstreamRoutes(gateway).routes(), *ModelRoutes(gateway).routes()]),
+            AdminFace(gateway.gate, self._access, self.closing, admin_routes(gateway)),
             OAuthFace(gateway),
             DashboardFace(self._access, visits),
             self._access.resource,

@@ -273,3 +273,18 @@ def _expiry(text: str | None) -> str | None:
         return (now + (now - Period.parse(text).before(now))).isoformat()
     except (ValueError, OverflowError):
         return text
+
+
+def id_of_key(name: str, keys: list[VirtualKey]) -> str:
+    """The id of the key that is meant by an id or a name; of several of one name, the one that is not revoked."""
+    if any(key.id == name for key in keys):
+        return name
+    same = sorted(
+        (key for key in keys if key.name == name), key=lambda key: (key.revoked_at is not None, -key.created_at)
+    )
+    if not same:
+        return name  # the ledger may know keys that are nowhere else
+    if len(same) > 1:
+        others = ", ".join(key.id for key in same[1:])
+        console.note(f"several keys have the name {name!r}; this is {same[0].id}. Others: {others}")
+    return same[0].id

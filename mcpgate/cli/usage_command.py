@@ -11,7 +11,7 @@ from typing import Any
 from mcpgate.app import open_stores
 from mcpgate.cli import console, words
 from mcpgate.cli.gateway_session import add_config, config_or_default
-from mcpgate.cli.keys_command import all_keys
+from mcpgate.cli.keys_command import all_keys, id_of_key
 from mcpgate.codemode.savings import CHARS_PER_TOKEN
 from mcpgate.governance.admin import Admin
 from mcpgate.governance.callers import VirtualKey
@@ -82,7 +82,7 @@ def run(arguments: argparse.Namespace) -> int:
             if "key" in (*by, *where):
                 named = await all_keys(Admin(stores.store, stores.counters, lambda: Policy(config.governance)))
             if "key" in where:
-                where["key"] = _id_of(where["key"], named)
+                where["key"] = id_of_key(where["key"], named)
             query = make_query(grouped, where, arguments.since, arguments.until, time.time())
             return await stores.store.report(query), {key.id: key.name for key in named if key.name}
         finally:
@@ -104,21 +104,6 @@ def run(arguments: argparse.Namespace) -> int:
     else:
         _print_table([name for name in by if name != "key_name"], rows, with_server)
     return 0
-
-
-def _id_of(name: str, keys: list[VirtualKey]) -> str:
-    """The id of the key that is meant by an id or a name; of several of one name, the one that is not revoked."""
-    if any(key.id == name for key in keys):
-        return name
-    same = sorted(
-        (key for key in keys if key.name == name), key=lambda key: (key.revoked_at is not None, -key.created_at)
-    )
-    if not same:
-        return name  # the ledger may know keys that are nowhere else
-    if len(same) > 1:
-        others = ", ".join(key.id for key in same[1:])
-        console.note(f"several keys have the name {name!r}; this is {same[0].id}. Others: {others}")
-    return same[0].id
 
 
 def _with_name(row: dict[str, Any], names: dict[str, str]) -> dict[str, Any]:

@@ -63,6 +63,8 @@ class Runner:
             raise InvalidRequest("session must be a name of 1–100 characters")
         request = Request("execution", tool="execute_code", estimate=Usage(seconds=limits.timeout_s))
         async with self._gate.admit(context, request) as admission:
+            if session is not None:
+                admission.facts["session"] = session
             answer = await self._run(context, admission, code, limits, session)
             outcome = answer.outcome
             if outcome is not None:

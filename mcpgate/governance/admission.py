@@ -100,7 +100,7 @@ class Admission(Admitted):
         self.content: Content | None = None
         self.timings: dict[str, float] = {}
         """Milliseconds by stage: upstream, sandbox, tools, first_token …"""
-        self.facts: dict[str, str] = {"request": context.id}
+        self.facts: dict[str, str] = {"request": context.id, **context.about}
         """Further facts for the request log: request, client, session, attempts …"""
 
     @property

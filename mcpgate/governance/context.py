@@ -81,6 +81,8 @@ class RequestContext:
     parent: Admitted | None = None
     """The execution or chat to which requests of this context belong."""
     trail: Trail = field(default_factory=Trail)
+    about: Mapping[str, str] = field(default_factory=lambda: EMPTY)
+    """What the request log says of where it came from: client, session."""
 
     def inside(self, parent: Admitted, client: Client | None = None) -> "RequestContext":
         """The context of requests that are made on behalf of an admitted one."""

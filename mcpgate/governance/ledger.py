@@ -71,7 +71,9 @@ def make_query(by: Sequence[str], where: Mapping[str, str], since: str, until: s
             raise InvalidRequest(f"cannot filter by {name!r}; there are {', '.join(DIMENSIONS)} and metadata.NAME")
     if len(set(by)) < len(by):
         raise InvalidRequest("duplicate dimension")
-    return Query(_moment(since, now), now + 1 if until is None else _moment(until, now), tuple(by), dict(where))
+    return Query(
+        parse_moment(since, now), now + 1 if until is None else parse_moment(until, now), tuple(by), dict(where)
+    )
 
 
 def parse_where(pairs: Iterable[str]) -> dict[str, str]:
@@ -114,7 +116,8 @@ def shown_row(row: Mapping[str, Any]) -> dict[str, Any]:
     return shown
 
 
-def _moment(text: str, now: float) -> float:
+def parse_moment(text: str, now: float) -> float:
+    """A date, a time, or a period before `now`, as epoch seconds. Raises InvalidRequest."""
     today = datetime.datetime.fromtimestamp(now, datetime.UTC)
     try:
         return Period.parse(text).before(today).timestamp()

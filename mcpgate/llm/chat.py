@@ -360,6 +360,8 @@ class Chat:
         call, finish = self._translator().call_for(provider, asked, target, most, cache_key)
         estimate = self._estimate_of(context.caller, asked, call, most)
         admission = self._gate.admit(context, self._request(context, kind, alias, target, estimate))
+        if name := _if_alias(alias, target):
+            admission.facts["alias"] = name
         await admission.__aenter__()
         return call, finish, estimate, admission
 
@@ -441,7 +443,8 @@ class Answering:
         whole = self._whole = chat.admit(self._context, self._kind, name)
         await whole.__aenter__()
         try:
-            whole.facts["session"] = asked.session[:200]
+            if asked.session:
+                whole.facts["session"] = asked.session[:200]
             asked, self._about = await chat.guarded(asked, caller)
             inside = self._context.inside(whole)
             try:

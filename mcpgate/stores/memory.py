@@ -1,7 +1,7 @@
 """Counters, records and ledger in the memory of one process: for tests, and as the simplest implementation of the
 contracts, which the databases must match."""
 
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from typing import Any
 
 from mcpgate.governance.ledger import SUMS, facts_of, sums_of
@@ -32,6 +32,11 @@ class MemoryStore:
         self._digests: dict[str, str] = {}
         self._audit: list[AuditLine] = []
         self._version = 0
+
+    @property
+    def written(self) -> Mapping[str, Entry]:
+        """Every entry by its id, in the order in which they were written."""
+        return self._entries
 
     # --- Counters
 

@@ -11,8 +11,9 @@ from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from mcpgate import jsontext
 from mcpgate.api.admin.openapi import openapi
+from mcpgate.api.admin.streams import Streams
 from mcpgate.api.http.access import Access
-from mcpgate.api.http.exchange import Exchange
+from mcpgate.api.http.exchange import Closing, Exchange
 from mcpgate.api.http.routing import Call, Face, Handler, Reply, Route, Routes, check_text, json_reply
 from mcpgate.config.governance import Id, KeyId, KeySpec
 from mcpgate.errors import InvalidRequest, NotAllowed, NotFound, Unavailable
@@ -29,6 +30,8 @@ _MOST_ROWS = 10_000
 _MOST_GROUPS = 1_000_000
 _MOST_SUBJECTS = 100
 """Of one limit, in a list of many."""
+_FOR_OTHERS = "/api/requests"
+"""Only below this path are routes for callers without the grant `admin`, who learn of no others."""
 _ID = TypeAdapter(Id)
 
 
@@ -67,9 +70,10 @@ _QUESTION = {
 class AdminFace(Face):
     """Answers requests under /api."""
 
-    def __init__(self, gate: Gate, access: Access, more: Sequence[Route] = ()) -> None:
+    def __init__(self, gate: Gate, access: Access, closing: Closing, more: Sequence[Route] = ()) -> None:
         """`more`: routes of other parts of the gateway."""
         self._gate, self._access, self._store, self._clock = gate, access, gate.store, time.time
+        self._streams = Streams(access, closing)
         self._admin = Admin(gate.store, gate.counters, lambda: gate.policy)
         self._table = [*self._make_routes(), *more]
         self._routes = Routes(self._table)
@@ -99,17 +103,22 @@ class AdminFace(Face):
             reply = await self._reply(caller, http.method, http.path, query, given)
         except StoreUnavailable as error:
             raise Unavailable("the store is unavailable; try again shortly") from error
+        if reply.events is not None:
+            await self._streams.send(http, caller, reply.events)
+            return
         headers = {"content-type": reply.content_type, "cache-control": "no-store"}
         await http.respond(reply.status, reply.body, headers)
 
     async def _reply(self, caller: Caller, method: str, path: str, query: Mapping[str, str], body: Any) -> Reply:
-        if not caller.grants.admin:
+        may_all, found = caller.grants.admin, None
+        if may_all or path.startswith(_FOR_OTHERS):
+            found = self._routes.find(method, path)
+        if not may_all and (found is None or found[0].admin):
             raise NotAllowed("the admin API needs a key with the grant `admin`", key=caller.id)
-        found = self._routes.find(method, path)
         if found is None:
             raise NotFound(f"no route {path}; /api/openapi.json lists them")
         route, names = found
-        if caller.realm is not None and not route.for_realms:
+        if caller.realm is not None and route.admin and not route.for_realms:
             raise NotAllowed(f"this key only reads what is the {' '.join(caller.realm)}'s", key=caller.id)
         for text in (*names.values(), *query.values()):
             check_text(text)

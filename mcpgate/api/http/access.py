@@ -11,7 +11,7 @@ from mcpgate.addresses import Network, is_in, parse_address, parse_networks
 from mcpgate.api.http.allowance import Allowance
 from mcpgate.api.http.exchange import Exchange
 from mcpgate.api.http.forwarded import client_of, scheme_of
-from mcpgate.api.http.headers import metadata_of, secret_of, user_of
+from mcpgate.api.http.headers import about_of, metadata_of, secret_of, user_of
 from mcpgate.api.http.places import origin_of
 from mcpgate.api.http.resource import Resource
 from mcpgate.api.http.visits import Visits
@@ -180,7 +180,8 @@ class Access:
 
     async def context(self, http: Exchange) -> RequestContext:
         """The context of an identified request. Raises what `identify` does."""
-        return RequestContext(await self.identify(http), id=http.id, trace=http.headers.get("traceparent"))
+        caller, trace = await self.identify(http), http.headers.get("traceparent")
+        return RequestContext(caller, id=http.id, trace=trace, about=about_of(http.headers))
 
     def standing_stream(self, caller: Caller) -> AbstractContextManager[None]:
         """Count one more stream that stays open as long as its client likes. Entering it raises RateLimited."""

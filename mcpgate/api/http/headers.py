@@ -38,6 +38,10 @@ def read_headers(pairs: Sequence[tuple[bytes, bytes]]) -> tuple[dict[str, str], 
     return headers, doubled
 
 
+MOST_ABOUT = 100
+"""Characters of what the request log says of a client, or of a session."""
+
+
 def secret_of(headers: Mapping[str, str]) -> str | None:
     """`Authorization: Bearer …`, `x-api-key: …` or `x-goog-api-key: …`. Raises InvalidKey for another kind of
     authorization."""
@@ -88,6 +92,16 @@ def user_of(headers: Mapping[str, str]) -> str | None:
     if len(user) > 128 or not user.isprintable():
         raise InvalidRequest("x-mcpgate-user must be at most 128 printable characters")
     return user or None
+
+
+def about_of(headers: Mapping[str, str]) -> dict[str, str]:
+    """What the request log says of where a request came from; anybody can claim it."""
+    about = {}
+    if client := headers.get("user-agent"):
+        about["client"] = client[:MOST_ABOUT]
+    if session := headers.get("mcp-session-id"):
+        about["session"] = session[:MOST_ABOUT]
+    return about
 
 
 def refusal_headers(status: int, data: Mapping[str, Any]) -> dict[str, str]:

@@ -3,7 +3,7 @@ document is made from is one table."""
 
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -66,6 +66,8 @@ class Reply:
     body: bytes
     status: int = 200
     content_type: str = "application/json"
+    events: AsyncIterator[Sequence[bytes]] | None = None
+    """Instead of a body: server-sent events, in groups; an empty group when there is nothing new."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +83,8 @@ class Route:
     status: int = 200
     for_realms: bool = False
     """Whether it is also for administrators of one team or customer, and shows them only what is theirs."""
+    admin: bool = True
+    """Whether it needs the grant `admin`; the others decide themselves what a caller may see."""
 
 
 class Routes:

@@ -139,6 +139,8 @@ def parse_request(
     if not isinstance(params, dict):
         raise RpcFault(INVALID_PARAMS, "params must be an object")
     version = protocol_of(params)
+    if client := client_of(params):
+        context.about = {**context.about, "client": client}
     if version is not None and (modern or message["method"] != "initialize"):
         if version not in MODERN_VERSIONS:
             raise unsupported(version)
@@ -162,6 +164,18 @@ def protocol_of(params: Any) -> Any:
     """The revision that a modern request names in its envelope, or None."""
     meta = params.get("_meta") if isinstance(params, dict) else None
     return meta.get(META + "protocolVersion") if isinstance(meta, dict) else None
+
+
+def client_of(params: Any) -> str:
+    """The name and version of the client that a modern request, or `initialize`, tells; nothing if it tells none."""
+    params = params if isinstance(params, dict) else {}
+    meta = params.get("_meta")
+    info = meta.get(META + "clientInfo") if isinstance(meta, dict) else None
+    info = info or params.get("clientInfo")
+    if not isinstance(info, dict) or not isinstance(name := info.get("name"), str):
+        return ""
+    version = info.get("version")
+    return f"{name[:80]} {version[:20]}" if isinstance(version, str) else name[:80]
 
 
 def unsupported(version: Any) -> RpcFault:

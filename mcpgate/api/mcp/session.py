@@ -14,6 +14,7 @@ from mcpgate.api.mcp.protocol import (
     Message,
     RpcFault,
     RpcRequest,
+    client_of,
     id_of,
     is_notification,
     is_response,
@@ -144,6 +145,8 @@ class Session(Requests):
         self._closed = False
         self._roots_due: asyncio.TimerHandle | None = None
         self.log_level: str | None = None
+        self._client = ""
+        """What the client is called, as it says itself."""
         self.subscriptions: dict[str, Callable[[], None]] = {}
         """URI → what ends the subscription."""
 
@@ -197,11 +200,14 @@ class Session(Requests):
 
     def _begin(self, request: RpcRequest, send: Send) -> None:
         if request.method == "initialize":
+            self._client = client_of(request.params)
             offered = request.params.get("capabilities")
             self._capabilities = offered if isinstance(offered, dict) else {}
             if not self._capabilities.keys().isdisjoint(ASKABLE.values()):
                 self.face.gateway.pool.expect_live_clients()
             self.follow_changes()
+        if self._client and not request.modern:
+            request.context.about = {**request.context.about, "client": self._client}
         if not request.modern:
             request.session, request.capabilities, request.log_level = self, self._capabilities, self.log_level
             request.ask = lambda method, params: self._ask(send, method, params)

@@ -375,10 +375,20 @@ CREATE TABLE provider_objects (
 CREATE INDEX provider_objects_account ON provider_objects (account, kind, at, id)
 """
 
+_REQUESTS = """
+CREATE INDEX entries_parent ON entries (parent_id) WHERE parent_id <> '';
+-- The terms of entries up to the transaction and number `indexed`.
+CREATE TABLE entry_terms (
+    seq BIGINT PRIMARY KEY REFERENCES entries ON DELETE CASCADE, terms BIGINT[] NOT NULL);
+CREATE INDEX entry_terms_terms ON entry_terms USING gin (terms);
+INSERT INTO facts VALUES ('indexed', '0/0')
+"""
+
 MIGRATIONS: list[tuple[str, ...]] = [
     (_TABLES, _LOCK, _RESERVE, _RESERVE_ALL, _LET_GO, _SETTLE, _EXPIRE),
     (_MORE_COLUMNS, _RESERVE_2, _RESERVE_ALL_2, _SETTLE_2, _EXPIRE_2),
     (_TOKENS,),
     (_OBJECTS,),
+    (_REQUESTS,),
 ]
 """Each is a few statements. The table `migrations` of a schema lists those that it has."""

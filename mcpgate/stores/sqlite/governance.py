@@ -17,12 +17,15 @@ from mcpgate.governance.records import Balance, Claim, Entry, Refusal, Reservati
 from mcpgate.governance.rule import fitted
 from mcpgate.governance.store import AuditLine, Change, Query, Record, Settlement, StoreUnavailable
 from mcpgate.stores import rows
+from mcpgate.stores.request_rows import FINDABLE
 from mcpgate.stores.sqlite.file import open_file
+from mcpgate.stores.sqlite.requests import forget
 from mcpgate.stores.sqlite.writer import Writer
 
 T = TypeVar("T")
 _ROLLED_AT_ONCE = 10_000
 """Entries that one transaction adds to the sums; other writes wait for it."""
+_PRUNED_AT_ONCE = 1000
 
 
 class SqliteDialect:
@@ -282,11 +285,12 @@ class SqliteStore:
         chosen = "at < ? AND seq <= (SELECT value FROM facts WHERE name = 'rolled')"
 
         def work(db: sqlite3.Connection) -> int:
-            ids = f"SELECT seq FROM entries WHERE {chosen} LIMIT 10000"
-            removed = db.execute(f"DELETE FROM entries WHERE seq IN ({ids})", (hour,)).rowcount
+            found = db.execute(f"{FINDABLE} WHERE {chosen} LIMIT {_PRUNED_AT_ONCE}", (hour,)).fetchall()
+            forget(db, found)
+            db.executemany("DELETE FROM entries WHERE seq = ?", [(seq,) for seq, *_ in found])
             db.execute("DELETE FROM contents WHERE at < ?", (hour,))
             db.execute("UPDATE facts SET value = MAX(value, ?) WHERE name = 'pruned'", (hour,))
-            return removed
+            return len(found)
 
         removed = 0
         while some := await self._writer.run(work):

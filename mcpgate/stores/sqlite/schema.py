@@ -78,6 +78,13 @@ CREATE TABLE provider_objects (
 CREATE INDEX provider_objects_account ON provider_objects (account, kind, at, id);
 """
 
+_REQUESTS = """
+CREATE INDEX entries_parent ON entries (parent_id) WHERE parent_id <> '';
+-- The terms of entries up to number `indexed`, as words. What entries say is not repeated.
+CREATE VIRTUAL TABLE entry_terms USING fts5(terms, content='', detail=none, columnsize=0);
+INSERT INTO facts VALUES ('indexed', 0);
+"""
+
 
 def _run(script: str) -> Callable[[sqlite3.Connection], None]:
     def migration(db: sqlite3.Connection) -> None:
@@ -99,4 +106,5 @@ MIGRATIONS: list[Callable[[sqlite3.Connection], None]] = [
     _run(_ABANDONED),
     _run(_TOKENS),
     _run(_OBJECTS),
+    _run(_REQUESTS),
 ]

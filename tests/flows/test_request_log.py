@@ -1,0 +1,256 @@
+"""The request log, through the API and the command line: what was asked on both faces, by whom, and how it went."""
+
+import json
+import re
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+
+from tests.conftest import raw
+from tests.flows.governed import (
+    ADMIN,
+    TRUSTED,
+    Served,
+    bearer,
+    mcpgate,
+    own_database,
+    serving,
+    wait_until,
+    write_config,
+)
+from tests.model_provider import ModelProvider, model_provider
+
+ADA, BOB = "mg-the-key-of-ada", "mg-the-key-of-bob"
+CODE = "a = raw.add(a=1, b=2)\nb = raw.add(a=3, b=4)\nreturn [a, b]"
+ASK = {"messages": [{"role": "user", "content": "Say hello."}], "max_tokens": 100}
+
+
+@pytest.fixture(scope="module")
+def provider() -> Iterator[ModelProvider]:
+    with model_provider() as running:
+        yield running
+
+
+def sections(provider: ModelProvider, **more: Any) -> dict[str, Any]:
+    grants = {"tools": ["*"], "models": ["*"]}
+    keys = {
+        **TRUSTED,
+        "ada": {"name": "Ada's laptop", "secret": ADA, "user": "ada", "grants": grants},
+        "bob": {"secret": BOB, "team": "search", "grants": grants},
+    }
+    price = {"input_usd_per_mtok": 2, "output_usd_per_mtok": 10}
+    targets = [{"target": "open/status-503"}, {"target": "open/good"}]
+    return {
+        "governance": {"require_key": True, "keys": keys, "users": {"ada": {}}, "teams": {"search": {}}},
+        "llm": {
+            "providers": {"open": {"type": "openai", "base_url": f"{provider.address}", "api_key": "x"}},
+            "models": {"safe": {"targets": targets}},
+            "prices": {"open/good": price},
+        },
+        "sandbox": {"warm": 0},
+        **more,
+    }
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory, provider: ModelProvider) -> Iterator[Served]:
+    folder = tmp_path_factory.mktemp("log")
+    servers = {"raw": raw(expose="both", prices={"add": 0.01})}
+    with serving(folder, write_config(folder, servers, **sections(provider))) as running:
+        yield running
+
+
+def listed(served: Served, key: str = ADMIN, **query: str) -> list[dict[str, Any]]:
+    answer = served.clients[0].get("/api/requests", params=query, headers=bearer(key))
+    assert answer.status_code == 200, answer.text
+    found: list[dict[str, Any]] = answer.json()["requests"]
+    return found
+
+
+def got(served: Served, id: str, key: str = ADMIN) -> dict[str, Any]:
+    answer = served.clients[0].get(f"/api/requests/{id}", headers=bearer(key))
+    assert answer.status_code == 200, answer.text
+    found: dict[str, Any] = answer.json()
+    return found
+
+
+def test_an_execution_is_shown_with_its_tool_calls_below_it(served: Served) -> None:
+    answer = served.run(CODE, key=ADA, **{"x-mcpgate-metadata": '{"env": "dev"}', "user-agent": "agent/1.0"})
+    assert answer.ok, answer.text
+    one = got(served, answer.headers["x-request-id"])
+    assert (one["kind"], one["tool"], one["face"], one["outcome"], one["status"]) == (
+        *("execution", "execute_code", "mcp", "ok", 200),
+    )
+    assert (one["key"], one["key_name"], one["user"]) == ("ada", "Ada's laptop", "ada")
+    assert (one["metadata"], one["client"], one["cost_usd"]) == ({"env": "dev"}, "agent/1.0", "0.02")
+    assert [(child["server"], child["tool"], child["cost_usd"]) for child in one["children"]] == [
+        ("raw", "add", "0.01"),
+        ("raw", "add", "0.01"),
+    ]
+    latency = one["latency_ms"]
+    assert latency["sandbox"] > 0 and latency["tools"] > 0
+    assert latency["total"] == pytest.approx(latency["own"] + latency["sandbox"] + latency["tools"], abs=1)
+    assert got(served, one["id"])["children"] == one["children"]
+
+
+def test_a_model_request_is_shown_with_each_attempt_and_what_it_cost_in_all(served: Served) -> None:
+    answer = served.clients[0].post("/v1/chat/completions", json={"model": "safe", **ASK}, headers=bearer(BOB))
+    assert answer.status_code == 200, answer.text
+    one = got(served, answer.headers["x-request-id"])
+    assert (one["face"], one["alias"], one["provider"], one["model"]) == ("llm", "safe", "open", "good")
+    assert (one["attempts"], one["child_count"], one["team"], one["cache"]) == (2, 2, "search", "off")
+    assert [(child["model"], child["outcome"]) for child in one["children"]] == [
+        ("status-503", "upstream_error"),
+        ("good", "ok"),
+    ]
+    usage = answer.json()["usage"]
+    assert (one["tokens"]["input"], one["tokens"]["output"]) == (usage["prompt_tokens"], usage["completion_tokens"])
+    assert one["cost_usd"] == answer.headers["x-mcpgate-cost-usd"]
+    assert 0 < one["latency_ms"]["upstream"] <= one["latency_ms"]["total"]
+
+
+def test_requests_are_found_by_what_they_say_and_by_how_they_went(served: Served) -> None:
+    tag = {"x-mcpgate-meta-run": "found"}
+    served.call("raw__add", {"a": 1, "b": 2}, ADA, tag)
+    served.call("raw__fail", {"message": "no"}, BOB, tag)
+    served.run("1/0", key=BOB, **tag)
+    everything = listed(served, where="metadata.run=found")
+    assert [one["kind"] for one in everything] == ["execution", "tool", "tool"]
+    for where, kinds in {
+        "key=ada": ["tool"],
+        "key=bob": ["execution", "tool"],
+        "failed=true": ["execution", "tool"],
+        "failed=false": ["tool"],
+        "outcome=code_failed": ["execution"],
+        "server=raw,tool=add": ["tool"],
+        "team=search,kind=tool": ["tool"],
+        "user=ada": ["tool"],
+        f"request={everything[0]['request_id']}": ["execution"],
+        "key=nobody": [],
+    }.items():
+        assert [one["kind"] for one in listed(served, where=f"metadata.run=found,{where}")] == kinds, where
+    assert listed(served, where="metadata.run=found", min_latency_ms="1000000") == []
+    assert listed(served, where="metadata.run=found", until="2020-01-01") == []
+    assert len(listed(served, where="metadata.run=found", since="1h")) == 3
+
+
+def test_the_calls_of_code_are_listed_only_when_asked_for(served: Served) -> None:
+    served.run(CODE, key=ADA, **{"x-mcpgate-meta-run": "nested"})
+    (one,) = listed(served, where="metadata.run=nested")
+    assert [each["tool"] for each in listed(served, where="metadata.run=nested", nested="1")] == [
+        *("execute_code", "add", "add")
+    ]
+    assert len(listed(served, where=f"parent={one['id']}")) == 2
+
+
+def test_pages_stay_where_they_are_while_new_requests_come(served: Served) -> None:
+    tag = {"x-mcpgate-meta-run": "paged"}
+    for number in range(5):
+        served.call("raw__add", {"a": number, "b": 0}, ADA, tag)
+    query = {"where": "metadata.run=paged", "limit": "2"}
+    seen: list[str] = []
+    answer = served.admin("GET", "requests?where=metadata.run=paged&limit=2").json()
+    while True:
+        seen += [one["id"] for one in answer["requests"]]
+        if answer["next"] is None:
+            break
+        served.call("raw__add", {"a": 100, "b": 0}, ADA, tag)
+        answer = (
+            served.clients[0]
+            .get("/api/requests", params={**query, "cursor": answer["next"]}, headers=bearer(ADMIN))
+            .json()
+        )
+    assert len(seen) == len(set(seen)) == 5
+
+
+def test_a_key_without_the_admin_grant_sees_its_own_requests_and_no_others(served: Served) -> None:
+    tag = {"x-mcpgate-meta-run": "own"}
+    hers = served.call("raw__add", {"a": 1, "b": 2}, ADA, tag).headers["x-request-id"]
+    his = served.call("raw__add", {"a": 1, "b": 2}, BOB, tag).headers["x-request-id"]
+    assert [one["request_id"] for one in listed(served, ADA, where="metadata.run=own")] == [hers]
+    assert listed(served, ADA, where="metadata.run=own,key=bob") == []
+    assert got(served, hers, ADA)["request_id"] == hers
+    for id in (his, got(served, his)["id"], "rq_none"):
+        assert served.clients[0].get(f"/api/requests/{id}", headers=bearer(ADA)).status_code == 404
+    assert served.admin("GET", "entries", key=ADA).status_code == 403
+    assert served.admin("GET", "requests", key=None).status_code == 401
+    assert served.admin("GET", "requests/x/y", key=ADA).status_code == 403
+
+
+@pytest.mark.parametrize(
+    ("query", "said"),
+    [
+        ({"where": "colour=red"}, "cannot filter by 'colour'"),
+        ({"cursor": "nonsense!"}, "is not a cursor"),
+        ({"since": "soon"}, "'soon' is not a valid time"),
+        ({"min_cost_usd": "much"}, "min_cost_usd must be a number"),
+        ({"follow": "perhaps"}, "follow must be 1 or 0"),
+        ({"limit": "0"}, "limit must be a whole number"),
+    ],
+)
+def test_a_question_that_cannot_be_answered_says_why(served: Served, query: dict[str, str], said: str) -> None:
+    answer = served.clients[0].get("/api/requests", params=query, headers=bearer(ADMIN))
+    assert answer.status_code == 400
+    assert said in answer.json()["error"]["message"]
+
+
+@pytest.mark.parametrize("store", ["sqlite", "postgres"])
+def test_new_requests_of_every_worker_are_told_at_once(tmp_path: Path, provider: ModelProvider, store: str) -> None:
+    if store == "postgres":
+        with own_database() as url:
+            _follow_workers(tmp_path, provider, {"url": url})
+    else:
+        _follow_workers(tmp_path, provider, {"url": f"sqlite:////{str(tmp_path).lstrip('/')}/db.sqlite3"})
+
+
+def _follow_workers(folder: Path, provider: ModelProvider, storage: dict[str, str]) -> None:
+    config = write_config(folder, {"raw": raw(expose="both")}, **sections(provider, storage=storage))
+    told: list[dict[str, Any]] = []
+    with serving(folder, config, workers=3) as served:
+
+        def listen() -> None:
+            query = {"follow": "1", "where": "metadata.run=live"}
+            with httpx2.stream("GET", f"{served.address}/api/requests", params=query, headers=bearer(ADMIN)) as answer:
+                opened.set()
+                for line in answer.iter_lines():
+                    if line.startswith("data: "):
+                        told.append(json.loads(line.removeprefix("data: ")))
+                    if len(told) == 30:
+                        return
+
+        opened = threading.Event()
+        listener = threading.Thread(target=listen)
+        listener.start()
+        assert opened.wait(10)
+        for number in range(30):
+            with httpx2.Client(base_url=served.address) as fresh:  # a connection reaches one of the workers
+                body = {
+                    **{"jsonrpc": "2.0", "id": 1, "method": "tools/call"},
+                    "params": {"name": "raw__add", "arguments": {"a": number, "b": 0}},
+                }
+                headers = {**bearer(ADA), "x-mcpgate-meta-run": "live", "x-mcpgate-meta-number": str(number)}
+                assert fresh.post("/mcp", json=body, headers=headers).status_code == 200
+        listener.join(10)
+        assert sorted(int(one["metadata"]["number"]) for one in told) == list(range(30))
+        page = listed(served, where="metadata.run=live")
+        assert len(page) == 30
+
+
+def test_the_command_shows_the_log_in_80_columns(served: Served) -> None:
+    answer = served.run(CODE, key=ADA, **{"x-mcpgate-meta-run": "shown"})
+    id = answer.headers["x-request-id"]
+    options = ("-c", str(served.config))
+    wait_until(lambda: id in mcpgate("log", *options, env=served.environment).stdout)
+    table = mcpgate("log", "--where", "key=ada", "--limit", "5", *options, env=served.environment).stdout
+    assert max(map(len, table.splitlines())) <= 80
+    assert re.search(rf"{id} +ada +execute_code +\d+ ms +\$0\.02", table), table
+    one = mcpgate("log", id, *options, env=served.environment).stdout
+    assert one.count("raw.add") == 2 and "Ada's laptop (ada)" in one and "running code" in one
+    found = json.loads(mcpgate("log", id, "--format", "json", *options, env=served.environment).stdout)
+    assert found["request_id"] == id and len(found["children"]) == 2
+    wrong = mcpgate("log", "--where", "colour=red", *options, env=served.environment)
+    assert (wrong.returncode, "cannot filter by" in wrong.stderr) == (1, True)
