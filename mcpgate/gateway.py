@@ -9,6 +9,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from mcpgate import jsontext
+from mcpgate.activity.contents import ContentLog
 from mcpgate.activity.log import RequestLog
 from mcpgate.catalog.catalog import Catalog, nearest
 from mcpgate.catalog.learned import Memory
@@ -61,9 +62,11 @@ class Gateway:
         vault: Vault,
         make_chat: Callable[[], "Chat"],
         log: RequestLog,
+        contents: ContentLog,
     ) -> None:
         self.settings, self.engine, self.learned, self.gate, self.metrics = settings, engine, learned, gate, metrics
         self.vault, self._make_chat, self.log = vault, make_chat, log
+        self.contents = contents
         config = settings.config
         self.links = Links(vault)
         self.pool = UpstreamPool(held=True, vault=vault, link=self.links.make)

@@ -27,17 +27,8 @@ class Settlement(NamedTuple):
     claims: tuple[Claim, ...] = ()
     amounts: tuple[int, ...] = ()
     """For each claim, the amount spent."""
-    content: "Content | None" = None
     holds: tuple[str, ...] = ()
     """Ids of the reservations that end with it. A request may reserve in two steps, as `ID` and `ID/cost`."""
-
-
-@dataclass(frozen=True, slots=True)
-class Content:
-    """The arguments and the result of a call, if they are stored."""
-
-    arguments: str
-    result: str
 
 
 class Counters(Protocol):

@@ -38,6 +38,7 @@ from mcpgate.llm.attempt import SHOWN_ERROR, Attempt, Failed, Streamed, Whole
 from mcpgate.llm.bound import bound
 from mcpgate.llm.guarded import Guarded, guarded_request, guarded_stored
 from mcpgate.llm.guardrails import About, Guardrails
+from mcpgate.llm.heard import Heard
 from mcpgate.llm.metering import Ratios
 from mcpgate.llm.objects import Kept, Objects, ObjectsUnavailable
 from mcpgate.llm.provider import Call, Provider, Unreachable
@@ -434,6 +435,7 @@ class Answering:
         self._kind: Kind = "embedding" if asked.format in EMBEDS else "chat"
         self._attempt: Attempt | None = None
         self._about: About | None = None
+        self._heard: Heard | None = None
 
     async def __aenter__(self) -> Answered:
         chat, caller, asked = self._chat, self._context.caller, self._asked
@@ -446,6 +448,7 @@ class Answering:
             if asked.session:
                 whole.facts["session"] = asked.session[:200]
             asked, self._about = await chat.guarded(asked, caller)
+            whole.note_sent(lambda: asked.body)
             inside = self._context.inside(whole)
             try:
                 answer = await self._first(inside, asked, name, targets)
@@ -454,6 +457,7 @@ class Answering:
                     raise
                 answer = await self._first(inside, asked, *cheaper)
             whole.facts["attempts"] = str(answer.attempts)
+            self._note_answer(answer.what)
         except BaseException as error:
             await whole.__aexit__(type(error), error, error.__traceback__)
             raise
@@ -467,7 +471,17 @@ class Answering:
                 self._attempt.admission.joins = True
                 await self._attempt.aclose(error)
         finally:
+            if self._heard is not None and self._whole.content is not None:
+                self._whole.content = self._whole.content._replace(answered=self._heard.raw, is_stream=True)
             await self._whole.__aexit__(kind, error, traceback)
+
+    def _note_answer(self, what: Whole | Streamed) -> None:
+        """Keep what is answered, if contents are kept."""
+        if isinstance(what, Whole):
+            self._whole.note_answered(lambda: what.body)
+        elif self._whole.content is not None:
+            self._heard = Heard(what.events, self._whole.content.most)
+            what.events = self._heard.events()
 
     async def _first(self, context: RequestContext, asked: Asked, alias: str, targets: Sequence[Target]) -> Answered:
         """The first answer. Raises what the last attempt has failed with."""

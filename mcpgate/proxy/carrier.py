@@ -13,7 +13,6 @@ from mcpgate.governance.callers import Caller
 from mcpgate.governance.context import RequestContext
 from mcpgate.governance.gate import Gate
 from mcpgate.governance.records import Kind, Request, Usage
-from mcpgate.governance.store import Content
 from mcpgate.proxy.sign_ins import signs_in
 from mcpgate.proxy.tasks import Followed, created_task
 from mcpgate.upstream.backchannel import ask_all, lacking
@@ -50,6 +49,7 @@ class Carrier:
         parent_id = None if context.parent is None else context.parent.request.id
         request = Request(kind, server=server, tool=name, estimate=_ONE_CALL, parent_id=parent_id)
         async with self._gate.admit(context, request) as admission:
+            admission.note_sent(lambda: jsontext.dumps(_said(params)))
             confirm = partial(admission.confirm, check)
             # A call that was sent is spent, whatever its outcome; one that could not be sent is not.
             on_sent = partial(admission.spent, _ONE_CALL)
@@ -72,17 +72,21 @@ class Carrier:
                     result = await _answered(client, ask)
                 if method == "tools/call" and (task := created_task(params, result)) is not None:
                     result = await Followed(upstream, client, identity, confirm, modern=task is result).result(task)
-            except RpcError:
-                admission.outcome = "tool_error"
+            except RpcError as error:
+                admission.outcome, message = "tool_error", error.message
+                admission.note_answered(lambda: message)
                 raise
             finally:
                 admission.timings["upstream"] = (time.monotonic() - began) * 1000
             if result.get("isError") is True:
                 admission.outcome = "tool_error"
-            if self._gate.config.log_content:
-                sent = params.get("arguments", {})
-                admission.content = Content(*(jsontext.dumps(part).decode() for part in (sent, result)))
+            admission.note_answered(lambda: jsontext.dumps(result))
             return result
+
+
+def _said(params: Mapping[str, Any]) -> Any:
+    """What a caller says in a request: the arguments of a tool or prompt, or the name of a resource."""
+    return params.get("arguments", {name: value for name, value in params.items() if name != "_meta"})
 
 
 async def _answered(client: Client, ask: Callable[[Mapping[str, Any]], Awaitable[dict[str, Any]]]) -> dict[str, Any]:
