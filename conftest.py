@@ -19,6 +19,7 @@ SLOW_PATHS = [
         "tests/flows",
         "tests/issuers",
         "tests/upstream",
+        "tests/api/dashboard/test_visits.py",
         "tests/api/http",
         "tests/api/mcp/test_face.py",
         "tests/cli",

@@ -29,6 +29,7 @@ from pydantic.fields import FieldInfo
 from mcpgate import errors, lifecycle
 from mcpgate.api import oauth
 from mcpgate.api.admin.routes import AdminFace
+from mcpgate.api.dashboard import face as dashboard
 from mcpgate.api.http import resource, routing
 from mcpgate.api.llm import errors as llm_errors
 from mcpgate.api.llm import face as llm_face
@@ -346,6 +347,8 @@ OpenAPI 3.1 document of these routes; it needs no key. Bodies and answers are JS
 """
 
 _PURPOSE = {
+    "/dashboard": "the [dashboard](../guides/dashboard.md), and its files below it",
+    "/dashboard/session": 'who is signed in to the dashboard; `POST {"key": …}` signs in, `DELETE` signs out',
     "/mcp": "MCP over streamable HTTP, in every protocol revision from 2024-11-05 to 2026-07-28. `/mcp/NAME`: a "
     "[bundle](../guides/pass-through.md)",
     "/sse": "MCP over the legacy SSE transport: the stream to the client (one worker only). `/sse/NAME`: a bundle",
@@ -403,6 +406,7 @@ def routes() -> str:
         (llm_stored, StoredFace(cast(Any, types.SimpleNamespace(objects=None)), nothing, nothing)),
         (llm_errors, GeminiFace(nothing, nothing, nothing)),
         (gemini_face, GeminiFace(nothing, nothing, nothing)),
+        (dashboard, dashboard.DashboardFace(nothing, nothing)),
         (resource, resource.Resource(cast(Any, _WITH_ISSUERS), "")),
         (inspect.getmodule(Health), Health(nothing, nothing)),
     ]

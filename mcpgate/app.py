@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mcpgate import lifecycle
+from mcpgate.activity.contents import ContentLog, ContentStore
 from mcpgate.activity.log import RequestLog
 from mcpgate.activity.requests import Requests as RequestStore
 from mcpgate.cache.cache import Cache
@@ -26,14 +27,16 @@ from mcpgate.governance.callers import Token
 from mcpgate.governance.gate import Gate
 from mcpgate.governance.store import Store, StoreUnavailable
 from mcpgate.governance.tokens import Tokens
-from mcpgate.lifecycle import App, BatchTable, GovernanceStores, ObjectStore, TokenStore, check_llm, prices_of
+from mcpgate.lifecycle import App, BatchTable, GovernanceStores, ObjectStore, TokenStore, check_packages, prices_of
 from mcpgate.llm.registry import Providers
 from mcpgate.stores.cache import MemoryCache
+from mcpgate.stores.contents import MemoryContents
 from mcpgate.stores.memory import MemoryStore
 from mcpgate.stores.objects import MemoryObjects
 from mcpgate.stores.requests import MemoryRequests
 from mcpgate.stores.sqlite.batches import SqliteBatches
 from mcpgate.stores.sqlite.cache import SqliteCache
+from mcpgate.stores.sqlite.contents import SqliteContents
 from mcpgate.stores.sqlite.governance import SqliteStore
 from mcpgate.stores.sqlite.learned import SqliteLearnedStore
 from mcpgate.stores.sqlite.objects import SqliteObjects
@@ -63,7 +66,7 @@ _ENGINES = {
 
 async def build(config: Config) -> App:
     """Raises ConfigError, Unavailable."""
-    check_llm(config)
+    check_packages(config)
     engine = make_engine(config.sandbox)
     stores = await open_stores(config, may_forget=True)
     learned = SqliteLearnedStore(_local_file(config.storage))
@@ -88,8 +91,10 @@ async def build(config: Config) -> App:
 
     requests = request_store(config, stores)
     request_log = RequestLog(requests, stores.store, lambda: gate.policy)
-    gateway = Gateway(settings, engine, Memory(learned), gate, metrics, vault, cache, make_chat, request_log)
-    return App(gateway, stores, learned, tokens, objects, batches, cache, providers, requests)
+    contents = ContentLog(settings, content_store(config, stores))
+    gate.keep_contents(contents)
+    gateway = Gateway(settings, engine, Memory(learned), gate, metrics, vault, cache, make_chat, request_log, contents)
+    return App(gateway, stores, learned, tokens, objects, batches, cache, providers, requests, contents)
 
 
 class _Issuers:
@@ -181,6 +186,17 @@ def request_store(config: Config, stores: GovernanceStores) -> RequestStore:
         return SqliteRequests(_local_file(config.storage))
     postgres = _optional("mcpgate.stores.postgres.requests", "postgres", "storage.url")
     made: RequestStore = postgres.PostgresRequests(stores.store.pool)  # type: ignore[attr-defined]
+    return made
+
+
+def content_store(config: Config, stores: GovernanceStores) -> ContentStore:
+    """Where what requests say is kept: with the rest, in a table of its own."""
+    if isinstance(stores.store, MemoryStore):
+        return MemoryContents()
+    if isinstance(stores.store, SqliteStore):
+        return SqliteContents(_local_file(config.storage))
+    postgres = _optional("mcpgate.stores.postgres.contents", "postgres", "storage.url")
+    made: ContentStore = postgres.PostgresContents(stores.store.pool)  # type: ignore[attr-defined]
     return made
 
 

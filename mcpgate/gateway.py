@@ -9,6 +9,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from mcpgate import jsontext
+from mcpgate.activity.contents import ContentLog
 from mcpgate.activity.log import RequestLog
 from mcpgate.cache.cache import Cache
 from mcpgate.catalog.catalog import Catalog, nearest
@@ -64,9 +65,11 @@ class Gateway:
         cache: Cache,
         make_chat: Callable[[], "Chat"],
         log: RequestLog,
+        contents: ContentLog,
     ) -> None:
         self.settings, self.engine, self.learned, self.gate, self.metrics = settings, engine, learned, gate, metrics
         self.vault, self.cache, self._make_chat, self.log = vault, cache, make_chat, log
+        self.contents = contents
         config = settings.config
         self.links = Links(vault)
         self.pool = UpstreamPool(held=True, vault=vault, link=self.links.make)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from mcpgate.activity.contents import ContentLog
 from mcpgate.activity.requests import Requests
 from mcpgate.cache.cache import Cache
 from mcpgate.cache.entry import CacheUnavailable
@@ -18,6 +19,7 @@ from mcpgate.catalog.names import clashes, to_identifier
 from mcpgate.config.files import load_config
 from mcpgate.config.periods import Period
 from mcpgate.config.settings import Config
+from mcpgate.config.telemetry import LogContentConfig
 from mcpgate.config.upstreams import UpstreamConfig
 from mcpgate.errors import ConfigError
 from mcpgate.gateway import Gateway
@@ -103,6 +105,8 @@ class App:
     """Of models."""
     requests: Requests
     """The ledger as a log."""
+    contents: ContentLog
+    """What requests say, if that is kept."""
 
     async def start(self, progress: Callable[[str], None] | None = None, with_engine: bool = True) -> None:
         """Get ready for `gateway.go()`, which begins connecting and preparing the sandbox and returns at once. Without
@@ -141,17 +145,24 @@ class App:
         await self.objects.close()
         await self.batches.close()
         await self.requests.close()
+        await self.contents.aclose()
         await self.stores.close()
         self.learned.close()
 
 
-def check_llm(config: Config) -> None:
-    """Raises ConfigError for guardrails that cannot be loaded, and for providers whose packages are not installed."""
+def check_packages(config: Config) -> None:
+    """Raises ConfigError for guardrails that cannot be loaded, and where a package is not installed that a setting
+    needs."""
     for name, provider in config.llm.providers.items():
         for has, extra, module in ((provider.aws, "bedrock", "botocore"), (provider.vertex, "vertex", "google.auth")):
             if has is not None and not _is_installed(module):
                 missing = f"needs a package that is not installed ({module}): install the extra {extra!r}"
                 raise ConfigError(f"llm.providers.{name} {missing}")
+    content = config.telemetry.log_content
+    if isinstance(content, LogContentConfig) and content.mask and not _is_installed("regex"):
+        raise ConfigError(
+            "telemetry.log_content.mask needs a package that is not installed (regex): install the extra 'mask'"
+        )
     if config.llm.guardrails:
         from mcpgate.llm.guardrails import Guardrails
 
@@ -194,7 +205,7 @@ async def running(
 async def reload(gateway: Gateway, config: Config) -> None:
     """Apply an edited configuration. Calls in progress on servers that stay are not interrupted. Raises ConfigError,
     before anything is applied."""
-    check_llm(config)
+    check_packages(config)
     fixed = [name for name in _FIXED if _setting(config, name) != _setting(gateway.config, name)]
     if fixed:
         log.warning("changes to %s take effect at the next start", ", ".join(fixed))
@@ -292,6 +303,7 @@ async def _keep_stores(app: App) -> None:
             await app.objects.tidy()
             await app.batches.tidy(oldest_kept())
             await app.cache.tidy()
+            await app.contents.prune(datetime.datetime.now(datetime.UTC))
         except (StoreUnavailable, ObjectsUnavailable, BatchesUnavailable, CacheUnavailable) as error:
             log.warning("ledger roll-up failed: %s", error)
         except Exception:

@@ -43,15 +43,15 @@ class Page:
 
 
 def seen_by(caller: Caller, wanted: Wanted) -> Wanted:
-    """What is wanted of what a caller may see: everything with the grant `admin`, else the requests of its key; with an
-    access token, those of its user. Raises NotAllowed."""
+    """What is wanted of what a caller may see: everything with the grant `admin`, or what is its team's or customer's,
+    else the requests of its key; with an access token, those of its user. Raises NotAllowed."""
     return replace(wanted, where=(*wanted.where, *own_of(caller)))
 
 
 def own_of(caller: Caller) -> tuple[tuple[str, str], ...]:
-    """The filters that a caller's own requests fulfil. Raises NotAllowed."""
+    """The filters that all requests fulfil that a caller may see. Raises NotAllowed."""
     if caller.grants.admin:
-        return ()
+        return () if caller.realm is None else (caller.realm,)
     if caller.is_local:
         raise NotAllowed("the request log needs a key; one with the grant `admin` sees all requests")
     own = (("key", caller.id),)

@@ -13,12 +13,14 @@ from mcpgate.api.admin.models import ModelRoutes
 from mcpgate.api.admin.requests import RequestRoutes
 from mcpgate.api.admin.routes import AdminFace
 from mcpgate.api.admin.upstreams import UpstreamRoutes
+from mcpgate.api.dashboard.face import DashboardFace
 from mcpgate.api.http.access import Access
 from mcpgate.api.http.exchange import Closing, Disconnected, Exchange, Receive, Scope, Send, plain_refusal
 from mcpgate.api.http.memory import Memory
 from mcpgate.api.http.places import FULL, RETRY_S
 from mcpgate.api.http.routing import Face, Handler, MethodNotAllowed, Route
 from mcpgate.api.http.sockets import Socket
+from mcpgate.api.http.visits import Visits
 from mcpgate.api.llm.batch_runner import BatchRunner
 from mcpgate.api.llm.batches import BatchFace
 from mcpgate.api.llm.face import LlmFace
@@ -40,6 +42,7 @@ _ROOT = b"""This is mcpgate, an MCP gateway.
   /mcp                MCP over streamable HTTP: the address for agents
   /sse                MCP over the legacy SSE transport
   /v1                 models, in the formats of OpenAI and Anthropic
+  /dashboard          the dashboard
   /api/openapi.json   the admin API
   /healthz /readyz    health
   /metrics            metrics for Prometheus
@@ -104,7 +107,8 @@ class Server:
         processes share the port, so that no request depends on an earlier one."""
         self.closing = Closing()
         """Set when the server stops: ends every open stream."""
-        self._access = Access(gateway.settings, gateway.gate, host)
+        visits = Visits(gateway.vault, gateway.gate)
+        self._access = Access(gateway.settings, gateway.gate, host, visits)
         server = gateway.config.server
         self._limit, in_all = server.max_body_mib * _MIB, server.max_body_mib_in_all * _MIB
         self._memory, self._base_path = Memory(in_all, in_all // 4), server.base_path
@@ -120,6 +124,7 @@ class Server:
             LlmFace(gateway.chat, self._access, self.closing),
             AdminFace(gateway.gate, self._access, self.closing, admin_routes(gateway)),
             OAuthFace(gateway),
+            DashboardFace(self._access, visits),
             self._access.resource,
             Health(gateway, self._access),
         )

@@ -11,9 +11,10 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from mcpgate.activity.asking import make_wanted
+from mcpgate.activity.contents import contents_of
 from mcpgate.activity.log import RequestLog
 from mcpgate.activity.requests import FILTERS, NEWEST, Wanted, from_cursor
-from mcpgate.app import open_stores, request_store
+from mcpgate.app import content_store, open_stores, request_store
 from mcpgate.cli import console, words
 from mcpgate.cli.gateway_session import add_config, config_or_default
 from mcpgate.cli.keys_command import all_keys, id_of_key
@@ -23,6 +24,7 @@ from mcpgate.governance.admin import Admin
 from mcpgate.governance.callers import LOCAL
 from mcpgate.governance.ledger import parse_where
 from mcpgate.governance.policy import Policy
+from mcpgate.lifecycle import GovernanceStores
 from mcpgate.telemetry.text import visible
 
 _WIDTH = 80
@@ -50,6 +52,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--since", metavar="WHEN", help="a date, a time, or a period like 7d")
     parser.add_argument("--until", metavar="WHEN", help="a date or a time")
     parser.add_argument("--nested", action="store_true", help="also tool calls of code, and attempts of model requests")
+    parser.add_argument("--content", action="store_true", help="with ID: also what it said, if that is kept")
+    parser.add_argument("--text", default="", metavar="WORDS", help="only requests whose content has these words")
     parser.add_argument("--limit", type=int, default=20, metavar="N", help="how many (default: 20)")
     parser.add_argument("--format", choices=("table", "json"), default="table", help="what to print (default: table)")
     add_config(parser)
@@ -58,8 +62,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     if not 1 <= arguments.limit <= _MOST:
         raise InvalidRequest(f"--limit must be from 1 to {_MOST:,}")
+    if arguments.text and arguments.follow:
+        raise InvalidRequest("--follow takes no --text: contents are written a moment later")
     where, config = parse_where(arguments.where), config_or_default(arguments.config)
     given = {"since": arguments.since or "", "until": arguments.until or "", "nested": str(int(arguments.nested))}
+    given |= {"q": arguments.text}
     make_wanted(where, given, time.time())  # before a store is opened
     with contextlib.suppress(KeyboardInterrupt):
         asyncio.run(_run(arguments, config, where, given))
@@ -68,10 +75,11 @@ def run(arguments: argparse.Namespace) -> int:
 
 async def _run(arguments: argparse.Namespace, config: Config, where: dict[str, str], given: Mapping[str, str]) -> None:
     as_json = arguments.format == "json"
-    async with _opened(config, where) as log:
+    async with _opened(config, where) as (log, stores):
         if arguments.id:
             one = await log.get(LOCAL, arguments.id)
-            console.show(one) if as_json else _print_one(one)
+            said = await _contents(config, stores, one) if arguments.content else []
+            console.show({**one, "contents": said} if arguments.content else one) if as_json else _print_one(one, said)
             return
         wanted = make_wanted(where, given, time.time())
         newest = await log.newest()
@@ -86,7 +94,7 @@ async def _run(arguments: argparse.Namespace, config: Config, where: dict[str, s
 
 
 @asynccontextmanager
-async def _opened(config: Config, where: dict[str, str]) -> AsyncIterator[RequestLog]:
+async def _opened(config: Config, where: dict[str, str]) -> AsyncIterator[tuple[RequestLog, GovernanceStores]]:
     """The log of a configuration's store; a key that `where` names becomes its id."""
     stores = await open_stores(config)
     requests = request_store(config, stores)
@@ -95,10 +103,18 @@ async def _opened(config: Config, where: dict[str, str]) -> AsyncIterator[Reques
         if "key" in where:
             named = await all_keys(Admin(stores.store, stores.counters, lambda: policy))
             where["key"] = id_of_key(where["key"], named)
-        yield RequestLog(requests, stores.store, lambda: policy)
+        yield RequestLog(requests, stores.store, lambda: policy), stores
     finally:
         await requests.close()
         await stores.close()
+
+
+async def _contents(config: Config, stores: GovernanceStores, one: Mapping[str, Any]) -> list[dict[str, Any]]:
+    store = content_store(config, stores)
+    try:
+        return await contents_of(store, one)
+    finally:
+        await store.close()
 
 
 async def _latest(log: RequestLog, wanted: Wanted, limit: int) -> list[dict[str, Any]]:
@@ -165,9 +181,9 @@ def _result(one: Mapping[str, Any]) -> str:
 
 
 def _what(one: Mapping[str, Any]) -> str:
-    if one["face"] == "llm":
+    if one["kind"] in ("chat", "embedding"):
         target = f"{one['provider']}/{one['model']}" if one["provider"] else str(one["model"])
-        return f"{one['alias']} → {target}" if one["alias"] not in (None, target, one["model"]) else target
+        return f"{one['alias']} → {target}" if one.get("alias") not in (None, target, one["model"]) else target
     name = one["tool"] or one["kind"]
     return f"{one['server']}.{name}" if one["server"] else name
 
@@ -186,7 +202,7 @@ def _clock(at: str) -> str:
 # --- one request
 
 
-def _print_one(one: Mapping[str, Any]) -> None:
+def _print_one(one: Mapping[str, Any], contents: Sequence[Mapping[str, Any]]) -> None:
     def line(name: str, value: Any) -> None:
         if value not in (None, "", "0"):
             print(f"  {name:<13} {visible(str(value))}")
@@ -214,6 +230,10 @@ def _print_one(one: Mapping[str, Any]) -> None:
         _print_tree(one["children"], 1)
         if one.get("truncated"):
             print("  … and more")
+    for said in contents:
+        for part in ("sent", "answered"):
+            print(console.styled(f"\n{visible(_what(said))}: {part}", "bold"))
+            console.say(said[part])
 
 
 def _latencies(parts: Mapping[str, float | None]) -> str:

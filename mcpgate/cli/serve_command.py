@@ -9,24 +9,28 @@ import os
 import signal
 import socket
 import threading
+import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from pathlib import Path
 
 from mcpgate.api.http.headers import metadata_of
+from mcpgate.api.http.visits import one_time_token
 from mcpgate.api.mcp import stdio
-from mcpgate.app import open_stores, running
+from mcpgate.app import open_stores, running, token_store
 from mcpgate.cli.gateway_session import add_config
 from mcpgate.cli.workers import end_with_supervisor, stop_signals, supervise
-from mcpgate.config.environment import key_of_environment, metadata_of_environment
+from mcpgate.config.environment import key_of_environment, metadata_of_environment, token_key_of_environment
 from mcpgate.config.files import find_config, load_config
 from mcpgate.config.settings import NO_AUDIENCE, Config, is_loopback, knows_audience, needs_key
 from mcpgate.errors import ConfigError
 from mcpgate.gateway import Gateway
 from mcpgate.governance.callers import Caller
+from mcpgate.governance.keys import from_record
 from mcpgate.governance.store import Records, StoreUnavailable, all_records
 from mcpgate.lifecycle import watch
 from mcpgate.telemetry import logs
 from mcpgate.telemetry.watchdog import Watchdog
+from mcpgate.upstream.tokens import TokensUnavailable, Vault
 
 _STOP_S = 20.0
 """How long the process may take to end when it is told to; what is under way may go on for 5 s of them."""
@@ -70,6 +74,7 @@ def run(arguments: argparse.Namespace) -> int:
     port = config.server.port if arguments.port is None else arguments.port
     check_reachable(config, host)
     if arguments.workers > 1:
+        asyncio.run(_tell_before_workers(config, host, port))
         return supervise(arguments.workers, path, host, port)
     return asyncio.run(_serve_http(config, path, host, port, arguments.worker))
 
@@ -105,6 +110,48 @@ async def _any_key_stored(config: Config) -> bool:
         return await _holds_keys(stores.store)
     finally:
         await stores.close()
+
+
+def _address(config: Config, host: str, port: int) -> str:
+    """Where people reach the gateway."""
+    reached = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)
+    return config.server.public_url or f"http://{reached}:{port}{config.server.base_path}"
+
+
+async def _tell_before_workers(config: Config, host: str, port: int) -> None:
+    """Once, for all of them."""
+    stores = await open_stores(config)
+    tokens = token_store(config, stores)
+    try:
+        vault = Vault(tokens, token_key_of_environment())
+        await _tell_of_dashboard(config, host, _address(config, host, port), stores.store, vault)
+    finally:
+        await tokens.close()
+        await stores.close()
+
+
+async def _tell_of_dashboard(config: Config, host: str, address: str, store: Records, vault: Vault) -> None:
+    """Say where it is; and how to sign in, once, where an admin key is needed and nobody has one."""
+    place = f"{address}/dashboard"
+    with contextlib.suppress(StoreUnavailable, TokensUnavailable):  # the gate says so
+        local = is_loopback(host) and not needs_key(config, host)
+        if not (local or config.server.oauth is not None or await _any_admin(config, store)):
+            token = await one_time_token(vault)
+            log.info("dashboard: %s/#/sign-in/%s (works once; make a key with the grant `admin` there)", place, token)
+            return
+    log.info("dashboard: %s", place)
+
+
+async def _any_admin(config: Config, store: Records) -> bool:
+    """Whether there is an active key with the grant `admin`. Raises StoreUnavailable."""
+    declared = config.governance.keys.values()
+    if any(key.grants.admin and key.enabled and key.team is None and key.customer is None for key in declared):
+        return True
+    async for record in all_records(store, "key"):
+        key, _ = from_record(record.id, record.value)
+        if key.grants.admin and key.realm is None and key.state(time.time()) == "active":
+            return True
+    return False
 
 
 async def _holds_keys(store: Records) -> bool:
@@ -178,11 +225,11 @@ async def _serve_http(config: Config, path: Path, host: str, port: int, supervis
             )
             listener = _listen(host, port, is_worker)
             host_shown = f"[{host}]" if ":" in host else host
-            reached = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, host_shown)
-            own_url = f"http://{reached}:{listener.getsockname()[1]}{config.server.base_path}"
-            gateway.links.address = config.server.public_url or own_url
+            gateway.links.address = _address(config, host, listener.getsockname()[1])
             ways = "/mcp (streamable HTTP)" if is_worker else "/mcp (streamable HTTP) and /sse"
             log.info("listening on http://%s:%d%s", host_shown, listener.getsockname()[1], ways)
+            if not is_worker:
+                await _tell_of_dashboard(gateway.config, host, gateway.links.address, gateway.gate.store, gateway.vault)
 
             async def end_when_told() -> None:
                 await stop.wait()

@@ -2,9 +2,11 @@
 and the command line calls the same methods."""
 
 import dataclasses
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
+from typing import Any
 
+from mcpgate import jsontext
 from mcpgate.catalog.catalog import Catalog
 from mcpgate.catalog.learned import Memory
 from mcpgate.catalog.names import server_in
@@ -60,7 +62,7 @@ class MetaTools:
             observed = partial(self._learned.observed, owner=context.caller.account)
             return Listing(self._settings.config.code_mode, observed).render(catalog, query, server, limit)
 
-        return await self._admitted(context, "list_tools", answer)
+        return await self._admitted(context, "list_tools", {"query": query, "server": server, "limit": limit}, answer)
 
     async def _catalog_for(self, caller: Caller, query: str | None, server: str | None) -> Catalog:
         """What a caller sees, after a short wait for the server it names. Where nothing else answers it, for any that
@@ -89,7 +91,7 @@ class MetaTools:
             await self._indexer.searchable(context.caller.bundle)
             return self._stubs(context, names)
 
-        return await self._admitted(context, "describe_tools", answer)
+        return await self._admitted(context, "describe_tools", {"names": names}, answer)
 
     def _stubs(self, context: RequestContext, names: Sequence[str]) -> str:
         catalog = self._views.catalog_of(context.caller)
@@ -115,7 +117,9 @@ class MetaTools:
 
     async def read_docs(self, context: RequestContext, topic: str) -> str:
         """A page. Raises NotFound, NotAllowed, and what admission raises."""
-        return await self._admitted(context, "read_docs", lambda inner: self._pages.render(inner, topic))
+        return await self._admitted(
+            context, "read_docs", {"topic": topic}, lambda inner: self._pages.render(inner, topic)
+        )
 
     async def execute_code(
         self, context: RequestContext, code: str, session: str | None = None, timeout_s: float | None = None
@@ -134,13 +138,19 @@ class MetaTools:
         return await self._runner.run(context, code, limits, session)
 
     async def _admitted(
-        self, context: RequestContext, name: str, answer: Callable[[RequestContext], Awaitable[str]]
+        self,
+        context: RequestContext,
+        name: str,
+        sent: Mapping[str, Any],
+        answer: Callable[[RequestContext], Awaitable[str]],
     ) -> str:
-        """The answer of a meta-tool that runs no code, with what it saved."""
+        """The answer of a meta-tool that runs no code, with what it saved. `sent`: its arguments."""
         self._check_granted(context, name)
         async with self._gate.admit(context, Request("meta", tool=name)) as admission:
+            admission.note_sent(lambda: jsontext.dumps(sent))
             text = await answer(context.inside(admission))
             admission.saved = self._savings.of(context.caller, text, None)
+            admission.note_answered(lambda: text)
             return text
 
     def _check_granted(self, context: RequestContext, name: str) -> None:

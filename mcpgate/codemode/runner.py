@@ -63,6 +63,7 @@ class Runner:
             raise InvalidRequest("session must be a name of 1–100 characters")
         request = Request("execution", tool="execute_code", estimate=Usage(seconds=limits.timeout_s))
         async with self._gate.admit(context, request) as admission:
+            admission.note_sent(lambda: code)
             if session is not None:
                 admission.facts["session"] = session
             answer = await self._run(context, admission, code, limits, session)
@@ -73,6 +74,7 @@ class Runner:
                 admission.timings |= {"sandbox": ran_s * 1000, "tools": outcome.tool_wait_s * 1000}
             admission.saved = self._savings.of(context.caller, answer.text, outcome)
             admission.outcome = _outcome_of(answer)
+            admission.note_answered(lambda: answer.text)
             return answer
 
     async def _run(

@@ -244,10 +244,14 @@ class RateLimitConfig(Model):
 WINDOWED = ("requests", "tokens", "input_tokens", "output_tokens", "execution_seconds")
 
 
+Condition = dict[Annotated[str, AfterValidator(_dimension)], Patterns]
+"""Dimension → globs, of which one must match."""
+
+
 class _RuleConfig(Model):
     id: Annotated[Id, AfterValidator(_rule_id)]
     """Names the rule in refusals, reports and the admin API."""
-    when: dict[Annotated[str, AfterValidator(_dimension)], Patterns] = {}
+    when: Condition = {}
     """Dimension to globs. One glob of each dimension must match. Dimensions: `customer`, `team`, `user`, `key`,
     `provider`, `model`, `server`, `tool`, `metadata.NAME`."""
     per: Annotated[str, AfterValidator(_subject)] = "shared"
@@ -318,7 +322,8 @@ class GrantsConfig(Model):
     meta_tools: Patterns | None = None
     """Globs over the four meta-tools, or `false` for none. Default: all four for a key with any tool."""
     admin: bool = False
-    """May use the admin API."""
+    """May use the admin API and the dashboard. A key with a `team` of its own, or else a `customer`, only reads there
+    what is that team's or customer's."""
 
     @field_validator("meta_tools", mode="before")
     @classmethod
@@ -411,8 +416,6 @@ class GovernanceConfig(Model):
     continue uncounted, and a metric counts them."""
     retention: PeriodText = "90d"
     """How long single ledger entries are kept. Hourly roll-ups stay."""
-    log_content: bool = False
-    """Store arguments and results of tool calls with the ledger."""
 
     @model_validator(mode="after")
     def _consistent(self) -> "GovernanceConfig":

@@ -14,6 +14,7 @@ from mcpgate.config.cache import CacheConfig
 from mcpgate.config.governance import GovernanceConfig, LimitsConfig, PositiveSeconds
 from mcpgate.config.llm import LlmConfig
 from mcpgate.config.oauth import OAuthConfig
+from mcpgate.config.telemetry import TelemetryConfig
 from mcpgate.config.upstreams import BundleConfig, UpstreamConfig
 
 
@@ -142,11 +143,6 @@ class ServerConfig(Model):
         if not re.fullmatch(r"(/[A-Za-z0-9._~-]+)*/?", path):
             raise ValueError(f"{path!r} must be a path such as /mcpgate")
         return path.rstrip("/")
-
-
-class TelemetryConfig(Model):
-    log_level: Literal["debug", "info", "warning", "error"] = "info"
-    """Records of this level and above go to stderr."""
 
 
 class Config(Model):

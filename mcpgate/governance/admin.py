@@ -14,6 +14,7 @@ from mcpgate.config.governance import KeySpec
 from mcpgate.config.periods import Period
 from mcpgate.errors import Conflict, InvalidRequest, NotFound
 from mcpgate.governance.callers import VirtualKey
+from mcpgate.governance.forecast import forecast
 from mcpgate.governance.keys import digest_of, from_record, new_secret, to_record
 from mcpgate.governance.policy import RECORD_KINDS, Policy
 from mcpgate.governance.records import new_id, shown_moment, to_usd
@@ -199,12 +200,12 @@ class Admin:
 
     # --- usage
 
-    async def standings(self, kind: str, id: str) -> list[dict[str, Any]]:
-        """Current usage of a budget or rate limit, for each subject with any. `kind` may also be that of a scope, for
-        its own limits. Raises NotFound."""
+    async def standings(self, kind: str, id: str, subjects: int = _MOST_SUBJECTS) -> list[dict[str, Any]]:
+        """Current usage of a budget or rate limit, for each subject with any, at most so many. `kind` may also be that
+        of a scope, for its own limits. Raises NotFound."""
         found = []
         for rule in await self._rules(kind, id):
-            names = await self._counters.names(rule.counter(""), _MOST_SUBJECTS)
+            names = await self._counters.names(rule.counter(""), subjects)
             if rule.per == "shared" and not names:
                 names = [rule.counter("")]
             now = self._clock()
@@ -214,6 +215,7 @@ class Admin:
             ):
                 frees = rule.window.frees_at(span.cell if standing.first is None else standing.first)
                 shown: Callable[[int], Any] = _usd if rule.measure == "cost" else rule.plain_amount
+                ahead = forecast(rule.window, limit, standing, now)
                 found.append(
                     {
                         "id": rule.id,
@@ -224,10 +226,26 @@ class Admin:
                         "reserved": shown(standing.held),
                         "left": shown(max(0, limit - standing.spent - standing.held)),
                         "window": str(rule.window) or None,
+                        "soft_limit": None if rule.soft_limit is None else shown(rule.soft_limit),
                         "resets_at": shown_moment(frees),
+                        "forecast": None if ahead is None else shown(ahead.amount),
+                        "runs_out_at": None if ahead is None else shown_moment(ahead.runs_out_at),
                     }
                 )
         return found
+
+    async def list_limited(self, kind: str, after: str, limit: int) -> tuple[list[str], str | None]:
+        """Ids, later than `after`, of what has limits: at most so many; and after which to go on. `kind` as in
+        `standings`; a revoked key has none."""
+        if kind == "key":
+            keys = await self.list_keys(after, limit)
+            stored = [key.id for key in keys if not key.declared]
+            used = [key.id for key in keys if key.revoked_at is None]
+            found = [id for id in used if await self._rules(kind, id)]
+            return found, stored[-1] if len(stored) == limit else None
+        table = self._table(kind)
+        found = [id for id in sorted(table) if id > after and _rules_of(kind, id, table[id])]
+        return found[:limit], found[limit - 1] if len(found) > limit else None
 
     async def reset(self, kind: str, id: str, subject: str | None, actor: str) -> None:
         """Reset what is spent of a budget or rate limit, for one subject or for all. Reservations stay. Raises

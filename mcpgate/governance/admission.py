@@ -15,6 +15,7 @@ from types import TracebackType
 
 from mcpgate.errors import McpgateError, NotAllowed, Unavailable
 from mcpgate.governance.callers import Caller
+from mcpgate.governance.contents import Content, Contents, NoContents, cut
 from mcpgate.governance.context import Admitted, RequestContext
 from mcpgate.governance.declared import Declared
 from mcpgate.governance.holds import Holds
@@ -23,7 +24,7 @@ from mcpgate.governance.journal import Journal
 from mcpgate.governance.records import HITS, Balance, Claim, Entry, Request, Reservation, Saved, Usage
 from mcpgate.governance.refusals import scope_of
 from mcpgate.governance.rule import Share, measured, shown_amount
-from mcpgate.governance.store import Content, Settlement, StoreUnavailable
+from mcpgate.governance.store import Settlement, StoreUnavailable
 from mcpgate.telemetry.metrics import Metrics
 
 log = logging.getLogger("mcpgate.governance")
@@ -49,6 +50,8 @@ class Desk:
     """Admissions that are not settled yet."""
     warned: set[tuple[str, int]] = field(default_factory=set)
     """Counters and cells whose soft limits were logged."""
+    contents: Contents = field(default_factory=NoContents)
+    """Where what requests say is kept."""
 
 
 class Admission(Admitted):
@@ -101,6 +104,7 @@ class Admission(Admitted):
         self.counts_requests = True
         """Whether it counts in limits on requests."""
         self.content: Content | None = None
+        """What it says, if that is kept."""
         self.timings: dict[str, float] = {}
         """Milliseconds by stage: upstream, sandbox, tools, first_token …"""
         self.facts: dict[str, str] = {"request": context.id, **context.about}
@@ -109,6 +113,16 @@ class Admission(Admitted):
     @property
     def caller(self) -> Caller:
         return self._context.caller
+
+    def note_sent(self, text: Callable[[], str | bytes]) -> None:
+        """Keep what was sent, if contents are kept: only then is `text` called."""
+        if most := self._desk.contents.wants(self._context.caller, self.request):
+            self.content = Content(most, cut(text(), most))
+
+    def note_answered(self, text: Callable[[], str | bytes]) -> None:
+        """Keep what was answered; after `note_sent`."""
+        if self.content is not None:
+            self.content = self.content._replace(answered=cut(text(), self.content.most))
 
     def spent(self, usage: Usage) -> None:
         """Report the usage so far; call it at once, because the block may exit at any moment."""
@@ -263,7 +277,9 @@ class Admission(Admitted):
         if not self.counts_requests:
             amounts = tuple([0 if c.measure == "requests" else n for c, n in zip(claims, amounts, strict=True)])
         holds = tuple([reservation.id for reservation in self._held])
-        settlement = Settlement(entry, claims, amounts, self.content, holds)
+        settlement = Settlement(entry, claims, amounts, holds)
+        if self.content is not None:
+            desk.contents.keep(entry, self.content)
         desk.journal.tell(entry)
         self.total += cost or 0
         parent = context.parent

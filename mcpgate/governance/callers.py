@@ -66,6 +66,8 @@ class Grants:
         return own and (self.within is None or self.within.everything)
 
 
+Realm = tuple[str, str]
+"""`team` or `customer`, and its id."""
 ALL_GRANTS = Grants(tools=("*",), models=("*",), meta_tools=("*",), admin=True)
 
 
@@ -146,6 +148,8 @@ class Caller:
     """The claims from which, with its key, `user` and `metadata` are derived."""
     token: Token | None = field(default=None, repr=False, compare=False)
     """The access token it came with, in place of a secret."""
+    realm: Realm | None = None
+    """All that it sees as an administrator; None: everything."""
 
     @property
     def is_local(self) -> bool:
@@ -211,6 +215,8 @@ class VirtualKey:
     metadata: Mapping[str, str | tuple[str, ...]] = field(default_factory=lambda: MappingProxyType({}))
     """By name: what its requests always carry, or globs over what they may claim."""
     created_at: float = 0.0
+    realm: Realm | None = None
+    """Its own team, or else its own customer: see realm.py."""
     declared: bool = False
     """Whether it is declared in the configuration file, and changed only there."""
 

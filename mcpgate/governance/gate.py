@@ -16,6 +16,7 @@ from mcpgate.errors import Unavailable
 from mcpgate.governance.admission import Admission, Desk
 from mcpgate.governance.background import Background
 from mcpgate.governance.callers import Caller
+from mcpgate.governance.contents import Contents
 from mcpgate.governance.context import RequestContext
 from mcpgate.governance.declared import Declared
 from mcpgate.governance.holds import Holds
@@ -202,6 +203,10 @@ class Gate:
         return await self.counters.read(
             [(match.rule.counter(match.subject), match.rule.window.span(now).oldest) for match in matches]
         )
+
+    def keep_contents(self, contents: Contents) -> None:
+        """Have what requests say kept from now on."""
+        self._desk.contents = contents
 
     def listen(self, listener: Listener) -> None:
         """Call a function with every ledger entry as its request ends; it must be fast and must not raise."""

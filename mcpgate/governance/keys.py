@@ -12,7 +12,7 @@ from types import MappingProxyType
 from typing import Any
 
 from mcpgate.config.governance import GrantsConfig, KeySpec
-from mcpgate.governance.callers import Grants, VirtualKey
+from mcpgate.governance.callers import Grants, Realm, VirtualKey
 
 PREFIX = "mg-"
 
@@ -73,8 +73,16 @@ def make_key(
         users=spec.users,
         metadata=MappingProxyType(dict(spec.metadata)),
         created_at=created_at,
+        realm=_realm_of(spec),
         declared=declared,
     )
+
+
+def _realm_of(spec: KeySpec) -> Realm | None:
+    """By what the key says itself: one whose user is in a team may still see everything."""
+    if spec.team is not None:
+        return "team", spec.team
+    return None if spec.customer is None else ("customer", spec.customer)
 
 
 def to_record(

@@ -123,6 +123,7 @@ class Policy:
             *(key.id, key.name, key.user, team_id, customer_id, key.grants, key.limits),
             bundle=key.bundle,
             rules=tuple(rules),
+            realm=key.realm,
         )
 
     def with_user(self, caller: Caller, user_id: str) -> Caller:

@@ -89,7 +89,7 @@ def matching(rules: Iterable[Rule], caller: Caller, request: Request) -> tuple[M
             continue
         if request.alias is not None and rule.measure in PER_REQUEST and _counted_as_chat(rule, caller, request):
             continue
-        if not all(_matches(name, patterns, caller, request) for name, patterns in rule.when):
+        if not all(matches(name, patterns, caller, request) for name, patterns in rule.when):
             continue
         subject = "" if rule.per == "shared" else _subject(rule.per, caller)
         if subject is None:
@@ -104,7 +104,7 @@ def _counted_as_chat(rule: Rule, caller: Caller, attempt: Request) -> bool:
     """Whether a rule has counted the chat that an attempt belongs to. The chat names the alias, its attempts name
     provider and model: a limit on `model: fast` means what clients send, one on a provider what it receives."""
     chat = replace(attempt, provider=None, model=attempt.alias, alias=None, parent_id=None)
-    return all(_matches(name, patterns, caller, chat) for name, patterns in rule.when)
+    return all(matches(name, patterns, caller, chat) for name, patterns in rule.when)
 
 
 def mentioned_metadata(rules: Iterable[Rule]) -> frozenset[str]:
@@ -150,7 +150,8 @@ def _values(name: str, caller: Caller, request: Request) -> Sequence[str | None]
     return (caller.metadata.get(name.removeprefix("metadata.")),)
 
 
-def _matches(name: str, patterns: tuple[str, ...], caller: Caller, request: Request) -> bool:
+def matches(name: str, patterns: Sequence[str], caller: Caller, request: Request) -> bool:
+    """Whether a request has a value of a dimension that one of the globs matches."""
     values = _values(name, caller, request)
     if name == "tool" and request.server is None:
         # A meta-tool matches only by its exact name: `*` is every tool of the servers, not the execution around them.

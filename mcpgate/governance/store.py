@@ -27,17 +27,8 @@ class Settlement(NamedTuple):
     claims: tuple[Claim, ...] = ()
     amounts: tuple[int, ...] = ()
     """For each claim, the amount spent."""
-    content: "Content | None" = None
     holds: tuple[str, ...] = ()
     """Ids of the reservations that end with it. A request may reserve in two steps, as `ID` and `ID/cost`."""
-
-
-@dataclass(frozen=True, slots=True)
-class Content:
-    """The arguments and the result of a call, if they are stored."""
-
-    arguments: str
-    result: str
 
 
 class Counters(Protocol):
@@ -185,6 +176,10 @@ class Query:
     """Dimensions to group by: see ledger.py."""
     where: Mapping[str, str] = field(default_factory=dict)
     """Dimension → its value."""
+    order: str = ""
+    """One of `ledger.SUMS`: the groups with most of it come first. Empty: in order of their dimensions."""
+    limit: int | None = None
+    """The most groups."""
 
 
 class Ledger(Protocol):

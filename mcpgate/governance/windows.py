@@ -42,6 +42,10 @@ class Window:
         """When a cell stops counting, epoch seconds; infinity if never."""
         raise NotImplementedError
 
+    def began_at(self, cell: int) -> float:
+        """When a cell began, epoch seconds."""
+        raise NotImplementedError
+
 
 class Forever(Window):
     """For budgets without a period, and for what is only held, never spent."""
@@ -53,6 +57,9 @@ class Forever(Window):
 
     def frees_at(self, cell: int) -> float:
         return math.inf
+
+    def began_at(self, cell: int) -> float:
+        return -math.inf
 
     def __str__(self) -> str:
         return ""
@@ -76,6 +83,9 @@ class Aligned(Window):
 
     def frees_at(self, cell: int) -> float:
         return self._edges(cell)[1]
+
+    def began_at(self, cell: int) -> float:
+        return float(cell)
 
     def _edges(self, at: float) -> tuple[float, float]:
         start, end = self.period.window(datetime.datetime.fromtimestamp(at, _UTC), self.zone)
@@ -103,6 +113,9 @@ class Rolling(Window):
     def frees_at(self, cell: int) -> float:
         return (cell + CELLS + 1) * self._cell_s
 
+    def began_at(self, cell: int) -> float:
+        return cell * self._cell_s
+
     def __str__(self) -> str:
         return str(self.period)
 
@@ -126,6 +139,9 @@ class RollingMonths(Window):
         while self._oldest(day - 1) > cell:
             day -= 1
         return day * DAY_S
+
+    def began_at(self, cell: int) -> float:
+        return float(cell * DAY_S)
 
     def _oldest(self, day: int) -> int:
         before = self.period.before(datetime.datetime.fromtimestamp(day * DAY_S, _UTC))

@@ -41,6 +41,7 @@ from mcpgate.llm.bound import bound
 from mcpgate.llm.cached import CachedAnswers, ModelQuestion, Recorder
 from mcpgate.llm.guarded import Guarded, guarded_request, guarded_stored
 from mcpgate.llm.guardrails import About, Guardrails
+from mcpgate.llm.heard import Heard
 from mcpgate.llm.metering import Ratios
 from mcpgate.llm.objects import Kept, Objects, ObjectsUnavailable
 from mcpgate.llm.provider import Call, Provider, Unreachable
@@ -480,6 +481,7 @@ class Answering:
         self._about: About | None = None
         self._recorder: Recorder | None = None
         """Keeps the answer, if the cache was asked and had none."""
+        self._heard: Heard | None = None
 
     async def __aenter__(self) -> Answered:
         chat, caller, asked = self._chat, self._context.caller, self._asked
@@ -492,10 +494,13 @@ class Answering:
             if asked.session:
                 whole.facts["session"] = asked.session[:200]
             asked, self._about = await chat.guarded(asked, caller)
+            whole.note_sent(lambda: asked.body)
             if (answer := await self._cached(asked, name, targets)) is not None:
+                self._note_answer(answer)
                 return answer
             answer = await self._asked_of(asked, name, targets, budget_used)
             whole.facts["attempts"] = str(answer.attempts)
+            self._note_answer(answer)
         except BaseException as error:
             if self._recorder is not None:
                 self._recorder.end(error)
@@ -566,7 +571,18 @@ class Answering:
         finally:
             if self._recorder is not None:
                 self._recorder.end(error)
+            if self._heard is not None and self._whole.content is not None:
+                self._whole.content = self._whole.content._replace(answered=self._heard.raw, is_stream=True)
             await self._whole.__aexit__(kind, error, traceback)
+
+    def _note_answer(self, answer: Answered) -> None:
+        """Keep what is answered, if contents are kept."""
+        what = answer.what
+        if isinstance(what, Whole):
+            self._whole.note_answered(lambda: what.body)
+        elif self._whole.content is not None:
+            self._heard = Heard(what.events, self._whole.content.most)
+            what.events = self._heard.events()
 
     async def _first(self, context: RequestContext, asked: Asked, alias: str, targets: Sequence[Target]) -> Answered:
         """The first answer. Raises what the last attempt has failed with."""

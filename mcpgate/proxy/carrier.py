@@ -15,7 +15,6 @@ from mcpgate.governance.callers import Caller
 from mcpgate.governance.context import RequestContext
 from mcpgate.governance.gate import Gate
 from mcpgate.governance.records import Kind, Request, Saved, Usage
-from mcpgate.governance.store import Content
 from mcpgate.proxy.cached import CachedResults, Found, ResultQuestion
 from mcpgate.proxy.sign_ins import signs_in
 from mcpgate.proxy.tasks import Followed, created_task
@@ -53,19 +52,15 @@ class Carrier:
         parent_id = None if context.parent is None else context.parent.request.id
         request = Request(kind, server=server, tool=name, estimate=_ONE_CALL, parent_id=parent_id)
         async with self._gate.admit(context, request, money_later=question is not None) as admission:
-            if question is None or (found := await self.cached.find(question)) is None:
-                await admission.hold_money()
-                return await self._sent(context, admission, server, method, params, check)
-            if found.hit is not None:
-                return _from_cache(admission, found.hit, found)
-            admission.cache = "miss"
-            try:
-                await admission.hold_money()
-                result = await self._sent(context, admission, server, method, params, check)
-                await found.keep(result, admission.price() or 0)
-                return result
-            finally:
-                found.end()
+            admission.note_sent(lambda: jsontext.dumps(_said(params)))
+            found = None if question is None else await self.cached.find(question)
+            if found is not None and found.hit is not None:
+                result = _from_cache(admission, found.hit, found)
+            else:
+                sent = partial(self._sent, context, admission, server, method, params, check)
+                result = await (sent() if found is None else _kept(admission, found, sent))
+            admission.note_answered(lambda: jsontext.dumps(result))
+            return result
 
     async def _sent(
         self,
@@ -77,6 +72,7 @@ class Carrier:
         check: Callable[[Caller], None],
     ) -> dict[str, Any]:
         """The server's own result."""
+        await admission.hold_money()
         upstream = self._pool.get(server)
         confirm = partial(admission.confirm, check)
         # A call that was sent is spent, whatever its outcome; one that could not be sent is not.
@@ -100,22 +96,36 @@ class Carrier:
                 result = await _answered(client, ask)
             if method == "tools/call" and (task := created_task(params, result)) is not None:
                 result = await Followed(upstream, client, identity, confirm, modern=task is result).result(task)
-        except RpcError:
-            admission.outcome = "tool_error"
+        except RpcError as error:
+            admission.outcome, message = "tool_error", error.message
+            admission.note_answered(lambda: message)
             raise
         finally:
             admission.timings["upstream"] = (time.monotonic() - began) * 1000
         if result.get("isError") is True:
             admission.outcome = "tool_error"
-        if self._gate.config.log_content:
-            sent = params.get("arguments", {})
-            admission.content = Content(*(jsontext.dumps(part).decode() for part in (sent, result)))
         return result
 
 
 def _from_cache(admission: Admission, hit: Hit, found: Found) -> dict[str, Any]:
     admission.cache, admission.saved = hit.how, Saved(cost=hit.entry.cost)
     return found.result(hit)
+
+
+async def _kept(admission: Admission, found: Found, sent: Callable[[], Awaitable[dict[str, Any]]]) -> dict[str, Any]:
+    """The server's own result, which the cache keeps for others."""
+    admission.cache = "miss"
+    try:
+        result = await sent()
+        await found.keep(result, admission.price() or 0)
+        return result
+    finally:
+        found.end()
+
+
+def _said(params: Mapping[str, Any]) -> Any:
+    """What a caller says in a request: the arguments of a tool or prompt, or the name of a resource."""
+    return params.get("arguments", {name: value for name, value in params.items() if name != "_meta"})
 
 
 async def _answered(client: Client, ask: Callable[[Mapping[str, Any]], Awaitable[dict[str, Any]]]) -> dict[str, Any]:

@@ -196,7 +196,10 @@ class MemoryStore:
             row = groups.setdefault(group, {**dict(zip(query.by, group, strict=True)), **dict.fromkeys(SUMS, 0)})
             for name, amount in sums_of(entry).items():
                 row[name] += amount
-        return [groups[group] for group in sorted(groups, key=lambda group: [str(value or "") for value in group])]
+        found = [groups[group] for group in sorted(groups, key=lambda group: [str(value or "") for value in group])]
+        if query.order:
+            found.sort(key=lambda row: -row[query.order])
+        return found[: query.limit]
 
     async def list_entries(self, query: Query, limit: int = 100, before: int | None = None) -> list[tuple[int, Entry]]:
         numbered = [

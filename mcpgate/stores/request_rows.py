@@ -14,6 +14,8 @@ from mcpgate.stores.rows import COLUMNS, entry_of, quoted
 DAY_S = 86_400.0
 """No request takes longer from its admission to its entry: between the times of two entries that are further apart,
 numbers have the same order as times."""
+MOST_SAYING = 100_000
+"""The newest contents with a text that are looked at."""
 TOTALS = (
     "parent_id, COUNT(*), SUM(CASE WHEN cost IS NULL THEN 1 ELSE 0 END), SUM(COALESCE(cost, 0)), SUM(input_tokens),"
     " SUM(output_tokens), SUM(cache_read_tokens), SUM(cache_write_tokens)"
@@ -73,6 +75,17 @@ class Conditions:
         if name in DIMENSIONS:
             return f'"{name}"'
         return self._facts.part_of("metadata", self.value(name.removeprefix("metadata.")))
+
+
+def with_text(saying: str, nested: bool, low: str = "?2", high: str = "?3", most: str = "?4") -> str:
+    """A statement for the numbers of the newest entries whose content says something, or, unless `nested`, of the
+    requests that they belong to. `saying`: a statement for their ids."""
+    seq = "said.seq" if nested else "COALESCE(whole.seq, said.seq)"
+    return (
+        f"SELECT DISTINCT {seq} AS found FROM ({saying}) AS texts JOIN entries AS said ON said.id = texts.id"
+        " LEFT JOIN entries AS whole ON said.parent_id <> '' AND whole.id = said.parent_id"
+        f" WHERE {seq} > {low} AND {seq} < {high} ORDER BY found DESC LIMIT {most}"
+    )
 
 
 def entries_of(rows: Sequence[Sequence[Any]]) -> list[tuple[int, Entry]]:

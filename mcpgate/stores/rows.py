@@ -207,7 +207,9 @@ def report_statement(
     added = [f"SUM({name}) AS {name}" for name in SUMS]
     text = f"SELECT {', '.join([*groups, *added])} FROM ({' UNION ALL '.join(parts)}) AS parts"
     if groups:
-        text += f" GROUP BY {', '.join(groups)} ORDER BY {', '.join(groups)}"
+        order = [f"{len(groups) + SUMS.index(query.order) + 1} DESC"] if query.order else []  # by its column
+        text += f" GROUP BY {', '.join(groups)} ORDER BY {', '.join([*order, *groups])}"
+        text += "" if query.limit is None else f" LIMIT {int(query.limit)}"
     return text, statement.values
 
 

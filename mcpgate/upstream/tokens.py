@@ -163,6 +163,22 @@ class Vault:
         content = await self._tokens.take(f"pending:{state}")
         return None if content is None else self._open(content)
 
+    async def keep_visit(self, name: str, facts: dict[str, Any], for_s: float) -> None:
+        """Remember who is signed in to the dashboard, by the digest of what the browser holds."""
+        await self._put(f"visit:{name}", facts, for_s)
+
+    async def visit(self, name: str) -> dict[str, Any] | None:
+        return await self._get(f"visit:{name}")
+
+    async def end_visit(self, name: str) -> dict[str, Any] | None:
+        """Its facts, once."""
+        content = await self._tokens.take(f"visit:{name}")
+        return None if content is None else self._open(content)
+
+    async def visits(self, prefix: str = "") -> list[str]:
+        """The names of those that begin with a prefix, in order."""
+        return [key.removeprefix("visit:") for key in await self._tokens.keys(f"visit:{prefix}")]
+
     @asynccontextmanager
     async def lock(self, place: Place) -> AsyncIterator[None]:
         """Held by one task of one process at a time."""

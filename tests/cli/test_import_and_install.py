@@ -434,7 +434,7 @@ mcpServers:
           - 8080    # the port
 
 # keys come later
-governance: {log_content: true}
+governance: {require_key: true}
 """
 
 

@@ -602,10 +602,10 @@ def test_a_missing_package_is_an_error_of_the_configuration(
     settings: dict[str, Any], extra: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = Config.model_validate({"llm": {"providers": {"one": settings}}})
-    lifecycle.check_llm(config)
+    lifecycle.check_packages(config)
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(ConfigError, match=f"llm.providers.one .*install the extra '{extra}'"):
-        lifecycle.check_llm(config)
+        lifecycle.check_packages(config)
 
 
 # --- Vertex AI

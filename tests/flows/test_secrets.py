@@ -144,8 +144,8 @@ def governed(**more: Any) -> dict[str, Any]:
         "human": {"secret": OWN_WORDS, "grants": {"tools": "raw.*"}},
     }
     return {
-        "governance": {"require_key": True, "keys": keys, "log_content": True},
-        "telemetry": {"log_level": "debug"},
+        "governance": {"require_key": True, "keys": keys},
+        "telemetry": {"log_level": "debug", "log_content": True},
         "sandbox": {"warm": 0},
         **more,
     }

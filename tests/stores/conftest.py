@@ -23,7 +23,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from mcpgate.governance.records import Claim, Entry, Reservation, Usage
-from mcpgate.governance.store import Content, Counters, Settlement, Store
+from mcpgate.governance.store import Counters, Settlement, Store
 from mcpgate.lifecycle import GovernanceStores
 from mcpgate.stores.memory import MemoryStore
 from mcpgate.stores.sqlite.governance import SqliteStore
@@ -173,8 +173,8 @@ def entry(id: str, at: float = NOW, cost: int | None = 1, **others: Any) -> Entr
     return Entry(id=id, at=at, cost=cost, **{**values, **others})
 
 
-def settlement(id: str, *claims: Claim, spent: Sequence[int] = (), content: Content | None = None, **facts: Any) -> Any:
+def settlement(id: str, *claims: Claim, spent: Sequence[int] = (), **facts: Any) -> Any:
     """The settlement of a request that spent `spent`, one amount per claim; by default what was held."""
     amounts = tuple(spent) or tuple(c.amount for c in claims)
     cost = next((n for c, n in zip(claims, amounts, strict=True) if c.measure == "cost"), 0)
-    return Settlement(entry(id, **{"cost": cost, **facts}), claims, amounts, content, (id,) if claims else ())
+    return Settlement(entry(id, **{"cost": cost, **facts}), claims, amounts, (id,) if claims else ())

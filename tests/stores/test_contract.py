@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from mcpgate.governance.ledger import BUCKETS, DIMENSIONS, shown_row
 from mcpgate.governance.records import Balance, Entry, Refusal, Saved, Usage
-from mcpgate.governance.store import Change, Content, Query, Settlement, StoreUnavailable
+from mcpgate.governance.store import Change, Query, Settlement, StoreUnavailable
 from mcpgate.lifecycle import GovernanceStores
 from mcpgate.stores.memory import MemoryStore
 from tests.stores.conftest import NOW, Place, claim, entry, reservation, settlement
@@ -508,7 +508,7 @@ async def test_names_and_texts_of_an_upstream_that_no_database_takes_are_written
     stores: GovernanceStores,
 ) -> None:
     odd = entry("rq_1", server="a\0b", tool="c\ud800d", model="\0")
-    await stores.counters.settle([Settlement(odd, content=Content("\0\ud800", "\udfff"))])
+    await stores.counters.settle([Settlement(odd)])
     found = await stores.store.find_settled(["rq_1"])
     assert found["rq_1"].cost == 1
     assert len(await stores.store.report(dataclasses.replace(EVERYTHING, by=("server", "tool")))) == 1
@@ -612,9 +612,7 @@ async def test_rolling_up_takes_every_entry_once_and_pruning_only_those_that_are
 ) -> None:
     if isinstance(stores.store, MemoryStore):
         pytest.skip("memory reads every entry and forgets none")
-    await stores.counters.settle(
-        [settlement(f"r{n}", at=NOW - 5 * HOUR + n, content=Content("a", "b")) for n in range(5)]
-    )
+    await stores.counters.settle([settlement(f"r{n}", at=NOW - 5 * HOUR + n) for n in range(5)])
     assert await stores.store.prune(NOW) == 0
     # A transaction may be open elsewhere on the server; then some entries wait for the next roll-up.
     added = await stores.store.roll_up()

@@ -63,12 +63,31 @@ class ModelRoutes:
 
     def routes(self) -> list[Route]:
         return [
-            Route("GET", "/api/models/targets", "List the targets of all aliases and how they fare", self._targets),
+            Route("GET", "/api/models", "List the aliases and the providers", self._list, for_realms=True),
+            Route("GET", "/api/models/targets", "List the targets of all aliases and how they fare", self._targets,
+                  for_realms=True),
             Route("POST", "/api/models/explain", "Say where a request would go, and why", self._explain, Wanted),
+        ]  # fmt: skip
+
+    async def _list(self, call: Call) -> Reply:
+        chat, caller = self._gateway.chat, call.caller
+        aliases = [
+            {"name": name, "strategy": model.strategy, "routes": len(model.routes), "on_budget": model.on_budget,
+             "targets": [target.name for target in chat.routes().all_of(name)]}
+            for name, model in chat.config.models.items()
+            if caller.realm is None or chat.may_use(caller, name)
+        ]  # fmt: skip
+        providers = [
+            {"name": name, "type": provider.type}
+            for name, provider in chat.config.providers.items()
+            if caller.realm is None or chat.may_use_provider(caller, name)
         ]
+        return json_reply({"aliases": aliases, "providers": providers})
 
     async def _targets(self, call: Call) -> Reply:
-        return json_reply({"targets": self._gateway.chat.health()})
+        chat, caller = self._gateway.chat, call.caller
+        seen = None if caller.realm is None else set(chat.names(caller))
+        return json_reply({"targets": [one for one in chat.health() if seen is None or one["target"] in seen]})
 
     async def _explain(self, call: Call) -> Reply:
         wanted = parse(Wanted, call.body)

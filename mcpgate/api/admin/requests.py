@@ -3,10 +3,12 @@
 import contextlib
 import time
 from collections.abc import AsyncIterator, Sequence
+from typing import Any
 
 import orjson
 
 from mcpgate.activity.asking import flag, make_wanted
+from mcpgate.activity.contents import contents_of, delete_contents_of
 from mcpgate.activity.log import seen_by
 from mcpgate.activity.requests import FILTERS, NEWEST, Wanted, from_cursor
 from mcpgate.api.http.routing import Call, Reply, Route, json_reply
@@ -22,6 +24,7 @@ _WHICH = {
     "nested": "1: also requests that belong to others, such as the tool calls of an execution.",
 }
 _PAGE = {
+    "q": "Words that the content of a request, or of one that belongs to it, must have. Where contents are kept.",
     "since": "A date, a time, or a period like 7d. Default: all.",
     "until": "A date or a time. Default: now.",
     "limit": "The most requests of one page. Default: 50.",
@@ -42,12 +45,15 @@ class RequestRoutes:
             Route("GET", "/api/requests", "List requests, the newest first; or follow them", self._list,
                   query={**_WHICH, **_PAGE}, admin=False),
             Route("GET", one, "Get a request, with everything that belongs to it", self._get, admin=False),
+            Route("GET", f"{one}/content", "Get what a request said, if contents are kept", self._content, admin=False),
+            Route("DELETE", f"{one}/content", "Delete what a request said", self._delete_content),
         ]  # fmt: skip
 
     async def _list(self, call: Call) -> Reply:
         if flag(call.query, "follow"):
-            if "cursor" in call.query:
-                raise InvalidRequest("follow begins now; it takes no cursor")
+            for name in ("cursor", "q"):
+                if name in call.query:
+                    raise InvalidRequest(f"follow takes no {name}: it begins now, and contents are written later")
             return await self._stream(call)
         limit = call.whole_number("limit", 50, _MOST)
         before = from_cursor(call.query["cursor"]) if call.query.get("cursor") else NEWEST
@@ -59,6 +65,20 @@ class RequestRoutes:
     async def _get(self, call: Call) -> Reply:
         await self._gateway.gate.flush()
         return json_reply(await self._gateway.log.get(call.caller, call.path["id"]))
+
+    async def _content(self, call: Call) -> Reply:
+        found, contents = await self._found(call), self._gateway.contents
+        return json_reply({"id": found["id"], "contents": await contents_of(contents.store, found)})
+
+    async def _delete_content(self, call: Call) -> Reply:
+        found, contents = await self._found(call), self._gateway.contents
+        return json_reply({"id": found["id"], "deleted": await delete_contents_of(contents.store, found)})
+
+    async def _found(self, call: Call) -> dict[str, Any]:
+        """A request whose content, if there is any, is in the store."""
+        await self._gateway.gate.flush()
+        await self._gateway.contents.flush()
+        return await self._gateway.log.get(call.caller, call.path["id"])
 
     async def _stream(self, call: Call) -> Reply:
         wanted = self._wanted(call)

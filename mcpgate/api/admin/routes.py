@@ -20,12 +20,16 @@ from mcpgate.errors import InvalidRequest, NotAllowed, NotFound, Unavailable
 from mcpgate.governance.admin import Admin, parse, shown_key
 from mcpgate.governance.callers import Caller
 from mcpgate.governance.gate import Gate
-from mcpgate.governance.ledger import BUCKETS, DIMENSIONS, make_query, parse_where, render_csv, shown_row
+from mcpgate.governance.ledger import BUCKETS, DIMENSIONS, SUMS, make_query, parse_where, render_csv, shown_row
 from mcpgate.governance.policy import RECORD_KINDS
+from mcpgate.governance.realm import covers, covers_key, within
 from mcpgate.governance.records import Entry, to_usd
 from mcpgate.governance.store import StoreUnavailable
 
 _MOST_ROWS = 10_000
+_MOST_GROUPS = 1_000_000
+_MOST_SUBJECTS = 100
+"""Of one limit, in a list of many."""
 _FOR_OTHERS = "/api/requests"
 """Only below this path are routes for callers without the grant `admin`, who learn of no others."""
 _ID = TypeAdapter(Id)
@@ -114,6 +118,8 @@ class AdminFace(Face):
         if found is None:
             raise NotFound(f"no route {path}; /api/openapi.json lists them")
         route, names = found
+        if caller.realm is not None and route.admin and not route.for_realms:
+            raise NotAllowed(f"this key only reads what is the {' '.join(caller.realm)}'s", key=caller.id)
         for text in (*names.values(), *query.values()):
             check_text(text)
         if unknown := [name for name in query if name not in route.query]:
@@ -135,6 +141,8 @@ class AdminFace(Face):
         limit = call.whole_number("limit", 100, 1000)
         after = call.query.get("after", "")
         keys = await self._admin.list_keys(after, limit)
+        if call.caller.realm is not None:
+            keys = [key for key in keys if await self._sees(call.caller, "key", key.id)]
         return json_reply({"keys": [shown_key(key) for key in keys]})
 
     async def _create_key(self, call: Call) -> Reply:
@@ -144,6 +152,7 @@ class AdminFace(Face):
         return json_reply({"key": shown_key(key, spec), "secret": secret}, 201)
 
     async def _get_key(self, call: Call) -> Reply:
+        await self._check_sees(call, "key")
         return json_reply(shown_key(*await self._admin.get_key(call.path["id"])))
 
     async def _change_key(self, call: Call) -> Reply:
@@ -161,14 +170,16 @@ class AdminFace(Face):
 
     def _lister(self, kind: str, plural: str) -> Callable[[Call], Awaitable[Reply]]:
         async def handle(call: Call) -> Reply:
-            declared = self._admin.list_declared(kind)
-            return json_reply({plural: [_declared(id, *found) for id, found in sorted(declared.items())]})
+            declared, realm, policy = self._admin.list_declared(kind), call.caller.realm, self._gate.policy
+            seen = [id for id, (value, _) in declared.items() if covers(realm, kind, id, value, policy)]
+            return json_reply({plural: [_declared(id, *declared[id]) for id in sorted(seen)]})
 
         return handle
 
     def _getter(self, kind: str) -> Callable[[Call], Awaitable[Reply]]:
         async def handle(call: Call) -> Reply:
             id = call.path["id"]
+            await self._check_sees(call, kind)
             return json_reply(_declared(id, *self._admin.get_declared(kind, id)))
 
         return handle
@@ -193,6 +204,7 @@ class AdminFace(Face):
 
     def _stander(self, kind: str) -> Callable[[Call], Awaitable[Reply]]:
         async def handle(call: Call) -> Reply:
+            await self._check_sees(call, kind)
             return json_reply({"standings": await self._admin.standings(kind, call.path["id"])})
 
         return handle
@@ -205,11 +217,40 @@ class AdminFace(Face):
 
         return handle
 
+    async def _sees(self, caller: Caller, kind: str, id: str) -> bool:
+        """Whether something declared is shown to an administrator. Raises NotFound."""
+        if caller.realm is None:
+            return True
+        if kind == "key":
+            return covers_key(caller.realm, *await self._admin.get_key(id), self._gate.policy)
+        return covers(caller.realm, kind, id, self._admin.get_declared(kind, id)[0], self._gate.policy)
+
+    async def _check_sees(self, call: Call, kind: str) -> None:
+        """Raises NotFound, for what is another's as for what is nobody's."""
+        id = call.path["id"]
+        if not await self._sees(call.caller, kind, id):
+            raise NotFound(f"there is no {kind.replace('_', ' ')} {id!r}")
+
+    async def _limits(self, call: Call) -> Reply:
+        kind = call.query.get("kind", "budget")
+        if kind not in (*RECORD_KINDS, "key"):
+            raise InvalidRequest(f"kind must be one of {', '.join((*RECORD_KINDS, 'key'))}, not {kind[:40]!r}")
+        ids, after = await self._admin.list_limited(
+            kind, call.query.get("after", ""), call.whole_number("limit", 50, 200)
+        )
+        found: list[dict[str, Any]] = []
+        for id in ids:
+            if await self._sees(call.caller, kind, id):
+                rows = await self._admin.standings(kind, id, _MOST_SUBJECTS)
+                found += [{"kind": kind, "of": id, **row} for row in rows]
+        return json_reply({"limits": found, "after": after})
+
     # --- what was done
 
     async def _usage(self, call: Call) -> Reply:
         by = [name.strip() for name in call.query.get("by", "").split(",") if name.strip()]
         query = make_query(by, _where(call), call.query.get("since", "30d"), call.query.get("until"), self._clock())
+        query = replace(query, order=_order(call), limit=call.whole_number("limit", _MOST_GROUPS, _MOST_GROUPS))
         await self._gate.flush()
         rows = [shown_row(row) for row in await self._store.report(query)]
         match call.query.get("format", "json"):
@@ -236,16 +277,16 @@ class AdminFace(Face):
         key = "/api/keys/{id}"
         page = {"limit": _PAGE["limit"], "after": "Only later ids: pass the last id of the previous page."}
         routes = [
-            Route("GET", "/api/keys", "List keys", self._list_keys, query=page),
+            Route("GET", "/api/keys", "List keys", self._list_keys, query=page, for_realms=True),
             Route("POST", "/api/keys", "Create a key; only this answer has its secret", self._create_key, NewKey,
                   status=201),
-            Route("GET", key, "Get a key", self._get_key),
+            Route("GET", key, "Get a key", self._get_key, for_realms=True),
             Route("PATCH", key, "Change the given fields of a key", self._change_key, KeySpec),
             Route("DELETE", key, "Revoke a key at once", self._revoke_key),
             Route("POST", f"{key}/rotate", "Create a new secret; the old one stays valid for a while", self._rotate_key,
                   Rotation),
             Route("POST", f"{key}/revoke", "Revoke a key at once", self._revoke_key),
-            Route("GET", f"{key}/standing", "Current usage of its limits", self._stander("key")),
+            Route("GET", f"{key}/standing", "Current usage of its limits", self._stander("key"), for_realms=True),
             Route("POST", f"{key}/reset", "Reset its limits", self._resetter("key"),
                   Reset, status=204),
         ]  # fmt: skip
@@ -254,26 +295,43 @@ class AdminFace(Face):
             words = kind.replace("_", " ")
             one = f"/api/{plural}/{{id}}"
             routes += [
-                Route("GET", f"/api/{plural}", f"List {words}s", self._lister(kind, plural.replace("-", "_"))),
-                Route("GET", one, f"Get a {words}", self._getter(kind)),
+                Route("GET", f"/api/{plural}", f"List {words}s", self._lister(kind, plural.replace("-", "_")),
+                      for_realms=True),
+                Route("GET", one, f"Get a {words}", self._getter(kind), for_realms=True),
                 Route("PUT", one, f"Create or replace a {words}", self._putter(kind), model),
                 Route("DELETE", one, f"Remove a {words}", self._deleter(kind), status=204),
-                Route("GET", f"{one}/standing", "What is spent, reserved and left", self._stander(kind)),
+                Route("GET", f"{one}/standing", "What is spent, reserved and left", self._stander(kind),
+                      for_realms=True),
                 Route("POST", f"{one}/reset", "Reset its usage", self._resetter(kind), Reset, status=204),
-            ]
+            ]  # fmt: skip
         groups = f"Dimensions to group by, separated by commas: {', '.join((*BUCKETS, *DIMENSIONS))}, metadata.NAME."
-        usage = {"by": groups, **_QUESTION, "format": "json or csv."}
+        usage = {
+            "by": groups, **_QUESTION, "order": "A sum, such as cost: the groups with most of it come first.",
+            "limit": "The most groups.", "format": "json or csv.",
+        }  # fmt: skip
         routes += [
-            Route("GET", "/api/usage", "Usage and cost, grouped", self._usage, query=usage),
+            Route("GET", "/api/limits", "What is spent and left of limits, and how long it will last", self._limits,
+                  query={"kind": f"Whose limits: {', '.join((*RECORD_KINDS, 'key'))}. Default: budget.",
+                         "limit": "The most that are looked at.",
+                         "after": "Only later ids: pass `after` of the previous page."}, for_realms=True),
+            Route("GET", "/api/usage", "Usage and cost, grouped", self._usage, query=usage, for_realms=True),
             Route("GET", "/api/entries", "Ledger entries, newest first", self._entries,
-                  query={**_QUESTION, **_PAGE}),
+                  query={**_QUESTION, **_PAGE}, for_realms=True),
             Route("GET", "/api/audit", "Configuration changes, newest first", self._audit, query=_PAGE),
         ]  # fmt: skip
         return routes
 
 
 def _where(call: Call) -> dict[str, str]:
-    return parse_where(part for part in call.query.get("where", "").split(",") if part.strip())
+    given = parse_where(part for part in call.query.get("where", "").split(",") if part.strip())
+    return within(call.caller.realm, given)
+
+
+def _order(call: Call) -> str:
+    name = call.query.get("order", "")
+    if name and name not in SUMS:
+        raise InvalidRequest(f"order must be one of {', '.join(SUMS)}, not {name[:40]!r}")
+    return name
 
 
 def _declared(id: str, value: BaseModel, in_file: bool) -> dict[str, Any]:

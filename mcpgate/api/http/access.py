@@ -14,6 +14,7 @@ from mcpgate.api.http.forwarded import client_of, scheme_of
 from mcpgate.api.http.headers import about_of, metadata_of, secret_of, user_of
 from mcpgate.api.http.places import origin_of
 from mcpgate.api.http.resource import Resource
+from mcpgate.api.http.visits import Visits
 from mcpgate.config.settings import Settings, is_loopback, needs_key
 from mcpgate.errors import InvalidRequest, McpgateError, MissingKey, NotAllowed
 from mcpgate.governance.callers import Caller
@@ -41,8 +42,9 @@ class Misdirected(McpgateError):
 class Access:
     """Checks every request before a face sees it."""
 
-    def __init__(self, settings: Settings, gate: Gate, host: str) -> None:
-        """`host`: the address listened on, which is a name that clients may use."""
+    def __init__(self, settings: Settings, gate: Gate, host: str, visits: Visits | None = None) -> None:
+        """`host`: the address listened on, which is a name that clients may use. `visits`: of the dashboard."""
+        self._visits = visits
         self._logged: set[str] = set()
         self._settings, self._gate, self._host = settings, gate, host
         self.resource = Resource(settings, host)
@@ -108,6 +110,8 @@ class Access:
         host = http.headers.get("host", "")
         name = _hostname(f"//{host}")
         allowed = {h.lower() for h in self._settings.config.server.allowed_hosts}
+        if addresses and (public_url := self._settings.config.server.public_url) is not None:
+            allowed.add(_hostname(public_url))
         if not (
             _is_local(name)
             or (addresses and parse_address(name) is not None)
@@ -124,15 +128,28 @@ class Access:
         """Who is asking. `path`: what is asked for, if that is not the request's own path. Raises what the gate does,
         InvalidRequest for headers that cannot be read."""
         secret = secret_of(http.headers)
+        visits = self._visits
+        if secret is None and visits is not None and "cookie" in http.headers:
+            visit = await visits.find(http)
+            if visit is not None:
+                self._hold(http, visit.caller)
+                return visit.caller
+        return await self._identify(http, secret, path or http.path)
+
+    async def identify_secret(self, http: Exchange, secret: str) -> Caller:
+        """Whose secret or access token it is. Raises what `identify` does."""
+        return await self._identify(http, secret, http.path, required=True)
+
+    async def _identify(self, http: Exchange, secret: str | None, path: str, required: bool = False) -> Caller:
         is_token = secret is not None and looks_like_token(secret)
         try:
             caller = await self._gate.identify(
                 secret,
-                key_required=self.needs_key_of(http),
+                key_required=required or self.needs_key_of(http),
                 address=http.address,
                 metadata=metadata_of(http.headers),
                 user=user_of(http.headers),
-                sent_to=self.resource.sent_to(http, path or http.path) if is_token else (),
+                sent_to=self.resource.sent_to(http, path) if is_token else (),
             )
         except MissingKey as error:
             if self.needs_key:
@@ -143,9 +160,13 @@ class Access:
         if caller.is_local and not self.is_local:
             # A trusted network may call every tool; what is declared stays with who holds an admin key.
             caller = replace(caller, grants=replace(caller.grants, admin=False))
+        self._hold(http, caller)
+        return caller
+
+    def _hold(self, http: Exchange, caller: Caller) -> None:
+        """Count long bodies and answers for whoever asks."""
         http.holder = origin_of(http.address) if caller.is_local else caller.account
         http.holds_all = caller.is_local and self.is_local
-        return caller
 
     async def check_admin(self, http: Exchange) -> None:
         """That a request for facts about the whole gateway comes from this machine, or with an admin key where keys are

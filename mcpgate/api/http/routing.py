@@ -81,6 +81,8 @@ class Route:
     query: Mapping[str, str] = field(default_factory=dict)
     """Name → what it is."""
     status: int = 200
+    for_realms: bool = False
+    """Whether it is also for administrators of one team or customer, and shows them only what is theirs."""
     admin: bool = True
     """Whether it needs the grant `admin`; the others decide themselves what a caller may see."""
 

@@ -131,7 +131,7 @@ class PostgresStore:
         await self._settle_next(settlements)
 
     async def _settle_all(self, batches: Sequence[Sequence[Settlement]]) -> list[None]:
-        entries, spent, contents = [], [], []
+        entries, spent = [], []
         holds = [id for batch in batches for settlement in batch for id in settlement.holds]
         # One statement cannot insert two entries with the same id.
         first: dict[str, Settlement] = {}
@@ -144,11 +144,8 @@ class PostgresStore:
                 ends_at = rows.finite(claim.ends_at)
                 part = {"id": entry.id, "counter": claim.counter, "cell": claim.cell}
                 spent.append({**part, "amount": amount, "ends_at": ends_at})
-            if (content := settlement.content) is not None:
-                kept = {"arguments": rows.clean(content.arguments), "result": rows.clean(content.result)}
-                contents.append({"id": entry.id, "at": entry.at, **kept})
-        texts = [json.dumps(part) for part in (entries, spent, contents)]
-        await self._fetch("SELECT settle($1, $2, $3, $4)", *texts, holds)
+        texts = [json.dumps(part) for part in (entries, spent)]
+        await self._fetch("SELECT settle($1, $2, '[]', $3)", *texts, holds)
         return [None] * len(batches)
 
     async def release(self, reservation: Reservation) -> None:

@@ -112,6 +112,9 @@ class PostgresRequests:
     async def _candidates(self, wanted: Wanted, low: int, high: int, most: int) -> list[int]:
         """The numbers of the newest entries between two that may be wanted: those with the terms, and those that are
         not in the index yet."""
+        if wanted.text:
+            statement = request_rows.with_text(_SAYING, wanted.nested, "$2", "$3", "$4")
+            return [seq for (seq,) in await self._fetch(statement, wanted.text, low, high, most)]
         parents = [value for name, value in wanted.where if name == "parent" and value]
         between = "seq > $1 AND seq < $2 ORDER BY seq DESC LIMIT $3"
         values: list[Any] = [low, high, most]
@@ -128,5 +131,9 @@ class PostgresRequests:
         return [seq for (seq,) in await self._fetch(statement, *values)]
 
 
+_SAYING = (
+    "SELECT id FROM request_contents WHERE words @@ plainto_tsquery('simple', $1)"
+    f" ORDER BY number DESC LIMIT {request_rows.MOST_SAYING}"
+)
 _OF_PARENTS = "parent_id = ANY ($1::text[]) AND parent_id <> ''"
 """The last part lets PostgreSQL use the index, which has only entries with a parent."""

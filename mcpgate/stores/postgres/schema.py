@@ -434,6 +434,19 @@ CREATE INDEX entry_terms_terms ON entry_terms USING gin (terms);
 INSERT INTO facts VALUES ('indexed', '0/0')
 """
 
+# The table `contents` stays for processes of the earlier version that are still running. No more words are indexed than
+# the index of one row can hold.
+_CONTENTS = """
+CREATE TABLE request_contents (
+    number BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY, id TEXT NOT NULL UNIQUE, at DOUBLE PRECISION NOT NULL,
+    sent TEXT NOT NULL, answered TEXT NOT NULL,
+    words TSVECTOR NOT NULL GENERATED ALWAYS AS (
+        to_tsvector('simple'::regconfig, left(sent, 100000) || ' ' || left(answered, 100000))) STORED);
+CREATE INDEX request_contents_at ON request_contents (at);
+CREATE INDEX request_contents_words ON request_contents USING gin (words);
+INSERT INTO request_contents (id, at, sent, answered) SELECT id, at, arguments, result FROM contents
+"""
+
 MIGRATIONS: list[tuple[str, ...]] = [
     (_TABLES, _LOCK, _RESERVE, _RESERVE_ALL, _LET_GO, _SETTLE, _EXPIRE),
     (_MORE_COLUMNS, _RESERVE_2, _RESERVE_ALL_2, _SETTLE_2, _EXPIRE_2),
@@ -442,5 +455,6 @@ MIGRATIONS: list[tuple[str, ...]] = [
     (_BATCHES,),
     (_CACHE, _with_saved(_SETTLE_2), _with_saved(_EXPIRE_2)),
     (_REQUESTS,),
+    (_CONTENTS,),
 ]
 """Each is a few statements. The table `migrations` of a schema lists those that it has."""

@@ -289,7 +289,7 @@ class RedisCounters:
         return answers
 
     async def settle(self, settlements: Sequence[Settlement]) -> None:
-        await self._store.settle([Settlement(s.entry, content=s.content) for s in settlements])
+        await self._store.settle([Settlement(s.entry) for s in settlements])
         counted: list[_Settled] = []
         for settlement in settlements:
             pairs = zip(settlement.claims, settlement.amounts, strict=True)

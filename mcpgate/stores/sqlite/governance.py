@@ -371,9 +371,6 @@ def _settle(db: sqlite3.Connection, settlements: Sequence[Settlement]) -> None:
             continue
         for claim, amount in zip(settlement.claims, settlement.amounts, strict=True):
             spent[claim.counter, claim.cell, rows.finite(claim.ends_at)] += amount
-        if (content := settlement.content) is not None:
-            kept = (entry.id, entry.at, rows.clean(content.arguments), rows.clean(content.result))
-            db.execute("INSERT INTO contents VALUES (?, ?, ?, ?)", kept)
     _change(db, _SPEND, spent)
 
 

@@ -142,6 +142,17 @@ _OF_PARENTS = "parent_id IN (SELECT value FROM json_each(?)) AND parent_id <> ''
 """The last part lets SQLite use the index, which has only entries with a parent."""
 
 
+_SAYING = (
+    "SELECT id FROM request_contents WHERE number IN (SELECT rowid FROM content_words WHERE content_words MATCH ?1"
+    f" ORDER BY rowid DESC LIMIT {request_rows.MOST_SAYING})"
+)
+
+
+def fts_query(text: str) -> str:
+    """A query for all words of a text, none of which is taken for an operator."""
+    return " ".join('"' + word.replace('"', '""') + '"' for word in text.split())
+
+
 def _bounds(db: sqlite3.Connection, wanted: Wanted, before: int) -> tuple[int, int]:
     """Numbers between which all entries of a span of time are."""
     low, high = 0, before
@@ -159,6 +170,10 @@ def _bounds(db: sqlite3.Connection, wanted: Wanted, before: int) -> tuple[int, i
 def _candidates(db: sqlite3.Connection, wanted: Wanted, low: int, high: int, most: int) -> list[int]:
     """The numbers of the newest entries between two that may be wanted: those with the terms, and those that are not
     in the index yet."""
+    if wanted.text:
+        statement = request_rows.with_text(_SAYING, wanted.nested)
+        values = (fts_query(wanted.text), low, high, most)
+        return [seq for (seq,) in db.execute(statement, values)]
     parents = [value for name, value in wanted.where if name == "parent" and value]
     if parents:
         statement = f"SELECT seq FROM entries WHERE {_OF_PARENTS} AND seq > ? AND seq < ? ORDER BY seq DESC LIMIT ?"

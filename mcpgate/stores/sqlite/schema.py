@@ -117,6 +117,16 @@ CREATE VIRTUAL TABLE entry_terms USING fts5(terms, content='', detail=none, colu
 INSERT INTO facts VALUES ('indexed', 0);
 """
 
+# The table `contents` stays for processes of the earlier version that are still running.
+_CONTENTS = """
+CREATE TABLE request_contents (
+    number INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, at REAL NOT NULL, sent TEXT NOT NULL, answered TEXT NOT NULL);
+CREATE INDEX request_contents_at ON request_contents (at);
+INSERT INTO request_contents (id, at, sent, answered) SELECT id, at, arguments, result FROM contents;
+CREATE VIRTUAL TABLE content_words USING fts5(sent, answered, content='request_contents', content_rowid='number');
+INSERT INTO content_words (content_words) VALUES ('rebuild');
+"""
+
 
 def _run(script: str) -> Callable[[sqlite3.Connection], None]:
     def migration(db: sqlite3.Connection) -> None:
@@ -141,4 +151,5 @@ MIGRATIONS: list[Callable[[sqlite3.Connection], None]] = [
     _run(_BATCHES),
     _run(_CACHE),
     _run(_REQUESTS),
+    _run(_CONTENTS),
 ]
