@@ -6,7 +6,6 @@ known to api/llm/ and providers/.
 """
 
 import asyncio
-import dataclasses
 import hashlib
 import logging
 import random
@@ -366,7 +365,7 @@ class Chat:
     def _estimate_of(self, caller: Caller, asked: Asked, call: Call, most: int | None) -> Usage:
         if most is None:
             return self.estimate(caller, asked, call.max_tokens)
-        return dataclasses.replace(self.estimate(caller, asked), output_tokens=most * asked.answers)
+        return self.estimate(caller, asked)._replace(output_tokens=most * asked.answers)
 
     @staticmethod
     def _request(context: RequestContext, kind: Kind, alias: str, target: Target, estimate: Usage) -> Request:
