@@ -23,6 +23,7 @@ from mcpgate.api.http.sockets import Socket
 from mcpgate.api.http.visits import Visits
 from mcpgate.api.llm.batch_runner import BatchRunner
 from mcpgate.api.llm.batches import BatchFace
+from mcpgate.api.llm.errors import ROUTES
 from mcpgate.api.llm.face import LlmFace
 from mcpgate.api.llm.gemini_face import GeminiFace
 from mcpgate.api.llm.stored import StoredFace
@@ -129,6 +130,9 @@ class Server:
             Health(gateway, self._access),
         )
 
+        self._usual = {path: self._find(path) for path in ROUTES.values()}
+        """The handlers of what is asked for most."""
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "websocket":
             await self._serve_socket(Socket(scope, receive, send), receive)
@@ -136,7 +140,7 @@ class Server:
         if scope["type"] != "http":
             return
         http = Exchange(scope, receive, send, self._limit, self._memory, self._base_path)
-        face, handlers = self._find(http.path)
+        face, handlers = self._usual.get(http.path) or self._find(http.path)
         try:
             self._access.check(http)
             if http.method == "OPTIONS":

@@ -43,11 +43,17 @@ def to_usd(nano: int) -> Decimal:
     return value if value == 0 or value.as_tuple().exponent <= 0 else value.quantize(Decimal(1))  # type: ignore[operator]
 
 
+def usd_text(nano: int) -> str:
+    """The same as text, in a sixth of the time."""
+    whole, rest = divmod(abs(nano), 10**9)
+    text = f"{whole}.{rest:09d}".rstrip("0").rstrip(".")
+    return f"-{text}" if nano < 0 else text
+
+
 Kind = Literal["tool", "resource", "execution", "meta", "chat", "embedding"]
 
 
-@dataclass(frozen=True, slots=True)
-class Usage:
+class Usage(NamedTuple):
     """Counted usage. Before a request is made, a high estimate."""
 
     calls: int = 0
@@ -59,7 +65,7 @@ class Usage:
     cache_write_tokens: int = 0
     seconds: float = 0.0
     """Of running code."""
-    more: Mapping[str, int] = field(default_factory=lambda: NO_COUNTS)
+    more: Mapping[str, int] = NO_COUNTS
     """Rare kinds of usage, by name: reasoning_tokens, cache_write_1h_tokens; audio, image and video tokens, each of
     `_input_`, `_cache_read_` or `_output_tokens`, which are part of the above; in estimates those of a kind that is not
     known yet, `media_input_tokens` and `media_output_tokens`."""

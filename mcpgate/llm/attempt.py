@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import dataclasses
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -100,7 +99,7 @@ class Attempt:
         try:
             self._note_sent()
             reply = self._reply = await provider.send(self._call)
-            self._call = dataclasses.replace(self._call, body=b"")  # an answer may take long, and nobody needs it
+            self._call = self._call._replace(body=b"")  # an answer may take long, and nobody needs it
             return await self._taken(reply, finish, began)
         except (UpstreamTimeout, Unreachable, RateLimited) as error:
             reason = "timeout" if isinstance(error, UpstreamTimeout) else "connection"
@@ -206,7 +205,7 @@ class Attempt:
             tokens = 0 if self._call.format in EMBEDS else delivered(body)
             if not isinstance(answer, dict):  # whatever that was, the model has not written it
                 tokens = min(tokens, self._estimate.output_tokens)
-            self._settle(dataclasses.replace(self._estimate, output_tokens=tokens, more=NO_COUNTS), "default")
+            self._settle(self._estimate._replace(output_tokens=tokens, more=NO_COUNTS), "default")
         else:
             self._settle(found, tier, exact=True)
 

@@ -6,7 +6,6 @@ known to api/llm/ and providers/.
 """
 
 import asyncio
-import dataclasses
 import hashlib
 import logging
 import random

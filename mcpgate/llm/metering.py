@@ -1,7 +1,6 @@
 """How many tokens a request takes: estimated before it is sent, read from what the provider says, and counted from what
 was delivered where it says nothing. Pure, but for what is learned of each model."""
 
-import dataclasses
 import itertools
 import re
 from collections.abc import Iterator, Mapping
@@ -259,7 +258,7 @@ class Meter:
             self._count()
             tokens, have = -(-self._characters // 3), self._usage
             if tokens > have.output_tokens:
-                self._usage = dataclasses.replace(have, output_tokens=tokens)
+                self._usage = have._replace(output_tokens=tokens)
         return self._usage
 
     def read(self, data: bytes) -> None:

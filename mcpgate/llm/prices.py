@@ -1,7 +1,6 @@
 """What tokens cost: the configuration's own prices, else those of genai-prices (its packaged list; nothing is fetched).
 Compiled to whole numbers once for each model. An unknown price is None, never zero."""
 
-import dataclasses
 import datetime
 import fnmatch
 import math
@@ -48,14 +47,12 @@ class TokenPrice:
         all its tokens to the price of its step."""
         hour = min(usage.more.get("cache_write_1h_tokens", 0), usage.cache_write_tokens)
         plain = max(0, usage.input_tokens - usage.cache_read_tokens - usage.cache_write_tokens)
-        parts = (
-            (self.input, plain),
-            (self.output, usage.output_tokens),
-            (self.cache_read, usage.cache_read_tokens),
-            (self.cache_write, usage.cache_write_tokens - hour),
-            (self.cache_write_1h, hour),
-        )
-        total = sum(_at(steps, usage.input_tokens) * tokens for steps, tokens in parts)
+        of = usage.input_tokens
+        total = _at(self.input, of) * plain + _at(self.output, of) * usage.output_tokens
+        if usage.cache_read_tokens or usage.cache_write_tokens:
+            total += _at(self.cache_read, of) * usage.cache_read_tokens
+            total += _at(self.cache_write, of) * (usage.cache_write_tokens - hour)
+            total += _at(self.cache_write_1h, of) * hour
         if self.media and usage.more:
             total += self._media(usage, plain)
         return -(-total // _MILLION)
@@ -95,7 +92,7 @@ class TokenPrice:
     def affordable_output(self, usage: Usage, nano: int) -> int:
         """The most output tokens, beside the input of a usage, that so many nano-dollars pay for; not more than the
         usage has."""
-        rest = nano - self.cost(dataclasses.replace(usage, output_tokens=0))
+        rest = nano - self.cost(usage._replace(output_tokens=0))
         rate = self._dearest("output", usage)
         return usage.output_tokens if rate == 0 else min(usage.output_tokens, max(0, rest * _MILLION // rate))
 
@@ -166,8 +163,8 @@ class ModelPrices:
 
 
 def _at(steps: Steps, input_tokens: int) -> int:
-    found = 0
-    for start, nano in steps:
+    found = steps[0][1]
+    for start, nano in steps[1:]:
         if input_tokens < start:
             break
         found = nano

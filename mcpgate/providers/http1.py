@@ -8,7 +8,7 @@ import ssl
 import sys
 import time
 from collections import deque
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from typing import cast
 from urllib.parse import urlsplit
 
@@ -92,13 +92,16 @@ class Response:
 
     def on_head(self, status: int) -> None:
         """Raises _HeadTooLong."""
-        values: dict[str, list[str]] = {}
-        for name, value in self._pairs:
-            values.setdefault(name.decode("latin-1").lower(), []).append(value.decode("latin-1"))
-        if sum(len(name) + len(value) for name, value in self._pairs) > _LONGEST_HEAD:
+        headers: dict[str, str] = {}
+        size = 0
+        for raw_name, raw_value in self._pairs:
+            name, value = raw_name.decode("latin-1").lower(), raw_value.decode("latin-1")
+            size += len(name) + len(value)
+            headers[name] = f"{headers[name]}, {value}" if name in headers else value
+        if size > _LONGEST_HEAD:
             raise _HeadTooLong
         self._pairs.clear()
-        self.status, self.headers = status, {name: ", ".join(all) for name, all in values.items()}
+        self.status, self.headers = status, headers
 
     def on_header(self, name: bytes, value: bytes) -> None:
         if not self.status:  # what comes later is a trailer
@@ -156,6 +159,8 @@ class _Connection(asyncio.Protocol):
         """Whether the server has closed it in good order."""
         self._is_unsent = False
         """Whether a part of the request is still to be sent, so that no other may follow."""
+        self._has_news: Callable[[], bool] = lambda: False
+        """Whether something has come that the event loop has not seen yet."""
         self._room: asyncio.Future[None] | None = None
         """Done when there is room to write; None while there is."""
 
@@ -163,7 +168,7 @@ class _Connection(asyncio.Protocol):
     def is_usable(self) -> bool:
         """Whether nothing has come since its last answer, such as the news that it was closed."""
         transport = self._transport
-        return transport is not None and not transport.is_closing() and not _has_news(transport)
+        return transport is not None and not transport.is_closing() and not self._has_news()
 
     def ask(self, head: bytes, body: bytes, limit_s: float) -> Response:
         """Raises Unreachable."""
@@ -218,6 +223,7 @@ class _Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
+        self._has_news = _news_of(transport)
         if hasattr(transport, "max_size"):  # so asyncio's transports without TLS call what they read at once
             transport.max_size = _READ_AHEAD
         self._pool.open.add(self)
@@ -428,11 +434,11 @@ def _has_length(response: Response) -> bool:
     return "content-length" in response.headers or "chunked" in response.headers.get("transfer-encoding", "").lower()
 
 
-def _has_news(transport: asyncio.BaseTransport) -> bool:
-    """Whether something has come that the event loop has not seen yet."""
+def _news_of(transport: asyncio.BaseTransport) -> Callable[[], bool]:
+    """Asks whether something has come to a transport."""
     socket = transport.get_extra_info("socket")
     if sys.platform == "win32":
-        return bool(select.select([socket], [], [], 0)[0])
+        return lambda: bool(select.select([socket], [], [], 0)[0])
     poll = select.poll()  # select() takes no descriptors over 1023
     poll.register(socket.fileno(), select.POLLIN)
-    return bool(poll.poll(0))
+    return lambda: bool(poll.poll(0))

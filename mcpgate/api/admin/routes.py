@@ -3,7 +3,7 @@ serves and what /api/openapi.json is made from. Not here: the rules themselves, 
 
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from typing import Any
 
 import orjson
@@ -342,7 +342,7 @@ def _shown_entry(entry: Entry) -> dict[str, Any]:
     shown = entry._asdict()
     cost, saved = shown.pop("cost"), asdict(shown.pop("saved"))
     shown["cost_saved_usd"] = f"{to_usd(saved.pop('cost')):f}"
-    usage = asdict(replace(entry.usage, more={})) | {f"{name}_saved": number for name, number in saved.items()}
+    usage = entry.usage._replace(more={})._asdict() | {f"{name}_saved": number for name, number in saved.items()}
     shown["usage"] = usage | {"more": dict(entry.usage.more)}
     shown |= {name: dict(shown[name]) for name in ("metadata", "timings", "facts")}
     return {**shown, "cost_usd": None if cost is None else f"{to_usd(cost):f}"}
