@@ -45,7 +45,7 @@ def house(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Iterato
     governance = {"require_key": True, "keys": keys, "teams": {"search": {"budget": {"limit_usd": 50, "period": "1w"}}}}
     llm = {"providers": {"echo": {"type": "echo"}}, "models": {"fast": {"targets": [{"target": "echo/llama"}]}}}
     servers = {"raw": raw(expose="both", prices={"echo": 0.5, "add": 0.01}), "gone": {"command": "/nonexistent"}}
-    config = write_config(folder, servers, governance=governance, llm=llm)
+    config = write_config(folder, servers, governance=governance, llm=llm, telemetry={"log_content": True})
     with serving(folder, config) as served:
         traffic(served)
         yield served
@@ -208,6 +208,8 @@ def test_an_execution_shows_its_calls_as_a_timeline(visitor: Watched) -> None:
     page.locator("tbody a").first.click()
     expect(page.get_by_role("heading", name="Calls (3)")).to_be_visible()
     expect(page.locator(".timeline .span")).to_have_count(3)
+    expect(page.get_by_role("region", name="Code").locator("pre")).to_have_text("[raw.add(a=n, b=1) for n in range(3)]")
+    expect(page.get_by_role("region", name="Answer").locator("pre")).to_contain_text("3")
     page.locator(".timeline a").first.click()
     expect(page.get_by_role("heading", name="raw.add")).to_be_visible()
     page.get_by_role("link", name="What it belongs to").click()

@@ -16,12 +16,12 @@ const isNone = (value) => value === null || value === undefined || value === "";
 
 /** 1234567 → 1,234,567 */
 export function number(value) {
-  return isNone(value) ? NOTHING : NUMBER.format(Number(value));
+  return isNone(value) ? NOTHING : NUMBER.format(Number(value)).replace("-", "−");
 }
 
 /** 1234567 → 1.23M */
 export function short(value) {
-  return isNone(value) ? NOTHING : Math.abs(value) < 10000 ? NUMBER.format(Number(value)) : SHORT.format(Number(value));
+  return isNone(value) || Math.abs(value) < 10000 ? number(value) : SHORT.format(Number(value)).replace("-", "−");
 }
 
 /** Dollars with two decimals, or with as many as two significant digits need. */

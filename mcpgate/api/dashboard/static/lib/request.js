@@ -4,7 +4,7 @@ import { part, useData } from "./api.js";
 import * as format from "./format.js";
 import { link } from "./route.js";
 import { Outcome, titleOf } from "./requestlist.js";
-import { A, Card, Code, Copy, Loaded, Page, Stat, Time } from "./widgets.js";
+import { A, Card, Code, Copy, Loaded, Page, Problem, Stat, Time } from "./widgets.js";
 
 export function Request({ id }) {
   const state = useData(`api/requests/${part(id)}`);
@@ -64,4 +64,30 @@ function Timeline({ row }) {
     ${row.truncated && html`<p class="hint">There are more calls than are shown.</p>`}</${Card}>`;
 }
 
-function Content() { return null; }
+/** The code, the arguments, the messages and the answers, where the settings have them kept. */
+function Content({ id }) {
+  const state = useData(`api/requests/${part(id)}/content`);
+  if (!state.data) return state.error && state.error.status !== 404 ? html`<${Problem} error=${state.error} retry=${state.reload} />` : null;
+  const own = state.data.contents.find((one) => one.id === id), others = state.data.contents.filter((one) => one.id !== id);
+  if (!state.data.contents.length) return html`<p class="hint">What it said is not kept. Set <code>telemetry.log_content</code> to keep code, arguments and answers.</p>`;
+  return html`${own && html`<div class="grid-2"><${Said} title=${own.kind === "execution" ? "Code" : "Asked"} text=${asked(own)} /><${Said} title="Answer" text=${own.answered} /></div>`}
+    ${others.length > 0 && html`<${Card} title=${`What its calls said (${others.length})`}><div class="stack">${others.map((one) => html`<details><summary><code>${titleOf(one)}</code></summary>
+      <div class="grid-2"><${Code} label="Arguments" text=${pretty(one.sent)} /><${Code} label="Result" text=${pretty(one.answered)} /></div></details>`)}</div></${Card}>`}`;
+}
+
+function Said({ title, text }) {
+  return html`<${Card} title=${title} actions=${html`<${Copy} text=${text} />`}><${Code} label=${title} text=${pretty(text)} /></${Card}>`;
+}
+
+/** Of an execution its code, without the JSON around it. */
+function asked(one) {
+  try {
+    const found = JSON.parse(one.sent);
+    return one.kind === "execution" && typeof found.code === "string" ? found.code : one.sent;
+  } catch { return one.sent; }
+}
+
+function pretty(text) {
+  if (text.length > 200000 || !/^\s*[[{]/.test(text)) return text;
+  try { return JSON.stringify(JSON.parse(text), null, 2); } catch { return text; }
+}

@@ -11,7 +11,7 @@ const MOST_LIVE = 500;
 /** What was asked for, in a few words. */
 export function titleOf(row) {
   if (row.kind === "tool") return `${row.server || ""}.${row.tool || ""}`;
-  if (row.face === "llm") return row.alias || (row.model ? `${row.provider}/${row.model}` : row.kind);
+  if (row.face === "llm" || row.model) return row.alias || (row.model ? `${row.provider}/${row.model}` : row.kind);
   return row.tool || row.kind;
 }
 
@@ -83,6 +83,8 @@ function Filters({ params, fixed }) {
     <${Select} label="Since" value=${params.get("since") || ""} options=${SINCE} onInput=${(since) => setParams({ since })} />
     <${Select} label="Took" value=${params.get("slow") || ""} options=${SLOW} onInput=${(slow) => setParams({ slow })} />
     <${Select} label="Outcome" value=${params.get("failed") || ""} options=${[["", "any"], ["1", "failed"]]} onInput=${(failed) => setParams({ failed })} />
+    <${Input} label="Says" type="search" value=${params.get("q") || ""} onInput=${() => {}} onChange=${(event) => setParams({ q: event.target.value })}
+      title="Words of the content, where it is kept" placeholder="words of the content" />
     ${filters.length > 0 && html`<div class="chips">${filters.map((one) => html`<span class="chip">${one.replace("=", " = ")}
       <button type="button" aria-label=${`Remove the filter ${one}`} onClick=${() => set(filters.filter((other) => other !== one))}>✕</button></span>`)}</div>`}
   </form>`;
