@@ -154,7 +154,7 @@ class Meanings:
         self, semantic: "Semantic", asked: "Prepared", stored: Sequence[CacheEntry], least: float | None
     ) -> Same | None:
         """The first of the nearest that may serve. In the thread."""
-        from mcpgate.cache.semantic import trust
+        import mcpgate.cache.semantic.trust as trust
 
         assert self._config is not None
         rate = self._config.max_false_hit_rate
@@ -249,7 +249,7 @@ class Meanings:
 
     def after_check(self, entry: CacheEntry, is_right: bool) -> CacheEntry | None:
         """An entry with what a check has found; None if it is no longer trusted."""
-        from mcpgate.cache.semantic import trust
+        import mcpgate.cache.semantic.trust as trust
 
         history = trust.Trust(entry.right, entry.wrong).after(is_right)
         if trust.dropped(history):

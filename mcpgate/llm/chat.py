@@ -6,6 +6,7 @@ known to api/llm/ and providers/.
 """
 
 import asyncio
+import dataclasses
 import hashlib
 import logging
 import random

@@ -3,7 +3,7 @@ serves and what /api/openapi.json is made from. Not here: the rules themselves, 
 
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import orjson
