@@ -1,4 +1,4 @@
-"""How good the judgement of the semantic cache is: right and wrong hits on labelled pairs, and at a simulated help desk.
+"""How good the judgement of the semantic cache is: right and wrong hits on labelled pairs, and at a help desk.
 
     pip install 'mcpgate-codemode[semantic]' fow-cache
     python -m benchmarks.cache_quality [--quick] [--quora FILE] [--reader table]
@@ -72,8 +72,8 @@ def rules(semantic: Semantic) -> dict[str, Callable[[Judged], bool]]:
 def table(judged: Sequence[Judged], semantic: Semantic) -> str:
     """For each rule: what share of the same and of the different pairs is served, and the share of right hits."""
     same = sum(each.pair.same for each in judged)
-    lines = [f"{same:,} same, {len(judged) - same:,} different", "",
-             "| rule | same served | different served | wrong of hits | hits of all |", "|---|--:|--:|--:|--:|"]  # fmt: skip
+    head = "| rule | same served | different served | wrong of hits | hits of all |"
+    lines = [f"{same:,} same, {len(judged) - same:,} different", "", head, "|---|--:|--:|--:|--:|"]
     for name, rule in rules(semantic).items():
         hits = [each for each in judged if rule(each)]
         right = sum(each.pair.same for each in hits)
@@ -105,7 +105,7 @@ def kinds(judged: Sequence[Judged], semantic: Semantic) -> str:
 
 
 def lookup_times(semantic: Semantic, questions: Sequence[str], size: int) -> str:
-    """What a look-up costs with so many entries in one partition; every other question is a rewording of a stored one."""
+    """What a look-up costs with so many entries in one partition. Every other question rewords a stored one."""
     index = Index(size)
     stored = {}
     rows = 0

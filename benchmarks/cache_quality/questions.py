@@ -1,7 +1,7 @@
 """Pairs of questions that are labelled: whether one answer serves both.
 
-Our own are pairs.tsv. Those of fow-cache come with its PyPI package. Quora's pairs are not part of the repository, since
-their terms do not say that they may be: give the path of a copy (see docs/benchmarks/cache_quality.md).
+Our own are pairs.tsv. Those of fow-cache come with its PyPI package. Quora's pairs are not part of the repository,
+since their terms do not say that they may be: give the path of a copy (see docs/benchmarks/cache_quality.md).
 """
 
 import csv

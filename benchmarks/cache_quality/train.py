@@ -1,10 +1,10 @@
-"""Makes mcpgate/cache/semantic/verifier-READER.npz: trees that tell from features whether one answer serves two questions.
+"""Makes mcpgate/cache/semantic/verifier-READER.npz: trees that tell whether one answer serves two questions.
 
     pip install scikit-learn
     python -m benchmarks.cache_quality.train QUORA --readings FOLDER [--reader table]
 
-QUORA: the file of pairs (questions.py). Half of them, and near misses made of their questions, are learned from; a fifth
-gives the calibration and the thresholds. The rest, our own pairs and fow-cache are not touched: they are what
+QUORA: the file of pairs (questions.py). Half of them, and near misses made of their questions, are learned from; a
+fifth gives the calibration and the thresholds. The rest, our own pairs and fow-cache are not touched: they are what
 `python -m benchmarks.cache_quality` measures with.
 """
 
@@ -142,7 +142,7 @@ def arrays_of(model: Any) -> dict[str, Any]:
 
 
 def thresholds(chances: Any, same: Any, rates: Sequence[float] = RATES) -> list[float]:
-    """For each rate the least probability above which the share of wrong hits is within it, as far as can be measured."""
+    """For each rate the least probability from which the share of wrong hits is within it."""
     order = numpy.argsort(-chances, kind="stable")
     wrong = numpy.cumsum(~same[order])
     share = wrong / numpy.arange(1, len(order) + 1)
@@ -188,7 +188,8 @@ def main() -> None:
     readings.learn(text for pair in made for text in (pair.one, pair.other))
     learned, held = unruled([*split.train, *made], readings), unruled(split.calibrate, readings)
     print(
-        f"\n{len(learned):,} pairs to learn from, {Counter(pair.kind for pair in learned)}; {len(held):,} to calibrate with"
+        f"\n{len(learned):,} pairs to learn from: {Counter(pair.kind for pair in learned)}"
+        f"; {len(held):,} to calibrate with"
     )
     rows, same = table_of(learned, readings, rarity), numpy.array([pair.same for pair in learned])
     model = HistGradientBoostingClassifier(
@@ -208,7 +209,8 @@ def main() -> None:
     for rate, limit in zip(RATES, content["thresholds"], strict=True):
         hits = chances >= limit
         print(
-            f"at most {rate:.1%} wrong: from {limit:.4f}, {hits.sum():,} hits, {(hits & same).sum() / same.sum():.1%} of the same"
+            f"at most {rate:.1%} wrong: from {limit:.4f}, {hits.sum():,} hits,"
+            f" {(hits & same).sum() / same.sum():.1%} of the same"
         )
 
 

