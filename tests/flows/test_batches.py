@@ -1,8 +1,10 @@
 """Batches, made with the SDKs of OpenAI and Anthropic, over providers of any format: each line is admitted and paid like
 any other request, a batch goes on after the end of a process, and what cannot be run is told line by line."""
 
+import contextlib
 import json
 import signal
+import sqlite3
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -220,6 +222,23 @@ def test_a_provider_that_fails_for_a_moment_is_asked_again(served: Served, provi
     assert len(rows(ann, batch.output_file_id)) == 1 and provider.models() == ["flaky", "flaky"]
 
 
+def test_an_answer_that_is_none_is_paid_once(served: Served, provider: ModelProvider) -> None:
+    ann = client(served)
+    batch = ended(ann, made(ann, line("a", "open/garbage")).id)
+    (row,) = rows(ann, batch.error_file_id)
+    assert row["response"]["status_code"] == 502 and provider.models() == ["garbage"]
+
+
+def test_lines_over_a_rate_limit_wait_and_fail_not(tmp_path: Path, provider: ModelProvider) -> None:
+    given = settings(provider)
+    limit = {"id": "slow", "per": "shared", "when": {"provider": "open"}, "requests": 3, "window": "1s"}
+    given["governance"]["rate_limits"] = [limit]
+    with serving(tmp_path, write_config(tmp_path, {}, **given)) as served:
+        ann = client(served)
+        batch = ended(ann, made(ann, *(line(str(number), "fast") for number in range(8))).id)
+    assert batch.request_counts and batch.request_counts.completed == 8 == len(provider.received)
+
+
 @pytest.mark.parametrize("served", [{"max_concurrency": 1}], indirect=True)
 def test_lines_fail_once_the_budget_is_spent(served: Served, provider: ModelProvider) -> None:
     budget = {"limit_usd": 4 * LINE_USD + 0.0001, "period": "1d"}
@@ -288,7 +307,7 @@ def test_a_revoked_key_stops_its_batches(served: Served, provider: ModelProvider
 def test_a_batch_goes_on_after_the_end_of_its_process(
     store: str, number: int, tmp_path: Path, provider: ModelProvider
 ) -> None:
-    with own_database() if store == "postgres" else _nothing() as url:
+    with own_database() if store == "postgres" else contextlib.nullcontext("") as url:
         given = settings(provider, max_concurrency=2)
         given |= {"storage": {"url": url}} if url else {}
         given["governance"]["keys"]["ann"]["budget"] = [{"limit_usd": 10}]  # then what is sent is on disk before
@@ -322,12 +341,27 @@ def _paid(served: Served, id: str, number: int) -> tuple[int, dict[str, int]] | 
     return (len(attempts), {"held": len(held)}) if lost in {one["outcome"] for one in held} else None
 
 
-class _nothing:
-    def __enter__(self) -> str:
-        return ""
-
-    def __exit__(self, *_: object) -> None:
-        pass
+def test_a_line_that_ends_every_process_is_not_run_again_and_a_store_that_is_away_is_waited_for(
+    tmp_path: Path, provider: ModelProvider
+) -> None:
+    file, given = tmp_path / "stores.sqlite3", settings(provider, max_concurrency=1)
+    with serving(tmp_path, write_config(tmp_path, {}, **given, storage={"url": f"sqlite:///{file}"})) as served:
+        ann = client(served)
+        id = made(ann, line("held", "open/hold"), line("poison", "fast"), line("good", "fast")).id
+        wait_until(lambda: "hold" in provider.models())
+        with contextlib.closing(sqlite3.connect(file)) as db, db:
+            db.execute("INSERT INTO batch_lines VALUES (?, 1, 'started', 3, x'')", (id,))
+            db.execute("ALTER TABLE batch_lines RENAME TO away")
+        provider.go_on.set()
+        wait_until(lambda: served.said("cannot write to the store"))
+        with pytest.raises(openai.InternalServerError):
+            ann.batches.retrieve(id)
+        with contextlib.closing(sqlite3.connect(file)) as db, db:
+            db.execute("ALTER TABLE away RENAME TO batch_lines")
+        batch = ended(ann, id)
+        assert [row["custom_id"] for row in rows(ann, batch.output_file_id)] == ["held", "good"]
+        (row,) = rows(ann, batch.error_file_id)
+        assert row["custom_id"] == "poison" and "not run again" in row["response"]["body"]["error"]["message"]
 
 
 @pytest.mark.parametrize("served", [{"max_concurrency": 4}], indirect=True)
