@@ -50,6 +50,8 @@ class Batch:
     metadata: Mapping[str, str] | None = None
     total: int = 0
     """Lines."""
+    counts: Mapping[State, int] = field(default_factory=dict)
+    """Of lines by state, once it has ended."""
     times: Mapping[str, float] = field(default_factory=dict)
     """When it came to a status, epoch seconds."""
     errors: Sequence[Mapping[str, Any]] = ()
@@ -146,6 +148,10 @@ class BatchStore(Protocol):
 
     async def start(self, id: str, number: int) -> int | None:
         """Note that a line is about to be sent: the how manieth time that is. None for a line that has ended."""
+        ...
+
+    async def pause(self, id: str, number: int) -> None:
+        """Forget that a line has begun: it is not under way now."""
         ...
 
     async def end(self, id: str, lines: Sequence[Line]) -> None:

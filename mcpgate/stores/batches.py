@@ -113,6 +113,10 @@ class SqlBatches(ABC):
         )
         return found[0][0] if found else None
 
+    async def pause(self, id: str, number: int) -> None:
+        statement = "DELETE FROM batch_lines WHERE batch = $1 AND number = $2 AND state = 'started'"
+        await self._write(statement, id, number)
+
     async def end(self, id: str, lines: Sequence[Line]) -> None:
         await self._write_many(_END, [(id, *line) for line in lines])
 

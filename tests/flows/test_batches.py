@@ -1,8 +1,10 @@
 """Batches, made with the SDKs of OpenAI and Anthropic, over providers of any format: each line is admitted and paid like
 any other request, a batch goes on after the end of a process, and what cannot be run is told line by line."""
 
+import contextlib
 import json
 import signal
+import sqlite3
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,10 +23,7 @@ LINE_USD = 0.0025
 """What `good` costs: 1,000 tokens in and 50 out."""
 
 
-@pytest.fixture
-def provider() -> Iterator[ModelProvider]:
-    with model_provider() as running:
-        yield running
+Place = tuple[Served, ModelProvider]
 
 
 def settings(provider: ModelProvider, **batches: Any) -> dict[str, Any]:
@@ -49,10 +48,48 @@ def settings(provider: ModelProvider, **batches: Any) -> dict[str, Any]:
     }
 
 
+@contextlib.contextmanager
+def place_at(folder: Path, **batches: Any) -> Iterator[Place]:
+    with (
+        model_provider() as provider,
+        serving(folder, write_config(folder, {}, **settings(provider, **batches))) as served,
+    ):
+        yield served, provider
+
+
+@pytest.fixture(scope="module")
+def usual(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
+    with place_at(tmp_path_factory.mktemp("batches")) as made:
+        yield made
+
+
 @pytest.fixture
-def served(tmp_path: Path, provider: ModelProvider, request: pytest.FixtureRequest) -> Iterator[Served]:
-    given = settings(provider, **getattr(request, "param", {}))
-    with serving(tmp_path, write_config(tmp_path, {}, **given)) as running:
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Place]:
+    """The usual gateway, or one of its own with other settings."""
+    if hasattr(request, "param"):
+        with place_at(tmp_path, **request.param) as made:
+            yield made
+        return
+    served, provider = request.getfixturevalue("usual")
+    provider.received.clear()
+    provider.go_on.clear()
+    yield served, provider
+
+
+@pytest.fixture
+def served(place: Place) -> Served:
+    return place[0]
+
+
+@pytest.fixture
+def provider(place: Place) -> ModelProvider:
+    return place[1]
+
+
+@pytest.fixture
+def own() -> Iterator[ModelProvider]:
+    """Of a gateway that a test starts by itself."""
+    with model_provider() as running:
         yield running
 
 
@@ -122,14 +159,14 @@ def test_other_endpoints_have_batches_too(url: str, model: str, served: Served) 
 
 
 def test_lines_cost_what_single_requests_do(served: Served) -> None:
-    ann = client(served)
+    ann = client(served, served.new_key(id="payer", grants={"models": ["*"]}))
     ended(ann, made(ann, *(line(str(number), "fast") for number in range(5))).id)
     ann.chat.completions.create(model="fast", messages=[{"role": "user", "content": "Hello"}], max_tokens=50)
-    assert float(served.cost(key="ann")) == pytest.approx(6 * LINE_USD)
+    assert float(served.cost(key="payer")) == pytest.approx(6 * LINE_USD)
 
 
 def test_batches_and_files_are_listed_in_pages(served: Served) -> None:
-    ann = client(served)
+    ann = client(served, served.new_key(id="lister", grants={"models": ["*"]}))
     ids = [made(ann, line("a", "echo/any")).id for _ in range(5)]
     assert [one.id for one in ann.batches.list(limit=2)] == ids[::-1], "pages, one after another"
     first = ann.batches.list(limit=2)
@@ -220,7 +257,24 @@ def test_a_provider_that_fails_for_a_moment_is_asked_again(served: Served, provi
     assert len(rows(ann, batch.output_file_id)) == 1 and provider.models() == ["flaky", "flaky"]
 
 
-@pytest.mark.parametrize("served", [{"max_concurrency": 1}], indirect=True)
+def test_an_answer_that_is_none_is_paid_once(served: Served, provider: ModelProvider) -> None:
+    ann = client(served)
+    batch = ended(ann, made(ann, line("a", "open/garbage")).id)
+    (row,) = rows(ann, batch.error_file_id)
+    assert row["response"]["status_code"] == 502 and provider.models() == ["garbage"]
+
+
+def test_lines_over_a_rate_limit_wait_and_fail_not(tmp_path: Path, own: ModelProvider) -> None:
+    given = settings(own)
+    limit = {"id": "slow", "per": "shared", "when": {"provider": "open"}, "requests": 3, "window": "1s"}
+    given["governance"]["rate_limits"] = [limit]
+    with serving(tmp_path, write_config(tmp_path, {}, **given)) as served:
+        ann = client(served)
+        batch = ended(ann, made(ann, *(line(str(number), "fast") for number in range(8))).id)
+    assert batch.request_counts and batch.request_counts.completed == 8 == len(own.received)
+
+
+@pytest.mark.parametrize("place", [{"max_concurrency": 1}], indirect=True)
 def test_lines_fail_once_the_budget_is_spent(served: Served, provider: ModelProvider) -> None:
     budget = {"limit_usd": 4 * LINE_USD + 0.0001, "period": "1d"}
     poor = client(served, served.new_key(grants={"models": ["fast"]}, budget=budget))
@@ -235,7 +289,7 @@ def test_lines_fail_once_the_budget_is_spent(served: Served, provider: ModelProv
     assert len(provider.received) == 4
 
 
-@pytest.mark.parametrize("served", [{"max_concurrency": 1}], indirect=True)
+@pytest.mark.parametrize("place", [{"max_concurrency": 1}], indirect=True)
 def test_a_cancelled_batch_ends_with_what_was_under_way(served: Served, provider: ModelProvider) -> None:
     ann = client(served)
     batch = made(ann, line("a", "fast"), line("b", "open/hold"), line("c", "fast"), line("d", "fast"))
@@ -257,7 +311,7 @@ def test_a_cancelled_batch_ends_with_what_was_under_way(served: Served, provider
         ann.batches.cancel(done.id)
 
 
-@pytest.mark.parametrize("served", [{"max_concurrency": 1}], indirect=True)
+@pytest.mark.parametrize("place", [{"max_concurrency": 1}], indirect=True)
 def test_a_revoked_key_stops_its_batches(served: Served, provider: ModelProvider) -> None:
     created = served.admin("POST", "keys", {"grants": {"models": ["*"]}}).json()
     theirs = client(served, created["secret"])
@@ -286,10 +340,10 @@ def test_a_revoked_key_stops_its_batches(served: Served, provider: ModelProvider
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
 @pytest.mark.parametrize("store", ["sqlite", "postgres"])
 def test_a_batch_goes_on_after_the_end_of_its_process(
-    store: str, number: int, tmp_path: Path, provider: ModelProvider
+    store: str, number: int, tmp_path: Path, own: ModelProvider
 ) -> None:
-    with own_database() if store == "postgres" else _nothing() as url:
-        given = settings(provider, max_concurrency=2)
+    with own_database() if store == "postgres" else contextlib.nullcontext("") as url:
+        given = settings(own, max_concurrency=2)
         given |= {"storage": {"url": url}} if url else {}
         given["governance"]["keys"]["ann"]["budget"] = [{"limit_usd": 10}]  # then what is sent is on disk before
         config = write_config(tmp_path, {}, **given)
@@ -298,9 +352,9 @@ def test_a_batch_goes_on_after_the_end_of_its_process(
         with serving(tmp_path, config) as first:
             ann = client(first)
             id = made(ann, *lines).id
-            wait_until(lambda: "hold" in provider.models() and len(provider.received) > 6)
+            wait_until(lambda: "hold" in own.models() and len(own.received) > 6)
             first.stop(number)
-        provider.go_on.set()
+        own.go_on.set()
         with serving(tmp_path, config) as second:
             ann = client(second)
             batch = ended(ann, id)
@@ -309,8 +363,8 @@ def test_a_batch_goes_on_after_the_end_of_its_process(
             assert [row["custom_id"] for row in found] == [one["custom_id"] for one in lines]
             assert second.said("it may be paid twice")
             asked, paid = wait_until(lambda: _paid(second, id, number), 20)
-        assert len(provider.received) - len(lines) <= 2, "only what was under way is asked again"
-        assert asked == len(provider.received) and paid["held"] == 2, "and the ledger has both"
+        assert len(own.received) - len(lines) <= 2, "only what was under way is asked again"
+        assert asked == len(own.received) and paid["held"] == 2, "and the ledger has both"
 
 
 def _paid(served: Served, id: str, number: int) -> tuple[int, dict[str, int]] | None:
@@ -322,15 +376,30 @@ def _paid(served: Served, id: str, number: int) -> tuple[int, dict[str, int]] | 
     return (len(attempts), {"held": len(held)}) if lost in {one["outcome"] for one in held} else None
 
 
-class _nothing:
-    def __enter__(self) -> str:
-        return ""
+def test_a_line_that_ends_every_process_is_not_run_again_and_a_store_that_is_away_is_waited_for(
+    tmp_path: Path, own: ModelProvider
+) -> None:
+    file, given = tmp_path / "stores.sqlite3", settings(own, max_concurrency=1)
+    with serving(tmp_path, write_config(tmp_path, {}, **given, storage={"url": f"sqlite:///{file}"})) as served:
+        ann = client(served)
+        id = made(ann, line("held", "open/hold"), line("poison", "fast"), line("good", "fast")).id
+        wait_until(lambda: "hold" in own.models())
+        with contextlib.closing(sqlite3.connect(file)) as db, db:
+            db.execute("INSERT INTO batch_lines VALUES (?, 1, 'started', 3, x'')", (id,))
+            db.execute("ALTER TABLE batch_lines RENAME TO away")
+        own.go_on.set()
+        wait_until(lambda: served.said("cannot write to the store"))
+        with pytest.raises(openai.InternalServerError):
+            ann.batches.retrieve(id)
+        with contextlib.closing(sqlite3.connect(file)) as db, db:
+            db.execute("ALTER TABLE away RENAME TO batch_lines")
+        batch = ended(ann, id)
+        assert [row["custom_id"] for row in rows(ann, batch.output_file_id)] == ["held", "good"]
+        (row,) = rows(ann, batch.error_file_id)
+        assert row["custom_id"] == "poison" and "not run again" in row["response"]["body"]["error"]["message"]
 
-    def __exit__(self, *_: object) -> None:
-        pass
 
-
-@pytest.mark.parametrize("served", [{"max_concurrency": 4}], indirect=True)
+@pytest.mark.parametrize("place", [{"max_concurrency": 4}], indirect=True)
 def test_lines_give_way_to_clients_that_wait(served: Served, provider: ModelProvider) -> None:
     def ask() -> None:
         client(served, BOB).chat.completions.create(model="open/hold", messages=[{"role": "user", "content": "Hello"}])
@@ -353,7 +422,7 @@ def test_lines_give_way_to_clients_that_wait(served: Served, provider: ModelProv
 # --- bounds and rights
 
 
-@pytest.mark.parametrize("served", [{"max_lines": 3, "max_open": 2, "max_stored_mib": 1}], indirect=True)
+@pytest.mark.parametrize("place", [{"max_lines": 3, "max_open": 2, "max_stored_mib": 1}], indirect=True)
 def test_everything_is_bounded(served: Served, provider: ModelProvider) -> None:
     ann = client(served)
     many = ended(ann, made(ann, *(line(str(number), "fast") for number in range(4))).id)
@@ -375,7 +444,7 @@ def test_everything_is_bounded(served: Served, provider: ModelProvider) -> None:
     provider.go_on.set()
 
 
-@pytest.mark.parametrize("served", [{"max_stored_mib": 1}], indirect=True)
+@pytest.mark.parametrize("place", [{"max_stored_mib": 1}], indirect=True)
 def test_a_batch_whose_results_are_too_many_ends(served: Served) -> None:
     ann = client(served)
     words = "word " * 20_000
@@ -451,7 +520,7 @@ def asked(id: str, model: str = "fast", **more: Any) -> Any:
 
 
 def test_anthropics_sdk_runs_a_batch_over_providers_of_other_formats(served: Served, provider: ModelProvider) -> None:
-    ann = claude(served)
+    ann = claude(served, served.new_key(grants={"models": ["*"]}))
     batch = ann.messages.batches.create(requests=[asked("a"), asked("b", "translated"), asked("c", "open/status-400")])
     assert batch.processing_status == "in_progress" and batch.request_counts.processing == 3 and not batch.results_url
     batch = wait_until(lambda: (now := ann.messages.batches.retrieve(batch.id)).processing_status == "ended" and now)
@@ -480,7 +549,7 @@ def test_anthropics_sdk_runs_a_batch_over_providers_of_other_formats(served: Ser
         ann.messages.batches.retrieve(batch.id)
 
 
-@pytest.mark.parametrize("served", [{"max_concurrency": 1}], indirect=True)
+@pytest.mark.parametrize("place", [{"max_concurrency": 1}], indirect=True)
 def test_anthropics_sdk_cancels_a_batch(served: Served, provider: ModelProvider) -> None:
     ann = claude(served)
     batch = ann.messages.batches.create(requests=[asked("a", "open/hold"), asked("b"), asked("c")])

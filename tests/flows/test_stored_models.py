@@ -396,7 +396,7 @@ def test_names_of_the_clients_own_are_no_files(served: Served, provider: ModelPr
 def test_uploads_need_rights_a_form_and_a_length_within_the_limit(served: Served, provider: ModelProvider) -> None:
     provider.kept.asked.clear()
     narrow = served.admin("POST", "keys", {"grants": {"models": ["translated"]}}).json()["secret"]
-    form = {"files": {"file": ("a", b"x")}, "data": {"purpose": "batch"}}
+    form = {"files": {"file": ("a", b"x")}, "data": {"purpose": "user_data"}}
     http = served.http()
     assert http.post("/v1/files", **form, headers=bearer(narrow)).status_code == 403  # type: ignore[arg-type]
     for wanted, status in (("claude", 400), ("none", 400), ("echo", 400), ("open", 200)):

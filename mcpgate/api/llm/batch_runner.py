@@ -7,75 +7,33 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import orjson
-
 from mcpgate import jsontext
 from mcpgate.api.llm import errors
-from mcpgate.api.llm.reading import read_asked
+from mcpgate.api.llm.batch_asking import TRIED_AGAIN, Asker, Outcome, caller_of, refused, request_id
 from mcpgate.errors import (
-    BudgetExceeded,
     InvalidRequest,
-    McpgateError,
     NotAllowed,
-    RateLimited,
     TooLarge,
-    Unavailable,
-    UpstreamError,
-    UpstreamTimeout,
 )
-from mcpgate.governance.callers import Caller, Said
-from mcpgate.governance.context import RequestContext
 from mcpgate.governance.gate import Gate
 from mcpgate.governance.records import new_id
-from mcpgate.llm.attempt import Streamed
 from mcpgate.llm.batch_lines import Asking, check_input, read_line, render_result, texts_of
-from mcpgate.llm.batches import OWN, Batch, BatchesUnavailable, Line, State, Status
+from mcpgate.llm.batches import OWN, Batch, BatchesUnavailable, Line, Status
 from mcpgate.llm.chat import Chat
-from mcpgate.llm.messages import Untranslatable
 from mcpgate.llm.objects import Kept, ObjectsUnavailable
 
 _AT_ONCE = 4
 """Batches under way in one process, each of another account."""
 _LOOK_EVERY_S, _RENEW_EVERY_S, _STEP_S = 1.0, 1.0, 0.25
-_MOST_RUNS = 3
-"""How often a line is begun. One that ends each process that runs it must not go on with that."""
-_TRIED_AGAIN = frozenset((408, 409, 425, 429, 500, 502, 503, 529))
-"""Statuses of providers after which a line is tried again, if its target's own retries did not help."""
-_PAUSES_S = (1.0, 5.0, 20.0)
 _LONGEST_PAUSE_S = 60.0
-_LONGEST_ANSWER = 8 * 1024 * 1024
 _STOP_S = 3.0
 """How long lines under way may go on when the process stops."""
 _CHUNK = 500
 """Lines that are written at once if they are not run."""
 log = logging.getLogger("mcpgate.llm")
-_Outcome = tuple[State, int, bytes]
-"""Of a line: the status and the body of its answer, which one that was not asked has not."""
-
-
-def said_by(caller: Caller) -> dict[str, Any]:
-    """What is kept of a caller, for caller_of."""
-    if caller.is_local:
-        return {"key": caller.id, "user": caller.user, "metadata": dict(caller.metadata), "bundle": None}
-    return {
-        "key": caller.id,
-        "user": caller.said.user,
-        "metadata": dict(caller.said.metadata),
-        "bundle": caller.bundle,
-    }
-
-
-async def caller_of(gate: Gate, said: Mapping[str, Any]) -> Caller:
-    """The caller of a batch with its rights of now, whatever secret its key has by now. Raises NotAllowed if the key is
-    no longer valid."""
-    if said["key"] == "local":
-        return await gate.identify(None, key_required=False, metadata=said["metadata"], user=said["user"])
-    claimed = Said(said["user"], tuple(said["metadata"].items()))
-    return await gate.current(Caller(said["key"], bundle=said["bundle"], said=claimed))
 
 
 @dataclass(slots=True)
@@ -104,8 +62,7 @@ class BatchRunner:
         self._main: asyncio.Task[None] | None = None
         self._due = asyncio.Event()
         self._stopping = False
-        self._asking = 0
-        """Lines whose answers are waited for."""
+        self._asker = Asker(chat, gate)
 
     def start(self) -> None:
         self._main = asyncio.create_task(self._look(), name="batches")
@@ -213,9 +170,8 @@ class BatchRunner:
                 if (without := await self._ends_as(run)) is None:
                     self._begin(run, number, asking)
                     continue
-                state, status, body = without
-                result = render_result(run.batch.kind, asking.custom_id, state, status, "", body)
-                rest.append(Line(number, state, result))
+                result = render_result(run.batch.kind, asking.custom_id, *without[:2], "", without.body)
+                rest.append(Line(number, without.state, result))
                 if len(rest) >= _CHUNK:
                     await self._end(run, rest)
                     rest = []
@@ -262,27 +218,27 @@ class BatchRunner:
         """Wait until another line may begin. What is asked by clients who wait for it comes first: lines leave as many
         places as such requests are under way."""
         while not (self._stopping or run.batch.status == "cancelling"):
-            others = sum(provider.under_way for provider in self._chat.providers.all().values()) - self._asking
+            others = sum(provider.under_way for provider in self._chat.providers.all().values()) - self._asker.under_way
             places = max(1, self._chat.config.batches.max_concurrency - max(0, others))
             if len(run.under_way) < max(1, places // len(self._runs)):
                 return
             await asyncio.wait(run.under_way, timeout=_STEP_S, return_when=asyncio.FIRST_COMPLETED)
 
-    async def _ends_as(self, run: _Run) -> _Outcome | None:
+    async def _ends_as(self, run: _Run) -> Outcome | None:
         """What becomes of a line that has not begun; None if it may."""
         if run.batch.status == "cancelling" or run.revoked:
-            return "cancelled", 0, b""
+            return Outcome("cancelled")
         if time.time() >= run.batch.ends_at:
-            return "expired", 0, b""
+            return Outcome("expired")
         if run.stored > (most := self._chat.config.batches.max_stored_mib) * 1024 * 1024:
-            full = TooLarge(f"files and results of this key hold over {most:,} MiB (llm.batches.max_stored_mib)")
-            return "errored", full.http_status, orjson.dumps(errors.refusal(run.batch.format, full))
+            what = f"files and results of this key hold over {most:,} MiB (llm.batches.max_stored_mib)"
+            return refused(run.batch, TooLarge(what))
         try:
             await caller_of(self._gate, run.batch.caller)
         except (NotAllowed, InvalidRequest) as error:
             log.warning("batch %s ends: %s", run.batch.id, error.message)
             run.revoked = True
-            return "cancelled", 0, b""
+            return Outcome("cancelled")
         return None
 
     async def _finish(self, run: _Run) -> None:
@@ -295,7 +251,8 @@ class BatchRunner:
             is_cancelled = now.status == "cancelling" or run.revoked
             status: Status = "cancelled" if is_cancelled else "expired" if counts.get("expired") else "completed"
             status = "failed" if lost else status
-            ended = now.to(status, time.time(), total=batch.total, errors=(gone,) if lost else (), **files)
+            why = (gone,) if lost else ()
+            ended = now.to(status, time.time(), total=batch.total, counts=dict(counts), errors=why, **files)
             if await self._store.change(ended, now.status):
                 log.info("batch %s of %s: %s, %s", batch.id, batch.account, status, dict(counts))
                 return
@@ -320,66 +277,25 @@ class BatchRunner:
     # --- one line
 
     async def _line(self, run: _Run, number: int, asking: Asking) -> None:
-        batch = run.batch
-        runs = await self._store.start(batch.id, number)
-        if runs is None:
-            return  # it has ended before
-        if runs > 1:
-            log.warning("batch %s: line %d was under way when a process ended; it may be paid twice", batch.id, number)
-        state, status, body = await self._outcome(run, number, asking, runs)
-        result = render_result(batch.kind, asking.custom_id, state, status, _request_id(batch, number), body)
-        run.stored += len(result)
-        await self._end(run, [Line(number, state, result)])
-
-    async def _outcome(self, run: _Run, number: int, asking: Asking, runs: int) -> _Outcome:
+        """Ask until there is an answer, or an error that will not pass."""
         batch, tries = run.batch, 0
         while True:
-            try:
-                if runs > _MOST_RUNS:
-                    raise Unavailable("the gateway ended three times while this line was under way")
-                caller = await caller_of(self._gate, batch.caller)
-                status, body = await self._answer(caller, batch, number, asking)
-                if status < 400:
-                    return "succeeded", status, body
-                if status not in _TRIED_AGAIN:
-                    return "errored", status, body
-                pause_s = None
-            except McpgateError as error:
-                waits = isinstance(error, (RateLimited, Unavailable)) and runs <= _MOST_RUNS
-                broke = isinstance(error, UpstreamError) and not isinstance(error, UpstreamTimeout)
-                status, body = error.http_status, orjson.dumps(errors.refusal(batch.format, error), default=str)
-                if isinstance(error, BudgetExceeded) or not (waits or broke):
-                    return "errored", status, body
-                pause_s = float(error.data.get("retry_after_s") or _PAUSES_S[1]) if waits else None
-            if pause_s is None and tries == len(_PAUSES_S):
-                return "errored", status, body
-            if pause_s is None:
-                pause_s, tries = _PAUSES_S[tries], tries + 1
-            if time.time() + pause_s >= batch.ends_at or run.batch.status == "cancelling":
-                return "errored", status, body
+            runs = await self._store.start(batch.id, number)
+            if runs is None:
+                return  # it has ended before
+            if runs > 1:
+                log.warning(
+                    "batch %s: line %d was under way when a process ended; it may be paid twice", batch.id, number
+                )
+            outcome, pause_s = await self._asker.ask(batch, number, asking, runs, tries)
+            if pause_s is None or time.time() + pause_s >= batch.ends_at or run.batch.status == "cancelling":
+                break
+            tries += outcome.status in TRIED_AGAIN
+            await self._store.pause(batch.id, number)
             await asyncio.sleep(min(pause_s, _LONGEST_PAUSE_S))
-
-    async def _answer(self, caller: Caller, batch: Batch, number: int, asking: Asking) -> tuple[int, bytes]:
-        """Status and body of a line's answer. Raises what any request does."""
-        context = RequestContext(caller, id=_request_id(batch, number))
-        asked = read_asked(batch.format, jsontext.dumps(asking.body), batch.headers, batch.query)
-        if asked.stream:
-            raise Untranslatable("stream", "the answers of a batch are not streamed; leave it out")
-        asked = await self._chat.bound(caller, asked)
-        self._asking += 1
-        try:
-            async with self._chat.answering(context, asked) as answer:
-                what = answer.what
-        finally:
-            self._asking -= 1
-        assert not isinstance(what, Streamed)
-        if len(what.body) > _LONGEST_ANSWER:
-            raise InvalidRequest(f"the answer has {len(what.body):,} bytes, over {_LONGEST_ANSWER:,}")
-        try:
-            jsontext.loads(what.body)
-        except ValueError:
-            raise UpstreamError(f"{answer.target.name} answered with what is not JSON") from None
-        return what.status, what.body
+        result = render_result(batch.kind, asking.custom_id, *outcome[:2], request_id(batch, number), outcome.body)
+        run.stored += len(result)
+        await self._end(run, [Line(number, outcome.state, result)])
 
     async def _end(self, run: _Run, lines: list[Line]) -> None:
         """Keep what has been paid for, also if the store is away for a while. Raises BatchesUnavailable."""
@@ -391,11 +307,6 @@ class BatchRunner:
                 if time.monotonic() > run.until:
                     raise
                 await asyncio.sleep(_STEP_S)
-
-
-def _request_id(batch: Batch, number: int) -> str:
-    """By which the ledger and the results name a line's request."""
-    return f"{batch.id}/{number}"
 
 
 def file_about(id: str, size: int, filename: str, purpose: str, at: float) -> bytes:

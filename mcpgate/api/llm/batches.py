@@ -15,14 +15,15 @@ from mcpgate.api.http.exchange import Closing, Disconnected, Exchange
 from mcpgate.api.http.headers import governance_headers
 from mcpgate.api.http.routing import Handler, SocketHandler
 from mcpgate.api.llm import errors
+from mcpgate.api.llm.batch_asking import said_by
 from mcpgate.api.llm.batch_files import check_room, results_of
-from mcpgate.api.llm.batch_runner import BatchRunner, said_by
+from mcpgate.api.llm.batch_runner import BatchRunner
 from mcpgate.api.llm.face import LlmFace
 from mcpgate.api.llm.reading import passed_on, query_of, read_object
 from mcpgate.errors import Conflict, InvalidRequest, McpgateError, NotFound, NotSupported, RateLimited
 from mcpgate.governance.callers import Caller
 from mcpgate.governance.context import RequestContext
-from mcpgate.llm.batch_lines import keep_file
+from mcpgate.llm.batch_lines import BadLine, keep_file, read_line
 from mcpgate.llm.batches import OWN, Batch, Kind, State
 from mcpgate.llm.chat import Chat
 from mcpgate.llm.messages import Untranslatable
@@ -95,7 +96,7 @@ class BatchFace(LlmFace):
         if http.method == "POST":
             await http.body()  # says nothing
             batch = await self._cancelled(batch)
-        return self._shown(http, batch, await self._chat.batches.counts(batch.id))
+        return self._shown(http, batch, await self._counts(batch))
 
     async def _find(self, caller: Caller, kind: Kind, id: str) -> Batch:
         found = await self._chat.batches.get(caller.account, kind, id) if is_id(id) else None
@@ -146,8 +147,13 @@ class BatchFace(LlmFace):
         id = f"msgbatch_{secrets.token_hex(12)}"
 
         async def lines() -> AsyncGenerator[bytes, None]:
-            for one in requests:
-                yield jsontext.dumps(one) + b"\n"
+            for number, one in enumerate(requests):
+                text = jsontext.dumps(one)
+                try:
+                    read_line(number, text, None)  # what is too long, or too much, for a line
+                except BadLine as error:
+                    raise InvalidRequest(f"requests.{number}: {error.message}") from None
+                yield text + b"\n"
 
         await check_room(self._chat, caller, 0)
         await keep_file(self._chat.batches, caller.account, id, lines())
@@ -197,10 +203,13 @@ class BatchFace(LlmFace):
         found = await store.page(caller.account, kind, at, wanted + 1, newer=bool(before))
         has_more = len(found) > wanted
         found = (found[-wanted:] if before else found[:wanted]) if has_more else found
-        data = [self._shown(http, one, await store.counts(one.id)) for one in found]
+        data = [self._shown(http, one, await self._counts(one)) for one in found]
         ends = {"first_id": data[0]["id"] if data else None, "last_id": data[-1]["id"] if data else None}
         listed = {"object": "list"} if kind == "openai" else {}
         return {**listed, "data": data, "has_more": has_more, **ends}
+
+    async def _counts(self, batch: Batch) -> Counts:
+        return await self._chat.batches.counts(batch.id) if batch.is_open else batch.counts
 
     def _shown(self, http: Exchange, batch: Batch, counts: Counts) -> dict[str, Any]:
         if batch.kind == "openai":

@@ -7,7 +7,7 @@ from mcpgate.errors import InvalidRequest
 
 _LONGEST_FIELD = 1000
 """Bytes of a field that is no file, and of the headers of a part."""
-_MOST_FIELDS = 20
+_MOST_PARTS = 20
 
 
 class Form:
@@ -21,6 +21,7 @@ class Form:
         self.filename: str | None = None
         """None until the file has begun."""
         self.is_over = False
+        self._parts = 0
         self._headers: list[tuple[bytearray, bytearray]] = []
         self._name, self._is_file, self._text = "", False, bytearray()
         self._found: list[bytes] = []
@@ -52,6 +53,9 @@ class Form:
         return self._found
 
     def _begin(self) -> None:
+        self._parts += 1
+        if self._parts > _MOST_PARTS:
+            raise InvalidRequest(f"the form has over {_MOST_PARTS} parts")
         self._headers, self._name, self._is_file, self._text = [], "", False, bytearray()
 
     def _begun(self) -> None:
@@ -69,8 +73,8 @@ class Form:
             self._found.append(bytes(data[start:end]))
             return
         self._text += data[start:end]
-        if len(self._text) > _LONGEST_FIELD or len(self.fields) >= _MOST_FIELDS:
-            raise InvalidRequest("the fields of the form are too long")
+        if len(self._text) > _LONGEST_FIELD:
+            raise InvalidRequest("a field of the form is too long")
 
     def _end(self) -> None:
         if not self._is_file:
