@@ -49,7 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     create.add_argument(
         "--meta-tools", nargs="+", metavar="GLOB", help="meta-tools it may call (default: all, for a key with any tool)"
     )
-    create.add_argument("--admin", action="store_true", help="it may use the admin API")
+    create.add_argument("--admin", action="store_true", help="it may use the admin API and the dashboard")
     for scope in ("user", "team", "customer"):
         create.add_argument(f"--{scope}", metavar="ID", help=f"the {scope} it belongs to; its limits apply as well")
     create.add_argument(

@@ -63,6 +63,7 @@ class Gate:
         self._journal.listen(metrics.settled)
         self._tasks: list[asyncio.Task[None]] = []
         self.identify = self._identity.identify
+        self.check_complete = self._identity.check_complete
 
     @property
     def policy(self) -> Policy:

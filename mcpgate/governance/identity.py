@@ -53,9 +53,11 @@ class Identity:
         metadata: Mapping[str, str] | None = None,
         user: str | None = None,
         sent_to: Sequence[str] = (),
+        complete: bool = True,
     ) -> Caller:
         """The caller behind a secret or an access token. `sent_to`: the addresses that a token may be meant for; see
-        `Token`. Raises MissingKey, InvalidKey, NotAllowed, InvalidRequest, Unavailable."""
+        `Token`. `complete`: whether it must bring the metadata that all requests must. Raises MissingKey, InvalidKey,
+        NotAllowed, InvalidRequest, Unavailable."""
         if not key_required and secret is not None and not self._is_ours(secret):
             secret = None  # a placeholder that clients send because they must send something
         if secret is None:
@@ -73,13 +75,18 @@ class Identity:
             said = Said(user or None, tuple((metadata or {}).items()))
             caller = self._on_behalf(key, caller, said)
             await self._new_values.admit(key, said, caller.account)
+        if complete:
+            self.check_complete(caller)
+        return caller
+
+    def check_complete(self, caller: Caller) -> None:
+        """That a request brings the metadata that all requests with a key must. Raises InvalidRequest."""
         missing = [name for name in self._declared.config.required_metadata if not caller.metadata.get(name)]
         if missing:
             raise InvalidRequest(
                 f"metadata {missing[0]!r} is required: send "
                 f"x-mcpgate-metadata: {json.dumps({missing[0]: '…'}, ensure_ascii=False)}"
             )
-        return caller
 
     async def current(self, caller: Caller) -> Caller:
         """The current state of a caller that was identified earlier: with today's grants, limits and rules (at most a

@@ -81,7 +81,7 @@ def cleared(office: Served) -> Iterator[None]:
 @pytest.mark.usefixtures("cleared")
 def test_every_operation_of_the_description_answers_as_it_says(office: Served) -> None:
     document = described(office)
-    assert document["openapi"].startswith("3.1") and len(operations(document)) == 51
+    assert document["openapi"].startswith("3.1") and len(operations(document)) == 54
 
     def turn(operation: tuple[str, str, Any]) -> int:
         method, path, _ = operation
@@ -97,7 +97,7 @@ def test_every_operation_of_the_description_answers_as_it_says(office: Served) -
         place = path.replace("{id}", id).replace("{name}", "raw").removeprefix("/api/")
         answer = office.admin(method, place, body)
         responses = facts["responses"]
-        if "{name}" in path:  # nobody signs in to a program
+        if "{name}" in path and method == "POST":  # nobody signs in to a program
             assert answer.status_code == 400 and "is a local program" in answer.text
             jsonschema.validate(answer.json(), responses["default"]["content"]["application/json"]["schema"])
             continue

@@ -553,6 +553,17 @@ async def test_a_report_groups_by_every_dimension_and_bucket(stores: GovernanceS
         assert set(row.values()) == {0}, "without groups there is always one row"
 
 
+async def test_a_report_has_the_largest_groups_first_and_no_more_than_are_wanted(stores: GovernanceStores) -> None:
+    costs = {"small": 1, "large": 900, "middle": 50}
+    entries = [FULL._replace(id=f"rq_{name}", tool=name, cost=cost) for name, cost in costs.items()]
+    await stores.counters.settle([Settlement(one) for one in entries])
+    for rolled in (False, True):
+        if rolled:
+            await stores.store.roll_up()
+        rows = await stores.store.report(Query(0, NOW + 1e8, by=("server", "tool"), order="cost", limit=2))
+        assert [row["tool"] for row in rows] == ["large", "middle"], rolled
+
+
 async def test_roll_ups_equal_the_entries_and_an_unpriced_call_is_not_a_free_one(stores: GovernanceStores) -> None:
     await stores.counters.settle(
         [

@@ -117,7 +117,7 @@ class DashboardFace(Face):
         except McpgateError:
             caller = None
         if caller is None or not caller.grants.admin:
-            await self._answer(http, {"signed_in": False, "version": __version__})
+            await self._answer(http, {"signed_in": False})
             return
         await self._answer(http, _shown(caller, None))
 
@@ -128,6 +128,7 @@ class DashboardFace(Face):
         address = origin_of(http.address)
         if wait_s := self._attempts.wait_s(address):
             raise TooManyAttempts("too many sign-ins have failed; wait a few minutes", retry_after_s=round(wait_s, 1))
+        http.limit = min(http.limit, 2 * _LONGEST_SECRET)
         secret = _secret_in(await http.body())
         try:
             caller = await self._visitor(http, secret)

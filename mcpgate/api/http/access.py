@@ -28,6 +28,8 @@ _MAX_STREAMS_EACH = 256
 """Of one key."""
 _FORWARDING = frozenset(("forwarded", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "x-real-ip"))
 """Headers that only proxies send. What they say is believed of trusted ones; that they are there always counts."""
+_OURS = ("/api/", "/metrics")
+"""Below these, a visitor of the dashboard need not send the metadata that tools and models are counted by."""
 _MOST_LOGGED = 20
 """Different refused hosts and origins; anybody can invent them."""
 log = logging.getLogger("mcpgate.http")
@@ -132,20 +134,23 @@ class Access:
         if secret is None and visits is not None and "cookie" in http.headers:
             visit = await visits.find(http)
             if visit is not None:
+                if not (visit.caller.is_local or http.path.startswith(_OURS)):
+                    self._gate.check_complete(visit.caller)
                 self._hold(http, visit.caller)
                 return visit.caller
         return await self._identify(http, secret, path or http.path)
 
     async def identify_secret(self, http: Exchange, secret: str) -> Caller:
         """Whose secret or access token it is. Raises what `identify` does."""
-        return await self._identify(http, secret, http.path, required=True)
+        return await self._identify(http, secret, http.path, signs_in=True)
 
-    async def _identify(self, http: Exchange, secret: str | None, path: str, required: bool = False) -> Caller:
+    async def _identify(self, http: Exchange, secret: str | None, path: str, signs_in: bool = False) -> Caller:
         is_token = secret is not None and looks_like_token(secret)
         try:
             caller = await self._gate.identify(
                 secret,
-                key_required=required or self.needs_key_of(http),
+                key_required=signs_in or self.needs_key_of(http),
+                complete=not signs_in,
                 address=http.address,
                 metadata=metadata_of(http.headers),
                 user=user_of(http.headers),

@@ -13,8 +13,9 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from mcpgate.api.http.exchange import Exchange
+from mcpgate.api.http.headers import metadata_of
 from mcpgate.errors import McpgateError, NotAllowed, Unavailable
-from mcpgate.governance.callers import LOCAL, Caller, Token
+from mcpgate.governance.callers import LOCAL, Caller, Said, Token
 from mcpgate.governance.gate import Gate
 from mcpgate.upstream.tokens import TokensUnavailable, Vault
 
@@ -91,18 +92,22 @@ class Visits:
         return Visit(caller, csrf, facts["ends_at"])
 
     async def _caller(self, http: Exchange, facts: dict[str, Any]) -> Caller | None:
+        metadata = metadata_of(http.headers)
         if facts["key"] == LOCAL.id:
-            return LOCAL
+            return dataclasses.replace(LOCAL, metadata=metadata) if metadata else LOCAL
         before = Caller(
             *(facts["key"], "", facts["user"]),
             digest=facts["digest"],
             bundle=facts["bundle"],
             address=http.address,
+            said=Said(None, tuple(metadata.items())),
             token=_token_of(facts["token"]),
         )
         try:
             return await self._gate.current(before)
         except NotAllowed:
+            if metadata:  # which the key may not say
+                raise
             return None
 
     async def end(self, http: Exchange) -> str:
@@ -145,11 +150,10 @@ def _name(visit: str) -> str:
 
 def _held(http: Exchange) -> str | None:
     """What the browser holds; None where that cannot be a visit."""
-    for part in http.headers.get("cookie", "").split(";"):
-        name, _, value = part.strip().partition("=")
-        if name in _names(http) and value.count(".") == 2 and len(value) < 200:
-            return value
-    return None
+    parts = (part.strip().partition("=") for part in http.headers.get("cookie", "").split(";"))
+    held = {name: value for name, _, value in parts}
+    found = (held[name] for name in _names(http) if name in held)  # one set over HTTPS counts more
+    return next((value for value in found if value.count(".") == 2 and len(value) < 200), None)
 
 
 def _names(http: Exchange) -> tuple[str, str]:

@@ -186,6 +186,38 @@ def test_visitors_ask_tools_and_models_as_their_key(house: Served) -> None:
     wait_until(lambda: any(row["key"] == "lead" for row in house.usage("key")), 5)
 
 
+def test_what_requests_must_say_of_themselves_visitors_say_to_tools_but_not_to_pages(tmp_path: Path) -> None:
+    governance = {"keys": TRUSTED, "required_metadata": ["env"]}
+    config = write_config(tmp_path, {"raw": raw(expose="both")}, governance=governance, sandbox={"warm": 0})
+    with serving(tmp_path, config) as served:
+        browser, session = sign_in(served)
+        assert browser.get("/api/keys").status_code == 200
+        params = {"name": "raw__echo", "arguments": {"text": "hi"}}
+        message = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": params}
+        assert "env" in browser.post("/mcp", json=message, headers=csrf(session)).text
+        said = {**csrf(session), "x-mcpgate-metadata": '{"env": "dev"}'}
+        assert browser.post("/mcp", json=message, headers=said).json()["result"]["content"][0]["text"] == "hi"
+        usage = browser.get("/api/usage?by=metadata.env").json()["rows"]
+        assert "dev" in [row["metadata.env"] for row in usage]
+
+
+def test_every_worker_knows_every_visit(tmp_path: Path) -> None:
+    config = write_config(tmp_path, {}, governance={"require_key": True}, sandbox={"warm": 0})
+    with serving(tmp_path, config, workers=2) as served:
+        log = served.log.read_text()
+        (token,) = re.findall(r"#/sign-in/(\S+)", log)
+        browser, _ = sign_in(served, token)
+        for _ in range(10):  # each over a connection of its own, so that both workers get some
+            fresh = served.http()
+            fresh.cookies = browser.cookies
+            assert fresh.get("/api/keys").status_code == 200
+
+
+def test_a_long_body_does_not_sign_in(house: Served) -> None:
+    answer = house.http().post("/dashboard/session", json={"key": "m" * 100_000})
+    assert answer.status_code == 413
+
+
 # --- administrators of a team
 
 

@@ -46,13 +46,13 @@ async function failure(response) {
 }
 
 /** The response of a request. Throws ApiError. */
-export async function send(method, path, { query, body, accept, signal } = {}) {
+export async function send(method, path, { query, body, accept, signal, metadata } = {}) {
   const given = body === undefined ? {} : { body: JSON.stringify(body) };
   const kind = body === undefined ? {} : { "content-type": "application/json" };
   let response;
   try {
     response = await fetch(address(path, query), {
-      method, headers: headers({ ...kind, ...(accept ? { accept } : {}) }), credentials: "same-origin",
+      method, headers: headers({ ...kind, ...(accept ? { accept } : {}), ...(metadata ? { "x-mcpgate-metadata": metadata } : {}) }), credentials: "same-origin",
       cache: "no-store", signal, ...given,
     });
   } catch (error) {

@@ -19,8 +19,7 @@ export function Request({ id }) {
       <${Stat} label="Tokens saved" value=${format.number(row.saved_tokens.definitions + row.saved_tokens.results)} hint="estimated" />
       <${Stat} label="When" value=${html`<${Time} at=${row.at} />`} hint=${format.exact(row.at)} />
     </div>
-    <${Content} id=${row.id} />
-    ${(row.children || []).length > 0 && html`<${Timeline} row=${row} />`}
+    <${Content} id=${row.id}>${(row.children || []).length > 0 && html`<${Timeline} row=${row} />`}</${Content}>
     <div class="grid-2"><${Card} title="Who and what"><${Facts} rows=${facts(row)} /></${Card}>
       <${Card} title="Where the time went"><${Facts} rows=${times(row)} /></${Card}></div></${Page}>`}</${Loaded}>`;
 }
@@ -64,13 +63,13 @@ function Timeline({ row }) {
     ${row.truncated && html`<p class="hint">There are more calls than are shown.</p>`}</${Card}>`;
 }
 
-/** The code, the arguments, the messages and the answers, where the settings have them kept. */
-function Content({ id }) {
+/** The code, the arguments, the messages and the answers, where the settings have them kept; in between, `children`. */
+function Content({ id, children }) {
   const state = useData(`api/requests/${part(id)}/content`);
-  if (!state.data) return state.error && state.error.status !== 404 ? html`<${Problem} error=${state.error} retry=${state.reload} />` : null;
+  if (!state.data) return state.error && state.error.status !== 404 ? html`<${Problem} error=${state.error} retry=${state.reload} />${children}` : children;
   const own = state.data.contents.find((one) => one.id === id), others = state.data.contents.filter((one) => one.id !== id);
-  if (!state.data.contents.length) return html`<p class="hint">What it said is not kept. Set <code>telemetry.log_content</code> to keep code, arguments and answers.</p>`;
-  return html`${own && html`<div class="grid-2"><${Said} title=${own.kind === "execution" ? "Code" : "Asked"} text=${asked(own)} /><${Said} title="Answer" text=${own.answered} /></div>`}
+  if (!state.data.contents.length) return html`<p class="hint">What it said is not kept. Set <code>telemetry.log_content</code> to keep code, arguments and answers.</p>${children}`;
+  return html`${own && html`<div class="grid-2"><${Said} title=${own.kind === "execution" ? "Code" : "Asked"} text=${asked(own)} /><${Said} title="Answer" text=${own.answered} /></div>`}${children}
     ${others.length > 0 && html`<${Card} title=${`What its calls said (${others.length})`}><div class="stack">${others.map((one) => html`<details><summary><code>${titleOf(one)}</code></summary>
       <div class="grid-2"><${Code} label="Arguments" text=${pretty(one.sent)} /><${Code} label="Result" text=${pretty(one.answered)} /></div></details>`)}</div></${Card}>`}`;
 }

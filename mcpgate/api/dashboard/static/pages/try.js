@@ -10,18 +10,20 @@ const TABS = [["tools", "Search tools"], ["code", "Run code"], ["chat", "Chat"]]
 export default function Try({ route, session }) {
   const name = TABS.some(([one]) => one === route.parts[1]) ? route.parts[1] : "tools";
   const tabs = TABS.map(([one, text]) => [one, text, link(["try", one])]);
+  const [metadata, setMetadata] = useState("");
   const as = session.key ? `with the rights of the key ${session.name || session.key}` : "with all rights";
   return html`<${Page} title="Try it" about=${`What an agent would see, ${as}. It is counted like every request.`}><${Tabs} tabs=${tabs} current=${name} label="What to try" />
-    ${name === "tools" ? html`<${Tools} />` : name === "code" ? html`<${Run} />` : html`<${Chat} />`}</${Page}>`;
+    <div class="bar"><${Input} label="Metadata" hint="What the requests say of themselves: name=value, several with blanks" value=${metadata} onInput=${setMetadata} /></div>
+    ${name === "tools" ? html`<${Tools} metadata=${metadataOf(metadata)} />` : name === "code" ? html`<${Run} metadata=${metadataOf(metadata)} />` : html`<${Chat} metadata=${metadataOf(metadata)} />`}</${Page}>`;
 }
 
 let last = 0;
 
 /** A meta-tool, called over MCP as agents do: {text, isError, ms, cost}. */
-async function call(name, args) {
+async function call(name, args, metadata) {
   const began = performance.now();
   const response = await send("POST", "mcp", {
-    accept: "application/json, text/event-stream",
+    accept: "application/json, text/event-stream", metadata,
     body: { jsonrpc: "2.0", id: ++last, method: "tools/call", params: { name, arguments: args } },
   });
   const message = await answerOf(response);
@@ -56,6 +58,13 @@ async function* events(response) {
   }
 }
 
+/** `env=dev project=p7` as a header; other characters than ASCII escaped. */
+function metadataOf(text) {
+  const pairs = text.split(/[\s,]+/).filter(Boolean).map((one) => [one.split("=", 1)[0], one.slice(one.indexOf("=") + 1)]);
+  const json = JSON.stringify(Object.fromEntries(pairs));
+  return pairs.length ? json.replace(/[^\x20-\x7e]/g, (c) => `\\u${c.charCodeAt(0).toString(16).padStart(4, "0")}`) : "";
+}
+
 function Outcome({ found, label }) {
   if (!found) return null;
   return html`<div class="stack" role="status"><div class="muted">${found.isError ? html`<span class="badge bad">failed</span> ` : ""}${format.duration(found.ms)}${
@@ -63,19 +72,19 @@ function Outcome({ found, label }) {
     <${Code} text=${found.text} label=${label} /></div>`;
 }
 
-function Tools() {
+function Tools({ metadata }) {
   const [query, setQuery] = useState(""), [found, setFound] = useState(null), [names, setNames] = useState(""), [stubs, setStubs] = useState(null), [state, run] = useAction(), [describing, describe] = useAction();
-  return html`<${Card} title="Find"><form class="stack" onSubmit=${(event) => { event.preventDefault(); run(async () => setFound(await call("list_tools", query ? { query } : {}))); }}>
+  return html`<${Card} title="Find"><form class="stack" onSubmit=${(event) => { event.preventDefault(); run(async () => setFound(await call("list_tools", query ? { query } : {}, metadata))); }}>
       <div class="bar"><div class="grow"><${Input} label="What is to be done" hint="Empty: the servers" value=${query} onInput=${setQuery} /></div><button class="button primary" disabled=${state.busy}>Search</button></div>
       <${Problem} error=${state.error} /><${Outcome} found=${found} label="Tools found" /></form></${Card}>
-    <${Card} title="Describe"><form class="stack" onSubmit=${(event) => { event.preventDefault(); describe(async () => setStubs(await call("describe_tools", { names: names.split(/[\s,]+/).filter(Boolean) }))); }}>
+    <${Card} title="Describe"><form class="stack" onSubmit=${(event) => { event.preventDefault(); describe(async () => setStubs(await call("describe_tools", { names: names.split(/[\s,]+/).filter(Boolean) }, metadata))); }}>
       <div class="bar"><div class="grow"><${Input} label="Tools" hint="server.tool; several with blanks" value=${names} onInput=${setNames} required /></div><button class="button primary" disabled=${describing.busy}>Describe</button></div>
       <${Problem} error=${describing.error} /><${Outcome} found=${stubs} label="Stubs" /></form></${Card}>`;
 }
 
-function Run() {
+function Run({ metadata }) {
   const [code, setCode] = useState("sum(n * n for n in range(10))"), [found, setFound] = useState(null), [state, run] = useAction();
-  const submit = (event) => { if (event) event.preventDefault(); run(async () => setFound(await call("execute_code", { code }))); };
+  const submit = (event) => { if (event) event.preventDefault(); run(async () => setFound(await call("execute_code", { code }, metadata))); };
   return html`<${Card} title="Python, in the sandbox"><form class="stack" onSubmit=${submit}>
     <${Text} code label="Code" hint="Every server is a global: files.read_text_file(path=…). Ctrl+Enter runs it." rows="10" value=${code} onInput=${setCode}
       onKeyDown=${(event) => { if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) submit(event); }} />
@@ -83,7 +92,7 @@ function Run() {
     <${Problem} error=${state.error} /><${Outcome} found=${found} label="Answer" /></form></${Card}>`;
 }
 
-function Chat() {
+function Chat({ metadata }) {
   const [models, setModels] = useState([]), [model, setModel] = useState(""), [text, setText] = useState(""), [turns, setTurns] = useState([]), [state, run] = useAction();
   const control = useRef(null);
   useEffect(() => { get("v1/models").then((found) => setModels(found.data.map((one) => one.id)), () => setModels([])); return () => control.current && control.current.abort(); }, []);
@@ -98,7 +107,7 @@ function Chat() {
     control.current = new AbortController();
     const began = performance.now();
     const response = await send("POST", "v1/chat/completions", {
-      signal: control.current.signal, accept: "text/event-stream",
+      signal: control.current.signal, accept: "text/event-stream", metadata,
       body: { model, stream: true, stream_options: { include_usage: true }, messages: said.map(({ role, content }) => ({ role, content })) },
     });
     let content = "", usage = null;

@@ -56,7 +56,7 @@ function Controls({ params, by, measure, where }) {
   return html`<div class="stack"><div class="bar">
     <${Select} label="Group by" value=${own ? "metadata" : by} options=${[...DIMENSIONS.map((one) => [one, one]), ["metadata", "metadata …"]]}
       onInput=${(one) => setParams({ by: one === "metadata" ? `metadata.${metadata || "project_id"}` : one })} />
-    ${own && html`<${Input} label="Metadata name" value=${metadata} onInput=${setMetadata} pattern="[A-Za-z0-9_.\\-]+"
+    ${own && html`<${Input} label="Metadata name" hint="Those in governance.report_metadata are quick" value=${metadata} onInput=${setMetadata} pattern="[A-Za-z0-9_.\\-]+"
       onChange=${(event) => event.target.value && event.target.checkValidity() && setParams({ by: `metadata.${event.target.value}` })} />`}
     <${Select} label="Measure" value=${measure[0]} options=${MEASURES.map(([one, text]) => [one, text])} onInput=${(one) => setParams({ measure: one })} />
     <${Input} label="From" type="date" value=${params.get("from") || ""} onInput=${(from) => setParams({ from, to: params.get("to") || from })} />
