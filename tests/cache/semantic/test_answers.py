@@ -24,7 +24,10 @@ def table() -> Embedding:
         ),
         ("Yes, you can return items within 30 days.", "Yes. Items can be returned within 30 days of purchase."),
         ('{"a": 1, "b": [2]}', '{"b":[2],"a":1}'),
-        ("Use `git reset --soft HEAD~1` to undo the last commit.", "Run `git reset --soft HEAD~1`; it undoes your last commit."),
+        (
+            "Use `git reset --soft HEAD~1` to undo the last commit.",
+            "Run `git reset --soft HEAD~1`; it undoes your last commit.",
+        ),
     ],
 )
 def test_answers_that_say_the_same(table: Embedding, one: str, other: str) -> None:

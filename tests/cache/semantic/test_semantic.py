@@ -137,7 +137,9 @@ class _Service:
 
 def test_a_service_gives_the_vectors_of_the_index_and_vetoes_what_is_far() -> None:
     semantic = load(reader="table", embedder=_Service(), min_similarity=0.9)
-    near = [_prepared(semantic, text) for text in ("How do I pay the bill?", "how do I pay the bill", "How do tides work?")]
+    near = [
+        _prepared(semantic, text) for text in ("How do I pay the bill?", "how do I pay the bill", "How do tides work?")
+    ]
     for prepared in near:
         asyncio.run(semantic.enrich(prepared))
     assert len(near[0].vector) == 64
