@@ -30,8 +30,11 @@ _CLAIM_S, _RENEW_S = 6.0, 2.0
 """How long other processes wait for one that asked and has ended, and how often that one says that it has not."""
 _LOOK_S, _CLAIM_AGAIN_S = 0.05, 0.5
 """How often they look for its answer, and try to ask themselves."""
-_EPOCH_S = 1.0
-"""How old may be what is known of drops in other processes."""
+_EPOCH_S, _OLD_EPOCH_S = 1.0, 2.0
+"""How old what is known of drops in other processes is looked at again, and how old it may be for a request to be
+answered from memory."""
+_LONGEST_LOOK_S = 1.0
+"""How long such a request waits for a store that does not answer."""
 _MOST_UNWRITTEN = 64 * _MIB
 _MOST_REFRESHES = 100
 log = logging.getLogger("mcpgate.cache")
@@ -114,19 +117,24 @@ class Cache:
         self._memory = Memory(config.memory_mib * _MIB)
         self._flights = Flights()
         self._tasks: set[asyncio.Task[None]] = set()
+        self._holding: set[asyncio.Task[None]] = set()
+        """Claims of this process."""
         self._refreshes: dict[str, asyncio.Task[None]] = {}
         """By the entries that they are for."""
         self._unwritten = 0
         """Bytes on their way to the store."""
         self._epoch: int | None = None
-        self._epoch_at = 0.0
+        self._epoch_at = -math.inf
+        self._learning: asyncio.Task[None] | None = None
+        self._drops = 0
+        """How often memory was emptied: what was read before that is no longer put there."""
         self._is_away = False
 
     # --- finding
 
     async def find(self, question: Question) -> Hit | Miss:
         """A hit, or a miss once it is this request's turn to ask. Equal requests at once wait for one of them."""
-        self._look_at_epoch()
+        await self._look_at_epoch()
         if question.policy.reads:
             hit = await self.look(question) or await self.look_alike(question)
             if hit is not None:
@@ -207,33 +215,33 @@ class Cache:
         return Miss(flight)
 
     async def _lead_claimed(self, question: Question, flight: Flight, claim: str, owner: str) -> Hit | Miss:
-        holding = asyncio.create_task(self._hold(claim, owner))
-
-        def release() -> None:
-            holding.cancel()
-            self.later(self._release(claim, owner))
-
+        over = asyncio.Event()
+        holding = asyncio.create_task(self._hold(claim, owner, over))
+        self._holding.add(holding)
+        holding.add_done_callback(self._holding.discard)
         try:
             # Another process may have had the answer between our look and our claim.
             hit = await self.look(question)
         except BaseException:
-            release()
+            over.set()
             raise
         if hit is None:
-            return Miss(flight, release)
-        release()
+            return Miss(flight, over.set)
+        over.set()
         flight.land(Outcome.KEPT)
         return hit
 
-    async def _hold(self, claim: str, owner: str) -> None:
-        while True:
-            await asyncio.sleep(_RENEW_S)
+    async def _hold(self, claim: str, owner: str, over: asyncio.Event) -> None:
+        """Renewing and releasing are never under way at once: a claim that is renewed late would block the others."""
+        while not over.is_set():
             try:
-                await self._claims.acquire(claim, owner, _CLAIM_S)
-            except McpgateError as error:
-                log.debug("a claim was not renewed: %s", error.message)
-
-    async def _release(self, claim: str, owner: str) -> None:
+                async with asyncio.timeout(_RENEW_S):
+                    await over.wait()
+            except TimeoutError:
+                try:
+                    await self._claims.acquire(claim, owner, _CLAIM_S)
+                except McpgateError as error:
+                    log.debug("a claim was not renewed: %s", error.message)
         try:
             await self._claims.release(claim, owner)
         except McpgateError as error:
@@ -242,6 +250,7 @@ class Cache:
     async def _entry(self, id: str) -> CacheEntry | None:
         if (entry := self._memory.get(id)) is not None:
             return entry
+        drops = self._drops
         try:
             row = await self.store.get(id)
             self._found_store()
@@ -252,7 +261,7 @@ class Cache:
         except Unreadable as error:
             log.warning("entry %s of the cache: %s", id[:16], error)
             return None
-        if entry is not None and self._stays_in_memory(entry):
+        if entry is not None and self._stays_in_memory(entry) and drops == self._drops:
             self._memory.put(entry)
         return entry
 
@@ -292,13 +301,17 @@ class Cache:
     async def drop(self, which: Selection) -> int:
         """Returns how many. Raises CacheUnavailable."""
         dropped = await self.store.drop(which)
-        self._memory.drop_where(lambda entry: True)
+        self._forget()
         return dropped
+
+    def _forget(self) -> None:
+        self._drops += 1
+        self._memory.drop_where(lambda entry: True)
 
     async def has(self, id: str) -> bool:
         """Whether there is an entry, once what is on its way has been written."""
-        while self._tasks:
-            await asyncio.wait(self._tasks)
+        if self._tasks:  # only those of now: under load there are always others
+            await asyncio.wait(tuple(self._tasks))
         return await self.look_up(id) is not None
 
     async def judge(self, entry: CacheEntry, is_right: bool) -> bool:
@@ -370,35 +383,44 @@ class Cache:
 
     async def aclose(self) -> None:
         """Write what is to be written."""
-        while self._tasks:
-            await asyncio.wait(self._tasks)
+        while tasks := self._tasks | self._holding:
+            await asyncio.wait(tasks)
         await self.store.close()
 
-    def _look_at_epoch(self) -> None:
-        """Forget what is in memory if another process has dropped something."""
-        if self.store.outlives and time.monotonic() - self._epoch_at > _EPOCH_S:
-            self._epoch_at = time.monotonic()
-            self.later(self._learn_epoch())
+    async def _look_at_epoch(self) -> None:
+        """Forget what is in memory if another process has dropped something. Whoever asks first after a while waits
+        for it."""
+        age_s = time.monotonic() - self._epoch_at
+        if not self.store.outlives or age_s <= _EPOCH_S:
+            return
+        if self._learning is None or self._learning.done():
+            self._learning = self.later(self._learn_epoch())
+        if age_s > _OLD_EPOCH_S:
+            await asyncio.wait((self._learning,), timeout=_LONGEST_LOOK_S)
 
     async def _learn_epoch(self) -> None:
+        began = time.monotonic()
         try:
             epoch = await self.store.epoch()
         except CacheUnavailable as error:
             self._lost_store(error)
             return
-        if self._epoch is not None and epoch != self._epoch:
-            self._memory.drop_where(lambda entry: True)
+        finally:
+            self._epoch_at = began
+        if epoch != self._epoch:
+            self._forget()
         self._epoch = epoch
 
     def now(self) -> float:
         """Epoch seconds."""
         return self._clock()
 
-    def later(self, work: Coroutine[Any, Any, None]) -> None:
+    def later(self, work: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
         """Do something apart from the request; it is waited for at the end."""
         task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        return task
 
     def _lost_store(self, error: CacheUnavailable) -> None:
         if not self._is_away:

@@ -2,7 +2,6 @@
 other takes over. For one event loop."""
 
 import asyncio
-from collections import deque
 from enum import Enum
 from typing import TypeAlias
 
@@ -27,7 +26,8 @@ class Flight:
     def __init__(self, flights: "Flights", id: str) -> None:
         self._flights, self.id = flights, id
         self._failed = 0
-        self._waiting: deque[_Ticket] = deque()
+        self._waiting: dict[_Ticket, None] = {}
+        """Those that wait, the first one first."""
         self._is_over = False
 
     def land(self, outcome: Outcome) -> None:
@@ -38,8 +38,12 @@ class Flight:
 
     def wait(self) -> "_Ticket":
         ticket: _Ticket = asyncio.get_running_loop().create_future()
-        self._waiting.append(ticket)
+        self._waiting[ticket] = None
         return ticket
+
+    def leave(self, ticket: "_Ticket") -> None:
+        ticket.cancel()
+        self._waiting.pop(ticket, None)
 
     def succeed(self) -> "Flight":
         """What goes on in its place after a failure."""
@@ -55,7 +59,8 @@ class Flight:
     def next(self) -> "_Ticket | None":
         """Whoever has waited longest and still does."""
         while self._waiting:
-            ticket = self._waiting.popleft()
+            ticket = next(iter(self._waiting))
+            del self._waiting[ticket]
             if not ticket.done():
                 return ticket
         return None
@@ -89,11 +94,11 @@ class Flights:
         except TimeoutError:
             if ticket.done():
                 return ticket.result()
-            ticket.cancel()
+            flight.leave(ticket)
             return Outcome.NOT_KEPT
         except asyncio.CancelledError:
             if not ticket.done():
-                ticket.cancel()
+                flight.leave(ticket)
             elif isinstance(given := ticket.result(), Flight):
                 given.land(Outcome.FAILED)  # its turn came as it went away
             raise

@@ -3,6 +3,7 @@
 import asyncio
 import dataclasses
 import random
+import sqlite3
 import string
 import time
 from pathlib import Path
@@ -247,6 +248,68 @@ async def test_a_drop_in_one_process_is_seen_by_the_others(tmp_path: Path) -> No
         pytest.fail("the other process still serves it")
     await one.aclose()
     await other.aclose()
+
+
+@pytest.mark.anyio
+async def test_whoever_asks_first_after_a_while_is_not_served_what_was_dropped_meanwhile(tmp_path: Path) -> None:
+    one, other = cache_in(tmp_path / "a.sqlite3"), cache_in(tmp_path / "a.sqlite3")
+    await ask(one, question())
+    assert await ask(other, question()) == "exact"
+    await one.drop(Selection(id=question().id))
+    other._epoch_at -= 3600  # nobody asks for an hour
+    asked = dataclasses.replace(question(), policy=no_store())
+    states = await asyncio.gather(*(other.find(asked) for _ in range(3)))
+    assert [type(state) for state in states] == [Miss] * 3
+    await one.aclose()
+    await other.aclose()
+
+
+@pytest.mark.anyio
+async def test_an_entry_that_is_dropped_while_it_is_read_does_not_stay_in_memory(tmp_path: Path) -> None:
+    store = SqliteCache(tmp_path / "a.sqlite3")
+    cache = Cache(Settings(Config()), store, MemoryTokens())
+    await ask(cache_in(tmp_path / "a.sqlite3"), question())
+    read, go_on, get = asyncio.Event(), asyncio.Event(), store.get
+
+    async def slow_get(id: str) -> Any:
+        row = await get(id)
+        read.set()
+        await go_on.wait()
+        return row
+
+    store.get = slow_get  # type: ignore[method-assign]
+    reading = asyncio.ensure_future(cache.look(question()))
+    await read.wait()
+    await cache.drop(Selection(tenant="team:red"))
+    go_on.set()
+    await reading
+    assert await cache.look(question()) is None
+    await cache.aclose()
+
+
+@pytest.mark.anyio
+async def test_claims_leave_nothing_behind(tmp_path: Path) -> None:
+    path = tmp_path / "a.sqlite3"
+    cache = cache_in(path)
+    for name in "abc":
+        await ask(cache, question(name))
+    await cache.aclose()
+    with sqlite3.connect(path) as db:
+        assert db.execute("SELECT COUNT(*) FROM token_locks").fetchone() == (0,)
+
+
+@pytest.mark.anyio
+async def test_those_who_went_away_are_forgotten_while_the_first_one_still_asks() -> None:
+    cache = Cache(Settings(Config()), MemoryCache(1 << 20), MemoryTokens())
+    first = await cache.find(question())
+    assert isinstance(first, Miss) and first._flight is not None
+    for _ in range(50):
+        other = asyncio.ensure_future(cache.find(question()))
+        await asyncio.sleep(0)
+        other.cancel()
+        await asyncio.wait((other,))
+    assert not first._flight._waiting
+    first.land(Outcome.NOT_KEPT)
 
 
 def no_store() -> Policy:
