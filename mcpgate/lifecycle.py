@@ -163,6 +163,12 @@ def check_packages(config: Config) -> None:
         raise ConfigError(
             "telemetry.log_content.mask needs a package that is not installed (regex): install the extra 'mask'"
         )
+    cache = config.cache
+    wants_meanings = cache.semantic.enabled or any(rule.semantic for rule in cache.rules)
+    if cache.enabled and wants_meanings and not _is_installed("numpy"):
+        raise ConfigError(
+            "cache.semantic needs packages that are not installed (numpy): install the extra 'semantic'"
+        )
     if config.llm.guardrails:
         from mcpgate.llm.guardrails import Guardrails
 
