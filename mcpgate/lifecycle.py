@@ -166,9 +166,7 @@ def check_packages(config: Config) -> None:
     cache = config.cache
     wants_meanings = cache.semantic.enabled or any(rule.semantic for rule in cache.rules)
     if cache.enabled and wants_meanings and not _is_installed("numpy"):
-        raise ConfigError(
-            "cache.semantic needs packages that are not installed (numpy): install the extra 'semantic'"
-        )
+        raise ConfigError("cache.semantic needs packages that are not installed (numpy): install the extra 'semantic'")
     if config.llm.guardrails:
         from mcpgate.llm.guardrails import Guardrails
 

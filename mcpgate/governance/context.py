@@ -83,7 +83,11 @@ class RequestContext:
     trail: Trail = field(default_factory=Trail)
     about: Mapping[str, str] = field(default_factory=lambda: EMPTY)
     """What the request log says of where it came from: client, session."""
+    cache_mode: str | None = None
+    """How it wants results of tools from the cache: use, refresh, no-store or off; None: as the servers say."""
 
     def inside(self, parent: Admitted, client: Client | None = None) -> "RequestContext":
         """The context of requests that are made on behalf of an admitted one."""
-        return RequestContext(self.caller, client or self.client, self.id, self.trace, parent, self.trail)
+        return RequestContext(
+            self.caller, client or self.client, self.id, self.trace, parent, self.trail, cache_mode=self.cache_mode
+        )

@@ -20,7 +20,7 @@ from mcpgate.catalog.tools import Tool
 from mcpgate.config.cache import ToolCacheConfig
 from mcpgate.config.settings import Settings
 from mcpgate.config.upstreams import UpstreamConfig
-from mcpgate.governance.callers import Caller
+from mcpgate.governance.context import RequestContext
 from mcpgate.upstream.upstream import Upstream
 
 _OWN = ("_meta", "task")
@@ -83,7 +83,7 @@ class CachedResults:
         """Servers whose entries must be dropped before anything of them is served."""
 
     def of_tool(
-        self, caller: Caller, upstream: Upstream, tool: Tool, params: Mapping[str, Any]
+        self, context: RequestContext, upstream: Upstream, tool: Tool, params: Mapping[str, Any]
     ) -> ResultQuestion | None:
         """What a call asks of the cache; None if it is made without."""
         config = self._config(upstream)
@@ -91,13 +91,15 @@ class CachedResults:
             return None
         # A changed tool is another one.
         shape = {name: tool.raw.get(name) for name in ("inputSchema", "outputSchema", "description", "annotations")}
-        return self._question(caller, upstream, config, "tool", tool.name, params, shape)
+        return self._question(context, upstream, config, "tool", tool.name, params, shape)
 
-    def of_resource(self, caller: Caller, upstream: Upstream, params: Mapping[str, Any]) -> ResultQuestion | None:
+    def of_resource(
+        self, context: RequestContext, upstream: Upstream, params: Mapping[str, Any]
+    ) -> ResultQuestion | None:
         config = self._config(upstream)
         if config is None or not config.resources:
             return None
-        return self._question(caller, upstream, config, "resource", "resources/read", params, None)
+        return self._question(context, upstream, config, "resource", "resources/read", params, None)
 
     def writes(self, upstream: Upstream, tool: Tool) -> bool:
         """Whether a call may change what is kept of its server."""
@@ -109,7 +111,7 @@ class CachedResults:
 
     def _question(
         self,
-        caller: Caller,
+        context: RequestContext,
         upstream: Upstream,
         config: ToolCacheConfig,
         kind: Kind,
@@ -117,6 +119,9 @@ class CachedResults:
         params: Mapping[str, Any],
         shape: Any,
     ) -> ResultQuestion | None:
+        caller, mode = context.caller, context.cache_mode or "use"
+        if mode == "off":
+            return None
         owner = upstream.identity_of(caller.owner)
         asked = {name: value for name, value in params.items() if name not in _OWN}
         try:
@@ -129,7 +134,7 @@ class CachedResults:
         return ResultQuestion(
             fingerprint(tenant, digest),
             tenant,
-            Policy(reads=True, writes=True, ttl_s=config.ttl_s, scope=config.scope),
+            Policy(mode in ("use", "no-store"), mode in ("use", "refresh"), config.ttl_s, config.scope),
             kind=kind,
             server=upstream.name,
             tool=name,
@@ -145,16 +150,21 @@ class CachedResults:
         epoch = await self._cache.epoch(question.server)
         if epoch is None:
             return None
-        found: Hit | Miss
+        found: Hit | Miss | None = None
         if question.kind == "tool":
             found = await self._cache.find(question)
-        else:
-            found = await self._cache.look_up(question.id) or await self._cache.look_up(question.narrow_id) or Miss()
+        elif question.policy.reads:
+            found = await self._cache.look_up(question.id) or await self._cache.look_up(question.narrow_id)
+        found = found or Miss()
         return Found(self, question, epoch, found)
 
     async def keep(self, question: ResultQuestion, result: Mapping[str, Any], epoch: int, cost: int) -> bool:
         """Whether a result may be kept; then it was, unless the server has changed meanwhile."""
-        if result.get("isError") is True or result.get("resultType", "complete") != "complete":
+        if (
+            not question.policy.writes
+            or result.get("isError") is True
+            or result.get("resultType", "complete") != "complete"
+        ):
             return False
         ttl_s, ttl_ms = question.policy.ttl_s, result.get("ttlMs")
         if isinstance(ttl_ms, (int, float)) and not isinstance(ttl_ms, bool) and math.isfinite(ttl_ms):

@@ -54,7 +54,7 @@ class Calls:
         if _as_task(upstream.view, tool, context.client):
             params["task"] = {"ttl": round(config.total_timeout_s * 1000)}
         cached = self._carrier.cached
-        question = cached.of_tool(context.caller, upstream, tool, params)
+        question = cached.of_tool(context, upstream, tool, params)
         try:
             return await self._carrier.carry(
                 context, "tool", tool.server, tool.name, "tools/call", params, check, question

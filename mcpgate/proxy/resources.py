@@ -94,7 +94,7 @@ class Resources:
         check = partial(_check_granted, server)
         question = None
         if method == "resources/read":
-            question = self._carrier.cached.of_resource(context.caller, self._pool.get(server.name), params)
+            question = self._carrier.cached.of_resource(context, self._pool.get(server.name), params)
         return await self._carrier.carry(context, "resource", server.name, method, method, params, check, question)
 
     async def listed_for(self, context: RequestContext, server: Server, what: What) -> Sequence[dict[str, Any]]:

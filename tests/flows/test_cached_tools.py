@@ -66,6 +66,17 @@ def test_only_what_is_switched_on_is_kept(served: Served) -> None:
     assert [served.call("brief__look").text for _ in range(2)] == [" 1", " 2"]
 
 
+def test_a_request_says_how_its_calls_use_the_cache(served: Served) -> None:
+    def look(mode: str) -> str:
+        return served.call("kept__look", headers={"x-mcpgate-cache": mode}).text
+
+    assert [look(mode) for mode in ("no-store", "use", "off", "use", "refresh", "use")] == [
+        " 1", " 2", " 3", " 2", " 4", " 4",
+    ]  # fmt: skip
+    assert served.run("kept.look()", **{"x-mcpgate-cache": "off"}).text == " 5"
+    assert served.call("kept__look", headers={"x-mcpgate-cache": "maybe"}).response.status_code == 400
+
+
 def test_errors_are_not_kept(served: Served) -> None:
     assert [served.call("kept__fail").ok for _ in range(2)] == [False, False]
     assert calls(served, "kept", "fail") == 2

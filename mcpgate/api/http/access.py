@@ -15,6 +15,7 @@ from mcpgate.api.http.headers import about_of, metadata_of, secret_of, user_of
 from mcpgate.api.http.places import origin_of
 from mcpgate.api.http.resource import Resource
 from mcpgate.api.http.visits import Visits
+from mcpgate.cache.policy import read_wish
 from mcpgate.config.settings import Settings, is_loopback, needs_key
 from mcpgate.errors import InvalidRequest, McpgateError, MissingKey, NotAllowed
 from mcpgate.governance.callers import Caller
@@ -184,9 +185,10 @@ class Access:
             raise NotAllowed(f"{http.path} needs a key with the grant `admin`", key=caller.id)
 
     async def context(self, http: Exchange) -> RequestContext:
-        """The context of an identified request. Raises what `identify` does."""
+        """The context of an identified request. Raises what `identify` does, InvalidRequest."""
         caller, trace = await self.identify(http), http.headers.get("traceparent")
-        return RequestContext(caller, id=http.id, trace=trace, about=about_of(http.headers))
+        mode = read_wish(http.headers).mode
+        return RequestContext(caller, id=http.id, trace=trace, about=about_of(http.headers), cache_mode=mode)
 
     def standing_stream(self, caller: Caller) -> AbstractContextManager[None]:
         """Count one more stream that stays open as long as its client likes. Entering it raises RateLimited."""
