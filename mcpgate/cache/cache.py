@@ -314,11 +314,11 @@ class Cache:
             await asyncio.wait(tuple(self._tasks))
         return await self.look_up(id) is not None
 
-    async def judge(self, entry: CacheEntry, is_right: bool) -> bool:
-        """What a check, or a person, says of an entry that was served. One that is not trusted any more is dropped;
-        whether it was. Raises CacheUnavailable."""
+    async def judge(self, entry: CacheEntry, is_right: bool, is_sure: bool = False) -> bool:
+        """What a check says of an entry that was served, or a person, who `is_sure`. One that is not trusted any more
+        is dropped; whether it was. Raises CacheUnavailable."""
         self._checked(is_right)
-        after = self._meanings.after_check(entry, is_right)
+        after = None if is_sure and not is_right else self._meanings.after_check(entry, is_right)
         if after is None:
             return await self.drop(Selection(id=entry.id)) > 0
         await self.keep(after)

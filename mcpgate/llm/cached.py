@@ -110,6 +110,16 @@ class CachedAnswers:
             miss.would = await self._cache.look(question) or await self._cache.look_alike(question)
         return miss
 
+    def at(self, question: ModelQuestion, alias: str, target: Target) -> ModelQuestion:
+        """The same question to another target. Only equal requests have its answers."""
+        id = fingerprint(question.tenant, self._place(alias, target), question.deciding)
+        return dataclasses.replace(question, id=id, partition="", text="")
+
+    async def look(self, question: ModelQuestion) -> Hit | None:
+        """The answer to an equal request, without waiting for one that is under way."""
+        shadow = self._settings.config.cache.shadow
+        return await self._cache.look(question) if question.policy.reads and not shadow else None
+
     # --- a hit
 
     async def answer(

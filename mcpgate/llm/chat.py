@@ -519,7 +519,7 @@ class Answering:
             if (cheaper := self._chat.cheaper(self._context.caller, asked, name, budget_used)) is None:
                 raise
             answer = await self._first(inside, asked, *cheaper)
-        if self._recorder is not None:
+        if self._recorder is not None and answer.hit is None:
             answer.cache, answer.question = "miss", self._recorder.question
             if self._attempt is not None:
                 answer.what = self._recorder.answered(answer.what, answer.target, self._attempt.admission)
@@ -534,19 +534,33 @@ class Answering:
             return None
         found = await chat.cached.find(question)
         if isinstance(found, Hit):
-            what = await chat.cached.answer(found, asked, chat.guardrails, self._about)
-            if what is not None:
-                await self._charge(found, name)
-                if found.is_stale or found.is_checked:
-                    chat.refresh(question, found, caller, asked)
-                target = Target(found.entry.provider, found.entry.model)
-                return Answered(target, 0, what, found.how, found, question)
+            if (answer := await self._served(found, question, asked, name)) is not None:
+                return answer
             found = Miss()
         whole.cache = "miss"
         if found.would is not None:
             whole.facts["cache_would_be"] = found.would.how
         self._recorder = chat.cached.recorder(question, found, caller, asked)
         return None
+
+    async def _served(self, hit: Hit, question: ModelQuestion, asked: Asked, name: str) -> Answered | None:
+        """A hit, as the client gets it; None if its answer cannot be made of it."""
+        chat = self._chat
+        what = await chat.cached.answer(hit, asked, chat.guardrails, self._about)
+        if what is None:
+            return None
+        await self._charge(hit, name)
+        if hit.is_stale or hit.is_checked:
+            chat.refresh(question, hit, self._context.caller, asked)
+        return Answered(Target(hit.entry.provider, hit.entry.model), 0, what, hit.how, hit, question)
+
+    async def _cached_of(self, target: Target, asked: Asked, alias: str) -> Answered | None:
+        """The answer of the cache for a target that a request has come to because others have failed."""
+        if self._recorder is None:
+            return None
+        question = self._chat.cached.at(self._recorder.question, alias, target)
+        hit = await self._chat.cached.look(question)
+        return None if hit is None else await self._served(hit, question, asked, alias)
 
     async def _charge(self, hit: Hit, name: str) -> None:
         """What the ledger knows of a hit: what it saved, and what it costs."""
@@ -589,6 +603,9 @@ class Answering:
         usable, attempts = self._chat.sort_by_health(targets)
         failed: Failed | None = None
         for target in usable:
+            if failed is not None and (answer := await self._cached_of(target, asked, alias)) is not None:
+                answer.attempts = len(attempts)
+                return answer
             for retry in range(target.retries + 1):
                 try:
                     self._attempt, what = await self._chat.attempt(

@@ -402,8 +402,10 @@ def test_a_body_that_others_may_read_differently_is_not_kept_for_them(served: Se
 def test_an_answer_of_a_fallback_is_not_that_of_the_first_target(served: Served, provider: ModelProvider) -> None:
     text = question()
     assert cache_of(ask(served, text, model="falling")) == "miss"
-    direct = ask(served, text, model="open/good")
-    assert cache_of(direct) == "exact"
+    assert cache_of(ask(served, text, model="open/good")) == "exact"
+    again = ask(served, text, model="falling")  # the first target is asked, and fails, before the second one's serves
+    assert cache_of(again) == "exact" and again.headers["x-mcpgate-cost-usd"] == "0"
+    assert provider.models().count("good") == 1
 
 
 def test_entries_are_dropped_by_what_they_belong_to(served: Served, provider: ModelProvider) -> None:

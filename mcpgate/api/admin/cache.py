@@ -84,7 +84,7 @@ class CacheRoutes:
         hit = await self._gateway.cache.look_up(given.id)
         if hit is None:
             raise NotFound(f"the cache has no entry {given.id[:80]!r}")
-        return json_reply({"dropped": await self._gateway.cache.judge(hit.entry, given.good)})
+        return json_reply({"dropped": await self._gateway.cache.judge(hit.entry, given.good, is_sure=True)})
 
 
 def _selection(query: Mapping[str, Any]) -> Selection:
