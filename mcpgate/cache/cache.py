@@ -37,6 +37,8 @@ _LONGEST_LOOK_S = 1.0
 """How long such a request waits for a store that does not answer."""
 _MOST_UNWRITTEN = 64 * _MIB
 _MOST_REFRESHES = 100
+_PAGE = 32
+"""Entries that are read at once: each may have megabytes."""
 log = logging.getLogger("mcpgate.cache")
 
 
@@ -336,7 +338,7 @@ class Cache:
 
     async def entries(self, which: Selection, after: str = "") -> AsyncIterator[CacheEntry]:
         """In order of their ids, those that can be read. Raises CacheUnavailable."""
-        while rows := await self.store.page(which, after):
+        while rows := await self.store.page(which, after, _PAGE):
             for row in rows:
                 try:
                     yield of_row(row, self._sealer)

@@ -19,6 +19,17 @@ class Unreadable(ValueError):
     """What is stored is no entry: damaged, or encrypted with another key."""
 
 
+def tags_of(text: str | bytes) -> tuple[str, ...]:
+    """Tags as stores without lists keep them. Raises Unreadable."""
+    try:
+        tags = orjson.loads(text)
+    except ValueError:
+        tags = None
+    if not isinstance(tags, list) or not all(isinstance(tag, str) for tag in tags):
+        raise Unreadable("its tags are damaged")
+    return tuple(tags)
+
+
 @dataclass(frozen=True, slots=True)
 class Row:
     """An entry as stores see it: what they select by, and the rest as bytes."""

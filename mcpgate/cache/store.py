@@ -58,7 +58,9 @@ class CacheStore(Protocol):
     outlives: bool
     """Whether it is more than the memory of this process."""
 
-    async def get(self, id: str) -> Row | None: ...
+    async def get(self, id: str) -> Row | None:
+        """Raises Unreadable for one that is damaged."""
+        ...
 
     async def put(self, row: Row, epoch: int | None = None) -> None:
         """Keep a row in place of an earlier one. With `epoch`, only if nothing of its server was dropped since that was
@@ -75,7 +77,7 @@ class CacheStore(Protocol):
         ...
 
     async def page(self, which: Selection, after: str = "", limit: int = 200) -> Sequence[Row]:
-        """Rows in order of ids, starting after `after`."""
+        """Rows in order of ids, starting after `after`; without those that are damaged."""
         ...
 
     async def newer(self, partition: str, at: float, limit: int = 500) -> Sequence[Row]:

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from mcpgate.cache.entry import CacheUnavailable, Row
+from mcpgate.cache.entry import CacheUnavailable, Row, Unreadable
 from mcpgate.cache.store import EVERYTHING, CacheStore, Selection
 from mcpgate.stores.cache import MemoryCache
 from mcpgate.stores.sqlite.cache import SqliteCache
@@ -204,6 +204,61 @@ async def test_tidying_deletes_what_is_over_and_what_is_too_much(pair: Pair) -> 
         return
     assert await one.tidy(time.time(), 2600) >= 3
     assert await ids(one) == ["n2", "n3"]
+
+
+async def spoil(store: CacheStore, id: str) -> None:
+    """Write nonsense into what a store selects by."""
+    if isinstance(store, SqliteCache):
+        with sqlite3.connect(store._path) as db:
+            db.execute("UPDATE cache_entries SET tags = '[broken', at = 'soon', size = 'big' WHERE id = ?", (id,))
+    else:
+        await store._redis.hset(store._key(id), mapping={"tags": "[broken", "at": "soon", "model": b"\xff"})  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "redis"])
+async def test_a_damaged_row_is_no_row_and_stands_in_nobodys_way(kind: str, tmp_path: Path) -> None:
+    async with two_of(kind, tmp_path) as (store, _):
+        for id in "abc":
+            await store.put(row(id, server="files", partition="p"))
+        await spoil(store, "b")
+        with pytest.raises(Unreadable):
+            await store.get("b")
+        assert await ids(store) == ["a", "c"]
+        assert [one.id for one in await store.newer("p", 0)] == ["a", "c"]
+        assert len(await store.totals()) == 1
+        await store.tidy(time.time(), _MIB)
+        await store.drop(Selection(server="files"))
+        assert await store.get("a") is None and await store.get("c") is None
+        await store.put(row("b"))
+        assert await store.get("b") is not None
+
+
+async def test_a_row_that_is_put_while_its_server_is_dropped_is_found_by_the_next_drop() -> None:
+    async with two_of("redis", Path()) as (one, other):
+        await one.put(row("a", server="files"))
+        facts = one._facts  # type: ignore[attr-defined]
+
+        async def slow_facts(some: Any) -> Any:
+            found = await facts(some)
+            await other._redis.delete(other._key("a"))  # type: ignore[attr-defined]
+            await other.put(row("a", server="files"), await other.epoch("files"))
+            return found
+
+        one._facts = slow_facts  # type: ignore[attr-defined]
+        await one.drop(Selection(server="files"))
+        one._facts = facts  # type: ignore[attr-defined]
+        await one.drop(Selection(server="files"))
+        assert await other.get("a") is None
+
+
+async def test_redis_forgets_the_ids_of_what_is_over() -> None:
+    async with two_of("redis", Path()) as (store, _):
+        for number in range(5):
+            await store.put(row(str(number), server="files", ago_s=100, for_s=50))
+        await store.put(row("last", server="files"))
+        kept = await store._redis.zrange(store._server_key("files"), 0, -1)  # type: ignore[attr-defined]
+        assert kept == [b"last"]
+        assert 0 < await store._redis.ttl(store._server_key("files")) <= 300  # type: ignore[attr-defined]
 
 
 async def test_memory_keeps_no_more_bytes_than_it_may() -> None:

@@ -1,6 +1,7 @@
 """The cache in SQLite."""
 
 import asyncio
+import contextlib
 import json
 import sqlite3
 import threading
@@ -9,7 +10,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from mcpgate.cache.entry import CacheUnavailable, Row
+from mcpgate.cache.entry import CacheUnavailable, Row, Unreadable, tags_of
 from mcpgate.cache.store import Selection, Total
 from mcpgate.governance.store import StoreUnavailable
 from mcpgate.stores.rows import clean
@@ -41,10 +42,12 @@ class SqliteCache:
         if not found:
             return None
         *columns, used = found[0]
-        now = time.time()
+        row, now = _row(columns), time.time()
+        if not isinstance(used, float):
+            raise Unreadable("the time of its last use is damaged")
         if now - used > _USED_S:
             await self._write(lambda db: db.execute("UPDATE cache_entries SET used = ? WHERE id = ?", (now, id)))
-        return _row(columns)
+        return row
 
     async def put(self, row: Row, epoch: int | None = None) -> None:
         values = (
@@ -80,14 +83,14 @@ class SqliteCache:
     async def page(self, which: Selection, after: str = "", limit: int = 200) -> Sequence[Row]:
         condition, values = _condition(which)
         statement = f"SELECT {_COLUMNS}, value FROM cache_entries WHERE id > ? AND {condition} ORDER BY id LIMIT ?"
-        return [_row(columns) for columns in await self._fetch(statement, after, *values, limit)]
+        return _readable(await self._fetch(statement, after, *values, limit))
 
     async def newer(self, partition: str, at: float, limit: int = 500) -> Sequence[Row]:
         statement = (
             f"SELECT {_COLUMNS}, value FROM cache_entries WHERE partition = ? AND partition <> '' AND at >= ?"
             " ORDER BY at, id LIMIT ?"
         )
-        return [_row(columns) for columns in await self._fetch(statement, partition, at, limit)]
+        return _readable(await self._fetch(statement, partition, at, limit))
 
     async def totals(self) -> Sequence[Total]:
         found = await self._fetch("SELECT kind, COUNT(*), SUM(size) FROM cache_entries GROUP BY kind ORDER BY kind")
@@ -145,10 +148,21 @@ def _epoch(db: sqlite3.Connection, server: str) -> int:
     return int(found[0]) if found else 0
 
 
+def _readable(found: Sequence[Any]) -> list[Row]:
+    rows = []
+    for columns in found:
+        with contextlib.suppress(Unreadable):
+            rows.append(_row(columns))
+    return rows
+
+
 def _row(columns: Sequence[Any]) -> Row:
+    """Raises Unreadable: SQLite keeps anything in any column."""
     fields = dict(zip(_FIELDS, columns, strict=True))
-    fields |= {"tags": tuple(json.loads(fields["tags"])), "value": bytes(fields["value"])}
-    return Row(**fields)
+    value, times = fields["value"], (fields["at"], fields["until"])
+    if not isinstance(value, bytes) or not all(isinstance(at, float) for at in times):
+        raise Unreadable("its columns are damaged")
+    return Row(**{**fields, "tags": tags_of(fields["tags"])})
 
 
 def _condition(which: Selection) -> tuple[str, list[Any]]:
