@@ -49,6 +49,12 @@ class _Run:
     revoked: bool = False
     stored: int = 0
     """Bytes that its account has stored."""
+    cancelled: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def cancel(self, batch: Batch) -> None:
+        """`batch`: as it stands now."""
+        self.batch = batch
+        self.cancelled.set()
 
 
 class BatchRunner:
@@ -69,8 +75,8 @@ class BatchRunner:
 
     def wake(self, batch: Batch) -> None:
         """It is new, or has been cancelled. Other processes notice it within a second."""
-        if batch.id in self._runs:
-            self._runs[batch.id].batch = batch
+        if batch.id in self._runs and batch.status == "cancelling":
+            self._runs[batch.id].cancel(batch)
         self._due.set()
 
     async def aclose(self) -> None:
@@ -116,10 +122,11 @@ class BatchRunner:
 
     async def _work(self, run: _Run) -> None:
         id = run.batch.id
-        worker = asyncio.create_task(self._through(run))
+        worker, is_over = asyncio.create_task(self._through(run)), False
         try:
             await self._keep_lease(run, worker)
             await worker
+            is_over = True
         except BatchesUnavailable as error:
             log.warning("batch %s pauses: %s", id, error)
         except Exception:
@@ -129,8 +136,9 @@ class BatchRunner:
                 task.cancel()
             await asyncio.gather(worker, *run.under_way, return_exceptions=True)
             del self._runs[id]
-            with contextlib.suppress(BatchesUnavailable):
-                await self._store.release(id, self._owner)
+            if is_over or self._stopping:  # else it pauses until its lease has ended
+                with contextlib.suppress(BatchesUnavailable):
+                    await self._store.release(id, self._owner)
             self._due.set()
 
     async def _keep_lease(self, run: _Run, worker: "asyncio.Task[None]") -> None:
@@ -149,7 +157,7 @@ class BatchRunner:
                 raise BatchesUnavailable("another process goes on with it")
             run.until = until
             if found.status == "cancelling":
-                run.batch = found
+                run.cancel(found)
 
     # --- one batch
 
@@ -288,11 +296,14 @@ class BatchRunner:
                     "batch %s: line %d was under way when a process ended; it may be paid twice", batch.id, number
                 )
             outcome, pause_s = await self._asker.ask(batch, number, asking, runs, tries)
-            if pause_s is None or time.time() + pause_s >= batch.ends_at or run.batch.status == "cancelling":
+            if pause_s is None or time.time() + pause_s >= batch.ends_at:
                 break
             tries += outcome.status in TRIED_AGAIN
             await self._store.pause(batch.id, number)
-            await asyncio.sleep(min(pause_s, _LONGEST_PAUSE_S))
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(min(pause_s, _LONGEST_PAUSE_S)):
+                    await run.cancelled.wait()
+                break
         result = render_result(batch.kind, asking.custom_id, *outcome[:2], request_id(batch, number), outcome.body)
         run.stored += len(result)
         await self._end(run, [Line(number, outcome.state, result)])
