@@ -156,25 +156,23 @@ class Attempt:
         events, meter = Events(), Meter(self._call.format, self._estimate.input_tokens)
         timings = self.admission.timings
 
-        def metered(event: bytes) -> bytes:
-            _, data = parts_of(event)
-            if data:
-                if "first_token" not in timings:
-                    timings["first_token"] = (time.monotonic() - began) * 1000
-                meter.read(data)
-            return event
+        def metered(whole: bytes) -> bytes:
+            if "first_token" not in timings and b"data:" in whole:
+                timings["first_token"] = (time.monotonic() - began) * 1000
+            meter.read(whole)
+            return whole
 
         try:
             async with contextlib.aclosing(reply.chunks()) as chunks:
                 async for chunk in chunks:
                     try:
-                        whole = b"".join(map(metered, events.feed(chunk)))
+                        whole = events.whole(chunk)
                     except EventTooLong as error:
                         raise Unreachable(f"{self.target.provider}: {error}") from error
                     if whole:
-                        yield whole
+                        yield metered(whole)
             if rest := events.rest():
-                yield metered(rest) + b"\n\n"
+                yield metered(rest + b"\n\n")
             timings["upstream"] = (time.monotonic() - began) * 1000
             if not meter.is_over:
                 self.admission.outcome = "cut_off"

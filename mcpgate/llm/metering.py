@@ -9,6 +9,7 @@ from typing import Any
 
 from mcpgate import jsontext
 from mcpgate.governance.records import Usage
+from mcpgate.llm.events import Events, parts_of
 from mcpgate.llm.gemini_format import METHODS, snake_name
 
 _BYTES_PER_TOKEN = 3.0
@@ -225,7 +226,7 @@ _TELLING = {
     "responses": re.compile(rb'"response"\s*:'),
     "messages": re.compile(rb'"message_(?:start|delta|stop)"'),
     "gemini": re.compile(rb'"(?:finish|block)Reason"\s*:\s*"'),
-    "bedrock": re.compile(rb'\A\{"(?:messageStop|metadata)"'),
+    "bedrock": re.compile(rb'^data: \{"(?:messageStop|metadata)"', re.MULTILINE),
 }
 """What an event holds that says more than a piece of the answer."""
 _MOST_UNCOUNTED = 64 * 1024
@@ -261,18 +262,35 @@ class Meter:
                 self._usage = have._replace(output_tokens=tokens)
         return self._usage
 
-    def read(self, data: bytes) -> None:
-        """The data of one event."""
+    def read(self, events: bytes) -> None:
+        """Whole events, as they came."""
         if not self.is_exact:
-            self._uncounted.append(data)
-            self._uncounted_bytes += len(data)
+            self._uncounted.append(events)
+            self._uncounted_bytes += len(events)
             if self._uncounted_bytes > _MOST_UNCOUNTED:
                 self._count()
-        if self._telling.search(data) is None:
+        for data in self._telling_in(events):
+            event = decoded(data)
+            if isinstance(event, dict):
+                self._read(event)
+
+    def _telling_in(self, events: bytes) -> Iterator[bytes]:
+        """The data of the events that say more than a piece of the answer. The others are not taken apart, unless
+        their lines end in CR."""
+        telling = self._telling
+        if b"\r" in events:
+            yield from (data for data in _data_of(events) if telling.search(b"data: " + data))
             return
-        event = decoded(data)
-        if not isinstance(event, dict):
-            return
+        end = 0
+        for match in telling.finditer(events):
+            if match.start() < end:
+                continue  # of the same event
+            begin = events.rfind(b"\n\n", end, match.start())
+            begin, end = end if begin < 0 else begin + 2, events.find(b"\n\n", match.end()) + 2
+            end = len(events) if end < 2 else end
+            yield parts_of(events[begin:end])[1]
+
+    def _read(self, event: dict[str, Any]) -> None:
         match self._format:
             case "messages":
                 self._read_messages(event)
@@ -315,7 +333,7 @@ class Meter:
             self.is_over = True
 
     def _count(self) -> None:
-        for data in self._uncounted:
+        for data in itertools.chain.from_iterable(map(_data_of, self._uncounted)):
             event = decoded(data)
             if isinstance(event, dict):
                 self._characters += _text_in(event, self._format)
@@ -323,6 +341,12 @@ class Meter:
                     self._usage = usage_of("gemini", event.get("usageMetadata")) or self._usage
         self._uncounted.clear()
         self._uncounted_bytes = 0
+
+
+def _data_of(events: bytes) -> Iterator[bytes]:
+    for event in Events().feed(events):
+        if data := parts_of(event)[1]:
+            yield data
 
 
 def _text_in(event: dict[str, Any], format: str) -> int:

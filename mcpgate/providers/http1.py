@@ -44,7 +44,7 @@ class Response:
         self.deadline = time.monotonic() + limit_s
         self.is_over = False
         self._pairs: list[tuple[bytes, bytes]] = []
-        self._body = bytearray()
+        self.body = bytearray()
         """What has come of it and was not asked for yet: not a list of pieces, which may be of two bytes each."""
         self._error: Exception | None = None
         self._waiter: asyncio.Future[None] | None = None
@@ -62,9 +62,9 @@ class Response:
     async def chunks(self) -> AsyncGenerator[bytes, None]:
         """The body as it comes, all that is there in one piece. Raises Unreachable, UpstreamTimeout."""
         while True:
-            if self._body:
-                whole = bytes(self._body)
-                self._body.clear()
+            if self.body:
+                whole = bytes(self.body)
+                self.body.clear()
                 self._connection.go_on()
                 self.deadline = time.monotonic() + self.limit_s
                 yield whole
@@ -86,20 +86,21 @@ class Response:
 
     def is_late(self, now: float) -> bool:
         """Whether it has been waited for too long. While something of it is unread, nobody waits."""
-        return not self._body and now > self.deadline
+        return not self.body and now > self.deadline
 
     # --- from the connection
 
     def on_head(self, status: int) -> None:
         """Raises _HeadTooLong."""
-        headers: dict[str, str] = {}
-        size = 0
-        for raw_name, raw_value in self._pairs:
-            name, value = raw_name.decode("latin-1").lower(), raw_value.decode("latin-1")
-            size += len(name) + len(value)
-            headers[name] = f"{headers[name]}, {value}" if name in headers else value
-        if size > _LONGEST_HEAD:
+        if sum([len(name) + len(value) for name, value in self._pairs]) > _LONGEST_HEAD:
             raise _HeadTooLong
+        pairs = [(name.decode("latin-1").lower(), value.decode("latin-1")) for name, value in self._pairs]
+        headers = dict(pairs)
+        if len(headers) < len(pairs):
+            values: dict[str, list[str]] = {}
+            for name, value in pairs:
+                values.setdefault(name, []).append(value)
+            headers = {name: ", ".join(all) for name, all in values.items()}
         self._pairs.clear()
         self.status, self.headers = status, headers
 
@@ -110,12 +111,6 @@ class Response:
     def on_interim(self) -> None:
         """A head such as 103, before the one that counts."""
         self._pairs.clear()
-
-    def on_body(self, piece: bytes) -> bool:
-        """Whether more may come."""
-        self._body += piece
-        self.deadline = time.monotonic() + self.limit_s
-        return len(self._body) < _READ_AHEAD
 
     def on_end(self) -> None:
         self.is_over = True
@@ -249,7 +244,7 @@ class _Connection(asyncio.Protocol):
         if response is None:  # nobody asked
             self.abort()
             return
-        name = self._pool.name
+        name, before = self._pool.name, len(response.body)
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade:
@@ -263,8 +258,13 @@ class _Connection(asyncio.Protocol):
             self._head_bytes += len(data)
             if not response.status and self._head_bytes > _LONGEST_HEAD:
                 self.fail(Unreachable(f"the head of the answer of {name} is over {_LONGEST_HEAD:,} bytes"))
+        if len(response.body) > before:  # of a head alone, however slowly it comes, nothing is put off
+            response.deadline = time.monotonic() + response.limit_s
         if response.is_over:
             self._finish()
+        elif len(response.body) >= _READ_AHEAD and self._transport is not None:
+            self._is_paused = True
+            self._transport.pause_reading()
         response.wake()
 
     # --- httptools' callbacks
@@ -287,12 +287,8 @@ class _Connection(asyncio.Protocol):
             self.response.on_head(status)
 
     def on_body(self, piece: bytes) -> None:
-        response = self.response
-        if response is None or response.is_over:
-            return
-        if not response.on_body(piece) and self._transport is not None:
-            self._is_paused = True
-            self._transport.pause_reading()
+        if (response := self.response) is not None and not response.is_over:
+            response.body += piece
 
     def on_message_complete(self) -> None:
         if self.response is not None and self.response.status:
