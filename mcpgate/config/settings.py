@@ -147,6 +147,28 @@ class ServerConfig(Model):
 class TelemetryConfig(Model):
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     """Records of this level and above go to stderr."""
+    otlp_endpoint: str | None = None
+    """Export traces to this OpenTelemetry collector, e.g. `http://127.0.0.1:4318`. Needs the extra `otel`. Default:
+    `$OTEL_EXPORTER_OTLP_ENDPOINT`; without either, there are no traces."""
+    otlp_protocol: Literal["http/protobuf", "grpc"] | None = None
+    """Default: `$OTEL_EXPORTER_OTLP_PROTOCOL`, or `http/protobuf`."""
+    semconv: Literal["1.41", "latest", "both"] = "both"
+    """Where the names of attributes for models changed when they moved out of OpenTelemetry's own conventions, after
+    version 1.41: the old ones, the new ones, or both."""
+    log_content: bool = False
+    """Put arguments and results of tool calls into spans, too, where `governance.log_content` stores them."""
+
+    @field_validator("otlp_endpoint")
+    @classmethod
+    def _collector(cls, url: str | None) -> str | None:
+        if url is not None and not re.fullmatch(r"https?://[^\s/?#@]+(/[^\s?#]*)?", url):
+            raise ValueError(f"{url!r} must be an address such as http://127.0.0.1:4318")
+        return None if url is None else url.rstrip("/")
+
+    @field_validator("semconv", mode="before")
+    @classmethod
+    def _as_text(cls, value: object) -> object:
+        return str(value) if isinstance(value, float) else value  # what YAML makes of 1.41
 
 
 class Config(Model):

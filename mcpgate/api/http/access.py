@@ -20,6 +20,7 @@ from mcpgate.governance.callers import Caller
 from mcpgate.governance.context import RequestContext
 from mcpgate.governance.gate import Gate
 from mcpgate.governance.tokens import looks_like_token
+from mcpgate.telemetry.trace import parse_trace
 
 _SHOWN = 200
 """Characters of a header that a refusal shows."""
@@ -159,8 +160,9 @@ class Access:
 
     async def context(self, http: Exchange) -> RequestContext:
         """The context of an identified request. Raises what `identify` does."""
-        caller, trace = await self.identify(http), http.headers.get("traceparent")
-        return RequestContext(caller, id=http.id, trace=trace, about=about_of(http.headers))
+        caller, headers = await self.identify(http), http.headers
+        trace = parse_trace(headers.get("traceparent"), headers.get("tracestate"))
+        return RequestContext(caller, id=http.id, trace=trace, about=about_of(headers))
 
     def standing_stream(self, caller: Caller) -> AbstractContextManager[None]:
         """Count one more stream that stays open as long as its client likes. Entering it raises RateLimited."""
