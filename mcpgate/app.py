@@ -16,7 +16,7 @@ from mcpgate.cache.cache import Cache
 from mcpgate.cache.store import CacheStore
 from mcpgate.catalog.learned import Memory
 from mcpgate.config.cache import SemanticCacheConfig
-from mcpgate.config.environment import token_key_of_environment
+from mcpgate.config.environment import otel_of_environment, token_key_of_environment
 from mcpgate.config.files import user_data_folder
 from mcpgate.config.governance import GovernanceConfig
 from mcpgate.config.llm import ProviderConfig
@@ -49,6 +49,7 @@ from mcpgate_sandbox.engine import Engine
 from mcpgate_sandbox.sessions import SessionLimits
 
 if TYPE_CHECKING:
+    from mcpgate.activity.tracing import OtlpTracer
     from mcpgate.llm.chat import Chat
     from mcpgate.llm.provider import Provider
     from mcpgate.llm.wire import ClientSide, Translator
@@ -71,11 +72,14 @@ async def build(config: Config) -> App:
     stores = await open_stores(config, may_forget=True)
     learned = SqliteLearnedStore(_local_file(config.storage))
     metrics = Metrics()
+    metrics.configure(config)
     settings = Settings(config)
+    tracer = make_tracer(settings, metrics)
     gate = Gate(
         *(config.governance, prices_of(config), stores.counters, stores.store, metrics),
         oauth=config.server.oauth,
         tokens=_Issuers(settings),
+        tracer=tracer,
     )
     tokens = token_store(config, stores)
     vault = Vault(tokens, token_key_of_environment())
@@ -94,7 +98,24 @@ async def build(config: Config) -> App:
     contents = ContentLog(settings, content_store(config, stores))
     gate.keep_contents(contents)
     gateway = Gateway(settings, engine, Memory(learned), gate, metrics, vault, cache, make_chat, request_log, contents)
-    return App(gateway, stores, learned, tokens, objects, batches, cache, providers, requests, contents)
+    return App(gateway, stores, learned, tokens, objects, batches, cache, providers, requests, contents, tracer)
+
+
+def make_tracer(settings: Settings, metrics: Metrics) -> "OtlpTracer | None":
+    """What exports traces; None where nothing asks for them. Raises ConfigError."""
+    config, variables = settings.config.telemetry, otel_of_environment()
+    if variables.is_disabled or not (config.otlp_endpoint or variables.has_endpoint):
+        return None
+    try:
+        tracing = _optional("mcpgate.activity.tracing", "otel", "telemetry.otlp_endpoint")
+    except ConfigError as error:
+        if config.otlp_endpoint is not None:
+            raise
+        log.warning("$OTEL_EXPORTER_OTLP_ENDPOINT is set, but traces are not exported: %s", error.message)
+        return None
+    exporter = tracing.make_exporter(config.otlp_endpoint, config.otlp_protocol or variables.protocol)
+    made: OtlpTracer = tracing.OtlpTracer(settings, exporter, metrics.exported)
+    return made
 
 
 class _Issuers:

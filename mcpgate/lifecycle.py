@@ -52,7 +52,7 @@ _FIXED = (
     *("storage.url", "storage.counters", "cache.store", "cache.encryption_key", "sandbox.engine"),
     *("sandbox.warm", "sandbox.recycle", "sandbox.isolation", "sandbox.allow_unlocked", "sandbox.max_executions"),
     *("sandbox.max_sessions", "sandbox.max_session_mib", "sandbox.max_sessions_in_all", "sandbox.session_idle_s"),
-    *("governance.report_metadata", "code_mode.semantic_search"),
+    *("governance.report_metadata", "code_mode.semantic_search", "telemetry.otlp_endpoint", "telemetry.otlp_protocol"),
 )
 """Settings that cannot change while the gateway runs."""
 
@@ -72,6 +72,12 @@ class GovernanceStores:
 
 class Closable(Protocol):
     def close(self) -> None: ...
+
+
+class Closing(Protocol):
+    def close(self) -> None:
+        """Blocks until what is left is done, or has taken too long."""
+        ...
 
 
 class TokenStore(Tokens, Protocol):
@@ -107,6 +113,8 @@ class App:
     """The ledger as a log."""
     contents: ContentLog
     """What requests say, if that is kept."""
+    tracer: Closing | None = None
+    """Exports traces, where that is configured."""
 
     async def start(self, progress: Callable[[str], None] | None = None, with_engine: bool = True) -> None:
         """Get ready for `gateway.go()`, which begins connecting and preparing the sandbox and returns at once. Without
@@ -139,6 +147,8 @@ class App:
             gateway.pool.aclose(), gateway.engine.aclose(), self.providers.aclose(), return_exceptions=True
         )
         await gateway.gate.aclose()
+        if self.tracer is not None:
+            await asyncio.to_thread(self.tracer.close)
         gateway.learned.flush()
         await self.cache.aclose()
         await self.tokens.close()
@@ -218,6 +228,7 @@ async def reload(gateway: Gateway, config: Config) -> None:
     in_all = code_mode.max_handle_mib_in_all * _MIB
     gateway.handles.resize(code_mode.max_handles, code_mode.max_handle_mib * _MIB, in_all)
     gateway.settings.config = config
+    gateway.metrics.configure(config)
     await gateway.gate.reload(config.governance, prices_of(config), config.server.oauth)
     await gateway.pool.apply(without_clashes(config.mcpServers))
     gateway.rebuild()

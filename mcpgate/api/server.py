@@ -9,6 +9,7 @@ import orjson
 
 from mcpgate.addresses import Network
 from mcpgate.api.admin.cache import CacheRoutes
+from mcpgate.api.admin.gauges import Gauges
 from mcpgate.api.admin.models import ModelRoutes
 from mcpgate.api.admin.requests import RequestRoutes
 from mcpgate.api.admin.routes import AdminFace
@@ -59,7 +60,7 @@ class Health(Face):
     """/healthz, /readyz and /metrics, and / for people who look where they are."""
 
     def __init__(self, gateway: Gateway, access: Access) -> None:
-        self._gateway, self._access = gateway, access
+        self._gateway, self._access, self._gauges = gateway, access, Gauges(gateway)
 
     def handler(self, path: str) -> Mapping[str, Handler] | None:
         if path == "/":
@@ -92,6 +93,7 @@ class Health(Face):
     async def _metrics(self, http: Exchange) -> None:
         self._access.check_named(http)
         await self._access.check_admin(http)
+        await self._gauges.measure()
         await http.respond(200, self._gateway.metrics.shown(), {"content-type": CONTENT_TYPE})
 
 

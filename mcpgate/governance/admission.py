@@ -9,9 +9,10 @@ did not.
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
+from typing import Protocol
 
 from mcpgate.errors import McpgateError, NotAllowed, Unavailable
 from mcpgate.governance.callers import Caller
@@ -26,6 +27,7 @@ from mcpgate.governance.refusals import scope_of
 from mcpgate.governance.rule import Share, measured, shown_amount
 from mcpgate.governance.store import Settlement, StoreUnavailable
 from mcpgate.telemetry.metrics import Metrics
+from mcpgate.telemetry.trace import NO_HEADERS, Trace, client_span_of, span_of
 
 log = logging.getLogger("mcpgate.governance")
 _MAX_REMEMBERED = 20_000
@@ -34,6 +36,18 @@ _COST_HOLD = "/cost"
 """Suffix of a request's id in the id of its money's reservation, if that is reserved separately."""
 _FRESH_S = 1.0
 """How long a request may wait before it is confirmed again."""
+
+
+class Tracer(Protocol):
+    """Makes spans of requests. Implementation: activity/tracing.py."""
+
+    def begin(self, trace: Trace | None) -> Trace:
+        """The trace of a request, which may have come with one; decides whether it is recorded."""
+        ...
+
+    def ended(self, entry: Entry, trace: Trace | None) -> None:
+        """A request is over. Must be fast and must not raise."""
+        ...
 
 
 @dataclass(slots=True)
@@ -46,6 +60,8 @@ class Desk:
     journal: Journal
     metrics: Metrics
     clock: Callable[[], float] = time.time
+    tracer: Tracer | None = None
+    """None where traces are not exported."""
     open: "set[Admission]" = field(default_factory=set)
     """Admissions that are not settled yet."""
     warned: set[tuple[str, int]] = field(default_factory=set)
@@ -109,6 +125,11 @@ class Admission(Admitted):
         """Milliseconds by stage: upstream, sandbox, tools, first_token …"""
         self.facts: dict[str, str] = {"request": context.id, **context.about}
         """Further facts for the request log: request, client, session, attempts …"""
+        if desk.tracer is not None:
+            if context.trace is None or not context.trace.is_ours:
+                context.trace = desk.tracer.begin(context.trace)
+            if context.trace.is_sampled:
+                self.facts["trace"] = context.trace.id
 
     @property
     def caller(self) -> Caller:
@@ -123,6 +144,17 @@ class Admission(Admitted):
         """Keep what was answered; after `note_sent`."""
         if self.content is not None:
             self.content = self.content._replace(answered=cut(text(), self.content.most))
+
+    @property
+    def trace_headers(self) -> Mapping[str, str]:
+        """`traceparent` and `tracestate` of what is sent for it; nothing without a trace."""
+        trace, request = self._context.trace, self.request
+        if trace is None:
+            return NO_HEADERS
+        if not trace.is_ours:
+            return trace.headers()
+        has_two = request.parent_id is None and request.kind in ("tool", "resource")
+        return trace.headers(client_span_of(request.id) if has_two else span_of(request.id))
 
     def spent(self, usage: Usage) -> None:
         """Report the usage so far; call it at once, because the block may exit at any moment."""
@@ -234,7 +266,9 @@ class Admission(Admitted):
             self._admit_uncounted(error, shares)
             return
         except McpgateError as error:
-            desk.metrics.refused(error.code)
+            desk.metrics.refused(error.code, error.data.get("budget") or error.data.get("rate_limit"))
+            if desk.tracer is not None:
+                desk.tracer.ended(self._entry(_NO_USAGE, 0, error.code), self._context.trace)
             raise
         self._held = (*self._held, reservation)
         self.shares, self.balances = (*self.shares, *shares), (*self.balances, *balances)
@@ -281,6 +315,8 @@ class Admission(Admitted):
         if self.content is not None:
             desk.contents.keep(entry, self.content)
         desk.journal.tell(entry)
+        if desk.tracer is not None:
+            desk.tracer.ended(entry, context.trace)
         self.total += cost or 0
         parent = context.parent
         if parent is not None:

@@ -10,6 +10,7 @@ from mcpgate.errors import McpgateError, NotSupported
 from mcpgate.governance.callers import Caller
 from mcpgate.governance.records import EMPTY, Balance, Request, random_hex
 from mcpgate.governance.rule import Share
+from mcpgate.telemetry.trace import Trace
 
 
 class _Silent:
@@ -76,8 +77,8 @@ class RequestContext:
     client: Client = SILENT
     id: str = field(default_factory=lambda: random_hex(16))
     """16 hexadecimal digits, the `x-request-id` of the answer."""
-    trace: str | None = None
-    """The `traceparent` that the request carried (W3C Trace Context)."""
+    trace: Trace | None = None
+    """The trace that the request belongs to, if it carried one or traces are exported."""
     parent: Admitted | None = None
     """The execution or chat to which requests of this context belong."""
     trail: Trail = field(default_factory=Trail)

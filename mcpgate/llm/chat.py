@@ -368,7 +368,7 @@ class Chat:
                 self._health.failed(target.name)
             else:
                 self._health.ended(target.name)
-            admission.outcome = failed.error.code
+            admission.outcome, admission.facts["reason"] = failed.error.code, failed.reason
             await attempt.aclose()
             raise
         except BaseException as error:
@@ -408,6 +408,8 @@ class Chat:
         if name := _if_alias(alias, target):
             admission.facts["alias"] = name
         await admission.__aenter__()
+        if headers := admission.trace_headers:
+            call = call._replace(headers={**call.headers, **headers})
         return call, finish, estimate, admission
 
     def _estimate_of(self, caller: Caller, asked: Asked, call: Call, most: int | None) -> Usage:

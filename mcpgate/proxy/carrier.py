@@ -78,6 +78,8 @@ class Carrier:
         # A call that was sent is spent, whatever its outcome; one that could not be sent is not.
         on_sent = partial(admission.spent, _ONE_CALL)
 
+        if headers := admission.trace_headers:
+            params = {**params, "_meta": {**(params.get("_meta") or {}), **headers}}
         client, identity = context.client, upstream.identity_of(context.caller.owner)
 
         async def ask(more: Mapping[str, Any]) -> dict[str, Any]:

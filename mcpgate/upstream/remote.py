@@ -16,6 +16,7 @@ import httpx2
 
 from mcpgate.config.upstreams import UpstreamConfig
 from mcpgate.errors import UpstreamError
+from mcpgate.telemetry.trace import parse_trace
 from mcpgate.upstream.bearer import Bearer
 from mcpgate.upstream.bodies import decoded
 from mcpgate.upstream.connection import MODERN_VERSION
@@ -79,7 +80,8 @@ class _StreamableHttp:
         elif headers:
             self._version = headers.get("mcp-protocol-version", self._version)
         if id is not None and method is not None:
-            request = self._request(id, encode(message), headers or {}, method == "initialize")
+            fields = {**(headers or {}), **_trace_of(message)}
+            request = self._request(id, encode(message), fields, method == "initialize")
             task = self._unanswered[id] = asyncio.create_task(request)
             self._requests.add(task)
             task.add_done_callback(self._requests.discard)
@@ -290,6 +292,15 @@ class _Torn(NamedTuple):
 
     reader: EventReader
     error: UpstreamError
+
+
+def _trace_of(message: Message) -> dict[str, str]:
+    """The headers that repeat the trace in a request's `_meta`, for what stands in front of the server."""
+    meta = message.get("params", {}).get("_meta")
+    if not isinstance(meta, dict) or "traceparent" not in meta:
+        return {}
+    trace = parse_trace(meta["traceparent"], meta.get("tracestate"))
+    return {} if trace is None else trace.headers()
 
 
 def _session_of(response: httpx2.Response) -> str | None:

