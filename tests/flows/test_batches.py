@@ -506,6 +506,7 @@ def test_a_file_of_a_provider_is_no_input_and_an_input_is_no_file_of_a_provider(
     with pytest.raises(openai.BadRequestError, match="without x-mcpgate-provider"):
         ann.batches.create(input_file_id=theirs, endpoint="/v1/responses", completion_window="24h")
     own = ann.files.create(file=("a", b"{}"), purpose="batch").id
+    assert [one.id for one in ann.files.list(purpose="batch")][:2] == [own, theirs], "both are listed"
     content: Any = [{"role": "user", "content": [{"type": "input_file", "file_id": own}]}]
     with pytest.raises(openai.BadRequestError, match="is a batch's"):
         ann.responses.create(model="fast", input=content)

@@ -15,8 +15,8 @@ from mcpgate.llm.chat import Chat
 from mcpgate.llm.messages import Untranslatable
 from mcpgate.llm.objects import Kept
 
-_AT_ONCE = 8
-"""Lines of results that are read at once."""
+_PIECE = 256 * 1024
+"""Bytes of results that are read at once."""
 _FIELDS = frozenset(("purpose",))
 
 
@@ -102,7 +102,7 @@ class BatchFiles:
 async def results_of(store: BatchStore, id: str, succeeded: bool | None = None) -> AsyncGenerator[bytes, None]:
     """The results of a batch, in the order of its lines. Raises BatchesUnavailable."""
     after = -1
-    while lines := await store.results(id, after, _AT_ONCE, succeeded):
+    while lines := await store.results(id, after, _PIECE, succeeded):
         yield b"".join(line.result + b"\n" for line in lines)
         after = lines[-1].number
 

@@ -226,7 +226,7 @@ async def download(http: Exchange, pieces: AsyncGenerator[bytes, None], type: st
     async with contextlib.aclosing(pieces):
         await http.start_stream(headers)
         async for piece in pieces:
-            await http.raw(piece)
+            await http.piece(piece)
         await http.end_stream()
 
 
