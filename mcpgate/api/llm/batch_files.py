@@ -4,8 +4,8 @@ import secrets
 import time
 from collections.abc import AsyncGenerator, AsyncIterator
 
+from mcpgate import jsontext
 from mcpgate.api.http.exchange import Exchange
-from mcpgate.api.llm.batch_runner import file_about
 from mcpgate.api.llm.multipart import Form
 from mcpgate.errors import InvalidRequest, NotAllowed, TooLarge
 from mcpgate.governance.callers import Caller
@@ -117,3 +117,9 @@ async def check_room(chat: Chat, caller: Caller, more: int) -> None:
             f"files and results of this key's batches hold {stored:,} bytes of {most:,} (llm.batches.max_stored_mib); "
             "delete files of batches that have ended"
         )
+
+
+def file_about(id: str, size: int, filename: str, purpose: str, at: float) -> bytes:
+    """A file as OpenAI describes one."""
+    about = {"id": id, "object": "file", "bytes": size, "created_at": int(at), "filename": filename}
+    return jsontext.dumps({**about, "purpose": purpose, "status": "processed", "status_details": None})
