@@ -165,7 +165,8 @@ class BatchStore(Protocol):
     async def counts(self, id: str) -> Mapping[State, int]: ...
 
     async def results(self, id: str, after: int, most: int, succeeded: bool | None = None) -> list[Line]:
-        """Lines that have ended, from the one after a number on; `succeeded`: only those that have, or have not."""
+        """Lines that have ended, from the one after a number on: as many as have `most` bytes, but one at least.
+        `succeeded`: only those that have, or have not."""
         ...
 
     async def results_bytes(self, id: str, succeeded: bool) -> int:

@@ -20,7 +20,7 @@ from mcpgate.llm.stored import Stored
 from mcpgate.telemetry.text import one_line
 
 _LONGEST_ABOUT = 8 * 1024
-_PAGE = 200
+_PAGE, _LATEST = 200, 20
 MOST_LISTED = 1000
 log = logging.getLogger("mcpgate.llm")
 
@@ -59,7 +59,7 @@ class Files:
         """What the provider says of a new file. Raises what Stored.send does."""
         account = context.caller.account
         # A request can name several files if they are at one provider, with one key.
-        latest = [one for one in await self._objects.page(account, "file", "", 1) if one.provider == provider]
+        latest = [one for one in await self._objects.page(account, "file", "", _LATEST) if one.provider == provider]
         key = latest[0].key if latest else ""
         file = Kept("file", "", account, provider, key=key)
         call = Call("stored", b"", "", path="/files", key=key, content_type=content_type, upload=upload)

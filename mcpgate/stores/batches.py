@@ -1,6 +1,7 @@
 """Batches, in SQL that SQLite and PostgreSQL both understand: `$1` is the first value. The statements are here;
 sqlite/batches.py and postgres/batches.py run them."""
 
+import itertools
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping, Sequence
@@ -8,6 +9,8 @@ from typing import Any
 
 from mcpgate.llm.batches import OPEN, Batch, Kind, Line, State, Status, batch_of
 
+_AT_ONCE = 500
+"""Lines that are read at most."""
 _COLUMNS = "id, account, kind, at, status, value"
 _OPEN = ", ".join(f"'{status}'" for status in OPEN)
 _END = """
@@ -129,10 +132,15 @@ class SqlBatches(ABC):
         return {state: count for state, count in rows}
 
     async def results(self, id: str, after: int, most: int, succeeded: bool | None = None) -> list[Line]:
+        where = f"FROM batch_lines WHERE batch = $1 AND number > $2 AND state <> 'started'{_only(succeeded)}"
+        sizes = await self._read(f"SELECT number, LENGTH(result) {where} ORDER BY number LIMIT $3", id, after, _AT_ONCE)
+        if not sizes:
+            return []
+        all_in = itertools.accumulate(size for _, size in sizes)
+        last = [number for (number, _), total in zip(sizes, all_in, strict=True) if total <= most]
         rows = await self._read(
-            "SELECT number, state, result FROM batch_lines WHERE batch = $1 AND number > $2 AND state <> 'started'"
-            f"{_only(succeeded)} ORDER BY number LIMIT $3",
-            *(id, after, most),
+            f"SELECT number, state, result {where} AND number <= $3 ORDER BY number",
+            *(id, after, last[-1] if last else sizes[0][0]),
         )
         return [Line(number, state, bytes(result)) for number, state, result in rows]
 

@@ -59,6 +59,11 @@ CHATS: dict[str, dict[str, Any]] = {
         "max_tokens": 50,
         "response_format": {"type": "json_schema", "json_schema": {"name": "x", "schema": SCHEMA, "strict": True}},
     },
+    "called": {"messages": [TEXT], "max_tokens": 50, "tools": [TOOL]},
+    "called-stream": {
+        **{"messages": [TEXT], "max_tokens": 50, "tools": [TOOL]},
+        **{"stream": True, "stream_options": {"include_usage": True}},
+    },
     "stream": {"messages": [TEXT], "max_tokens": 50, "stream": True, "stream_options": {"include_usage": True}},
 }
 MESSAGES: dict[str, dict[str, Any]] = {
@@ -78,6 +83,8 @@ MESSAGES: dict[str, dict[str, Any]] = {
     },
 }
 EMBEDDINGS: dict[str, dict[str, Any]] = {"texts": {"input": ["a", "b"]}}
+CALLING = {"anthropic": "signing", "gemini": "signing", "bedrock": "tools"}
+"""Models that think and call tools, for the cases `called`."""
 CASES = [
     *(
         ("completion", name, body, where)
@@ -94,6 +101,15 @@ EXPLAINED: dict[tuple[str, str], str] = {
     ("*", "completion.*.answer.usage.*.reasoningTokens"): "mcpgate says 0 where any-llm says nothing",
     ("gemini", "completion.*.answer.usage.*.cacheWriteTokens"): "mcpgate says 0 where any-llm says nothing",
     ("bedrock", "completion.*.answer.usage.*.cacheWriteTokens"): "any-llm drops what Bedrock wrote into its cache",
+    ("anthropic", "*.message.content"): "any-llm says an empty text where the model has said none",
+    (
+        "*",
+        "completion.*.message.reasoning*",
+    ): "any-llm's name is `reasoning`; mcpgate's, those of OpenRouter and DeepSeek",
+    (
+        "*",
+        "*.extraContent.*",
+    ): "signatures are where each client library looks for them; mcpgate's in `reasoning_details`",
     ("gemini", "*.answer.id"): "any-llm gives each answer of Gemini the same id; mcpgate gives Gemini's own",
     ("bedrock", "*.answer.id"): "Converse has no id; any-llm leaves it empty, mcpgate makes one",
     ("bedrock", "*.answer.model"): "Converse does not repeat the model; mcpgate knows it from the request",
@@ -113,7 +129,6 @@ EXPLAINED: dict[tuple[str, str], str] = {
     ("gemini", "*.sent.requests.*.content.role"): "a text to embed has no role; any-llm says user",
     ("openai", "*.sent.maxCompletionTokens"): "any-llm takes every address for OpenAI's own",
     ("openai", "*.sent.maxTokens"): "others than OpenAI know only this name",
-    ("openai", "*.sent.messages.*.function.arguments"): "the same JSON with other blanks",
 }
 """Provider (a glob) and glob over the case, whose side it is and the field → why the two differ."""
 
@@ -150,9 +165,9 @@ def theirs(provider: ModelProvider) -> list[tuple[Received, Any]]:
     cases = [
         {
             **{"api": api, "provider": where, "key": "k", "base": provider.address if where == "openai" else origin},
-            "body": {"model": "good", **body},
+            "body": {"model": model_of(name, where), **body},
         }
-        for api, _, body, where in CASES
+        for api, name, body, where in CASES
     ]
     provider.received.clear()
     env = {"AWS_ACCESS_KEY_ID": ACCESS, "AWS_SECRET_ACCESS_KEY": SECRET, "AWS_DEFAULT_REGION": REGION}
@@ -178,7 +193,7 @@ def test_two_translations_differ_only_where_there_is_a_reason(
     surprises = []
     for (api, name, body, where), (their_request, their_answer) in zip(CASES, theirs, strict=True):
         provider.received.clear()
-        asked = {"model": f"{where}/good", **body}
+        asked = {"model": f"{where}/{model_of(name, where)}", **body}
         answer = served.http().post(_PATHS[api], json=asked, headers=bearer(ADMIN))
         assert answer.status_code == 200, (api, name, where, answer.text)
         ours = {"sent": provider.received[-1].body, "answer": whole(answer.text, bool(body.get("stream")))}
@@ -195,6 +210,10 @@ def test_two_translations_differ_only_where_there_is_a_reason(
     assert needed == set(EXPLAINED), "these reasons are needed no more"
 
 
+def model_of(case: str, where: str) -> str:
+    return CALLING[where] if case.startswith("called") else "good"
+
+
 def whole(text: str, stream: bool) -> Any:
     if not stream:
         return json.loads(text)
@@ -208,8 +227,15 @@ def assembled(answer: Any) -> Any:
     deltas = [choice["delta"] for chunk in answer for choice in chunk["choices"]]
     ends = [choice.get("finish_reason") for chunk in answer for choice in chunk["choices"]]
     usage = [chunk["usage"] for chunk in answer if chunk.get("usage")]
+    calls: dict[int, dict[str, str]] = {}
+    for part in (part for delta in deltas for part in delta.get("tool_calls") or ()):
+        call = calls.setdefault(part["index"], {"id": "", "name": "", "arguments": ""})
+        call["id"] += part.get("id") or ""
+        for name in ("name", "arguments"):
+            call[name] += (part.get("function") or {}).get(name) or ""
     return {
         "model": answer[0]["model"],
+        "calls": [calls[index] for index in sorted(calls)],
         "content": "".join(delta.get("content") or "" for delta in deltas),
         "finish": [end for end in ends if end],
         "usage": usage[-1] if usage else None,
@@ -217,7 +243,10 @@ def assembled(answer: Any) -> Any:
 
 
 def fields(value: Any, path: str = "") -> dict[str, Any]:
-    """Every leaf by its path; nothing is the same as null, and names are in camelCase whatever their spelling was."""
+    """Every leaf by its path; nothing is the same as null, names are in camelCase whatever their spelling was, and the
+    arguments of a call are JSON whatever its blanks are."""
+    if isinstance(value, str) and path.endswith(".arguments"):
+        value = json.loads(value)
     if isinstance(value, Mapping):
         inner = [(re.sub(r"_([a-z])", lambda found: found[1].upper(), name), one) for name, one in value.items()]
     elif isinstance(value, list):

@@ -367,6 +367,18 @@ def test_a_batch_goes_on_after_the_end_of_its_process(
         assert asked == len(own.received) and paid["held"] == 2, "and the ledger has both"
 
 
+@pytest.mark.parametrize("store", ["sqlite", "postgres"])
+def test_workers_share_batches_and_no_line_is_asked_twice(store: str, tmp_path: Path, own: ModelProvider) -> None:
+    with own_database() if store == "postgres" else contextlib.nullcontext("") as url:
+        given = settings(own, max_concurrency=3) | ({"storage": {"url": url}} if url else {})
+        with serving(tmp_path, write_config(tmp_path, {}, **given), workers=3) as served:
+            held = [client(served, key) for key in (ANN, BOB, NARROW)]
+            ids = [made(one, *(line(str(number), "fast") for number in range(30))).id for one in held for _ in "ab"]
+            batches = [ended(one, id) for one, id in zip([one for one in held for _ in "ab"], ids, strict=True)]
+    assert [batch.request_counts and batch.request_counts.completed for batch in batches] == [30] * 6
+    assert len(own.received) == 180
+
+
 def _paid(served: Served, id: str, number: int) -> tuple[int, dict[str, int]] | None:
     """How many requests to models the ledger has, and how many of the line that was held; None until both are there."""
     entries = served.admin("GET", "entries?limit=500").json()["entries"]
@@ -506,6 +518,7 @@ def test_a_file_of_a_provider_is_no_input_and_an_input_is_no_file_of_a_provider(
     with pytest.raises(openai.BadRequestError, match="without x-mcpgate-provider"):
         ann.batches.create(input_file_id=theirs, endpoint="/v1/responses", completion_window="24h")
     own = ann.files.create(file=("a", b"{}"), purpose="batch").id
+    assert [one.id for one in ann.files.list(purpose="batch")][:2] == [own, theirs], "both are listed"
     content: Any = [{"role": "user", "content": [{"type": "input_file", "file_id": own}]}]
     with pytest.raises(openai.BadRequestError, match="is a batch's"):
         ann.responses.create(model="fast", input=content)

@@ -347,7 +347,10 @@ def asking_for(file: str) -> dict[str, Any]:
 
 def test_a_request_that_names_files_goes_where_they_are(served: Served, provider: ModelProvider) -> None:
     ann = client(served)
-    files = [ann.files.create(file=("a", b"x"), purpose="user_data").id for _ in range(6)]
+    files = []
+    for _ in range(6):
+        files.append(ann.files.create(file=("a", b"x"), purpose="user_data").id)
+        ann.files.create(file=("a", b"x"), purpose="batch")  # which no provider has
     homes = {project for project, id in provider.kept.files if id in files}
     assert len(homes) == 1, "all that one request may name"
     for file in files:

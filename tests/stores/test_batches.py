@@ -122,9 +122,11 @@ async def test_lines_end_once_and_their_beginnings_are_counted(pair: Pair) -> No
     assert await there.start("b1", 0) is None and await there.start("b1", 2) == 1
     assert await here.ended("b1") == [0, 1]
     assert await there.counts("b1") == {"succeeded": 1, "errored": 1, "started": 1}
-    assert await there.results("b1", -1, 10) == [Line(0, "succeeded", b"first"), Line(1, "errored", b"\x00no text")]
-    assert await there.results("b1", -1, 10, True) == [Line(0, "succeeded", b"first")]
-    assert [one.number for one in await there.results("b1", 0, 10, False)] == [1]
+    assert await there.results("b1", -1, 99) == [Line(0, "succeeded", b"first"), Line(1, "errored", b"\x00no text")]
+    assert await there.results("b1", -1, 99, True) == [Line(0, "succeeded", b"first")]
+    assert [one.number for one in await there.results("b1", 0, 99, False)] == [1]
+    assert [one.number for one in await there.results("b1", -1, 12)] == [0], "as many as fit"
+    assert [one.number for one in await there.results("b1", -1, 1)] == [0], "but one"
     assert await there.results_bytes("b1", True) == 6 and await there.results_bytes("b1", False) == 9
 
 

@@ -299,6 +299,13 @@ class Exchange:
         """A part of a stream, as it is."""
         await self._write(data, last=False)
 
+    async def piece(self, data: bytes) -> None:
+        """A part of a download, which is counted while it is written if it is long. Raises Unavailable."""
+        if len(data) > _LONG:
+            await self._hold_answer(len(data))
+        await self._write(data, last=False)
+        self.release()
+
     async def ping(self) -> None:
         await self._send({"type": "http.response.body", "body": self.filler, "more_body": True})
 

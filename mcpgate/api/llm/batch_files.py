@@ -4,8 +4,8 @@ import secrets
 import time
 from collections.abc import AsyncGenerator, AsyncIterator
 
+from mcpgate import jsontext
 from mcpgate.api.http.exchange import Exchange
-from mcpgate.api.llm.batch_runner import file_about
 from mcpgate.api.llm.multipart import Form
 from mcpgate.errors import InvalidRequest, NotAllowed, TooLarge
 from mcpgate.governance.callers import Caller
@@ -15,8 +15,8 @@ from mcpgate.llm.chat import Chat
 from mcpgate.llm.messages import Untranslatable
 from mcpgate.llm.objects import Kept
 
-_AT_ONCE = 8
-"""Lines of results that are read at once."""
+_PIECE = 256 * 1024
+"""Bytes of results that are read at once."""
 _FIELDS = frozenset(("purpose",))
 
 
@@ -102,7 +102,7 @@ class BatchFiles:
 async def results_of(store: BatchStore, id: str, succeeded: bool | None = None) -> AsyncGenerator[bytes, None]:
     """The results of a batch, in the order of its lines. Raises BatchesUnavailable."""
     after = -1
-    while lines := await store.results(id, after, _AT_ONCE, succeeded):
+    while lines := await store.results(id, after, _PIECE, succeeded):
         yield b"".join(line.result + b"\n" for line in lines)
         after = lines[-1].number
 
@@ -117,3 +117,9 @@ async def check_room(chat: Chat, caller: Caller, more: int) -> None:
             f"files and results of this key's batches hold {stored:,} bytes of {most:,} (llm.batches.max_stored_mib); "
             "delete files of batches that have ended"
         )
+
+
+def file_about(id: str, size: int, filename: str, purpose: str, at: float) -> bytes:
+    """A file as OpenAI describes one."""
+    about = {"id": id, "object": "file", "bytes": size, "created_at": int(at), "filename": filename}
+    return jsontext.dumps({**about, "purpose": purpose, "status": "processed", "status_details": None})

@@ -10,9 +10,9 @@ import time
 from dataclasses import dataclass, field
 from typing import Any
 
-from mcpgate import jsontext
 from mcpgate.api.llm import errors
 from mcpgate.api.llm.batch_asking import TRIED_AGAIN, Asker, Outcome, caller_of, refused, request_id
+from mcpgate.api.llm.batch_files import file_about
 from mcpgate.errors import (
     InvalidRequest,
     NotAllowed,
@@ -318,9 +318,3 @@ class BatchRunner:
                 if time.monotonic() > run.until:
                     raise
                 await asyncio.sleep(_STEP_S)
-
-
-def file_about(id: str, size: int, filename: str, purpose: str, at: float) -> bytes:
-    """A file as OpenAI describes one."""
-    about = {"id": id, "object": "file", "bytes": size, "created_at": int(at), "filename": filename}
-    return jsontext.dumps({**about, "purpose": purpose, "status": "processed", "status_details": None})

@@ -108,8 +108,7 @@ class BatchFace(LlmFace):
 
     async def _made(self, http: Exchange, caller: Caller, kind: Kind) -> Batch:
         body = read_object(await http.body())
-        make = self._of_openai if kind == "openai" else self._of_anthropic
-        batch = await make(http, caller, body)
+        batch = await (self._of_openai(caller, body) if kind == "openai" else self._of_anthropic(http, caller, body))
         most = self._chat.config.batches.max_open
         if await self._chat.batches.add(batch, most):
             return batch
@@ -120,7 +119,7 @@ class BatchFace(LlmFace):
             **{"scope": f"key {caller.id}", "limit": most, "window": None, "retry_after_s": 60},
         )
 
-    async def _of_openai(self, http: Exchange, caller: Caller, body: Mapping[str, Any]) -> Batch:
+    async def _of_openai(self, caller: Caller, body: Mapping[str, Any]) -> Batch:
         if odd := next((name for name in body if name not in _FIELDS), None):
             raise Untranslatable(visible(odd[:80]), "is not supported for batches; leave it out")
         endpoint, file = body.get("endpoint"), body.get("input_file_id")
@@ -157,9 +156,12 @@ class BatchFace(LlmFace):
 
         await check_room(self._chat, caller, 0)
         await keep_file(self._chat.batches, caller.account, id, lines())
-        headers, query = passed_on("messages", http.headers), query_of(http)
-        batch = Batch(id, caller.account, "anthropic", time.time(), "validating", "messages", id, said_by(caller))
-        return batch.to("validating", batch.at, headers=headers, query=query, total=len(requests))
+        return Batch(
+            *(id, caller.account, "anthropic", time.time(), "validating", "messages", id, said_by(caller)),
+            headers=passed_on("messages", http.headers),
+            query=query_of(http),
+            total=len(requests),
+        )
 
     # --- one that is there
 
@@ -226,7 +228,7 @@ async def download(http: Exchange, pieces: AsyncGenerator[bytes, None], type: st
     async with contextlib.aclosing(pieces):
         await http.start_stream(headers)
         async for piece in pieces:
-            await http.raw(piece)
+            await http.piece(piece)
         await http.end_stream()
 
 

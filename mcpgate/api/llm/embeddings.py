@@ -180,14 +180,12 @@ class EmbeddingFinish:
         try:
             answer = jsontext.loads(body, "replace")
             vectors = [_vector(one) for one in _vectors_of(self._format, answer)]
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            if len(vectors) != len(self._request.texts):
+                raise ValueError(f"{len(vectors)} embeddings to {len(self._request.texts)} texts")
+            usage = usage_of(self._format, usage_and_tier(self._format, answer)[0])
+            return jsontext.dumps(self._rendered(vectors, 0 if usage is None else usage.input_tokens))
+        except (ValueError, KeyError, TypeError, AttributeError, OverflowError, struct.error) as error:
             raise UpstreamError(f"the provider's answer cannot be read: {str(error)[:300]}") from error
-        if len(vectors) != len(self._request.texts):
-            raise UpstreamError(
-                f"the provider answered with {len(vectors)} embeddings to {len(self._request.texts)} texts"
-            )
-        usage = usage_of(self._format, usage_and_tier(self._format, answer)[0])
-        return jsontext.dumps(self._rendered(vectors, 0 if usage is None else usage.input_tokens))
 
     def _rendered(self, vectors: list[list[float]], tokens: int) -> dict[str, Any]:
         used = {"usageMetadata": {"promptTokenCount": tokens}} if tokens else {}
