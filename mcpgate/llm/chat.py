@@ -513,11 +513,12 @@ class Answering:
         except BudgetExceeded:
             if (cheaper := self._chat.cheaper(self._context.caller, asked, name, budget_used)) is None:
                 raise
-            answer = await self._first(inside, asked, *cheaper)
+            name, targets = cheaper
+            answer = await self._first(inside, asked, name, targets)
         if self._recorder is not None:
             answer.cache, answer.question = "miss", self._recorder.question
             if self._attempt is not None:
-                answer.what = self._recorder.answered(answer.what, answer.target, self._attempt.admission)
+                answer.what = self._recorder.answered(answer.what, name, answer.target, self._attempt.admission)
         return answer
 
     async def _cached(self, asked: Asked, name: str, targets: Sequence[Target]) -> Answered | None:
@@ -532,7 +533,7 @@ class Answering:
             what = await chat.cached.answer(found, asked, chat.guardrails, self._about)
             if what is not None:
                 await self._charge(found, name)
-                if found.is_stale or found.is_checked:
+                if question.policy.writes and (found.is_stale or found.is_checked):
                     chat.refresh(question, found, caller, asked)
                 target = Target(found.entry.provider, found.entry.model)
                 return Answered(target, 0, what, found.how, found, question)
