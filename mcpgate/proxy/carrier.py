@@ -4,7 +4,7 @@ settle. What the request is about is known to calls.py and resources.py."""
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 from mcpgate import jsontext
 from mcpgate.cache.cache import Hit
@@ -57,12 +57,15 @@ class Carrier:
                 await admission.hold_money()
                 return await self._sent(context, admission, server, method, params, check)
             if found.hit is not None:
+                admission.counts_requests = self.cached.counts_hits
                 return _from_cache(admission, found.hit, found)
             admission.cache = "miss"
             try:
                 await admission.hold_money()
-                result = await self._sent(context, admission, server, method, params, check)
-                await found.keep(result, admission.price() or 0)
+                witness = _Witness(context.client)
+                result = await self._sent(context, admission, server, method, params, check, cast(Client, witness))
+                if not witness.was_asked:
+                    await found.keep(result, admission.price() or 0)
                 return result
             finally:
                 found.end()
@@ -75,14 +78,15 @@ class Carrier:
         method: str,
         params: Mapping[str, Any],
         check: Callable[[Caller], None],
+        client: Client | None = None,
     ) -> dict[str, Any]:
-        """The server's own result."""
+        """The server's own result. `client`: who is asked if the server needs to know something."""
         upstream = self._pool.get(server)
         confirm = partial(admission.confirm, check)
         # A call that was sent is spent, whatever its outcome; one that could not be sent is not.
         on_sent = partial(admission.spent, _ONE_CALL)
 
-        client, identity = context.client, upstream.identity_of(context.caller.owner)
+        client, identity = client or context.client, upstream.identity_of(context.caller.owner)
 
         async def ask(more: Mapping[str, Any]) -> dict[str, Any]:
             given = {**params, **more}
@@ -111,6 +115,22 @@ class Carrier:
             sent = params.get("arguments", {})
             admission.content = Content(*(jsontext.dumps(part).decode() for part in (sent, result)))
         return result
+
+
+class _Witness:
+    """A client, and whether it was asked anything: then the result is what one person has said, or one client's
+    files and models, and nobody else's."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+        self.was_asked = False
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._client, name)
+
+    async def ask(self, method: str, params: Mapping[str, Any]) -> dict[str, Any]:
+        self.was_asked = True
+        return await self._client.ask(method, params)
 
 
 def _from_cache(admission: Admission, hit: Hit, found: Found) -> dict[str, Any]:
