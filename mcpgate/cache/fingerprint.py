@@ -39,8 +39,9 @@ def fingerprint(tenant: str, *parts: bytes | str) -> str:
 
 def canonical(value: Any, without: Iterable[str] = ()) -> bytes:
     """JSON that is the same for equal values, whatever the order of their keys. `without`: keys at the top that are
-    left out. Numbers stay as they are: 1 is not 1.0. Raises ValueError, RecursionError."""
+    left out. Numbers stay as they are: 1 is not 1.0. Raises ValueError, also for numbers that are too large to be told
+    apart, and RecursionError."""
     if isinstance(value, dict):
         left_out = frozenset(without)
         value = {name: part for name, part in value.items() if name not in left_out}
-    return json.dumps(value, sort_keys=True, separators=(",", ":")).encode()
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()

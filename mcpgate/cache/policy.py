@@ -82,21 +82,22 @@ def _number(headers: Mapping[str, str], name: str, what: str, most: float) -> fl
 
 def decide(config: CacheConfig, wish: Wish, caller: Caller, model: str, format: str, is_safe: bool) -> Policy | None:
     """None: without the cache. `is_safe`: whether a request may be answered by it without being asked for. A header
-    decides what a rule leaves open; what a rule switches off stays off."""
+    decides what a rule leaves open: it neither reads nor keeps what the rule does not, and keeps it no longer."""
     if not config.enabled:
         return None
     rule = next((one for one in config.rules if _applies(one, caller, model, format)), _NO_RULE)
-    if rule.mode == "off":
-        return None
-    mode: Mode | None = wish.mode or rule.mode or ("use" if is_safe else None)
-    if mode is None or mode == "off":
+    said: list[Mode] = [mode for mode in (wish.mode, rule.mode) if mode is not None]
+    modes = said or ["use" if is_safe else "off"]
+    reads = all(mode in ("use", "no-store") for mode in modes)
+    writes = all(mode in ("use", "refresh") for mode in modes)
+    if not reads and not writes:
         return None
     semantic = config.semantic.enabled if rule.semantic is None else rule.semantic
     threshold = config.semantic.threshold if rule.threshold is None else rule.threshold
     return Policy(
-        reads=mode in ("use", "no-store"),
-        writes=mode in ("use", "refresh"),
-        ttl_s=wish.ttl_s or rule.ttl_s or config.ttl_s,
+        reads=reads,
+        writes=writes,
+        ttl_s=min((ttl_s for ttl_s in (wish.ttl_s, rule.ttl_s) if ttl_s is not None), default=config.ttl_s),
         scope=rule.scope or config.scope,
         oldest_s=math.inf if wish.ttl_s is None else wish.ttl_s,
         semantic=semantic,

@@ -14,7 +14,7 @@ from typing import Any
 from mcpgate import jsontext
 from mcpgate.cache.cache import Cache, Hit, Miss, Question
 from mcpgate.cache.entry import CacheEntry
-from mcpgate.cache.fingerprint import fingerprint, tenant_of
+from mcpgate.cache.fingerprint import canonical, fingerprint, tenant_of
 from mcpgate.cache.flights import Outcome
 from mcpgate.cache.policy import Policy, decide
 from mcpgate.cache.semantic.scope import is_personal, is_time_relative
@@ -28,7 +28,7 @@ from mcpgate.llm.attempt import Streamed, Whole
 from mcpgate.llm.guarded import guarded_answer
 from mcpgate.llm.guardrails import About, Guardrails
 from mcpgate.llm.metering import decoded
-from mcpgate.llm.routing import Target
+from mcpgate.llm.routing import Target, all_of
 
 _LARGE = 128 * 1024
 """Bytes of a request or an answer beyond which it is looked at in a thread."""
@@ -50,6 +50,8 @@ class ModelQuestion(Question):
     """A digest of what decides its answer, beside who answers."""
     rest: bytes = b""
     """The same without the last turn of the user."""
+    is_unambiguous: bool = True
+    """Whether the provider reads the same as the gateway has."""
 
 
 class CachedAnswers:
@@ -70,9 +72,12 @@ class CachedAnswers:
         if policy is None or len(asked.body) > config.max_entry_kib * 1024:
             return None
         try:
-            if len(asked.body) > _LARGE:
-                return await asyncio.to_thread(self._question, caller, asked, alias, target, policy)
-            return self._question(caller, asked, alias, target, policy)
+            if len(asked.body) <= _LARGE:
+                return self._question(caller, asked, alias, target, policy)
+            question = await asyncio.to_thread(self._question, caller, asked, alias, target, policy)
+            if not policy.writes or await asyncio.to_thread(questions.is_unambiguous, asked.body, asked.parsed):
+                return question
+            return dataclasses.replace(question, is_unambiguous=False)
         except (ValueError, RecursionError):
             return None  # what cannot be written down in one way only has no fingerprint
 
@@ -93,14 +98,20 @@ class CachedAnswers:
         partition = fingerprint(tenant, goes_to, rest)
         return ModelQuestion(id, tenant, policy, partition, turn.text, alias, deciding, rest)
 
-    def _place(self, alias: str, target: Target) -> str:
-        """Who answers: the model, at the address that its provider has now."""
+    def _place(self, alias: str, target: Target) -> bytes:
+        """Who answers: the model, at the address that its provider has now, with the headers that it gets from the
+        configuration; of an alias whose targets share answers, all of them."""
         config = self._settings.config
-        if config.cache.share_targets and alias in config.llm.models:
-            return f"alias\n{alias}"
-        provider = config.llm.providers.get(target.provider)
-        address = "" if provider is None else f"{provider.type}\n{provider.address}"
-        return f"target\n{target.provider}\n{target.model}\n{address}"
+        if not config.cache.share_targets or alias not in config.llm.models:
+            return canonical(self._whereabouts(target))
+        return canonical([alias, *sorted(map(self._whereabouts, all_of(config.llm, alias)))])
+
+    def _whereabouts(self, target: Target) -> list[str]:
+        provider = self._settings.config.llm.providers.get(target.provider)
+        if provider is None:
+            return [target.provider, target.model]
+        headers = canonical(provider.headers).decode()
+        return [target.provider, target.model, provider.type, provider.address, headers]
 
     async def find(self, question: ModelQuestion) -> Hit | Miss:
         if not self._settings.config.cache.shadow:
@@ -174,7 +185,9 @@ class CachedAnswers:
 
     def recorder(self, question: ModelQuestion, miss: Miss, caller: Caller, asked: Asked) -> "Recorder":
         """What keeps the answer if it may be kept, and tells those who wait for it."""
-        is_kept = question.policy.writes and questions.is_unambiguous(asked.body, asked.parsed)
+        is_kept = question.policy.writes and question.is_unambiguous
+        if len(asked.body) <= _LARGE:  # else that was looked at in a thread
+            is_kept = is_kept and questions.is_unambiguous(asked.body, asked.parsed)
         if not is_kept:
             miss.land(Outcome.NOT_KEPT)
         about = (question, miss, caller.id, asked.format, is_kept)
@@ -189,7 +202,7 @@ class Recorder:
         cache: Cache,
         settings: Settings,
         recorded: "_Recorded",
-        place: Callable[[str, Target], str],
+        place: Callable[[str, Target], bytes],
         question: ModelQuestion,
         miss: Miss,
         key: str,
@@ -199,14 +212,17 @@ class Recorder:
         self._cache, self._settings, self._recorded_now, self._place = cache, settings, recorded, place
         self.question, self._miss, self._key, self._format, self._is_kept = question, miss, key, format, is_kept
         self._is_done = False
+        self._alias = question.alias
 
-    def answered(self, what: Whole | Streamed, target: Target, admission: Admission) -> Whole | Streamed:
-        """The answer as the client is to get it."""
+    def answered(self, what: Whole | Streamed, alias: str, target: Target, admission: Admission) -> Whole | Streamed:
+        """The answer as the client is to get it. `alias`: what has led to the target, which is another one than what
+        was asked for if the budget did not hold that."""
         if not self._is_kept:
             return what
+        self._alias = alias
         if isinstance(what, Streamed):
             return dataclasses.replace(what, events=self._recorded(what.events, target, admission))
-        if what.status == 200:
+        if what.status == 200 and len(what.body) <= self._settings.config.cache.max_entry_kib * 1024:
             self._keep(what.body, target, admission)
         return what
 
@@ -231,18 +247,24 @@ class Recorder:
                         self._miss.land(Outcome.NOT_KEPT)
                     yield event
             if self._is_kept and admission.outcome == "ok":
-                self._keep(kept, target, admission)
+                self._keep(kept, target, admission, recorded=size)
+                size = 0
         finally:
             self._recorded_now.bytes -= size
 
-    def _keep(self, said: bytes | list[bytes], target: Target, admission: Admission) -> None:
-        """Once it is clear that an answer is whole. It is put together apart from the request."""
+    def _keep(self, said: bytes | list[bytes], target: Target, admission: Admission, recorded: int = 0) -> None:
+        """Once it is clear that an answer is whole. It is put together apart from the request. `recorded`: its bytes,
+        if they are counted among those of streams."""
         self._is_done = True
         usage, cost = admission.usage, admission.price() or 0
-        self._cache.later(self._work(said, target, usage, cost))
 
-    async def _work(self, said: bytes | list[bytes], target: Target, usage: Usage, cost: int) -> None:
-        await self.learn(said, target, usage, cost)
+        async def work() -> None:
+            try:
+                await self.learn(said, target, usage, cost)
+            finally:
+                self._recorded_now.bytes -= recorded
+
+        self._cache.later(work())
 
     async def learn(self, said: bytes | list[bytes], target: Target, usage: Usage, cost: int) -> bool:
         """Keep an answer, or the events of one, if it may be kept; whether it was. `cost`: nano-dollars."""
@@ -254,7 +276,7 @@ class Recorder:
             question, config = self.question, self._settings.config.cache
             if not self._is_kept or body is None or len(body) > config.max_entry_kib * 1024:
                 return False
-            place = self._place(question.alias, target)
+            place = self._place(self._alias, target)
             id = fingerprint(question.tenant, place, question.deciding)
             partition = fingerprint(question.tenant, place, question.rest) if question.partition else ""
             now = self._cache.now()

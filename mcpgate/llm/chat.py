@@ -520,11 +520,12 @@ class Answering:
         except BudgetExceeded:
             if (cheaper := self._chat.cheaper(self._context.caller, asked, name, budget_used)) is None:
                 raise
-            answer = await self._first(inside, asked, *cheaper)
+            name, targets = cheaper
+            answer = await self._first(inside, asked, name, targets)
         if self._recorder is not None and answer.hit is None:
             answer.cache, answer.question = "miss", self._recorder.question
             if self._attempt is not None:
-                answer.what = self._recorder.answered(answer.what, answer.target, self._attempt.admission)
+                answer.what = self._recorder.answered(answer.what, name, answer.target, self._attempt.admission)
         return answer
 
     async def _cached(self, asked: Asked, name: str, targets: Sequence[Target]) -> Answered | None:
@@ -552,7 +553,7 @@ class Answering:
         if what is None:
             return None
         await self._charge(hit, name)
-        if hit.is_stale or hit.is_checked:
+        if question.policy.writes and (hit.is_stale or hit.is_checked):
             chat.refresh(question, hit, self._context.caller, asked)
         return Answered(Target(hit.entry.provider, hit.entry.model), 0, what, hit.how, hit, question)
 

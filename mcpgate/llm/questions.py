@@ -100,9 +100,10 @@ def _about(asked: Asked) -> bytes:
 
 def is_unambiguous(body: bytes, parsed: Mapping[str, Any]) -> bool:
     """Whether every reader of a body reads the same: no object has a key twice, of which some take the first and others
-    the last. Linear."""
+    the last, and nothing is NaN or Infinity, which JSON does not know. Linear."""
     plain = body.replace(b"\\\\", b"").replace(b'\\"', b"")
-    return _BARE_STRING.sub(b"", plain).count(b":") == _keys(parsed)
+    bare = _BARE_STRING.sub(b"", plain)
+    return b"N" not in bare and b"I" not in bare and bare.count(b":") == _keys(parsed)
 
 
 def _keys(value: Any) -> int:

@@ -87,8 +87,11 @@ def whole(format: str, events: bytes, usage: Usage) -> Json:
     messages = [message for event in Events().feed(events) if isinstance(message := _message(event), dict)]
     try:
         return _WHOLE[_family(format)](messages, usage)
-    except (KeyError, IndexError, TypeError, AttributeError) as error:
-        raise NotWhole(f"the stream cannot be put together: {error!r}") from error
+    except NotWhole:
+        raise
+    except (KeyError, IndexError, TypeError, AttributeError, ValueError) as error:
+        # Without its text, which may be what the model has said.
+        raise NotWhole(f"the stream cannot be put together: {type(error).__name__}") from error
 
 
 def _message(event: bytes) -> Any:
@@ -96,11 +99,17 @@ def _message(event: bytes) -> Any:
     return decoded(data) if data else None
 
 
+_OF_CHUNKS = ("choices", "obfuscation")
+"""Fields that do not grow to those of the whole; the second one only makes all chunks look alike on the wire."""
+_NAMES = ("role", "id", "type", "format")
+"""Fields that each piece says again."""
+
+
 def _whole_chat(chunks: list[Json], usage: Usage) -> Json:
     choices: dict[int, Json] = {}
     made: Json = {}
     for chunk in chunks:
-        made |= {name: value for name, value in chunk.items() if name != "choices" and value is not None}
+        made |= {name: value for name, value in chunk.items() if name not in _OF_CHUNKS and value is not None}
         for choice in _dicts(chunk.get("choices")):
             index = choice.get("index", 0)
             kept = choices.setdefault(index, {"index": index, "message": {"role": "assistant", "content": None}})
@@ -129,8 +138,8 @@ def _grow(whole: Json, delta: Mapping[str, Any]) -> None:
         known = whole.get(name)
         if value is None:
             whole.setdefault(name, None)
-        elif isinstance(value, str) and isinstance(known, str) and name not in ("role", "id", "type"):
-            whole[name] = known + value
+        elif isinstance(value, str) and isinstance(known, str) and name not in _NAMES:
+            _append(whole, name, value)
         elif isinstance(value, dict) and isinstance(known, dict):
             _grow(known, value)
         elif isinstance(value, list) and all(isinstance(one, dict) and "index" in one for one in value):
@@ -145,6 +154,14 @@ def _grow(whole: Json, delta: Mapping[str, Any]) -> None:
             known.extend(value)
         else:
             whole[name] = list(value) if isinstance(value, list) else dict(value) if isinstance(value, dict) else value
+
+
+def _append(whole: Json, name: str, piece: str) -> None:
+    """The text grows in place, instead of being copied for each piece: nothing else holds it meanwhile."""
+    text = whole.get(name) or ""
+    whole[name] = None
+    text += piece
+    whole[name] = text
 
 
 def _chat_usage(usage: Usage) -> Json:
@@ -191,17 +208,17 @@ def _whole_message(events: list[Json], usage: Usage) -> Json:
 def _grow_block(block: Json, delta: Mapping[str, Any]) -> None:
     match delta.get("type"):
         case "text_delta":
-            block["text"] = block.get("text", "") + delta["text"]
+            _append(block, "text", delta["text"])
         case "thinking_delta":
-            block["thinking"] = block.get("thinking", "") + delta["thinking"]
+            _append(block, "thinking", delta["thinking"])
         case "signature_delta":
-            block["signature"] = block.get("signature", "") + delta["signature"]
+            _append(block, "signature", delta["signature"])
         case "input_json_delta":
-            block["partial_json"] = block.get("partial_json", "") + delta["partial_json"]
+            _append(block, "partial_json", delta["partial_json"])
         case "citations_delta":
             block["citations"] = [*(block.get("citations") or []), delta["citation"]]
         case other:
-            raise NotWhole(f"a delta of the unknown type {other!r}")
+            raise NotWhole(f"a delta of the unknown type {str(other)[:100]!r}")
 
 
 def _whole_content(answers: list[Json], usage: Usage) -> Json:
@@ -222,10 +239,13 @@ def _whole_content(answers: list[Json], usage: Usage) -> Json:
 
 def _add_part(parts: list[Json], part: Json) -> None:
     """Text goes on in the part before, if both say nothing else."""
+    call = part.get("functionCall")
+    if isinstance(call, dict) and ("partialArgs" in call or "willContinue" in call):
+        raise NotWhole("a call comes in pieces")
     plain = part.keys() <= {"text", "thought"} and "text" in part
     last = parts[-1] if parts else None
     if plain and last is not None and last.keys() == part.keys() and last.get("thought") == part.get("thought"):
-        last["text"] += part["text"]
+        _append(last, "text", part["text"])
     elif part != {"text": ""}:
         parts.append(dict(part))
 
@@ -246,7 +266,7 @@ def stream(format: str, answer: Json, asked: Mapping[str, Any]) -> list[bytes]:
     try:
         return list(_STREAM[_family(format)](answer, asked))
     except (KeyError, TypeError, AttributeError) as error:
-        raise NotWhole(f"the answer cannot be taken apart: {error!r}") from error
+        raise NotWhole(f"the answer cannot be taken apart: {type(error).__name__}") from error
 
 
 def _event(message: Any, name: str = "") -> bytes:
@@ -292,6 +312,8 @@ def _response_events(answer: Json, asked: Mapping[str, Any]) -> Iterator[bytes]:
         bare = {**item, "status": "in_progress"} if "status" in item else dict(item)
         if field is not None:
             bare[field] = []
+        if item["type"] == "function_call":
+            bare["arguments"] = ""
         yield event("response.output_item.added", output_index=index, item=bare)
         for at, part in enumerate(_dicts(item.get(field)) if field is not None else ()):
             yield from _response_part(event, place, field, at, part)
@@ -324,6 +346,10 @@ def _response_part(event: Callable[..., bytes], place: Json, field: str | None, 
     yield event("response.content_part.done", **where, part=part)
 
 
+_OF_START = ("cache_creation", "inference_geo", "service_tier", "speed")
+"""Fields of a usage that only the beginning of a message says."""
+
+
 def _message_events(answer: Json, asked: Mapping[str, Any]) -> Iterator[bytes]:
     def event(type: str, **fields: Any) -> bytes:
         return _event({"type": type, **fields}, type)
@@ -338,7 +364,8 @@ def _message_events(answer: Json, asked: Mapping[str, Any]) -> Iterator[bytes]:
         for delta in deltas:
             yield event("content_block_delta", index=index, delta=delta)
         yield event("content_block_stop", index=index)
-    yield event("message_delta", delta=ends, usage=usage)
+    last = {name: usage[name] for name in usage if name not in _OF_START}
+    yield event("message_delta", delta=ends, usage={"output_tokens": 0, **last})
     yield event("message_stop")
 
 

@@ -4,7 +4,6 @@ sees of a server that it signs in to is never another's."""
 import fnmatch
 import hashlib
 import logging
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -25,6 +24,8 @@ from mcpgate.upstream.upstream import Upstream
 
 _OWN = ("_meta", "task")
 """Parameters that belong to one request."""
+_ANSWERS = frozenset(("inputResponses", "requestState"))
+"""Parameters of a request that is sent again with what the person at the client has said."""
 log = logging.getLogger("mcpgate.cache")
 
 
@@ -101,6 +102,11 @@ class CachedResults:
             return None
         return self._question(context, upstream, config, "resource", "resources/read", params, None)
 
+    @property
+    def counts_hits(self) -> bool:
+        """Whether hits count in limits on requests."""
+        return self._settings.config.cache.count_hits
+
     def writes(self, upstream: Upstream, tool: Tool) -> bool:
         """Whether a call may change what is kept of its server."""
         config = self._config(upstream)
@@ -120,7 +126,7 @@ class CachedResults:
         shape: Any,
     ) -> ResultQuestion | None:
         caller, mode = context.caller, context.cache_mode or "use"
-        if mode == "off":
+        if mode == "off" or _ANSWERS & params.keys():
             return None
         owner = upstream.identity_of(caller.owner)
         asked = {name: value for name, value in params.items() if name not in _OWN}
@@ -160,15 +166,11 @@ class CachedResults:
 
     async def keep(self, question: ResultQuestion, result: Mapping[str, Any], epoch: int, cost: int) -> bool:
         """Whether a result may be kept; then it was, unless the server has changed meanwhile."""
-        if (
-            not question.policy.writes
-            or result.get("isError") is True
-            or result.get("resultType", "complete") != "complete"
-        ):
+        if not question.policy.writes or result.get("isError") or result.get("resultType", "complete") != "complete":
             return False
         ttl_s, ttl_ms = question.policy.ttl_s, result.get("ttlMs")
-        if isinstance(ttl_ms, (int, float)) and not isinstance(ttl_ms, bool) and math.isfinite(ttl_ms):
-            ttl_s = min(ttl_s, ttl_ms / 1000)
+        if isinstance(ttl_ms, (int, float)) and not isinstance(ttl_ms, bool) and ttl_ms < ttl_s * 1000:
+            ttl_s = ttl_ms / 1000
         if ttl_s <= 0:
             return False
         body = jsontext.dumps(result)

@@ -4,7 +4,7 @@ settle. What the request is about is known to calls.py and resources.py."""
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 from mcpgate import jsontext
 from mcpgate.cache.cache import Hit
@@ -55,10 +55,11 @@ class Carrier:
             admission.note_sent(lambda: jsontext.dumps(_said(params)))
             found = None if question is None else await self.cached.find(question)
             if found is not None and found.hit is not None:
+                admission.counts_requests = self.cached.counts_hits
                 result = _from_cache(admission, found.hit, found)
             else:
                 sent = partial(self._sent, context, admission, server, method, params, check)
-                result = await (sent() if found is None else _kept(admission, found, sent))
+                result = await (sent() if found is None else _kept(admission, found, context.client, sent))
             admission.note_answered(lambda: jsontext.dumps(result))
             return result
 
@@ -70,8 +71,9 @@ class Carrier:
         method: str,
         params: Mapping[str, Any],
         check: Callable[[Caller], None],
+        client: Client | None = None,
     ) -> dict[str, Any]:
-        """The server's own result."""
+        """The server's own result. `client`: who is asked if the server needs to know something."""
         await admission.hold_money()
         upstream = self._pool.get(server)
         confirm = partial(admission.confirm, check)
@@ -80,7 +82,7 @@ class Carrier:
 
         if headers := admission.trace_headers:
             params = {**params, "_meta": {**(params.get("_meta") or {}), **headers}}
-        client, identity = context.client, upstream.identity_of(context.caller.owner)
+        client, identity = client or context.client, upstream.identity_of(context.caller.owner)
 
         async def ask(more: Mapping[str, Any]) -> dict[str, Any]:
             given = {**params, **more}
@@ -109,17 +111,37 @@ class Carrier:
         return result
 
 
+class _Witness:
+    """A client, and whether it was asked anything: then the result is what one person has said, or one client's
+    files and models, and nobody else's."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+        self.was_asked = False
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._client, name)
+
+    async def ask(self, method: str, params: Mapping[str, Any]) -> dict[str, Any]:
+        self.was_asked = True
+        return await self._client.ask(method, params)
+
+
 def _from_cache(admission: Admission, hit: Hit, found: Found) -> dict[str, Any]:
     admission.cache, admission.saved = hit.how, Saved(cost=hit.entry.cost)
     return found.result(hit)
 
 
-async def _kept(admission: Admission, found: Found, sent: Callable[[], Awaitable[dict[str, Any]]]) -> dict[str, Any]:
-    """The server's own result, which the cache keeps for others."""
+async def _kept(
+    admission: Admission, found: Found, client: Client, sent: Callable[[Client], Awaitable[dict[str, Any]]]
+) -> dict[str, Any]:
+    """The server's own result, which the cache keeps for others, unless it depends on what the client was asked."""
     admission.cache = "miss"
     try:
-        result = await sent()
-        await found.keep(result, admission.price() or 0)
+        witness = _Witness(client)
+        result = await sent(cast(Client, witness))
+        if not witness.was_asked:
+            await found.keep(result, admission.price() or 0)
         return result
     finally:
         found.end()

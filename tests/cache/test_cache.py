@@ -60,7 +60,7 @@ async def ask(cache: Cache, asked: Question, body: bytes = b"{}") -> str:
 
 
 json_values = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
     max_leaves=20,
 )
@@ -89,6 +89,11 @@ def test_different_tenants_and_different_parts_have_different_fingerprints(
 
     same = tenant == second and bare(one) == bare(other)
     assert (fingerprint(tenant, *one) == fingerprint(second, *other)) is same
+
+
+def test_numbers_that_cannot_be_told_apart_have_no_fingerprint() -> None:
+    with pytest.raises(ValueError):
+        canonical({"top_p": float("1e999")})
 
 
 def test_fingerprints_are_the_same_in_every_version() -> None:
@@ -351,6 +356,10 @@ def test_memory_is_bounded_and_keeps_what_is_used_again() -> None:
         (Wish("use"), "off", True, None, None),
         (Wish("off"), "use", True, None, None),
         (NO_WISH, "no-store", True, True, False),
+        (Wish("use"), "no-store", False, True, False),
+        (Wish("refresh"), "no-store", True, None, None),
+        (Wish("use"), "refresh", True, False, True),
+        (Wish("no-store"), "use", False, True, False),
     ],
 )
 def test_a_header_decides_what_a_rule_leaves_open(
@@ -359,6 +368,17 @@ def test_a_header_decides_what_a_rule_leaves_open(
     config = CacheConfig.model_validate({"rules": [{"mode": rule, "when": {"model": "fast"}}] if rule else []})
     found = decide(config, wish, Caller(), "fast", "chat", is_safe)
     assert (found and found.reads, found and found.writes) == (reads, writes)
+
+
+def test_a_header_keeps_nothing_longer_than_its_rule_says() -> None:
+    config = CacheConfig.model_validate({"rules": [{"when": {"model": "fast"}, "ttl_s": 60}]})
+
+    def ttl_s(model: str, wish: Wish) -> float | None:
+        found = decide(config, wish, Caller(), model, "chat", True)
+        return found and found.ttl_s
+
+    assert [ttl_s("fast", wish) for wish in (Wish(ttl_s=9999), Wish(ttl_s=5), NO_WISH)] == [60, 5, 60]
+    assert [ttl_s("slow", wish) for wish in (Wish(ttl_s=9999), Wish(ttl_s=5), NO_WISH)] == [9999, 5, 300]
 
 
 def test_a_rule_looks_at_who_asks_for_what() -> None:

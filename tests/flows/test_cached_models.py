@@ -4,6 +4,7 @@ import contextlib
 import json
 import secrets
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
@@ -47,8 +48,10 @@ def served(tmp_path_factory: pytest.TempPathFactory, provider: ModelProvider) ->
             "falling": {"targets": [{"target": "open/status-503"}, {"target": "open/good"}]},
             "never": {"targets": [{"target": "open/good"}]},
             "always": {"targets": [{"target": "open/good"}]},
+            "dear": {"targets": [{"target": "open/good"}], "on_budget": "frugal"},
+            "frugal": {"targets": [{"target": "open/free"}]},
         },
-        "prices": {"*/*": PRICE},
+        "prices": {"*/*": PRICE, "open/free": {"input_usd_per_mtok": 0}},
     }
     cache = {
         "ttl_s": 600,
@@ -399,6 +402,20 @@ def test_a_body_that_others_may_read_differently_is_not_kept_for_them(served: Se
     assert cache_of(ask(served, text)) == "miss"
 
 
+@pytest.mark.parametrize("size", [0, 200_000])
+@pytest.mark.parametrize("number", ["NaN", "-Infinity", "1e999"])
+def test_what_is_no_json_is_not_kept_for_what_it_is_read_as(
+    number: str, size: int, served: Served, provider: ModelProvider
+) -> None:
+    text = question() + "x" * size
+    messages = json.dumps([{"role": "user", "content": text}])
+    body = f'{{"model": "open/good", "temperature": 0, "top_p": {number}, "messages": {messages}}}'
+    odd = served.http().post("/v1/chat/completions", content=body.encode(), headers=bearer(ADMIN))
+    assert odd.status_code in (200, 400)
+    states = [cache_of(ask(served, text, top_p=None)) for _ in range(2)]
+    assert states == ["miss", "exact"]
+
+
 def test_an_answer_of_a_fallback_is_not_that_of_the_first_target(served: Served, provider: ModelProvider) -> None:
     text = question()
     assert cache_of(ask(served, text, model="falling")) == "miss"
@@ -509,6 +526,45 @@ def test_targets_of_an_alias_may_share_answers(served: Served, edited: Callable[
     assert [cache_of(ask(served, text, model=name)) for name in ("alias", "open/good")] == ["miss", "exact"]
     edited(share_targets=True)
     assert [cache_of(ask(served, text, model="falling")) for _ in range(2)] == ["miss", "exact"]
+
+
+def test_an_answer_of_the_cheaper_model_is_not_that_of_the_dear_one(
+    served: Served, edited: Callable[..., None]
+) -> None:
+    edited(share_targets=True)
+    text = question()
+    poor, rich = member(served, "red", budget={"limit_usd": 0.000001}), member(served, "red")
+    cheap = ask(served, text, model="dear", key=poor)
+    assert cheap.headers["x-mcpgate-model"] == "free" and cache_of(cheap) == "miss"
+    dear = ask(served, text, model="dear", key=rich)
+    assert cache_of(dear) == "miss" and dear.headers["x-mcpgate-model"] == "good"
+    assert cache_of(ask(served, text, model="frugal", key=poor)) == "exact"
+
+
+def test_an_alias_that_leads_elsewhere_is_another_one(served: Served, edited: Callable[..., None]) -> None:
+    edited(share_targets=True)
+    text = question()
+    llm = yaml.safe_load(served.config.read_text())["llm"]
+    assert [cache_of(ask(served, text, model="alias")) for _ in range(2)] == ["miss", "exact"]
+    changed = {**llm, "models": {**llm["models"], "alias": {"targets": [{"target": "open/another"}]}}}
+    served.edit(llm=changed)
+    try:
+        assert cache_of(ask(served, text, model="alias")) == "miss"
+    finally:
+        served.edit(llm=llm)
+
+
+def test_who_wants_nothing_kept_refreshes_nothing(
+    served: Served, provider: ModelProvider, edited: Callable[..., None]
+) -> None:
+    edited(ttl_s=0.05, stale_s=600)
+    text = question()
+    assert cache_of(ask(served, text)) == "miss"
+    ended = time.monotonic() + 0.1
+    wait_until(lambda: time.monotonic() > ended)
+    nothing = {"x-mcpgate-cache": "no-store"}
+    assert [cache_of(ask(served, text, headers=nothing)) for _ in range(5)] == ["exact"] * 5
+    assert len(provider.received) == 1
 
 
 def test_answers_that_call_tools_are_kept_if_that_is_switched_on(served: Served, edited: Callable[..., None]) -> None:

@@ -118,6 +118,18 @@ def test_a_hit_costs_nothing_and_budgets_are_not_asked(served: Served) -> None:
     assert rows["miss"]["cost_usd"] == "0.25"
 
 
+def test_hits_need_not_count_in_rate_limits(served: Served) -> None:
+    limits = {"rate_limits": [{"requests": 3, "window": "1h"}]}
+    served.edit(cache={"count_hits": False})
+    try:
+        key = served.new_key(**limits)
+        assert [served.call("kept__look", {"name": "r"}, key=key).ok for _ in range(6)] == [True] * 6
+    finally:
+        served.edit(cache={})
+    key = served.new_key(**limits)
+    assert [served.call("kept__look", {"name": "r"}, key=key).ok for _ in range(4)] == [True] * 3 + [False]
+
+
 def test_resources_are_kept_as_long_and_for_whom_their_server_says(served: Served) -> None:
     red, red_too = served.new_key(team="red"), served.new_key(team="red")
 
