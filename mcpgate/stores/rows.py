@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 import orjson
 
+from mcpgate import jsontext
 from mcpgate.governance.ledger import BUCKETS, DIMENSIONS, FRACTIONS, SUMS
 from mcpgate.governance.records import Entry, Saved, Usage
 from mcpgate.governance.store import Query
@@ -115,7 +116,8 @@ def _text(values: Mapping[str, str]) -> str:
 def _numbers(values: Mapping[str, float]) -> str:
     if not values:
         return "{}"
-    return json.dumps({clean(name): value for name, value in values.items() if math.isfinite(value)})
+    finite = {clean(name): value for name, value in values.items() if math.isfinite(value)}
+    return jsontext.dumps(finite).decode()
 
 
 def entry_of(row: Sequence[Any]) -> Entry:
