@@ -86,6 +86,7 @@ class AlertConfig(Model):
     id: Id | None = None
     """Names the alert in messages. Default: what it looks at, with its place in the list."""
     when: AlertWhen
+    """What it looks at."""
     only: Condition = {}
     """Only requests with these dimensions count, each with globs. For error_rate, latency_ms and
     cache_hit_rate_below; for spend_times_usual with one exact value each."""
@@ -120,6 +121,7 @@ class ChannelConfig(Model):
     """A way to tell somebody."""
 
     type: Literal["webhook", "command", "log"]
+    """Where messages go: to a URL, to a program, or to the gateway's own log."""
     url: SecretStr | None = None
     """Of a webhook. Hidden, because it often holds a secret. Redirects are not followed."""
     secret: SecretStr | None = None
