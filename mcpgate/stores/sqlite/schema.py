@@ -91,7 +91,8 @@ CREATE TABLE request_contents (
     number INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, at REAL NOT NULL, sent TEXT NOT NULL, answered TEXT NOT NULL);
 CREATE INDEX request_contents_at ON request_contents (at);
 INSERT INTO request_contents (id, at, sent, answered) SELECT id, at, arguments, result FROM contents;
-CREATE VIRTUAL TABLE content_words USING fts5(sent, answered, content='request_contents', content_rowid='number');
+CREATE VIRTUAL TABLE content_words USING fts5(
+    sent, answered, content='request_contents', content_rowid='number', detail=none, columnsize=0);
 INSERT INTO content_words (content_words) VALUES ('rebuild');
 """
 
