@@ -11,8 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from mcpgate.activity.contents import ContentLog
-from mcpgate.activity.requests import Requests
+from mcpgate.activity.watch import Trouble
 from mcpgate.cache.cache import Cache
 from mcpgate.cache.entry import CacheUnavailable
 from mcpgate.catalog.names import clashes, to_identifier
@@ -109,10 +108,6 @@ class App:
     """Of answers."""
     providers: Providers
     """Of models."""
-    requests: Requests
-    """The ledger as a log."""
-    contents: ContentLog
-    """What requests say, if that is kept."""
     tracer: Closing | None = None
     """Exports traces, where that is configured."""
 
@@ -154,8 +149,7 @@ class App:
         await self.tokens.close()
         await self.objects.close()
         await self.batches.close()
-        await self.requests.close()
-        await self.contents.aclose()
+        await gateway.activity.aclose()
         await self.stores.close()
         self.learned.close()
 
@@ -318,7 +312,7 @@ async def _keep_stores(app: App) -> None:
             await app.objects.tidy()
             await app.batches.tidy(oldest_kept())
             await app.cache.tidy()
-            await app.contents.prune(datetime.datetime.now(datetime.UTC))
+            await app.gateway.activity.contents.prune(datetime.datetime.now(datetime.UTC))
         except (StoreUnavailable, ObjectsUnavailable, BatchesUnavailable, CacheUnavailable) as error:
             log.warning("ledger roll-up failed: %s", error)
         except Exception:
@@ -330,7 +324,7 @@ async def _index_requests(app: App) -> None:
     while True:
         await asyncio.sleep(_INDEX_EVERY_S * random.uniform(0.8, 1.2))
         try:
-            while await app.requests.index():
+            while await app.gateway.activity.requests.index():
                 await asyncio.sleep(_INDEX_PAUSE_S)
         except StoreUnavailable as error:
             log.debug("the request log cannot be indexed now: %s", error)
@@ -338,7 +332,21 @@ async def _index_requests(app: App) -> None:
             log.exception("the request log cannot be indexed")
 
 
-_CHORES = (_flush_now_and_then, _keep_stores, _keep_index, _index_requests)
+async def _watch_alerts(app: App) -> None:
+    await app.gateway.activity.alerts.run()
+
+
+_CHORES = (_flush_now_and_then, _keep_stores, _keep_index, _index_requests, _watch_alerts)
+
+
+def troubles_of(gateway: Gateway) -> list[Trouble]:
+    """What is wrong with servers and targets, as this process sees it."""
+    kinds = {"failed": "upstream_down", "needs_sign_in": "sign_in_needed"}
+    views = gateway.pool.views()
+    found = [Trouble(kinds[view.state], view.name) for view in views if view.state in kinds]
+    if gateway.has_chat:
+        found += [Trouble("target_down", one["target"]) for one in gateway.chat.health() if one["rests_s"]]
+    return found
 
 
 def _setting(config: Config, name: str) -> object:

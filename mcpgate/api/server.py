@@ -8,6 +8,7 @@ from typing import Any
 import orjson
 
 from mcpgate.addresses import Network
+from mcpgate.api.admin.alerts import AlertRoutes
 from mcpgate.api.admin.cache import CacheRoutes
 from mcpgate.api.admin.gauges import Gauges
 from mcpgate.api.admin.models import ModelRoutes
@@ -98,7 +99,13 @@ class Health(Face):
 
 
 def admin_routes(gateway: Gateway) -> list[Route]:
-    parts = (UpstreamRoutes(gateway), ModelRoutes(gateway), RequestRoutes(gateway), CacheRoutes(gateway))
+    parts = (
+        UpstreamRoutes(gateway),
+        ModelRoutes(gateway),
+        RequestRoutes(gateway),
+        CacheRoutes(gateway),
+        AlertRoutes(gateway),
+    )
     return [route for part in parts for route in part.routes()]
 
 

@@ -123,8 +123,16 @@ CREATE TABLE request_contents (
     number INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, at REAL NOT NULL, sent TEXT NOT NULL, answered TEXT NOT NULL);
 CREATE INDEX request_contents_at ON request_contents (at);
 INSERT INTO request_contents (id, at, sent, answered) SELECT id, at, arguments, result FROM contents;
-CREATE VIRTUAL TABLE content_words USING fts5(sent, answered, content='request_contents', content_rowid='number');
+CREATE VIRTUAL TABLE content_words USING fts5(
+    sent, answered, content='request_contents', content_rowid='number', detail=none, columnsize=0);
 INSERT INTO content_words (content_words) VALUES ('rebuild');
+"""
+
+_ALERTS = """
+CREATE TABLE alert_states (
+    alert TEXT NOT NULL, subject TEXT NOT NULL, level REAL NOT NULL, since REAL NOT NULL, text TEXT NOT NULL,
+    message TEXT NOT NULL, is_told INTEGER NOT NULL, PRIMARY KEY (alert, subject)) WITHOUT ROWID;
+CREATE TABLE alert_leader (one INTEGER PRIMARY KEY, owner TEXT NOT NULL, until REAL NOT NULL);
 """
 
 
@@ -152,4 +160,5 @@ MIGRATIONS: list[Callable[[sqlite3.Connection], None]] = [
     _run(_CACHE),
     _run(_REQUESTS),
     _run(_CONTENTS),
+    _run(_ALERTS),
 ]
