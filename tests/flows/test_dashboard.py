@@ -257,7 +257,7 @@ def test_a_key_is_made_changed_rotated_and_revoked(house: Served, visitor: Watch
     form.get_by_label("per", exact=True).fill("1d")
     form.get_by_label("At once").fill("3")
     form.get_by_role("button", name="Make the key").click()
-    secret = form.get_by_label("Secret").inner_text()
+    secret = form.get_by_label("Secret", exact=True).inner_text()
     assert house.call("raw__echo", {"text": "x"}, key=secret).ok
     form.get_by_role("button", name="Done").click()
     page.get_by_role("link", name="from the page").click()
@@ -270,7 +270,7 @@ def test_a_key_is_made_changed_rotated_and_revoked(house: Served, visitor: Watch
     page.get_by_role("button", name="New secret").click()
     dialog(page).get_by_label("The old secret").fill("0")
     dialog(page).get_by_role("button", name="Make a new secret").click()
-    newer = dialog(page).get_by_label("Secret").inner_text()
+    newer = dialog(page).get_by_label("Secret", exact=True).inner_text()
     assert newer != secret and house.call("raw__add", {"a": 1, "b": 1}, key=newer).ok
     dialog(page).get_by_role("button", name="Done").click()
     page.get_by_role("button", name="Reset limits").click()
