@@ -9,27 +9,34 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mcpgate import lifecycle
+from mcpgate.activity.activity import Activity
+from mcpgate.activity.alerts import AlertStore, Channel
 from mcpgate.activity.contents import ContentLog, ContentStore
 from mcpgate.activity.log import RequestLog
 from mcpgate.activity.requests import Requests as RequestStore
+from mcpgate.activity.watch import AlertWatch
 from mcpgate.catalog.learned import Memory
+from mcpgate.channels.command import CommandChannel, LogChannel
 from mcpgate.config.environment import token_key_of_environment
 from mcpgate.config.files import user_data_folder
 from mcpgate.config.governance import GovernanceConfig
 from mcpgate.config.llm import ProviderConfig
 from mcpgate.config.settings import Config, SandboxConfig, Settings, StorageConfig
+from mcpgate.config.telemetry import ChannelConfig
 from mcpgate.errors import ConfigError, Unavailable
 from mcpgate.gateway import Gateway
 from mcpgate.governance.callers import Token
 from mcpgate.governance.gate import Gate
 from mcpgate.governance.store import Store, StoreUnavailable
 from mcpgate.governance.tokens import Tokens
-from mcpgate.lifecycle import App, GovernanceStores, ObjectStore, TokenStore, check_packages, prices_of
+from mcpgate.lifecycle import App, GovernanceStores, ObjectStore, TokenStore, check_packages, prices_of, troubles_of
 from mcpgate.llm.registry import Providers
+from mcpgate.stores.alerts import MemoryAlerts
 from mcpgate.stores.contents import MemoryContents
 from mcpgate.stores.memory import MemoryStore
 from mcpgate.stores.objects import MemoryObjects
 from mcpgate.stores.requests import MemoryRequests
+from mcpgate.stores.sqlite.alerts import SqliteAlerts
 from mcpgate.stores.sqlite.contents import SqliteContents
 from mcpgate.stores.sqlite.governance import SqliteStore
 from mcpgate.stores.sqlite.learned import SqliteLearnedStore
@@ -81,11 +88,12 @@ async def build(config: Config) -> App:
         return Chat(settings, gate, providers, _translator, objects)
 
     requests = request_store(config, stores)
-    request_log = RequestLog(requests, stores.store, lambda: gate.policy)
     contents = ContentLog(settings, content_store(config, stores))
     gate.keep_contents(contents)
-    gateway = Gateway(settings, engine, Memory(learned), gate, metrics, vault, make_chat, request_log, contents)
-    return App(gateway, stores, learned, tokens, objects, providers, requests, contents)
+    alerts = AlertWatch(settings, gate, alert_store(config, stores), make_channel, lambda: troubles_of(gateway))
+    activity = Activity(requests, RequestLog(requests, stores.store, lambda: gate.policy), contents, alerts)
+    gateway: Gateway = Gateway(settings, engine, Memory(learned), gate, metrics, vault, make_chat, activity)
+    return App(gateway, stores, learned, tokens, objects, providers)
 
 
 class _Issuers:
@@ -154,6 +162,26 @@ def content_store(config: Config, stores: GovernanceStores) -> ContentStore:
     postgres = _optional("mcpgate.stores.postgres.contents", "postgres", "storage.url")
     made: ContentStore = postgres.PostgresContents(stores.store.pool)  # type: ignore[attr-defined]
     return made
+
+
+def alert_store(config: Config, stores: GovernanceStores) -> AlertStore:
+    """Where it is recorded what was told about alerts: with the rest, in tables of their own."""
+    if isinstance(stores.store, MemoryStore):
+        return MemoryAlerts()
+    if isinstance(stores.store, SqliteStore):
+        return SqliteAlerts(_local_file(config.storage))
+    postgres = _optional("mcpgate.stores.postgres.alerts", "postgres", "storage.url")
+    made: AlertStore = postgres.PostgresAlerts(stores.store.pool)  # type: ignore[attr-defined]
+    return made
+
+
+def make_channel(config: ChannelConfig) -> Channel:
+    """A way to tell somebody."""
+    if config.type == "webhook":
+        from mcpgate.channels.webhook import WebhookChannel  # imports an HTTP client, which takes 0.2 s
+
+        return WebhookChannel(config)
+    return CommandChannel(config) if config.type == "command" else LogChannel()
 
 
 async def open_stores(config: Config, may_forget: bool = False) -> GovernanceStores:

@@ -9,8 +9,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from mcpgate import jsontext
-from mcpgate.activity.contents import ContentLog
-from mcpgate.activity.log import RequestLog
+from mcpgate.activity.activity import Activity
 from mcpgate.catalog.catalog import Catalog, nearest
 from mcpgate.catalog.learned import Memory
 from mcpgate.catalog.tools import Tool
@@ -61,12 +60,10 @@ class Gateway:
         metrics: Metrics,
         vault: Vault,
         make_chat: Callable[[], "Chat"],
-        log: RequestLog,
-        contents: ContentLog,
+        activity: Activity,
     ) -> None:
         self.settings, self.engine, self.learned, self.gate, self.metrics = settings, engine, learned, gate, metrics
-        self.vault, self._make_chat, self.log = vault, make_chat, log
-        self.contents = contents
+        self.vault, self._make_chat, self.activity = vault, make_chat, activity
         config = settings.config
         self.links = Links(vault)
         self.pool = UpstreamPool(held=True, vault=vault, link=self.links.make)
@@ -105,6 +102,11 @@ class Gateway:
     def chat(self) -> "Chat":
         """The flow of models; made when it is first needed, because an agent's start does not need it."""
         return self._make_chat()
+
+    @property
+    def has_chat(self) -> bool:
+        """Whether it was needed yet."""
+        return "chat" in self.__dict__
 
     @property
     def config(self) -> Config:

@@ -11,8 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from mcpgate.activity.contents import ContentLog
-from mcpgate.activity.requests import Requests
+from mcpgate.activity.watch import Trouble
 from mcpgate.catalog.names import clashes, to_identifier
 from mcpgate.config.files import load_config
 from mcpgate.config.periods import Period
@@ -91,10 +90,6 @@ class App:
     """Where it is recorded what providers keep for whom."""
     providers: Providers
     """Of models."""
-    requests: Requests
-    """The ledger as a log."""
-    contents: ContentLog
-    """What requests say, if that is kept."""
 
     async def start(self, progress: Callable[[str], None] | None = None, with_engine: bool = True) -> None:
         """Get ready for `gateway.go()`, which begins connecting and preparing the sandbox and returns at once. Without
@@ -128,8 +123,7 @@ class App:
         gateway.learned.flush()
         await self.tokens.close()
         await self.objects.close()
-        await self.requests.close()
-        await self.contents.aclose()
+        await gateway.activity.aclose()
         await self.stores.close()
         self.learned.close()
 
@@ -274,7 +268,7 @@ async def _keep_stores(app: App) -> None:
             oldest = period.before(datetime.datetime.now(datetime.UTC))
             await app.stores.store.prune(oldest.timestamp())
             await app.objects.tidy()
-            await app.contents.prune(datetime.datetime.now(datetime.UTC))
+            await app.gateway.activity.contents.prune(datetime.datetime.now(datetime.UTC))
         except (StoreUnavailable, ObjectsUnavailable) as error:
             log.warning("ledger roll-up failed: %s", error)
         except Exception:
@@ -286,7 +280,7 @@ async def _index_requests(app: App) -> None:
     while True:
         await asyncio.sleep(_INDEX_EVERY_S * random.uniform(0.8, 1.2))
         try:
-            while await app.requests.index():
+            while await app.gateway.activity.requests.index():
                 await asyncio.sleep(_INDEX_PAUSE_S)
         except StoreUnavailable as error:
             log.debug("the request log cannot be indexed now: %s", error)
@@ -294,7 +288,21 @@ async def _index_requests(app: App) -> None:
             log.exception("the request log cannot be indexed")
 
 
-_CHORES = (_flush_now_and_then, _keep_stores, _keep_index, _index_requests)
+async def _watch_alerts(app: App) -> None:
+    await app.gateway.activity.alerts.run()
+
+
+_CHORES = (_flush_now_and_then, _keep_stores, _keep_index, _index_requests, _watch_alerts)
+
+
+def troubles_of(gateway: Gateway) -> list[Trouble]:
+    """What is wrong with servers and targets, as this process sees it."""
+    kinds = {"failed": "upstream_down", "needs_sign_in": "sign_in_needed"}
+    views = gateway.pool.views()
+    found = [Trouble(kinds[view.state], view.name) for view in views if view.state in kinds]
+    if gateway.has_chat:
+        found += [Trouble("target_down", one["target"]) for one in gateway.chat.health() if one["rests_s"]]
+    return found
 
 
 def _setting(config: Config, name: str) -> object:

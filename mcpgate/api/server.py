@@ -8,6 +8,7 @@ from typing import Any
 import orjson
 
 from mcpgate.addresses import Network
+from mcpgate.api.admin.alerts import AlertRoutes
 from mcpgate.api.admin.models import ModelRoutes
 from mcpgate.api.admin.requests import RequestRoutes
 from mcpgate.api.admin.routes import AdminFace
@@ -92,7 +93,7 @@ class Health(Face):
 
 
 def admin_routes(gateway: Gateway) -> list[Route]:
-    parts = (UpstreamRoutes(gateway), ModelRoutes(gateway), RequestRoutes(gateway))
+    parts = (UpstreamRoutes(gateway), ModelRoutes(gateway), RequestRoutes(gateway), AlertRoutes(gateway))
     return [route for part in parts for route in part.routes()]
 
 

@@ -28,6 +28,7 @@ COMMANDS = {
     "route": "say where a request for a model would go, and why",
     "usage": "show who used the gateway for what, what it cost, and what Code Mode saved",
     "log": "show what was asked and done, request by request",
+    "alerts": "test whether alerts arrive",
     "import": "import the servers that your agents already use",
     "install": "register mcpgate in an agent",
     "sandbox": "build or test the sandbox",

@@ -59,33 +59,33 @@ class RequestRoutes:
         before = from_cursor(call.query["cursor"]) if call.query.get("cursor") else NEWEST
         if before == NEWEST:
             await self._gateway.gate.flush()
-        page = await self._gateway.log.page(self._wanted(call), limit, before)
+        page = await self._gateway.activity.log.page(self._wanted(call), limit, before)
         return json_reply({"requests": page.requests, "next": page.next})
 
     async def _get(self, call: Call) -> Reply:
         await self._gateway.gate.flush()
-        return json_reply(await self._gateway.log.get(call.caller, call.path["id"]))
+        return json_reply(await self._gateway.activity.log.get(call.caller, call.path["id"]))
 
     async def _content(self, call: Call) -> Reply:
-        found, contents = await self._found(call), self._gateway.contents
+        found, contents = await self._found(call), self._gateway.activity.contents
         return json_reply({"id": found["id"], "contents": await contents_of(contents.store, found)})
 
     async def _delete_content(self, call: Call) -> Reply:
-        found, contents = await self._found(call), self._gateway.contents
+        found, contents = await self._found(call), self._gateway.activity.contents
         return json_reply({"id": found["id"], "deleted": await delete_contents_of(contents.store, found)})
 
     async def _found(self, call: Call) -> dict[str, Any]:
         """A request whose content, if there is any, is in the store."""
         await self._gateway.gate.flush()
-        await self._gateway.contents.flush()
-        return await self._gateway.log.get(call.caller, call.path["id"])
+        await self._gateway.activity.contents.flush()
+        return await self._gateway.activity.log.get(call.caller, call.path["id"])
 
     async def _stream(self, call: Call) -> Reply:
         wanted = self._wanted(call)
-        return Reply(b"", events=self._events(wanted, await self._gateway.log.newest()))
+        return Reply(b"", events=self._events(wanted, await self._gateway.activity.log.newest()))
 
     async def _events(self, wanted: Wanted, after: int) -> AsyncIterator[Sequence[bytes]]:
-        async with contextlib.aclosing(self._gateway.log.follow(wanted, after)) as groups:  # type: ignore[type-var]
+        async with contextlib.aclosing(self._gateway.activity.log.follow(wanted, after)) as groups:  # type: ignore[type-var]
             async for group in groups:
                 yield [orjson.dumps(one) for one in group]
 

@@ -397,6 +397,13 @@ CREATE INDEX request_contents_words ON request_contents USING gin (words);
 INSERT INTO request_contents (id, at, sent, answered) SELECT id, at, arguments, result FROM contents
 """
 
+_ALERTS = """
+CREATE TABLE alert_states (
+    alert TEXT NOT NULL, subject TEXT NOT NULL, level DOUBLE PRECISION NOT NULL, since DOUBLE PRECISION NOT NULL,
+    text TEXT NOT NULL, message TEXT NOT NULL, is_told BOOLEAN NOT NULL, PRIMARY KEY (alert, subject));
+CREATE TABLE alert_leader (one INTEGER PRIMARY KEY, owner TEXT NOT NULL, until DOUBLE PRECISION NOT NULL)
+"""
+
 MIGRATIONS: list[tuple[str, ...]] = [
     (_TABLES, _LOCK, _RESERVE, _RESERVE_ALL, _LET_GO, _SETTLE, _EXPIRE),
     (_MORE_COLUMNS, _RESERVE_2, _RESERVE_ALL_2, _SETTLE_2, _EXPIRE_2),
@@ -404,5 +411,6 @@ MIGRATIONS: list[tuple[str, ...]] = [
     (_OBJECTS,),
     (_REQUESTS,),
     (_CONTENTS,),
+    (_ALERTS,),
 ]
 """Each is a few statements. The table `migrations` of a schema lists those that it has."""

@@ -95,6 +95,13 @@ CREATE VIRTUAL TABLE content_words USING fts5(sent, answered, content='request_c
 INSERT INTO content_words (content_words) VALUES ('rebuild');
 """
 
+_ALERTS = """
+CREATE TABLE alert_states (
+    alert TEXT NOT NULL, subject TEXT NOT NULL, level REAL NOT NULL, since REAL NOT NULL, text TEXT NOT NULL,
+    message TEXT NOT NULL, is_told INTEGER NOT NULL, PRIMARY KEY (alert, subject)) WITHOUT ROWID;
+CREATE TABLE alert_leader (one INTEGER PRIMARY KEY, owner TEXT NOT NULL, until REAL NOT NULL);
+"""
+
 
 def _run(script: str) -> Callable[[sqlite3.Connection], None]:
     def migration(db: sqlite3.Connection) -> None:
@@ -118,4 +125,5 @@ MIGRATIONS: list[Callable[[sqlite3.Connection], None]] = [
     _run(_OBJECTS),
     _run(_REQUESTS),
     _run(_CONTENTS),
+    _run(_ALERTS),
 ]
