@@ -18,7 +18,7 @@ WITHOUT_CACHE = ("/api/cache",)
 """A gateway without a cache says so with a 404."""
 PAGES = ["overview", "usage", "requests", "executions", "keys", "keys/customers", "keys/teams", "keys/users", "keys/key/worker",
          "limits", "limits/budgets", "limits/rate-limits", "changes", "servers", "servers/raw", "models", "cache", "try/tools",
-         "try/code", "try/chat"]  # fmt: skip
+         "try/code", "try/chat", "alerts"]  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -44,8 +44,13 @@ def house(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Iterato
     }
     governance = {"require_key": True, "keys": keys, "teams": {"search": {"budget": {"limit_usd": 50, "period": "1w"}}}}
     llm = {"providers": {"echo": {"type": "echo"}}, "models": {"fast": {"targets": [{"target": "echo/llama"}]}}}
+    telemetry = {
+        "log_content": True,
+        "channels": {"console": {"type": "log"}},
+        "alerts": [{"id": "servers", "when": {"upstream_down": True}, "for_s": 0, "channels": ["console"]}],
+    }
     servers = {"raw": raw(expose="both", prices={"echo": 0.5, "add": 0.01}), "gone": {"command": "/nonexistent"}}
-    config = write_config(folder, servers, governance=governance, llm=llm, telemetry={"log_content": True})
+    config = write_config(folder, servers, governance=governance, llm=llm, telemetry=telemetry)
     with serving(folder, config) as served:
         traffic(served)
         yield served
@@ -242,6 +247,13 @@ def test_servers_say_what_is_wrong_and_list_their_tools(visitor: Watched) -> Non
     expect(page.get_by_role("row", name=re.compile("^echo "))).to_be_visible()
 
 
+def test_alerts_say_what_is_wrong_and_whether_channels_are_reached(visitor: Watched) -> None:
+    page = go(visitor, "alerts")
+    expect(page.get_by_role("region", name="Firing").get_by_role("row", name=re.compile("gone"))).to_be_visible()
+    page.get_by_role("button", name="Send a test").click()
+    expect(page.get_by_role("region", name="Channels")).to_contain_text("arrived")
+
+
 # --- forms
 
 
@@ -369,9 +381,10 @@ def test_tools_are_found_and_code_and_models_run_as_the_visitor(visitor: Watched
     expect(page.get_by_text("echo/llama", exact=True).last).to_be_visible()
 
 
-def test_changes_are_shown_without_secrets(visitor: Watched) -> None:
+def test_changes_are_shown_without_secrets(house: Served, visitor: Watched) -> None:
+    house.new_key(id="noted")
     page = go(visitor, "changes")
-    expect(page.get_by_role("region", name="Changes").locator("tbody tr").first).to_be_visible()
+    expect(page.get_by_role("row", name=re.compile("noted")).first).to_contain_text("create")
     assert "mg-" not in page.locator("main").inner_text()
 
 
