@@ -202,6 +202,7 @@ def test_requests_appear_as_they_end(house: Served, visitor: Watched) -> None:
     page = go(visitor, "requests")
     expect(page.get_by_text("Live", exact=True)).to_be_visible()
     rows = page.get_by_role("region", name="Requests").locator("tbody tr")
+    expect(rows.first).to_be_visible()
     before = rows.count()
     assert house.call("raw__echo", {"text": "live"}).ok
     expect(rows).to_have_count(before + 1)
