@@ -258,6 +258,19 @@ def test_alerts_say_what_is_wrong_and_whether_channels_are_reached(visitor: Watc
     expect(page.get_by_role("region", name="Channels")).to_contain_text("arrived")
 
 
+def test_the_cache_shows_what_it_has_saved_and_can_be_cleared(house: Served, visitor: Watched) -> None:
+    if house.admin("GET", "cache").status_code == 404:
+        pytest.skip("this gateway has no cache")
+    body = {"model": "fast", "temperature": 0, "messages": [{"role": "user", "content": "the same"}]}
+    for _ in range(2):
+        assert house.clients[0].post("/v1/chat/completions", json=body, headers=bearer(ADMIN)).status_code == 200
+    page = go(visitor, "cache")
+    expect(page.locator(".stat", has_text="Exact hits").locator(".stat-value")).to_have_text("1")
+    page.get_by_role("button", name="Clear").click()
+    confirm(page, "Clear")
+    expect(page.locator(".stat", has_text="Entries").locator(".stat-value")).to_have_text("0")
+
+
 # --- forms
 
 
