@@ -66,11 +66,12 @@ class Watched:
         assert [text for text in self.wrong if not any(part in text for part in self.expected)] == []
         self.wrong.clear()
 
-    def check_accessible(self) -> None:
-        """axe has no serious findings."""
+    def check_accessible(self, *rules: str) -> None:
+        """axe has no serious findings; by these rules, or by all."""
         if not self.page.evaluate("typeof window.axe === 'object'"):
             self.page.evaluate(AXE.read_text(encoding="utf-8") + "\n;0")
-        found: dict[str, Any] = self.page.evaluate("axe.run(document, {resultTypes: ['violations']})")
+        options: dict[str, Any] = {"resultTypes": ["violations"], **({"runOnly": list(rules)} if rules else {})}
+        found: dict[str, Any] = self.page.evaluate("options => axe.run(document, options)", options)
         serious = [
             f"{one['id']}: {one['help']}: {[node['html'][:200] for node in one['nodes'][:3]]}"
             for one in found["violations"]

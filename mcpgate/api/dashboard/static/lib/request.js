@@ -75,7 +75,7 @@ function Content({ id, children }) {
 }
 
 function Said({ title, text }) {
-  return html`<${Card} title=${title} actions=${html`<${Copy} text=${text} />`}><${Code} label=${title} text=${pretty(text)} /></${Card}>`;
+  return html`<${Card} title=${title} actions=${html`<${Copy} text=${text} />`}><${Code} label=${`${title}, whole`} text=${pretty(text)} /></${Card}>`;
 }
 
 /** Of an execution its code, without the JSON around it. */

@@ -33,7 +33,7 @@ export function RequestList({ params, fixed = "", title, more = [] }) {
         { name: "at", label: "When", render: (row) => html`<${A} to=${["requests", row.id]}><${Time} at=${row.at} /></${A}>` },
         { name: "what", label: "What", wide: true, render: (row) => html`<code class="strong">${titleOf(row)}</code> <span class="hint">${row.kind}${row.child_count ? ` · ${format.number(row.child_count)} inside` : ""}</span>` },
         { name: "outcome", label: "Outcome", render: (row) => html`<${Outcome} row=${row} />` },
-        { name: "key", label: "Key", render: (row) => html`${row.key_name || row.key}${row.user && html`<div class="hint">${row.user}</div>`}` },
+        { name: "key", label: "Key", render: (row) => html`${row.key_name || row.key}${row.user && html`<span class="hint"> · ${row.user}</span>`}` },
         ...more,
         { name: "cache", label: "Cache", render: (row) => (row.cache === "off" ? html`<span class="muted">–</span>` : html`<${Badge} text=${row.cache} tone=${row.cache === "miss" ? "quiet" : "good"} />`) },
         { name: "tokens", label: "Tokens", number: true, render: (row) => format.short(row.tokens.input + row.tokens.output) },

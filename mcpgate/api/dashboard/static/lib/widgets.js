@@ -84,7 +84,7 @@ export function Table({ columns, rows, keyOf, label, onRow, rowLabel, empty = "N
     ? (known.way === (column.number ? 1 : -1) ? null : { column, way: -known.way })
     : { column, way: column.number ? -1 : 1 });
   const stateOf = (column) => order && order.column.name === column.name ? (order.way > 0 ? "ascending" : "descending") : "none";
-  return html`<div class="table-box" tabindex="0" role="region" aria-label=${label}><table>
+  return html`<div class="table-box" tabindex="0" role="group" aria-label=${label}><table>
     <thead><tr>${columns.map((column) => html`<th scope="col" class=${column.number ? "num" : ""}
       aria-sort=${column.value ? stateOf(column) : undefined}>${column.value
         ? html`<button class="sort" onClick=${() => sort(column)}>${column.label}<span aria-hidden="true">${

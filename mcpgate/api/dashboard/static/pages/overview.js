@@ -1,6 +1,6 @@
 // What goes on: money, requests, tokens, what was saved, what is wrong. Looks again every few seconds.
-import { html, useEffect, useState } from "../lib/dom.js";
-import { get, useData } from "../lib/api.js";
+import { html } from "../lib/dom.js";
+import { useData } from "../lib/api.js";
 import { Columns, FAILED, Legend } from "../lib/chart.js";
 import * as format from "../lib/format.js";
 import { span, RANGES } from "../lib/ranges.js";
@@ -10,15 +10,14 @@ import { LimitBar } from "../lib/limit.js";
 
 const EVERY_MS = 4000;
 
-export default function Overview({ route, session }) {
+export default function Overview({ route }) {
   const range = route.params.get("range") || "24h", time = span(range);
   const within = { since: time.since, until: time.until };
   const total = useData("api/usage", { ...within, by: "cache" }, { every: EVERY_MS });
   const course = useData("api/usage", { ...within, by: time.bucket }, { every: EVERY_MS });
-  const cache = useCache(session);
   return html`<${Page} title="Overview" actions=${html`<span class=${total.error ? "live off" : "live"}>${total.error ? "Not live" : "Live"}</span>
       <${Choice} label="Time" options=${RANGES.slice(0, 4)} value=${range} onChange=${(value) => setParams({ range: value })} />`}>
-    <${Loaded} state=${total}>${(data) => html`<${Figures} rows=${data.rows} cache=${cache} />`}</${Loaded}>
+    <${Loaded} state=${total}>${(data) => html`<${Figures} rows=${data.rows} />`}</${Loaded}>
     <div class="grid-2">
       <${Card} title="Spend"><${Loaded} state=${course}>${(data) => html`<${Course} rows=${data.rows} time=${time} label="Spend"
         series=${["Spend"]} values=${(row) => [Number(row.cost_usd)]} show=${format.money} />`}</${Loaded}></${Card}>
@@ -35,20 +34,11 @@ export default function Overview({ route, session }) {
   </${Page}>`;
 }
 
-/** What the cache has saved; null where there is none, or not for this visitor. */
-function useCache(session) {
-  const [found, setFound] = useState(null);
-  useEffect(() => {
-    if (!session.realm) get("api/cache").then((cache) => setFound(cache.enabled === false ? null : cache), () => setFound(null));
-  }, []);
-  return found;
-}
-
 const add = (rows, name) => rows.reduce((sum, row) => sum + Number(row[name] || 0), 0);
 
-function Figures({ rows, cache }) {
+function Figures({ rows }) {
   const sum = (name) => add(rows, name);
-  const saved = sum("definition_tokens_saved") + sum("result_tokens_saved"), tokens = sum("input_tokens") + sum("output_tokens");
+  const saved = sum("definition_tokens_saved") + sum("result_tokens_saved"), answered = sum("model_tokens_saved"), tokens = sum("input_tokens") + sum("output_tokens");
   const hits = add(rows.filter((row) => row.cache === "exact" || row.cache === "semantic"), "entries");
   const failed = sum("failed"), entries = sum("entries");
   return html`<div class="stats">
@@ -57,8 +47,9 @@ function Figures({ rows, cache }) {
       hint=${`${format.number(sum("executions"))} code runs, ${format.number(sum("tool_calls"))} tool calls`} />
     <${Stat} label="Model tokens" value=${format.short(tokens)} exact=${format.number(tokens)}
       hint=${`${format.short(sum("input_tokens"))} in, ${format.short(sum("output_tokens"))} out`} />
-    <${Stat} label="Tokens saved" value=${format.short(saved)} exact=${format.number(saved)} hint="by Code Mode, estimated" />
-    <${Stat} label="Money saved" value=${cache ? format.money(cache.saved_usd) : "–"} hint=${cache ? "by the cache, since it was created" : "the cache is off"} />
+    <${Stat} label="Tokens saved" value=${format.short(saved + answered)} exact=${format.number(saved + answered)}
+      hint=${answered ? `${format.short(saved)} by Code Mode, ${format.short(answered)} by the cache` : "by Code Mode, estimated"} />
+    <${Stat} label="Money saved" value=${format.money(sum("cost_saved_usd"))} hint="by the cache" />
     <${Stat} label="Cache hits" value=${format.short(hits)} exact=${format.number(hits)} hint=${`${format.percent(entries ? hits / entries : 0)} of all`} />
     <${Stat} label="Errors" value=${format.percent(entries ? failed / entries : 0)} tone=${failed / entries > 0.05 ? "bad" : ""} hint=${`${format.number(failed)} failed`} />
   </div>`;
