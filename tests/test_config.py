@@ -38,7 +38,7 @@ def entry(**fields: Any) -> UpstreamConfig:
             "mcpServers: {a: {command: x, tools: {alow: []}}}",
             "unknown key `mcpServers.a.tools.alow`; did you mean `allow`?",
         ),
-        ("telemetry: {qqq: 1}", "unknown key `telemetry.qqq`; known keys: alerts, channels, log_content, log_level"),
+        ("storage: {qqq: 1}", "unknown key `storage.qqq`; known keys: counters, url"),
     ],
 )
 def test_a_misspelt_key_names_the_nearest_known_one(text: str, expected: str) -> None:

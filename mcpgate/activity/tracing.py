@@ -9,7 +9,7 @@ from collections.abc import Callable
 from opentelemetry.sdk.resources import OTELResourceDetector, Resource
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
-from opentelemetry.sdk.trace.sampling import Decision
+from opentelemetry.sdk.trace.sampling import DEFAULT_ON, Decision
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import (
     NonRecordingSpan,
@@ -34,7 +34,7 @@ _MOST_WAITING = 4096
 is not in their spans: the request log has it, masked, under the same id."""
 _BATCH = 512
 _EVERY_S = 1.0
-_LAST_S = 5.0
+_LAST_S = 2.0
 """How long the end waits for what is still to be exported."""
 _SCOPE = InstrumentationScope("mcpgate")
 log = logging.getLogger("mcpgate.telemetry")
@@ -77,14 +77,17 @@ class OtlpTracer:
 
     def begin(self, trace: Trace | None) -> Trace:
         """The trace of a request; $OTEL_TRACES_SAMPLER decides whether it is recorded."""
-        if trace is None:
-            trace, context = Trace(random_hex(32)), None
-        else:
-            context = set_span_in_context(NonRecordingSpan(_context(trace, trace.parent, is_remote=True)))
-        is_sampled = (
-            self._sampler.should_sample(context, int(trace.id, 16), "request").decision is Decision.RECORD_AND_SAMPLE
-        )
+        is_sampled = self._is_sampled(trace)
+        trace = Trace(random_hex(32)) if trace is None else trace
         return trace._replace(flags=f"{int(trace.flags, 16) & ~1 | is_sampled:02x}", is_ours=True)
+
+    def _is_sampled(self, trace: Trace | None) -> bool:
+        if self._sampler is DEFAULT_ON:  # the default, which need not be asked
+            return trace is None or trace.is_sampled
+        context, id = None, random_hex(32)
+        if trace is not None:
+            context, id = set_span_in_context(NonRecordingSpan(_context(trace, trace.parent, is_remote=True))), trace.id
+        return self._sampler.should_sample(context, int(id, 16), "request").decision is Decision.RECORD_AND_SAMPLE
 
     def ended(self, entry: Entry, trace: Trace | None) -> None:
         if trace is None or not trace.is_ours or not trace.is_sampled:

@@ -8,7 +8,8 @@ from typing import NamedTuple
 
 NO_HEADERS: Mapping[str, str] = MappingProxyType({})
 _TRACEPARENT = re.compile(
-    r"(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-([0-9a-f]{2})(?:-.{0,200})?"
+    r"(?!ff)(?:00(?=.{53}$)|(?!00)[0-9a-f]{2})"  # what follows the flags is for later versions
+    r"-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-([0-9a-f]{2})(?:-.{0,200})?"
 )
 _TRACESTATE = re.compile(r"[\x20-\x7e]{1,512}")
 _CLIENT_BIT = 1 << 63
