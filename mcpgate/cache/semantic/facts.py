@@ -246,8 +246,10 @@ def _names(text: str) -> frozenset[str]:
         if len(word) > 1 and (word[0].isupper() or _CAMEL.search(word)):
             starts = _SENTENCE_START.search(text[max(0, match.start() - 4) : match.start()])
             if not starts or word.isupper() or _CAMEL.search(word):
-                found.add(word.lower().replace("’", "'").removesuffix("'s"))
-    return frozenset(lemma(word) for word in found - _NOT_NAMES if not spelled(word).isdigit()) - STOP
+                low = word.lower().replace("’", "'").removesuffix("'s")
+                if word.isupper() or lemma(low) not in STOP:
+                    found.add(low)
+    return frozenset(lemma(word) for word in found - _NOT_NAMES if not spelled(word).isdigit())
 
 
 def _grades(text: str) -> frozenset[str]:

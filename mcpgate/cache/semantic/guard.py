@@ -69,7 +69,10 @@ def _unsaid(one: Facts, other: Facts) -> bool:
     joined = "".join(other.words)
     initials = "".join(word[0] for word in other.words)
     return any(
-        name not in said and not _listed(name) and name.replace("-", "") not in joined and not (1 < len(name) <= 5 and name in initials)
+        name not in said
+        and not _listed(name)
+        and name.replace("-", "") not in joined
+        and not (1 < len(name) <= 5 and name in initials)
         for name in one.names
     )
 

@@ -4,8 +4,8 @@ import pytest
 
 pytest.importorskip("numpy")
 
-from mcpgate.cache.semantic.answers import same_answer  # noqa: E402
-from mcpgate.embedding import Embedding  # noqa: E402
+from mcpgate.cache.semantic.answers import same_answer
+from mcpgate.embedding import Embedding
 
 
 @pytest.fixture(scope="module")
@@ -24,7 +24,10 @@ def table() -> Embedding:
         ),
         ("Yes, you can return items within 30 days.", "Yes. Items can be returned within 30 days of purchase."),
         ('{"a": 1, "b": [2]}', '{"b":[2],"a":1}'),
-        ("Use `git reset --soft HEAD~1` to undo the last commit.", "Run `git reset --soft HEAD~1`; it undoes your last commit."),
+        (
+            "Use `git reset --soft HEAD~1` to undo the last commit.",
+            "Run `git reset --soft HEAD~1`; it undoes your last commit.",
+        ),
     ],
 )
 def test_answers_that_say_the_same(table: Embedding, one: str, other: str) -> None:

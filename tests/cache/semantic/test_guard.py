@@ -92,7 +92,9 @@ def test_most_near_misses_of_the_benchmark_are_ruled_out_and_most_rewordings_are
     assert sum(ruled[True]) <= 0.15 * len(ruled[True])
 
 
-@pytest.mark.parametrize("unit", ["a", "'", '"', "a'", "1,", "I've ", "n't", "((((", "``", "é", "\N{ZERO WIDTH JOINER}", "please ", "ﷺ"])
+@pytest.mark.parametrize(
+    "unit", ["a", "'", '"', "a'", "1,", "I've ", "n't", "((((", "``", "é", "\N{ZERO WIDTH JOINER}", "please ", "ﷺ"]
+)
 def test_a_megabyte_costs_next_to_nothing_and_is_never_compared(unit: str) -> None:
     text = unit * (1_000_000 // len(unit))
     start = time.process_time()

