@@ -157,6 +157,7 @@ def main() -> None:
     if options.quora:
         test = quora(options.quora).test
         sets["Quora's pairs"] = test[: 2_000 if options.quick else 12_000]
+        readings.learn(text for pair in sets["Quora's pairs"] for text in (pair.one, pair.other))
     wrong = []
     for name, pairs in sets.items():
         judged = judge(pairs, semantic, readings)
