@@ -21,7 +21,7 @@ from benchmarks.cache_quality import desk
 from benchmarks.cache_quality.questions import Pair, fow, own, quora
 from benchmarks.cache_quality.readings import Readings
 from benchmarks.cache_quality.train import RATES
-from benchmarks.machine import describe
+from benchmarks.machine import describe_machine
 from mcpgate.cache.semantic.index import Index
 from mcpgate.cache.semantic.semantic import NEAR, Semantic, load
 
@@ -148,7 +148,7 @@ def main() -> None:
     options = parser.parse_args()
     semantic = load(reader=options.reader)
     readings = Readings(semantic.reader, options.readings)
-    print(f"{describe()}\n{semantic}")
+    print(f"{describe_machine()}\n{semantic}")
     sets = {
         "our own pairs, all": own(),
         "our own pairs, those not seen while the guard was written": own("unseen"),
@@ -157,6 +157,7 @@ def main() -> None:
     if options.quora:
         test = quora(options.quora).test
         sets["Quora's pairs"] = test[: 2_000 if options.quick else 12_000]
+        readings.learn(text for pair in sets["Quora's pairs"] for text in (pair.one, pair.other))
     wrong = []
     for name, pairs in sets.items():
         judged = judge(pairs, semantic, readings)

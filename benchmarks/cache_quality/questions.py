@@ -6,6 +6,7 @@ since their terms do not say that they may be: give the path of a copy (see docs
 
 import csv
 import gzip
+import hashlib
 import io
 import json
 import random
@@ -16,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 OWN = Path(__file__).with_name("pairs.tsv")
+REREAD = Path(__file__).with_name("reread.tsv")
 _GOOD = ("same-words", "paraphrase")
 _SEED = 7
 _SHARES = {"train": 0.5, "calibrate": 0.2}
@@ -55,6 +57,20 @@ def fow() -> list[Pair]:
     lines = (Path(fow_cache.__file__).parent / "data" / "pairs.jsonl").read_text(encoding="utf-8").splitlines()
     rows = map(json.loads, filter(None, lines))
     return [Pair(row["category"], row["a"], row["b"], row["same_answer"]) for row in rows]
+
+
+def key(pair: Pair) -> str:
+    """What stands for a pair in reread.tsv, which does not have its text."""
+    return hashlib.sha256(f"{pair.one}\n{pair.other}".encode()).hexdigest()[:16]
+
+
+def reread() -> dict[str, bool]:
+    """Pairs of Quora's whose label was checked by reading: by key, whether one answer serves both. Only pairs that the
+    verifier would serve although their label says "different" were read, and a sample of those whose label agrees."""
+    if not REREAD.exists():
+        return {}
+    lines = REREAD.read_text(encoding="utf-8").splitlines()
+    return {name: verdict == "same" for name, verdict in (line.split("\t") for line in lines)}
 
 
 def quora(path: Path) -> Split:

@@ -37,6 +37,8 @@ _SHOULD = re.compile(r"\b(?:should|ought|recommended|advisable|had better)\b")
 _MAY = re.compile(
     r"\b(?:allowed|permitted|permissible|able to|legal|optional)\b|^(?:can|could|may|might)\b|^is it possible\b"
 )
+_QUESTION_MARKS = re.compile(r"(?<=\w.)[?？]+|(?<=\w)[?？]+")
+_AND_MORE = re.compile(r"\band (?:what|how|why|where|when|who|which|whether|their|its)\b")
 _WANT = re.compile(r"\bwant\b")
 _WILL = re.compile(r"^(?:will|would)\b")
 _YES_NO = re.compile(
@@ -132,6 +134,8 @@ class Facts:
     negations: int
     modality: frozenset[str]
     yes_no: bool
+    parts: int
+    """How many things are asked: question marks, and what "and how", "and their" add."""
     asks: str
     """The first thing that is asked for: "when", "how many", "what", or nothing."""
     groups: dict[int, frozenset[str]]
@@ -167,6 +171,7 @@ def read(text: str) -> Facts | None:
         negations=sum(word in _NEGATIONS or bool(_WORD_PREFIX.match(word)) for word in found),
         modality=_modality(low),
         yes_no=bool(_YES_NO.match(low)),
+        parts=max(1, len(_QUESTION_MARKS.findall(text))) + len(_AND_MORE.findall(low)),
         asks=_asks(low),
         groups=tables().groups(list(lemmas)),
         marked=_marked(lemmas),
@@ -210,6 +215,7 @@ _NORMAL = re.compile(r"(?<=\d),(?=\d{3})|(?:st|nd|rd|th)$|(?<=\.\d)0+$")
 
 
 def _codes(text: str) -> frozenset[str]:
+    symbols = frozenset(char for char in text if not char.isascii() and unicodedata.category(char) == "So")
     codes = {
         operator
         for operator in _OPERATORS.findall(text)
@@ -220,7 +226,7 @@ def _codes(text: str) -> frozenset[str]:
         bare = chunk.strip("()[]{}*&")
         if _CAMEL.search(bare) or (bare and _CODE.search(chunk if "()" in chunk else bare)):
             codes.add(chunk if "()" in chunk else bare)
-    return frozenset(
+    return symbols | frozenset(
         code
         for code in codes
         if not re.fullmatch(r"[\d.,:]+(?:st|nd|rd|th|am|pm)?|[A-Z]\.[A-Z]\.?|[a-z]+/[a-z]+|\w+\(s\)?", code)
@@ -246,8 +252,10 @@ def _names(text: str) -> frozenset[str]:
         if len(word) > 1 and (word[0].isupper() or _CAMEL.search(word)):
             starts = _SENTENCE_START.search(text[max(0, match.start() - 4) : match.start()])
             if not starts or word.isupper() or _CAMEL.search(word):
-                found.add(word.lower().replace("’", "'").removesuffix("'s"))
-    return frozenset(lemma(word) for word in found - _NOT_NAMES if not spelled(word).isdigit()) - STOP
+                low = word.lower().replace("’", "'").removesuffix("'s")
+                if word.isupper() or lemma(low) not in STOP:
+                    found.add(low)
+    return frozenset(lemma(word) for word in found - _NOT_NAMES if not spelled(word).isdigit())
 
 
 def _grades(text: str) -> frozenset[str]:

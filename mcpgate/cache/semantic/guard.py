@@ -48,6 +48,10 @@ def _said(code: str, facts: Facts) -> bool:
     return code.isalnum() and code.lower() in facts.plain.split() and code.lower() != code
 
 
+def _parts(one: Facts, other: Facts) -> bool:
+    return one.parts != other.parts
+
+
 def _quotation(one: Facts, other: Facts) -> bool:
     if one.quoted == other.quoted:
         return False
@@ -159,9 +163,9 @@ def _order(one: Facts, other: Facts) -> bool:
         return False
     if len(shared) < _SAME_SHARE * max(len(set(one.content)), len(set(other.content))):
         return False
+    movable = one.fronted | other.fronted
     return not any(
-        mine[at:] + mine[:at] == its and (mine[at] in one.fronted or its[0] in other.fronted or mine[0] in one.fronted)
-        for at in range(1, len(mine))
+        mine[at:] + mine[:at] == its and (mine[at] in movable or mine[0] in movable) for at in range(1, len(mine))
     )
 
 
@@ -169,6 +173,7 @@ _CHECKS = (
     ("language", _language),
     ("number", _number),
     ("quotation", _quotation),
+    ("parts", _parts),
     ("code", _code),
     ("name", _name),
     ("negation", _negation),

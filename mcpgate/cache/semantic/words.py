@@ -28,6 +28,7 @@ _REQUEST = re.compile(
     r"|i (?:would like|want|need) to (?:know|understand|find out)|i (?:was|am) wondering|do you know|any idea)\s+"
     r"(?=(?:what|which|who|whom|whose|when|where|why|how|if|whether)\b)"
 )
+_HALF_OF_DAY = re.compile(r"(?<=\d)\s?([ap])\.?m\b\.?")
 _JOINED = ((re.compile(r"\bwi-fi\b"), "wifi"), (re.compile(r"\be-mail"), "email"), (re.compile(r"\bnon-(?=\w)"), "non"))
 _WORD = re.compile(r"[^\W_]+(?:[#+]+(?!\w))?|[$€£¥₹%]")
 _GROUPED = re.compile(r"(?<=\d),(?=\d{3}\b)")
@@ -57,13 +58,6 @@ _SPELLING = {
     "grew": "grow", "grown": "grow", "ate": "eat", "eaten": "eat", "got": "get", "is": "be", "are": "be", "was": "be",
     "were": "be", "been": "be", "am": "be", "being": "be", "has": "have", "had": "have", "having": "have",
 }  # fmt: skip
-STOP = frozenset(
-    "a an the be do have will would shall can could may might should must i me my mine we us our you your he him his"
-    " she her it its they them their this that these those there here to of in on at for with by from as and or but if"
-    " so than then into about any some just very really please what which who whom whose when where why how get go make"
-    " one ones way ways thing things someone somebody anyone person mean use up out also too".split()
-)
-"""Words, as `lemma` gives them, that say little by themselves."""
 
 
 def plain(text: str) -> str:
@@ -71,6 +65,7 @@ def plain(text: str) -> str:
     text = unicodedata.normalize("NFKC", text).lower().replace("’", "'")
     for pattern, written in (*_JOINED, *_CONTRACTIONS):
         text = pattern.sub(written, text)
+    text = _HALF_OF_DAY.sub(r" \1 m", text)
     text = _COURTESY.sub(" ", text)
     return _REQUEST.sub(" ", text).strip()
 
@@ -116,3 +111,13 @@ def lemma(word: str) -> str:
     if word.endswith(("ise", "yse")) and len(word) > 5:
         word = word[:-2] + "ze"
     return word[:-1] if word.endswith("e") and len(word) > 3 else word
+
+
+_COMMON = (
+    "a an the be do have will would shall can could may might should must i me my mine we us our you your he him"
+    " his she her it its they them their this that these those there here to of in on at for with by from as and"
+    " or but if so than then into about any some just very really please what which who whom whose when where why"
+    " how get go make one ones way ways thing things someone somebody anyone person mean use up out also too"
+)
+STOP = frozenset(map(lemma, _COMMON.split()))
+"""Lemmas that say little by themselves."""
