@@ -57,6 +57,7 @@ class Carrier:
                 await admission.hold_money()
                 return await self._sent(context, admission, server, method, params, check)
             if found.hit is not None:
+                await admission.confirm(check)  # it may have waited for an equal call
                 admission.counts_requests = self.cached.counts_hits
                 return _from_cache(admission, found.hit, found)
             admission.cache = "miss"
