@@ -26,7 +26,7 @@ _SELECTION = {
     "kind": "chat, embedding, tool or resource.",
     "older_than_s": "Entries that are older.",
 }
-_PAGE = 500
+_PAGE, _PAGE_BYTES = 500, 16 * 1024 * 1024
 
 
 class Feedback(BaseModel):
@@ -75,7 +75,7 @@ class CacheRoutes:
         which = _selection(call.query)
         lines = [
             orjson.dumps(line)
-            async for line in exported(self._gateway.cache, which, call.query.get("after", ""), _PAGE)
+            async for line in exported(self._gateway.cache, which, call.query.get("after", ""), _PAGE, _PAGE_BYTES)
         ]
         return Reply(b"".join(line + b"\n" for line in lines), content_type="application/jsonl")
 
