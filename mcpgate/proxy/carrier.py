@@ -63,7 +63,7 @@ class Carrier:
             admission.cache = "miss"
             try:
                 await admission.hold_money()
-                witness = _Witness(context.client)
+                witness = _Witness(context.client, found)
                 result = await self._sent(context, admission, server, method, params, check, cast(Client, witness))
                 if not witness.was_asked:
                     await found.keep(result, admission.price() or 0)
@@ -122,8 +122,8 @@ class _Witness:
     """A client, and whether it was asked anything: then the result is what one person has said, or one client's
     files and models, and nobody else's."""
 
-    def __init__(self, client: Client) -> None:
-        self._client = client
+    def __init__(self, client: Client, found: Found) -> None:
+        self._client, self._found = client, found
         self.was_asked = False
 
     def __getattr__(self, name: str) -> Any:
@@ -131,6 +131,7 @@ class _Witness:
 
     async def ask(self, method: str, params: Mapping[str, Any]) -> dict[str, Any]:
         self.was_asked = True
+        self._found.end()  # people take their time, and nobody else should wait for them
         return await self._client.ask(method, params)
 
 

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mcpgate.cache.cache import Cache, Hit, Miss, Question
-from mcpgate.cache.entry import CacheEntry, Checksum, Cipher, Unreadable, of_row, to_row
+from mcpgate.cache.entry import CacheEntry, CacheUnavailable, Checksum, Cipher, Unreadable, of_row, to_row
 from mcpgate.cache.fingerprint import canonical, fingerprint, tenant_of
 from mcpgate.cache.flights import Outcome
 from mcpgate.cache.memory import Memory
@@ -25,6 +25,7 @@ from mcpgate.config.cache import CacheConfig
 from mcpgate.config.settings import Config, Settings
 from mcpgate.errors import InvalidRequest
 from mcpgate.governance.callers import Caller
+from mcpgate.proxy import cached
 from mcpgate.stores.cache import MemoryCache
 from mcpgate.stores.sqlite.cache import SqliteCache
 from mcpgate.stores.sqlite.tokens import SqliteTokens
@@ -317,6 +318,34 @@ async def test_those_who_went_away_are_forgotten_while_the_first_one_still_asks(
         await asyncio.wait((other,))
     assert not first._flight._waiting
     first.land(Outcome.NOT_KEPT)
+
+
+@pytest.mark.anyio
+async def test_a_drop_that_the_store_missed_is_made_up_for_without_being_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cached, "_AGAIN_S", 0.01)
+    one, other = cache_in(tmp_path / "a.sqlite3"), cache_in(tmp_path / "a.sqlite3")
+    await one.keep(entry(question(), server="files"))
+    drop, is_away, dropped = one.store.drop, True, asyncio.Event()
+
+    async def failing_drop(which: Selection) -> int:
+        if is_away:
+            raise CacheUnavailable("away")
+        dropped.set()
+        return await drop(which)
+
+    one.store.drop = failing_drop  # type: ignore[method-assign]
+    results = cached.CachedResults(one, Settings(Config()))
+    assert not await results.changed("files")
+    is_away = False
+    async with asyncio.timeout(30):
+        await dropped.wait()
+        while await other.look(question()) is not None:
+            await asyncio.sleep(0.01)
+    await one.stop()
+    await one.aclose()
+    await other.aclose()
 
 
 # --- export and import
