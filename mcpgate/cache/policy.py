@@ -12,8 +12,8 @@ from mcpgate.governance.callers import Caller, matches_any
 HEADER = "x-mcpgate-cache"
 _MODES: tuple[Mode, ...] = ("use", "refresh", "no-store", "off")
 _LONGEST_TTL_S = 366 * 86_400
-_MOST_TAGS = 16
-_TAG = re.compile(r"[A-Za-z0-9_.:/@-]{1,128}")
+MOST_TAGS = 16
+TAG = r"^[A-Za-z0-9_.:/@-]{1,128}$"
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,8 +56,8 @@ def read_wish(headers: Mapping[str, str]) -> Wish:
         if mode not in _MODES:
             raise InvalidRequest(f"the header {HEADER} is {mode[:40]!r}; it must be {', '.join(_MODES)}")
     tags = tuple(tag.strip() for tag in headers.get(f"{HEADER}-tag", "").split(",") if tag.strip())
-    if len(tags) > _MOST_TAGS or not all(map(_TAG.fullmatch, tags)):
-        what = f"at most {_MOST_TAGS} tags, separated by commas, of letters, digits and _.:/@-"
+    if len(tags) > MOST_TAGS or not all(re.fullmatch(TAG, tag) for tag in tags):
+        what = f"at most {MOST_TAGS} tags, separated by commas, of letters, digits and _.:/@-"
         raise InvalidRequest(f"the header {HEADER}-tag must have {what}")
     return Wish(
         mode,

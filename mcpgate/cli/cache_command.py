@@ -4,6 +4,7 @@ a running gateway, which follows within seconds."""
 import argparse
 import asyncio
 import json
+import math
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
@@ -44,6 +45,13 @@ _LINE = (
 )
 
 
+def seconds(text: str) -> float:
+    """Raises ValueError, also for what is no number."""
+    if not math.isfinite(number := float(text)):
+        raise ValueError(text)
+    return number
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
     stats = actions.add_parser("stats", help="show what it holds, how often it answered, what it saved")
@@ -59,7 +67,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         ("tool", "results of a tool"),
     ):
         clear.add_argument(f"--{name}", metavar=name.upper(), default="", help=about)
-    clear.add_argument("--older-than", type=float, metavar="SECONDS", help="what is older")
+    clear.add_argument("--older-than", type=seconds, metavar="SECONDS", help="what is older")
     clear.add_argument("--all", action="store_true", help="everything, if nothing else is given")
     warm = actions.add_parser("warm", help="ask requests from a file, or keep their answers", description=_LINE)
     warm.add_argument("file", metavar="FILE", help="JSON lines; - for stdin")

@@ -327,6 +327,7 @@ class LlmConfig(Model):
     guardrails: tuple[GuardrailConfig, ...] = ()
     """Applied in this order to every request and its answer."""
     batches: BatchesConfig = BatchesConfig()
+    """Batches that the gateway works through itself."""
     unknown_model: str = "refuse"
     """`refuse`, or the alias that is taken for models that nobody configured: agents ask for small ones by
     themselves."""

@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import logging
 import math
+import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -38,6 +39,8 @@ _EVENTS_PER_WHOLE = 16
 """How much longer a stream may be than the answer that it says: an event takes some 200 bytes for a word."""
 _MOST_RECORDED = 128 * 1024 * 1024
 """Bytes of all streams that are under way."""
+_SLOWEST_READ_S = 5.0
+"""How long a client may take for one event while others wait for the same answer."""
 log = logging.getLogger("mcpgate.llm")
 
 
@@ -236,6 +239,7 @@ class Recorder:
     ) -> AsyncGenerator[bytes, None]:
         kept: list[bytes] = []
         size, most = 0, self._settings.config.cache.max_entry_kib * 1024 * _EVENTS_PER_WHOLE
+        reader = _Reader(self._miss)
         try:
             async with contextlib.aclosing(events):  # type: ignore[type-var]
                 async for event in events:
@@ -245,11 +249,14 @@ class Recorder:
                     elif self._is_kept:
                         self._is_kept = False
                         self._miss.land(Outcome.NOT_KEPT)
+                    reader.since = time.monotonic()
                     yield event
+                    reader.since = None
             if self._is_kept and admission.outcome == "ok":
                 self._keep(kept, target, admission, recorded=size)
                 size = 0
         finally:
+            reader.stop()
             self._recorded_now.bytes -= size
 
     def _keep(self, said: bytes | list[bytes], target: Target, admission: Admission, recorded: int = 0) -> None:
@@ -306,6 +313,28 @@ class Recorder:
             return True
         finally:
             self._miss.land(outcome)
+
+
+class _Reader:
+    """The client that reads an answer for which others wait: if it stops reading, one of them asks."""
+
+    def __init__(self, miss: Miss) -> None:
+        self._miss = miss
+        self.since: float | None = None
+        """Since when it has been reading one event; None while the provider is waited for."""
+        self._look_later()
+
+    def _look_later(self) -> None:
+        self._timer = asyncio.get_running_loop().call_later(_SLOWEST_READ_S / 2, self._look)
+
+    def _look(self) -> None:
+        if self.since is not None and time.monotonic() - self.since > _SLOWEST_READ_S:
+            self._miss.land(Outcome.FAILED)
+        else:
+            self._look_later()
+
+    def stop(self) -> None:
+        self._timer.cancel()
 
 
 class _Recorded:

@@ -1,11 +1,13 @@
 """The cache as calls of tools and reads of resources use it. Only what the server's `cache` switches on; what a caller
 sees of a server that it signs in to is never another's."""
 
+import asyncio
 import fnmatch
 import hashlib
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from mcpgate import jsontext
@@ -26,6 +28,8 @@ _OWN = ("_meta", "task")
 """Parameters that belong to one request."""
 _ANSWERS = frozenset(("inputResponses", "requestState"))
 """Parameters of a request that is sent again with what the person at the client has said."""
+_AGAIN_S = 2.0
+"""How often a store that was away is tried."""
 log = logging.getLogger("mcpgate.cache")
 
 
@@ -151,7 +155,7 @@ class CachedResults:
 
     async def find(self, question: ResultQuestion) -> Found | None:
         """None if the cache cannot be used."""
-        if question.server in self._changed and not await self.changed(question.server):
+        if question.server in self._changed and not await self._drop(question.server):
             return None
         epoch = await self._cache.epoch(question.server)
         if epoch is None:
@@ -198,10 +202,22 @@ class CachedResults:
         """Drop what is kept of a server, because a tool may have written there. If the store is away, nothing of the
         server is served before that is done; whether it is."""
         self._changed.add(server)
+        if await self._drop(server):
+            return True
+        log.warning("the cache is away: what it has of %s is dropped, and served again, when it is back", server)
+        # Other processes may reach the store, and this one may never be asked again.
+        self._cache.refresh(f"drop of {server}", partial(self._drop_later, server))
+        return False
+
+    async def _drop_later(self, server: str) -> None:
+        while server in self._changed:
+            await asyncio.sleep(_AGAIN_S)
+            await self._drop(server)
+
+    async def _drop(self, server: str) -> bool:
         try:
             await self._cache.drop(Selection(server=server))
-        except CacheUnavailable as error:
-            log.warning("what the cache has of %s was not dropped, and is not served: %s", server, error.message)
+        except CacheUnavailable:
             return False
         self._changed.discard(server)
         return True

@@ -55,6 +55,7 @@ class Carrier:
             admission.note_sent(lambda: jsontext.dumps(_said(params)))
             found = None if question is None else await self.cached.find(question)
             if found is not None and found.hit is not None:
+                await admission.confirm(check)  # it may have waited for an equal call
                 admission.counts_requests = self.cached.counts_hits
                 result = _from_cache(admission, found.hit, found)
             else:
@@ -115,8 +116,8 @@ class _Witness:
     """A client, and whether it was asked anything: then the result is what one person has said, or one client's
     files and models, and nobody else's."""
 
-    def __init__(self, client: Client) -> None:
-        self._client = client
+    def __init__(self, client: Client, found: Found) -> None:
+        self._client, self._found = client, found
         self.was_asked = False
 
     def __getattr__(self, name: str) -> Any:
@@ -124,6 +125,7 @@ class _Witness:
 
     async def ask(self, method: str, params: Mapping[str, Any]) -> dict[str, Any]:
         self.was_asked = True
+        self._found.end()  # people take their time, and nobody else should wait for them
         return await self._client.ask(method, params)
 
 
@@ -138,7 +140,7 @@ async def _kept(
     """The server's own result, which the cache keeps for others, unless it depends on what the client was asked."""
     admission.cache = "miss"
     try:
-        witness = _Witness(client)
+        witness = _Witness(client, found)
         result = await sent(cast(Client, witness))
         if not witness.was_asked:
             await found.keep(result, admission.price() or 0)

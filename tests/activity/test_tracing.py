@@ -107,10 +107,10 @@ def test_while_the_collector_is_slow_a_bounded_number_of_spans_waits_and_the_res
     exporter = Exporter()
     tracer, counted = traced(exporter)
     for _ in range(4):
-        tracer.ended(entry(parent_id=PARENT), OURS, None)
+        tracer.ended(entry(parent_id=PARENT), OURS)
     assert exporter.is_asked.wait(10)
     for _ in range(30):
-        tracer.ended(entry(parent_id=PARENT), OURS, None)
+        tracer.ended(entry(parent_id=PARENT), OURS)
     assert counted == [(1, False)] * 20
     exporter.may_export.set()
     tracer.close()
@@ -123,7 +123,7 @@ def test_a_collector_that_fails_loses_spans_and_nothing_else() -> None:
     exporter.fails = True
     exporter.may_export.set()
     tracer, counted = traced(exporter)
-    tracer.ended(entry(), OURS, None)
+    tracer.ended(entry(), OURS)
     tracer.close()
     assert counted == [(2, False)]
 
@@ -134,7 +134,7 @@ def test_what_is_not_sampled_is_passed_on_and_not_exported() -> None:
     tracer, counted = traced(exporter)
     trace = tracer.begin(parse_trace(GOOD + "-00"))
     assert trace.headers("c" * 16)["traceparent"] == f"00-{'a' * 32}-{'c' * 16}-00"
-    tracer.ended(entry(), trace, None)
+    tracer.ended(entry(), trace)
     assert tracer.begin(None).is_sampled
     tracer.close()
     assert (exporter.spans, counted) == ([], [])

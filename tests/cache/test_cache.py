@@ -14,15 +14,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mcpgate.cache.cache import Cache, Hit, Miss, Question
-from mcpgate.cache.entry import CacheEntry, Checksum, Cipher, Unreadable, of_row, to_row
+from mcpgate.cache.entry import CacheEntry, CacheUnavailable, Checksum, Cipher, Unreadable, of_row, to_row
 from mcpgate.cache.fingerprint import canonical, fingerprint, tenant_of
 from mcpgate.cache.flights import Outcome
 from mcpgate.cache.memory import Memory
 from mcpgate.cache.policy import NO_WISH, Policy, Wish, decide
-from mcpgate.cache.store import Selection
+from mcpgate.cache.store import EVERYTHING, Selection
+from mcpgate.cache.transfer import exported, imported
 from mcpgate.config.cache import CacheConfig
 from mcpgate.config.settings import Config, Settings
+from mcpgate.errors import InvalidRequest
 from mcpgate.governance.callers import Caller
+from mcpgate.proxy import cached
 from mcpgate.stores.cache import MemoryCache
 from mcpgate.stores.sqlite.cache import SqliteCache
 from mcpgate.stores.sqlite.tokens import SqliteTokens
@@ -315,6 +318,69 @@ async def test_those_who_went_away_are_forgotten_while_the_first_one_still_asks(
         await asyncio.wait((other,))
     assert not first._flight._waiting
     first.land(Outcome.NOT_KEPT)
+
+
+@pytest.mark.anyio
+async def test_a_drop_that_the_store_missed_is_made_up_for_without_being_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cached, "_AGAIN_S", 0.01)
+    one, other = cache_in(tmp_path / "a.sqlite3"), cache_in(tmp_path / "a.sqlite3")
+    await one.keep(entry(question(), server="files"))
+    drop, is_away, dropped = one.store.drop, True, asyncio.Event()
+
+    async def failing_drop(which: Selection) -> int:
+        if is_away:
+            raise CacheUnavailable("away")
+        dropped.set()
+        return await drop(which)
+
+    one.store.drop = failing_drop  # type: ignore[method-assign]
+    results = cached.CachedResults(one, Settings(Config()))
+    assert not await results.changed("files")
+    is_away = False
+    async with asyncio.timeout(30):
+        await dropped.wait()
+        while await other.look(question()) is not None:
+            await asyncio.sleep(0.01)
+    await one.stop()
+    await one.aclose()
+    await other.aclose()
+
+
+# --- export and import
+
+
+LINE: dict[str, Any] = {
+    "id": "a" * 64, "kind": "chat", "tenant": "team:red", "body": "{}", "at": 1.0, "fresh_until": 4e9, "until": 4e9,
+}  # fmt: skip
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(
+    "spoilt",
+    [
+        {"body": "[]"}, {"body": "no"}, {"cost": 10**30}, {"cost": -1}, {"until": 1e300}, {"at": float("nan")},
+        {"tags": ["a b"]}, {"tags": ["a"] * 99}, {"id": "../../x"}, {"kind": "key"}, {"partition": "p"}, {"other": 1},
+    ],
+)  # fmt: skip
+async def test_a_line_that_is_no_entry_is_refused(spoilt: dict[str, Any]) -> None:
+    cache = Cache(Settings(Config()), MemoryCache(1 << 20), MemoryTokens())
+    assert await imported(cache, LINE)
+    with pytest.raises(InvalidRequest, match="no entry"):
+        await imported(cache, {**LINE, **spoilt})
+
+
+@pytest.mark.anyio
+async def test_a_page_of_an_export_is_bounded_in_bytes() -> None:
+    cache = Cache(Settings(Config()), MemoryCache(1 << 24), MemoryTokens())
+    for name in "abcdef":
+        await cache.keep(entry(question(name), b'{"x": "%s"}' % (b"x" * 100_000)))
+    seen: list[str] = []
+    while page := [one async for one in exported(cache, EVERYTHING, seen[-1] if seen else "", 500, 250_000)]:
+        assert len(page) <= 2
+        seen += [one["id"] for one in page]
+    assert len(set(seen)) == 6 and seen == sorted(seen)
 
 
 def no_store() -> Policy:

@@ -444,6 +444,7 @@ def test_entries_are_dropped_by_what_they_belong_to(served: Served, provider: Mo
     id = ask(served, text, headers=tagged).headers["x-mcpgate-cache-key"]
     assert dropped(f"id={id}") == 1 and state() == "miss"
     assert dropped("older_than_s=3600") == 0 and state() == "exact"
+    assert [served.admin("DELETE", f"cache?older_than_s={age}").status_code for age in ("nan", "inf", "x")] == [400] * 3
     assert served.admin("DELETE", "cache").status_code == 400
     assert dropped("all=true") >= 1 and state() == "miss"
     assert served.admin("GET", "cache", key=member(served)).status_code == 403

@@ -1,5 +1,6 @@
 """The part of the admin API that is about the cache: what it has and saves, dropping entries, judging them."""
 
+import math
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -26,7 +27,7 @@ _SELECTION = {
     "kind": "chat, embedding, tool or resource.",
     "older_than_s": "Entries that are older.",
 }
-_PAGE = 500
+_PAGE, _PAGE_BYTES = 500, 16 * 1024 * 1024
 
 
 class Feedback(BaseModel):
@@ -75,7 +76,7 @@ class CacheRoutes:
         which = _selection(call.query)
         lines = [
             orjson.dumps(line)
-            async for line in exported(self._gateway.cache, which, call.query.get("after", ""), _PAGE)
+            async for line in exported(self._gateway.cache, which, call.query.get("after", ""), _PAGE, _PAGE_BYTES)
         ]
         return Reply(b"".join(line + b"\n" for line in lines), content_type="application/jsonl")
 
@@ -94,6 +95,8 @@ def _selection(query: Mapping[str, Any]) -> Selection:
         try:
             before = time.time() - float(text)
         except ValueError:
-            raise InvalidRequest(f"older_than_s is {text[:40]!r}; it must be a number of seconds") from None
+            before = math.nan
+        if not math.isfinite(before):
+            raise InvalidRequest(f"older_than_s is {text[:40]!r}; it must be a number of seconds")
     texts = {name: query[name] for name in _SELECTION if name in query and name != "older_than_s"}
     return Selection(**texts, before=before)

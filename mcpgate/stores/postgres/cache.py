@@ -26,7 +26,7 @@ class PostgresCache:
         self._pool = pool
 
     async def get(self, id: str) -> Row | None:
-        found = await self._fetch(f"SELECT {_COLUMNS}, value, used FROM cache_entries WHERE id = $1", id)
+        found = await self._fetch(f"SELECT {_COLUMNS}, value, used FROM cache_entries WHERE id = $1", clean(id))
         if not found:
             return None
         *columns, used = found[0]
@@ -79,7 +79,7 @@ class PostgresCache:
     async def page(self, which: Selection, after: str = "", limit: int = 200) -> Sequence[Row]:
         condition, values = _condition(which, 3)
         statement = f"SELECT {_COLUMNS}, value FROM cache_entries WHERE id > $1 AND {condition} ORDER BY id LIMIT $2"
-        return [_row(columns) for columns in await self._fetch(statement, after, limit, *values)]
+        return [_row(columns) for columns in await self._fetch(statement, clean(after), limit, *values)]
 
     async def newer(self, partition: str, at: float, limit: int = 500) -> Sequence[Row]:
         statement = (
@@ -128,7 +128,7 @@ def _condition(which: Selection, first: int) -> tuple[str, list[Any]]:
         if value := getattr(which, name):
             add(f"{name} = {{}}", clean(value))
     if which.tag:
-        add("{} = ANY (tags)", which.tag)
+        add("{} = ANY (tags)", clean(which.tag))
     if which.model:
         add("provider || '/' || model = {}", clean(which.model))
     if which.before is not None:
