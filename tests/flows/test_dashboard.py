@@ -190,6 +190,31 @@ def test_the_colours_can_be_chosen_and_are_remembered(visitor: Watched) -> None:
     expect(page.locator("html")).to_have_css("background-color", "rgb(15, 18, 24)")
 
 
+def test_numbers_and_times_are_written_as_people_read_them(visitor: Watched) -> None:
+    found = visitor.page.evaluate("""async () => {
+        const f = await import(new URL("lib/format.js", document.baseURI).href), now = Date.parse("2026-01-02T00:00Z");
+        return [f.number(1234567), f.short(1234567), f.number(null), f.money("0.00012"), f.money("12.5"), f.money("0"), f.money("-3"),
+            f.percent(0.034), f.duration(0.4), f.duration(1234), f.duration(150000), f.bytes(1234567), f.period("7d"), f.period("1M"),
+            f.relative("2026-01-01T23:55:00Z", now), f.relative("2026-01-04T00:00:00Z", now)];
+    }""")
+    assert found == [
+        *(
+            "1,234,567",
+            "1.23M",
+            "–",
+            "$0.00012",
+            "$12.50",
+            "$0.00",
+            "−$3.00",
+            "3.4 %",
+            "0.40 ms",
+            "1.23 s",
+            "2 min 30 s",
+        ),
+        *("1.2 MB", "7 days", "month", "5 minutes ago", "in 2 days"),
+    ]
+
+
 # --- what is shown
 
 

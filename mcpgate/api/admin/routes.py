@@ -141,9 +141,11 @@ class AdminFace(Face):
         limit = call.whole_number("limit", 100, 1000)
         after = call.query.get("after", "")
         keys = await self._admin.list_keys(after, limit)
+        stored = [key.id for key in keys if not key.declared]
         if call.caller.realm is not None:
             keys = [key for key in keys if await self._sees(call.caller, "key", key.id)]
-        return json_reply({"keys": [shown_key(key) for key in keys]})
+        shown = [shown_key(key) for key in keys]
+        return json_reply({"keys": shown, "after": stored[-1] if len(stored) == limit else None})
 
     async def _create_key(self, call: Call) -> Reply:
         given = parse(NewKey, call.body)
@@ -275,7 +277,7 @@ class AdminFace(Face):
 
     def _make_routes(self) -> list[Route]:
         key = "/api/keys/{id}"
-        page = {"limit": _PAGE["limit"], "after": "Only later ids: pass the last id of the previous page."}
+        page = {"limit": _PAGE["limit"], "after": "Only later ids: pass `after` of the previous page."}
         routes = [
             Route("GET", "/api/keys", "List keys", self._list_keys, query=page, for_realms=True),
             Route("POST", "/api/keys", "Create a key; only this answer has its secret", self._create_key, NewKey,

@@ -266,6 +266,18 @@ def test_an_administrator_of_a_team_cannot_ask_for_what_is_anothers(house: Serve
     assert rows(http.get("/api/requests?where=team=other"), "requests") == []
 
 
+def test_the_keys_of_a_team_are_found_on_whatever_page_they_are(house: Served) -> None:
+    for n in range(4):
+        house.new_key(id=f"paged-{n}", team="search" if n == 3 else "other")
+    http = house.http(**bearer(TEAM))
+    found, after = [], ""
+    while after is not None:
+        answer = http.get(f"/api/keys?limit=1&after={after}").json()
+        found += [row["id"] for row in answer["keys"]]
+        after = answer["after"]
+    assert "paged-3" in found and not {"paged-0", "paged-1", "paged-2"} & set(found)
+
+
 def test_an_administrator_of_a_team_changes_nothing(house: Served) -> None:
     http = house.http(**bearer(TEAM))
     for method, path in (

@@ -45,7 +45,17 @@ export function Stat({ label, value, exact, hint, tone }) {
   </div>`;
 }
 
+const ticking = new Set();
+setInterval(() => ticking.forEach((tick) => tick()), 10000);
+
+/** A time from now, which stays true; the exact one is its title. */
 export function Time({ at }) {
+  const [, tick] = useState(0);
+  useEffect(() => {
+    const again = () => tick((count) => count + 1);
+    ticking.add(again);
+    return () => ticking.delete(again);
+  }, []);
   if (!at) return html`<span class="muted">–</span>`;
   return html`<time datetime=${format.moment(at).toISOString()} title=${format.exact(at)}>${format.relative(at)}</time>`;
 }

@@ -25,10 +25,7 @@ export default function Keys({ route, session }) {
 
 function List({ known, session }) {
   const [making, setMaking] = useState(false), [text, setText] = useState("");
-  const pages = usePages("api/keys", { limit: LIMIT }, (data) => data.keys, (data, rows) => {
-    const stored = rows.filter((row) => !row.declared);
-    return stored.length >= LIMIT || (session.realm && rows.length) ? { after: stored.length ? stored[stored.length - 1].id : "" } : null;
-  });
+  const pages = usePages("api/keys", { limit: LIMIT }, (data) => data.keys, (data) => (data.after ? { after: data.after } : null));
   const wanted = text.toLowerCase();
   const rows = pages.rows.filter((row) => !wanted || [row.id, row.name, row.user, row.team, row.customer].some((value) => value && value.toLowerCase().includes(wanted)));
   return html`<${Card} label="Keys" flush><div class="card-head"><div class="bar grow"><${Input} label="Find" value=${text} onInput=${setText} placeholder="name, id, user, team …" /></div>
