@@ -170,7 +170,8 @@ def _governed(entry: Entry) -> dict[str, Any]:
         "session.id": facts.get("session"),
     }
     found: dict[str, Any] = {name: value for name, value in named.items() if value}
-    found |= {f"mcpgate.{stage}_ms": round(ms, 3) for stage, ms in entry.timings.items()}
+    if entry.parent_id is None:  # others take as long as their spans
+        found |= {f"mcpgate.{stage}_ms": round(ms, 3) for stage, ms in entry.timings.items()}
     if attempts := facts.get("attempts"):
         found["mcpgate.attempts"] = int(attempts)
     if entry.cost is not None and (entry.cost or entry.parent_id is not None):

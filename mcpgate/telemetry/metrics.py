@@ -16,6 +16,7 @@ from mcpgate.config.settings import Config
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 OTHER = "other"
 _MODELS = ("chat", "embedding")
+_UNREACHED = ("upstream_error", "upstream_timeout")
 _MOST_LEARNED = 100
 """Models that no alias leads to, which were asked for by `provider/model` and have answered."""
 _MOST_TOOLS, _MOST_RULES = 500, 200
@@ -188,7 +189,9 @@ class Metrics:
             "Requests refused by a limit, by its id; those of a key, user, team or customer by that",
             "limit",
         )
-        self._upstream_calls = counter("upstream_calls", "Calls sent to servers", "server", "tool", "outcome")
+        self._upstream_calls = counter(
+            "upstream_calls", "Calls of servers, those included that did not reach one", "server", "tool", "outcome"
+        )
         self._upstream_seconds = histogram("upstream_seconds", "Time that servers took", "server")
         self._sandbox_seconds = histogram("sandbox_seconds", "Time of running code, without its tools")
         self._attempts = counter("llm_attempts", "Requests sent to providers", "provider", "model", "outcome")
@@ -284,7 +287,7 @@ class Metrics:
         series.number.inc()
         series.total.observe(entry.latency_ms / 1000)
         series.own.observe(max(0.0, entry.latency_ms - elsewhere_ms) / 1000)
-        if entry.usage.calls and entry.server is not None:
+        if entry.server is not None and (entry.usage.calls or entry.outcome in _UNREACHED):
             self._called(entry, entry.server)
         if (ran_ms := timings.get("sandbox")) is not None:
             self._sandbox_seconds.observe(ran_ms / 1000)
@@ -295,6 +298,8 @@ class Metrics:
         if calls is None:
             calls = self._of_calls[name] = self._upstream_calls.labels(*name)
         calls.inc()
+        if not entry.usage.calls:
+            return
         seconds = self._of_servers.get(server)
         if seconds is None:
             seconds = self._of_servers[server] = self._upstream_seconds.labels(server)

@@ -16,7 +16,6 @@ import httpx2
 
 from mcpgate.config.upstreams import UpstreamConfig
 from mcpgate.errors import UpstreamError
-from mcpgate.telemetry.trace import parse_trace
 from mcpgate.upstream.bearer import Bearer
 from mcpgate.upstream.bodies import decoded
 from mcpgate.upstream.connection import MODERN_VERSION
@@ -24,7 +23,7 @@ from mcpgate.upstream.events import EventReader
 from mcpgate.upstream.framing import Inbox, Message, Transport, deliver, encode, log
 from mcpgate.upstream.secrets import Secrets
 from mcpgate.upstream.streams import Intake, Offers
-from mcpgate.upstream.web import Web, kind_of, open_web
+from mcpgate.upstream.web import Web, kind_of, open_web, trace_of
 
 _JSON, _EVENTS = "application/json", "text/event-stream"
 _TOLD_BY_STATUS = frozenset((401, 403, 413, 429, 503))
@@ -80,7 +79,7 @@ class _StreamableHttp:
         elif headers:
             self._version = headers.get("mcp-protocol-version", self._version)
         if id is not None and method is not None:
-            fields = {**(headers or {}), **_trace_of(message)}
+            fields = {**(headers or {}), **trace_of(message)}
             request = self._request(id, encode(message), fields, method == "initialize")
             task = self._unanswered[id] = asyncio.create_task(request)
             self._requests.add(task)
@@ -292,15 +291,6 @@ class _Torn(NamedTuple):
 
     reader: EventReader
     error: UpstreamError
-
-
-def _trace_of(message: Message) -> dict[str, str]:
-    """The headers that repeat the trace in a request's `_meta`, for what stands in front of the server."""
-    meta = message.get("params", {}).get("_meta")
-    if not isinstance(meta, dict) or "traceparent" not in meta:
-        return {}
-    trace = parse_trace(meta["traceparent"], meta.get("tracestate"))
-    return {} if trace is None else trace.headers()
 
 
 def _session_of(response: httpx2.Response) -> str | None:
