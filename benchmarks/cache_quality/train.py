@@ -175,14 +175,20 @@ def calibration(scores: Any, same: Any) -> tuple[Any, Any]:
 
 
 def main() -> None:
-    from sklearn.ensemble import HistGradientBoostingClassifier
-
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("quora", type=Path)
     parser.add_argument("--readings", type=Path, help="a folder to keep the model's readings in")
     parser.add_argument("--reader", choices=["minilm", "table"], default="minilm")
+    parser.add_argument(
+        "--thresholds", action="store_true", help="only measure the thresholds of the present trees again"
+    )
     options = parser.parse_args()
     split, readings, chance = quora(options.quora), Readings(options.reader, options.readings), random.Random(11)
+    if options.thresholds:
+        measure(options.reader, split.calibrate, readings)
+        return
+    from sklearn.ensemble import HistGradientBoostingClassifier
+
     for part in (split.train, split.calibrate):
         readings.learn(text for pair in part for text in (pair.one, pair.other))
     rarity = rarities(split.train, readings)
@@ -210,13 +216,21 @@ def main() -> None:
     content = arrays_of(model) | {"scores": points, "chances": values}
     content |= {"words": numpy.array("\n".join(rarity)), "rarities": numpy.array([*rarity.values()], numpy.float16)}
     content |= {"rates": numpy.array(RATES), "thresholds": numpy.array([2.0] * len(RATES))}
-    chances = Verifier(content).probabilities(rows)
-    checked = reread()
+    numpy.savez_compressed(weights(options.reader), **content)
+    measure(options.reader, split.calibrate, readings)
+
+
+def measure(reader: str, pairs: Sequence[Pair], readings: Readings) -> None:
+    """Put the thresholds for each rate into the reader's file."""
+    readings.learn(text for pair in pairs for text in (pair.one, pair.other))
+    held, verifier, checked = unruled(pairs, readings), Verifier.load(reader), reread()
+    chances = verifier.probabilities(table_of(held, readings, verifier.rarity))
     same = numpy.array([checked.get(key(pair), pair.same) for pair in held])
+    with numpy.load(weights(reader), allow_pickle=False) as file:
+        content = {name: file[name] for name in file.files}
     content["thresholds"] = numpy.array(thresholds(chances, same))
-    target = weights(options.reader)
-    numpy.savez_compressed(target, **content)
-    print(f"{target.stat().st_size:,} bytes")
+    numpy.savez_compressed(weights(reader), **content)
+    print(f"{weights(reader).stat().st_size:,} bytes")
     for rate, limit in zip(RATES, content["thresholds"], strict=True):
         hits = chances >= limit
         print(

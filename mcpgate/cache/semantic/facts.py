@@ -243,13 +243,15 @@ def _quoted(text: str) -> tuple[str, ...]:
 
 
 def _names(text: str) -> frozenset[str]:
-    """Words written as names, unless the whole text is in capitals."""
+    """Words written as names, unless the whole text is in capitals, and words in other scripts than the Latin one."""
     if text.isupper():
         return frozenset()
     found = set()
     for match in _NAME_WORD.finditer(text):
         word = match.group()
-        if len(word) > 1 and (word[0].isupper() or _CAMEL.search(word)):
+        if not word.isascii() and any(char > "\u024f" and char.isalpha() for char in word):
+            found.add(word.lower())
+        elif len(word) > 1 and (word[0].isupper() or _CAMEL.search(word)):
             starts = _SENTENCE_START.search(text[max(0, match.start() - 4) : match.start()])
             if not starts or word.isupper() or _CAMEL.search(word):
                 low = word.lower().replace("’", "'").removesuffix("'s")
