@@ -303,6 +303,16 @@ def test_what_is_personal_or_of_today_stays_with_its_user(served: Served) -> Non
         assert states == ["miss", "miss", "exact", "exact"]
 
 
+def test_what_is_personal_is_seen_in_parts_and_in_long_texts_too(served: Served) -> None:
+    red, red_too = member(served, "red"), member(served, "red")
+    asks = f"Where is my order, {question()}"
+    in_parts = [{"type": "text", "text": asks}, {"type": "text", "text": "Please."}]
+    for content in (in_parts, asks + " please" * 1000):
+        messages = [{"role": "user", "content": content}]
+        states = [cache_of(ask(served, "", key=key, messages=messages)) for key in (red, red_too, red)]
+        assert states == ["miss", "miss", "exact"]
+
+
 def test_calls_of_tools_are_neither_kept_nor_shared(served: Served, provider: ModelProvider) -> None:
     tool = {"name": "weather", "input_schema": {"type": "object"}}
     text = question()
