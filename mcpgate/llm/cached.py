@@ -85,10 +85,10 @@ class CachedAnswers:
             return None  # what cannot be written down in one way only has no fingerprint
 
     def _question(self, caller: Caller, asked: Asked, alias: str, target: Target, policy: Policy) -> ModelQuestion:
-        turn = None if asked.format in EMBEDS else questions.last_turn(asked, _LONGEST_QUESTION)
-        narrow = questions.holds_tool_calls(asked) or (
-            turn is not None and (is_personal(turn.text) or is_time_relative(turn.text))
-        )
+        embeds = asked.format in EMBEDS
+        turn = None if embeds else questions.last_turn(asked, _LONGEST_QUESTION)
+        words = "" if embeds else questions.last_words(asked)
+        narrow = questions.holds_tool_calls(asked) or is_personal(words) or is_time_relative(words)
         tenant = tenant_of(caller, policy.scope, narrow)
         if questions.belongs_to_account(asked):
             tenant = f"account:{caller.account}\n{tenant}"

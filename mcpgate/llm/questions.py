@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mcpgate.cache.fingerprint import canonical
+from mcpgate.llm import texts
 from mcpgate.llm.asked import COUNTS, EMBEDS, Asked
 from mcpgate.llm.gemini_format import METHODS
 
@@ -61,10 +62,22 @@ def deciding(asked: Asked) -> bytes:
     return _about(asked) + canonical(asked.parsed, without=_NOT_DECIDING)
 
 
+def last_words(asked: Asked) -> str:
+    """All that the last message says, of whatever length and in however many parts."""
+    field = _field_of(asked)
+    said = asked.parsed.get(field)
+    last = said[-1:] if isinstance(said, list) else said
+    return "\n".join(texts.read(texts.of_request({field: last})))
+
+
+def _field_of(asked: Asked) -> str:
+    return "contents" if asked.format in METHODS else "input" if asked.format == "responses" else "messages"
+
+
 def last_turn(asked: Asked, longest: int) -> Turn | None:
     """None if the request does not end with plain text of a user, of at most so many characters. Raises ValueError,
     RecursionError."""
-    field = "contents" if asked.format in METHODS else "input" if asked.format == "responses" else "messages"
+    field = _field_of(asked)
     said = asked.parsed.get(field)
     if isinstance(said, str) and field != "messages":
         text, rest = said, None

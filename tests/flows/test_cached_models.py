@@ -303,6 +303,16 @@ def test_what_is_personal_or_of_today_stays_with_its_user(served: Served) -> Non
         assert states == ["miss", "miss", "exact", "exact"]
 
 
+def test_what_is_personal_is_seen_in_parts_and_in_long_texts_too(served: Served) -> None:
+    red, red_too = member(served, "red"), member(served, "red")
+    asks = f"Where is my order, {question()}"
+    in_parts = [{"type": "text", "text": asks}, {"type": "text", "text": "Please."}]
+    for content in (in_parts, asks + " please" * 1000):
+        messages = [{"role": "user", "content": content}]
+        states = [cache_of(ask(served, "", key=key, messages=messages)) for key in (red, red_too, red)]
+        assert states == ["miss", "miss", "exact"]
+
+
 def test_calls_of_tools_are_neither_kept_nor_shared(served: Served, provider: ModelProvider) -> None:
     tool = {"name": "weather", "input_schema": {"type": "object"}}
     text = question()
@@ -655,19 +665,8 @@ def in_parallel(served: Served, text: str, count: int) -> list[Future[httpx2.Res
     return [pool.submit(one, number) for number in range(count)]
 
 
-def test_equal_requests_to_several_workers_make_one_call(workers: Served, provider: ModelProvider) -> None:
-    text = question() + secrets.token_hex(8)  # Redis outlives this test
-    provider.go_on.clear()
-    answers = in_parallel(workers, text, 40)
-    wait_until(lambda: provider.received)
-    provider.go_on.set()
-    states = [cache_of(answer.result()) for answer in answers]
-    assert states.count("miss") == 1 == len(provider.received)
-    again = [cache_of(ask(workers, text, model="open/slow", stream=True)) for _ in range(8)]
-    assert again == ["exact"] * 8
-
-
 def workers_connected_to(provider: ModelProvider, served: Served) -> list[psutil.Process]:
+    """Also those that have asked before, and have kept their connections."""
     port = int(provider.address.rpartition(":")[2].partition("/")[0])
     return [
         child
@@ -689,3 +688,15 @@ def test_if_the_worker_that_asks_is_killed_another_one_asks(workers: Served, pro
     done = [answer for answer in answers if answer.exception(60) is None]
     assert done and sorted({cache_of(answer.result()) for answer in done}) in (["exact", "miss"], ["miss"])
     assert len(provider.received) == 2
+
+
+def test_equal_requests_to_several_workers_make_one_call(workers: Served, provider: ModelProvider) -> None:
+    text = question() + secrets.token_hex(8)  # Redis outlives this test
+    provider.go_on.clear()
+    answers = in_parallel(workers, text, 40)
+    wait_until(lambda: provider.received)
+    provider.go_on.set()
+    states = [cache_of(answer.result()) for answer in answers]
+    assert states.count("miss") == 1 == len(provider.received)
+    again = [cache_of(ask(workers, text, model="open/slow", stream=True)) for _ in range(8)]
+    assert again == ["exact"] * 8
