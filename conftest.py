@@ -14,6 +14,7 @@ ROOT = Path(__file__).parent
 SLOW_PATHS = [
     ROOT / path
     for path in (
+        "tests/any_llm",
         "tests/benchmarks",
         "tests/conformance",
         "tests/flows",

@@ -1,23 +1,29 @@
 """Plain calls, or admissions, of two checkouts of mcpgate, by turns on the same machine: has a change made them slower?
 
     git worktree add ../before COMMIT && make -C ../before sandbox
-    python -m benchmarks.revisions ../before . [--governance]
+    python -m benchmarks.revisions ../before . [--governance | --models] [--settings JSON]
 
 Each checkout serves tests/raw_server.py over stdio; with `--governance` it runs its own `benchmarks.governance` on
-memory and SQLite instead. The table has the median and the minimum of a call in milliseconds and the CPU time of the
-gateway process, each as a ratio of the second checkout to the first. Of admissions it has p50 in microseconds, and the
-ratios of p50 and of the CPU time, each as the median of all rounds and as their minimum.
+memory and SQLite instead; with `--models` it answers requests for a model over HTTP, eight at once. `--settings` are
+sections of the configuration that only the second checkout gets: the same checkout twice shows what a setting costs.
+
+The table has the median and the minimum of a call in milliseconds and the CPU time of the gateway process, each as a
+ratio of the second checkout to the first. Of admissions it has p50 in microseconds, and the ratios of p50 and of the
+CPU time, each as the median of all rounds and as their minimum.
 """
 
 import argparse
+import http.client
 import json
 import os
+import socket
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -39,10 +45,10 @@ CASES: dict[str, tuple[str, dict[str, Any], int]] = {
 class Gateway:
     """One checkout's gateway, and a lean client of it."""
 
-    def __init__(self, checkout: Path, folder: Path) -> None:
+    def __init__(self, checkout: Path, folder: Path, settings: Mapping[str, Any]) -> None:
         config = folder / "mcpgate.json"
         server = {"command": sys.executable, "args": [str(_SERVER)], "expose": "both"}
-        config.write_text(json.dumps({"mcpServers": {"raw": server}}))
+        config.write_text(json.dumps({"mcpServers": {"raw": server}, **settings}))
         path = os.pathsep.join(map(str, (checkout, checkout / "sandbox")))
         self._process = subprocess.Popen(
             [sys.executable, "-m", "mcpgate", "serve", "--stdio", "-c", str(config)],
@@ -80,13 +86,82 @@ class Gateway:
         return took_ms
 
     def cpu_s(self) -> float:
-        fields = Path(f"/proc/{self._process.pid}/stat").read_text().rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+        return cpu_s(self._process.pid)
 
     def close(self) -> None:
         assert self._process.stdin is not None
         self._process.stdin.close()
         self._process.wait(30)
+
+
+def cpu_s(pid: int) -> float:
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+class ModelGateway:
+    """One checkout's gateway over HTTP, with a provider that repeats what it is asked."""
+
+    def __init__(self, checkout: Path, folder: Path, settings: Mapping[str, Any]) -> None:
+        config = folder / "mcpgate.json"
+        config.write_text(json.dumps({"llm": {"providers": {"echo": {"type": "echo"}}}, **settings}))
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            self._port = free.getsockname()[1]
+        path = os.pathsep.join(map(str, (checkout, checkout / "sandbox")))
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "mcpgate", "serve", "--port", str(self._port), "-c", str(config)],
+            cwd=checkout,
+            env={**os.environ, "PYTHONPATH": path, "XDG_DATA_HOME": str(folder)},
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        while True:
+            try:
+                self.ask(1)
+                return
+            except OSError:
+                time.sleep(0.05)
+
+    def ask(self, times: int) -> None:
+        """So many requests, one after the other."""
+        connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=30)
+        for _ in range(times):
+            connection.request("POST", "/v1/chat/completions", _BODY, {"content-type": "application/json"})
+            answer = connection.getresponse()
+            answer.read()
+            assert answer.status == 200, answer.status
+        connection.close()
+
+    def cpu_s(self) -> float:
+        return cpu_s(self._process.pid)
+
+    def close(self) -> None:
+        self._process.terminate()
+        self._process.wait(30)
+
+
+_CALLERS, _EACH = 8, 150
+_BODY = json.dumps(
+    {"model": "echo/repeat", "messages": [{"role": "user", "content": "The quick brown fox jumps. " * 40}]}
+).encode()
+
+
+def measure_models(gateways: Sequence[ModelGateway], rounds: int) -> None:
+    """Print the requests a second, and the CPU time of a request."""
+    rates: list[list[float]] = [[] for _ in gateways]
+    cpu: list[list[float]] = [[] for _ in gateways]
+    with ThreadPoolExecutor(_CALLERS) as pool:
+        for number in range(rounds):
+            order = range(len(gateways)) if number % 2 else reversed(range(len(gateways)))
+            for place in order:
+                began, before = time.perf_counter(), gateways[place].cpu_s()
+                list(pool.map(gateways[place].ask, [_EACH] * _CALLERS))
+                rates[place].append(_CALLERS * _EACH / (time.perf_counter() - began))
+                cpu[place].append((gateways[place].cpu_s() - before) / (_CALLERS * _EACH) * 1e6)
+    for about, values in (("requests a second", rates), ("CPU of a request, µs", cpu)):
+        old, new = map(statistics.median, values)
+        best = max if values is rates else min
+        print(f"{about:28} {old:8,.0f} → {new:8,.0f} ×{new / old:5.2f}  best ×{best(values[1]) / best(values[0]):5.2f}")
 
 
 def measure(gateways: Sequence[Gateway], rounds: int) -> None:
@@ -152,16 +227,18 @@ def main() -> None:
     parser.add_argument("checkouts", nargs=2, type=Path, metavar="CHECKOUT")
     parser.add_argument("--rounds", type=int, default=6)
     parser.add_argument("--governance", action="store_true", help="admissions instead of calls")
+    parser.add_argument("--models", action="store_true", help="requests for a model instead of calls")
+    parser.add_argument("--settings", type=json.loads, default={}, metavar="JSON", help="of the second checkout only")
     arguments = parser.parse_args()
     if arguments.governance:
         compare_admissions([path.resolve() for path in arguments.checkouts], arguments.rounds)
         return
     with tempfile.TemporaryDirectory() as one, tempfile.TemporaryDirectory() as two:
-        gateways = [
-            Gateway(path.resolve(), Path(folder)) for path, folder in zip(arguments.checkouts, (one, two), strict=True)
-        ]
+        make, compare = (ModelGateway, measure_models) if arguments.models else (Gateway, measure)
+        places = zip(arguments.checkouts, (one, two), ({}, arguments.settings), strict=True)
+        gateways: list[Any] = [make(path.resolve(), Path(folder), settings) for path, folder, settings in places]
         try:
-            measure(gateways, arguments.rounds)
+            compare(gateways, arguments.rounds)
         finally:
             for gateway in gateways:
                 gateway.close()

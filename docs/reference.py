@@ -31,6 +31,7 @@ from mcpgate.api import oauth
 from mcpgate.api.admin.routes import AdminFace
 from mcpgate.api.dashboard import face as dashboard
 from mcpgate.api.http import resource, routing
+from mcpgate.api.llm import batches as llm_batches
 from mcpgate.api.llm import errors as llm_errors
 from mcpgate.api.llm import face as llm_face
 from mcpgate.api.llm import gemini_face
@@ -365,6 +366,13 @@ _PURPOSE = {
     "/v1/files": "the [files](../guides/models.md#what-providers-keep) of this key; a new one",
     "/v1/files/{id}": "one of them",
     "/v1/files/{id}/content": "what is in it",
+    "/v1/batches": "the [batches](../guides/models.md#batches) of this key; a new one",
+    "/v1/batches/{id}": "one of them",
+    "/v1/batches/{id}/cancel": "stops it, once the lines that have begun have ended",
+    "/v1/messages/batches": "the same as Anthropic's clients know it",
+    "/v1/messages/batches/{id}": "one of them",
+    "/v1/messages/batches/{id}/cancel": "stops it, once the lines that have begun have ended",
+    "/v1/messages/batches/{id}/results": "what came of its lines, once it has ended",
     "/v1/messages": "Anthropic's Messages",
     "/v1/messages/count_tokens": "tokens of a request: as the provider counts them, else an estimate",
     "/v1/embeddings": "OpenAI's Embeddings",
@@ -376,7 +384,7 @@ _PURPOSE = {
     "/v1beta/models/{model}:generateContent": "Gemini's generateContent. `:streamGenerateContent` streams: as "
     "server-sent events with `?alt=sse`, else as a JSON array. All of Gemini's methods are served at `/v1`, too",
     "/v1beta/models/{model}:countTokens": "tokens of a request: as the provider counts them, else an estimate",
-    "/v1beta/models/{model}:embedContent": "Gemini's embeddings, of models of Google's only",
+    "/v1beta/models/{model}:embedContent": "Gemini's embeddings",
     "/v1beta/models/{model}:batchEmbedContents": "several of them",
     "/": "a short text that names the addresses of the gateway; `HEAD` for clients that probe. Needs no key",
     "/api/hello": "for clients that probe the address. Needs no key",
@@ -401,6 +409,7 @@ def routes() -> str:
         (http, http.StreamableHttp(nothing, nothing, None, nothing)),
         (sse, sse.Sse(nothing, None, nothing, nothing)),
         (oauth, oauth.OAuthFace(nothing)),
+        (llm_batches, llm_batches.BatchFace(nothing, nothing, nothing, nothing)),
         (llm_errors, LlmFace(nothing, nothing, nothing)),
         (llm_face, LlmFace(nothing, nothing, nothing)),
         (llm_stored, StoredFace(cast(Any, types.SimpleNamespace(objects=None)), nothing, nothing)),

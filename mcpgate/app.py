@@ -15,9 +15,12 @@ from mcpgate.activity.contents import ContentLog, ContentStore
 from mcpgate.activity.log import RequestLog
 from mcpgate.activity.requests import Requests as RequestStore
 from mcpgate.activity.watch import AlertWatch
+from mcpgate.cache.cache import Cache
+from mcpgate.cache.store import CacheStore
 from mcpgate.catalog.learned import Memory
 from mcpgate.channels.command import CommandChannel, LogChannel
-from mcpgate.config.environment import token_key_of_environment
+from mcpgate.config.cache import SemanticCacheConfig
+from mcpgate.config.environment import otel_of_environment, token_key_of_environment
 from mcpgate.config.files import user_data_folder
 from mcpgate.config.governance import GovernanceConfig
 from mcpgate.config.llm import ProviderConfig
@@ -29,14 +32,26 @@ from mcpgate.governance.callers import Token
 from mcpgate.governance.gate import Gate
 from mcpgate.governance.store import Store, StoreUnavailable
 from mcpgate.governance.tokens import Tokens
-from mcpgate.lifecycle import App, GovernanceStores, ObjectStore, TokenStore, check_packages, prices_of, troubles_of
+from mcpgate.lifecycle import (
+    App,
+    BatchTable,
+    GovernanceStores,
+    ObjectStore,
+    TokenStore,
+    check_packages,
+    prices_of,
+    troubles_of,
+)
 from mcpgate.llm.registry import Providers
 from mcpgate.stores.alerts import MemoryAlerts
+from mcpgate.stores.cache import MemoryCache
 from mcpgate.stores.contents import MemoryContents
 from mcpgate.stores.memory import MemoryStore
 from mcpgate.stores.objects import MemoryObjects
 from mcpgate.stores.requests import MemoryRequests
 from mcpgate.stores.sqlite.alerts import SqliteAlerts
+from mcpgate.stores.sqlite.batches import SqliteBatches
+from mcpgate.stores.sqlite.cache import SqliteCache
 from mcpgate.stores.sqlite.contents import SqliteContents
 from mcpgate.stores.sqlite.governance import SqliteStore
 from mcpgate.stores.sqlite.learned import SqliteLearnedStore
@@ -50,9 +65,11 @@ from mcpgate_sandbox.engine import Engine
 from mcpgate_sandbox.sessions import SessionLimits
 
 if TYPE_CHECKING:
+    from mcpgate.activity.tracing import OtlpTracer
     from mcpgate.llm.chat import Chat
     from mcpgate.llm.provider import Provider
     from mcpgate.llm.wire import ClientSide, Translator
+    from mcpgate.providers.embedder import HttpEmbedder
 
 log = logging.getLogger("mcpgate.app")
 _ENGINES = {
@@ -71,29 +88,51 @@ async def build(config: Config) -> App:
     stores = await open_stores(config, may_forget=True)
     learned = SqliteLearnedStore(_local_file(config.storage))
     metrics = Metrics()
+    metrics.configure(config)
     settings = Settings(config)
+    tracer = make_tracer(settings, metrics)
     gate = Gate(
         *(config.governance, prices_of(config), stores.counters, stores.store, metrics),
         oauth=config.server.oauth,
         tokens=_Issuers(settings),
+        tracer=tracer,
     )
     tokens = token_store(config, stores)
     vault = Vault(tokens, token_key_of_environment())
-    objects = object_store(config, stores)
+    objects, batches = object_store(config, stores), batch_store(config, stores)
+    cache = Cache(settings, cache_store(config, stores), tokens, make_embedder=make_embedder, checked=metrics.checked)
     providers = Providers(settings, make_provider)
 
     def make_chat() -> "Chat":
+        from mcpgate.llm.cached import CachedAnswers
         from mcpgate.llm.chat import Chat
 
-        return Chat(settings, gate, providers, _translator, objects)
+        return Chat(settings, gate, providers, _translator, objects, batches, CachedAnswers(cache, settings))
 
     requests = request_store(config, stores)
     contents = ContentLog(settings, content_store(config, stores))
     gate.keep_contents(contents)
     alerts = AlertWatch(settings, gate, alert_store(config, stores), make_channel, lambda: troubles_of(gateway))
     activity = Activity(requests, RequestLog(requests, stores.store, lambda: gate.policy), contents, alerts)
-    gateway: Gateway = Gateway(settings, engine, Memory(learned), gate, metrics, vault, make_chat, activity)
-    return App(gateway, stores, learned, tokens, objects, providers)
+    gateway: Gateway = Gateway(settings, engine, Memory(learned), gate, metrics, vault, cache, make_chat, activity)
+    return App(gateway, stores, learned, tokens, objects, batches, cache, providers, tracer)
+
+
+def make_tracer(settings: Settings, metrics: Metrics) -> "OtlpTracer | None":
+    """What exports traces; None where nothing asks for them. Raises ConfigError."""
+    config, variables = settings.config.telemetry, otel_of_environment()
+    if variables.is_disabled or not (config.otlp_endpoint or variables.has_endpoint):
+        return None
+    try:
+        tracing = _optional("mcpgate.activity.tracing", "otel", "telemetry.otlp_endpoint")
+    except ConfigError as error:
+        if config.otlp_endpoint is not None:
+            raise
+        log.warning("$OTEL_EXPORTER_OTLP_ENDPOINT is set, but traces are not exported: %s", error.message)
+        return None
+    exporter = tracing.make_exporter(config.otlp_endpoint, config.otlp_protocol or variables.protocol)
+    made: OtlpTracer = tracing.OtlpTracer(settings, exporter, metrics.exported)
+    return made
 
 
 class _Issuers:
@@ -139,6 +178,41 @@ def object_store(config: Config, stores: GovernanceStores) -> ObjectStore:
         return SqliteObjects(_local_file(config.storage))
     postgres = _optional("mcpgate.stores.postgres.objects", "postgres", "storage.url")
     made: ObjectStore = postgres.PostgresObjects(stores.store.pool)  # type: ignore[attr-defined]
+    return made
+
+
+def make_embedder(config: SemanticCacheConfig) -> "HttpEmbedder | None":
+    if config.embedder is None:
+        return None
+    from mcpgate.providers.embedder import HttpEmbedder
+
+    return HttpEmbedder(config.embedder)
+
+
+def cache_store(config: Config, stores: GovernanceStores) -> CacheStore:
+    """Where answers are kept: with the rest, in a table of their own, unless the configuration says another place."""
+    where = config.cache.store
+    if where == "memory" or (where is None and isinstance(stores.store, MemoryStore)):
+        return MemoryCache(config.cache.memory_mib * 1024 * 1024)
+    if where is not None:
+        redis = _optional("mcpgate.stores.redis.cache", "redis", "cache.store")
+        made: CacheStore = redis.RedisCache(where)
+        return made
+    if isinstance(stores.store, SqliteStore):
+        return SqliteCache(_local_file(config.storage))
+    postgres = _optional("mcpgate.stores.postgres.cache", "postgres", "storage.url")
+    made = postgres.PostgresCache(stores.store.pool)  # type: ignore[attr-defined]
+    return made
+
+
+def batch_store(config: Config, stores: GovernanceStores) -> BatchTable:
+    """Where batches are: with the rest, in tables of their own."""
+    if isinstance(stores.store, MemoryStore):
+        return SqliteBatches(None)
+    if isinstance(stores.store, SqliteStore):
+        return SqliteBatches(_local_file(config.storage))
+    postgres = _optional("mcpgate.stores.postgres.batches", "postgres", "storage.url")
+    made: BatchTable = postgres.PostgresBatches(stores.store.pool)  # type: ignore[attr-defined]
     return made
 
 

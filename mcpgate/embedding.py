@@ -28,18 +28,24 @@ _WORD = re.compile(r"[a-z]+|[0-9]+|[^\sa-z0-9]")
 class Pieces:
     """Splits texts into the pieces of a vocabulary, the longest first, as BERT's WordPiece does for English."""
 
-    def __init__(self, vocabulary: Sequence[str]) -> None:
-        """`vocabulary`: pieces, those inside a word with `##` before them; a piece's number is its place."""
+    def __init__(self, vocabulary: Sequence[str], word: "re.Pattern[str]" = _WORD) -> None:
+        """`vocabulary`: pieces, those inside a word with `##` before them; a piece's number is its place. `word`: what
+        is pieced together, a word or a mark."""
+        self._word = word
         self._numbers = {piece: number for number, piece in enumerate(vocabulary)}
         self._known: dict[str, tuple[int, ...]] = {}
 
     def of(self, text: str) -> list[int]:
         """The numbers of a text's pieces; words that cannot be pieced together are left out."""
+        return [number for _, numbers in self.words(text) for number in numbers]
+
+    def words(self, text: str) -> list[tuple[str, tuple[int, ...]]]:
+        """A text's words and marks, lower case and without accents, each with the numbers of its pieces."""
         text = text[:_MAX_TEXT].lower()
         if not text.isascii():
             text = unicodedata.normalize("NFKD", text[:_MAX_TEXT])[:_MAX_TEXT]
             text = "".join(char for char in text if not unicodedata.combining(char))
-        return [number for word in _WORD.findall(text) for number in self._of_word(word[:_MAX_WORD])]
+        return [(word[:_MAX_WORD], self._of_word(word[:_MAX_WORD])) for word in self._word.findall(text)]
 
     def _of_word(self, word: str) -> tuple[int, ...]:
         found = self._known.get(word)

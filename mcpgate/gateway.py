@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from mcpgate import jsontext
 from mcpgate.activity.activity import Activity
+from mcpgate.cache.cache import Cache
 from mcpgate.catalog.catalog import Catalog, nearest
 from mcpgate.catalog.learned import Memory
 from mcpgate.catalog.tools import Tool
@@ -27,6 +28,7 @@ from mcpgate.config.settings import Config, Settings
 from mcpgate.errors import NotAllowed, NotFound
 from mcpgate.governance.callers import LOCAL, Caller
 from mcpgate.governance.gate import Gate
+from mcpgate.proxy.cached import CachedResults
 from mcpgate.proxy.calls import Calls
 from mcpgate.proxy.carrier import Carrier
 from mcpgate.proxy.direct import shown
@@ -59,11 +61,12 @@ class Gateway:
         gate: Gate,
         metrics: Metrics,
         vault: Vault,
+        cache: Cache,
         make_chat: Callable[[], "Chat"],
         activity: Activity,
     ) -> None:
         self.settings, self.engine, self.learned, self.gate, self.metrics = settings, engine, learned, gate, metrics
-        self.vault, self._make_chat, self.activity = vault, make_chat, activity
+        self.vault, self.cache, self._make_chat, self.activity = vault, cache, make_chat, activity
         config = settings.config
         self.links = Links(vault)
         self.pool = UpstreamPool(held=True, vault=vault, link=self.links.make)
@@ -75,7 +78,8 @@ class Gateway:
         )
         self.views = Views(settings, self.pool, learned, META_TOOL_NAMES)
         self.indexer = Indexer(self.views)
-        carrier = Carrier(self.pool, gate)
+        cached = CachedResults(cache, settings)
+        carrier = Carrier(self.pool, gate, cached)
         self.calls = Calls(self.pool, carrier, gate)
         self.resources = Resources(self.views, self.pool, carrier, gate, learned)
         self.subscriptions = Subscriptions(self.pool)

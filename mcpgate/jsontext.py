@@ -31,6 +31,8 @@ _NO_MARKS = bytes(set(range(256)) - set(_MARKS))
 _NO_MARKS_NOR_QUOTES = bytes(set(_NO_MARKS) - set(b'"'))
 _STEP = 256 * 1024
 _LONG_NUMBER = re.compile(rb"[:\[,\s]-?\d{19}")
+_AS_ZEROS, _ZEROS = bytes.maketrans(b"123456789", b"000000000"), b"0" * 19
+"""To look for so many digits first, in a tenth of the time."""
 _LOOK_INTO = 2 * 1024 * 1024
 """Bytes; longer texts are not searched for long integers, which orjson turns into floats."""
 
@@ -48,7 +50,7 @@ def loads(text: bytes, errors: str = "strict", most: int = MAX_VALUES) -> Any:
 
 def _decoded(text: bytes, errors: str) -> Any:
     reason = "long integer"
-    if len(text) > _LOOK_INTO or _LONG_NUMBER.search(text) is None:
+    if len(text) > _LOOK_INTO or not _has_long_number(text):
         try:
             return orjson.loads(text)
         except orjson.JSONDecodeError as error:
@@ -61,6 +63,10 @@ def _decoded(text: bytes, errors: str) -> Any:
         raise ValueError("nested too deeply") from None
     except ValueError:
         raise ValueError(reason) from None
+
+
+def _has_long_number(text: bytes) -> bool:
+    return _ZEROS in text.translate(_AS_ZEROS) and _LONG_NUMBER.search(text) is not None
 
 
 @contextmanager

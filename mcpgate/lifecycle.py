@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Protocol
 
 from mcpgate.activity.watch import Trouble
+from mcpgate.cache.cache import Cache
+from mcpgate.cache.entry import CacheUnavailable
 from mcpgate.catalog.names import clashes, to_identifier
 from mcpgate.config.files import load_config
 from mcpgate.config.periods import Period
@@ -22,13 +24,16 @@ from mcpgate.errors import ConfigError
 from mcpgate.gateway import Gateway
 from mcpgate.governance.prices import Prices
 from mcpgate.governance.store import Counters, Store, StoreUnavailable
-from mcpgate.llm.objects import Objects, ObjectsUnavailable
+from mcpgate.llm.batches import BatchesUnavailable, BatchStore
+from mcpgate.llm.objects import Objects, ObjectsUnavailable, oldest_kept
 from mcpgate.llm.prices import ModelPrices
 from mcpgate.llm.registry import Providers
 from mcpgate.upstream.tokens import Tokens
 
 log = logging.getLogger("mcpgate.app")
 _MIB = 1024 * 1024
+_LOOK_S = 0.5
+"""How often it is looked whether the configuration file has changed."""
 _FLUSH_EVERY_S = 5.0
 _ROLL_UP_EVERY_S = 60.0
 _INDEX_EVERY_S, _INDEX_PAUSE_S = 5.0, 0.02
@@ -43,10 +48,10 @@ _FIXED = (
         "server.max_body_mib_in_all",
     ),
     *("server.max_connections", "server.max_connections_per_address", "server.keep_alive_s", "server.watchdog_s"),
-    *("storage.url", "storage.counters", "sandbox.engine"),
+    *("storage.url", "storage.counters", "cache.store", "cache.encryption_key", "sandbox.engine"),
     *("sandbox.warm", "sandbox.recycle", "sandbox.isolation", "sandbox.allow_unlocked", "sandbox.max_executions"),
     *("sandbox.max_sessions", "sandbox.max_session_mib", "sandbox.max_sessions_in_all", "sandbox.session_idle_s"),
-    *("governance.report_metadata", "code_mode.semantic_search"),
+    *("governance.report_metadata", "code_mode.semantic_search", "telemetry.otlp_endpoint", "telemetry.otlp_protocol"),
 )
 """Settings that cannot change while the gateway runs."""
 
@@ -68,7 +73,17 @@ class Closable(Protocol):
     def close(self) -> None: ...
 
 
+class Closing(Protocol):
+    def close(self) -> None:
+        """Blocks until what is left is done, or has taken too long."""
+        ...
+
+
 class TokenStore(Tokens, Protocol):
+    async def close(self) -> None: ...
+
+
+class BatchTable(BatchStore, Protocol):
     async def close(self) -> None: ...
 
 
@@ -88,8 +103,13 @@ class App:
     """Where tokens of sign-ins are stored."""
     objects: ObjectStore
     """Where it is recorded what providers keep for whom."""
+    batches: BatchTable
+    cache: Cache
+    """Of answers."""
     providers: Providers
     """Of models."""
+    tracer: Closing | None = None
+    """Exports traces, where that is configured."""
 
     async def start(self, progress: Callable[[str], None] | None = None, with_engine: bool = True) -> None:
         """Get ready for `gateway.go()`, which begins connecting and preparing the sandbox and returns at once. Without
@@ -107,6 +127,7 @@ class App:
 
         gateway.go = go
         await gateway.gate.start()
+        self.cache.start()
         await gateway.pool.apply(without_clashes(gateway.config.mcpServers))
         gateway.rebuild()
 
@@ -116,13 +137,18 @@ class App:
             work.cancel()
         await asyncio.gather(*gateway.outliving, return_exceptions=True)
         gateway.resources.close()
+        await self.cache.stop()
         await asyncio.gather(
             gateway.pool.aclose(), gateway.engine.aclose(), self.providers.aclose(), return_exceptions=True
         )
         await gateway.gate.aclose()
+        if self.tracer is not None:
+            await asyncio.to_thread(self.tracer.close)
         gateway.learned.flush()
+        await self.cache.aclose()
         await self.tokens.close()
         await self.objects.close()
+        await self.batches.close()
         await gateway.activity.aclose()
         await self.stores.close()
         self.learned.close()
@@ -141,6 +167,10 @@ def check_packages(config: Config) -> None:
         raise ConfigError(
             "telemetry.log_content.mask needs a package that is not installed (regex): install the extra 'mask'"
         )
+    cache = config.cache
+    wants_meanings = cache.semantic.enabled or any(rule.semantic for rule in cache.rules)
+    if cache.enabled and wants_meanings and not _is_installed("numpy"):
+        raise ConfigError("cache.semantic needs packages that are not installed (numpy): install the extra 'semantic'")
     if config.llm.guardrails:
         from mcpgate.llm.guardrails import Guardrails
 
@@ -192,6 +222,7 @@ async def reload(gateway: Gateway, config: Config) -> None:
     in_all = code_mode.max_handle_mib_in_all * _MIB
     gateway.handles.resize(code_mode.max_handles, code_mode.max_handle_mib * _MIB, in_all)
     gateway.settings.config = config
+    gateway.metrics.configure(config)
     await gateway.gate.reload(config.governance, prices_of(config), config.server.oauth)
     await gateway.pool.apply(without_clashes(config.mcpServers))
     gateway.rebuild()
@@ -199,16 +230,18 @@ async def reload(gateway: Gateway, config: Config) -> None:
 
 async def watch(gateway: Gateway, path: Path) -> None:
     """Apply edits of the configuration file: a valid one takes effect, an invalid one is rejected and logged."""
-    from watchfiles import awatch  # takes 30 ms, which only a long-running gateway should pay
-
-    # Watches folders, not the file: editors replace it, and a ConfigMap swaps a symlink in its path.
-    folders = {path.parent, path.resolve().parent}
-    before = path.read_bytes()
-    async for _ in awatch(*folders, recursive=False):
+    # By asking for the file's state: watching its folder would wake a thread at every write to a store that is there.
+    before, seen = path.read_bytes(), None
+    while True:
+        await asyncio.sleep(_LOOK_S)
+        now = await asyncio.to_thread(_state_of, path)
+        if now is None or now == seen:  # None between an editor's delete and its rename
+            continue
+        seen = now
         try:
             content = path.read_bytes()
         except OSError:
-            continue  # between an editor's delete and its rename
+            continue
         if content == before:
             continue
         before = content
@@ -223,6 +256,15 @@ async def watch(gateway: Gateway, path: Path) -> None:
             log.info("configuration reloaded")
         except Exception:
             log.exception("the edited configuration could not be applied")
+
+
+def _state_of(path: Path) -> tuple[int, ...] | None:
+    """What an edit changes, also one that replaces the file or a symlink in its path; None while it is not there."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino, found.st_mtime_ns, found.st_size
 
 
 def without_clashes(servers: Mapping[str, UpstreamConfig]) -> dict[str, UpstreamConfig]:
@@ -268,8 +310,10 @@ async def _keep_stores(app: App) -> None:
             oldest = period.before(datetime.datetime.now(datetime.UTC))
             await app.stores.store.prune(oldest.timestamp())
             await app.objects.tidy()
+            await app.batches.tidy(oldest_kept())
+            await app.cache.tidy()
             await app.gateway.activity.contents.prune(datetime.datetime.now(datetime.UTC))
-        except (StoreUnavailable, ObjectsUnavailable) as error:
+        except (StoreUnavailable, ObjectsUnavailable, BatchesUnavailable, CacheUnavailable) as error:
             log.warning("ledger roll-up failed: %s", error)
         except Exception:
             log.exception("ledger roll-up failed")

@@ -52,6 +52,16 @@ def model_of(path: str) -> str:
     return unquote(quoted)
 
 
+def embedded(model: str, body: dict[str, Any]) -> dict[str, Any]:
+    """What InvokeModel answers for embeddings: Titan one text, Cohere a list."""
+    if "titan" in model:
+        assert isinstance(body["inputText"], str)
+        return {"embedding": [0.5, -0.5], "inputTextTokenCount": 10}
+    assert body["input_type"] and body["embedding_types"] == ["float"]
+    vectors = [[0.5 + at, -0.5] for at, _ in enumerate(body["texts"])]
+    return {"id": "e1", "response_type": "embeddings_by_type", "embeddings": {"float": vectors}, "texts": body["texts"]}
+
+
 def is_stream(path: str) -> bool:
     return path.endswith("/converse-stream")
 

@@ -7,6 +7,7 @@ of the model that it is asked for:
     status-429      an error with that status       overloaded      an error event within a 200 stream
     cut             a stream that ends in between   garbage         bytes that are no answer
     hang            nothing, for ever               slow            a stream that waits for `go_on`
+    hold            an answer, once `go_on` is set
     signing         thinks, calls the first tool, and refuses a request that does not bring its signature back
 """
 
@@ -52,7 +53,7 @@ class Received:
     def method(self) -> str:
         """Of Gemini, such as `generateContent`; empty for other formats."""
         path = self.path.partition("?")[0]
-        is_geminis = path.startswith("/v1beta/models/") or "/publishers/google/models/" in path
+        is_geminis = path.startswith(("/v1beta/models/", "/v1/models/")) or "/publishers/google/models/" in path
         return path.rpartition(":")[2] if is_geminis else ""
 
     @property
@@ -225,6 +226,8 @@ class _Handler(BaseHTTPRequestHandler):
             self._error(int(model.removeprefix("status-")), {"retry-after": "0"})
         elif model == "hang":
             self._wait_for_hang_up()
+        elif model == "hold" and not self._wait_for_go():
+            return
         elif model == "garbage":
             self._whole(b"<html>this is no answer</html>")
         elif received.method:
@@ -238,7 +241,9 @@ class _Handler(BaseHTTPRequestHandler):
         elif self.path.endswith("/count_tokens"):
             self._whole(b'{"input_tokens": 77}')
         elif self.path.endswith("/embeddings"):
-            data = [{"object": "embedding", "index": 0, "embedding": [0.5, -0.5]}]
+            given = received.body["input"]
+            count = len(given) if isinstance(given, list) else 1
+            data = [{"object": "embedding", "index": at, "embedding": [0.5 + at, -0.5]} for at in range(count)][::-1]
             self._json(
                 {"object": "list", "data": data, "model": model, "usage": {"prompt_tokens": 10, "total_tokens": 10}}
             )
@@ -264,7 +269,8 @@ class _Handler(BaseHTTPRequestHandler):
         elif received.method == "countTokens":
             self._json({"totalTokens": 77})
         elif received.method == "batchEmbedContents":
-            self._json({"embeddings": [{"values": [0.5, -0.5]}], "usageMetadata": {"promptTokenCount": 10}})
+            values = [{"values": [0.5 + at, -0.5]} for at, _ in enumerate(received.body["requests"])]
+            self._json({"embeddings": values, "usageMetadata": {"promptTokenCount": 10}})
         elif received.method == "embedContent":
             self._json({"embedding": {"values": [0.5, -0.5]}, "usageMetadata": {"promptTokenCount": 10}})
         elif received.stream:
@@ -273,7 +279,9 @@ class _Handler(BaseHTTPRequestHandler):
             self._json(gemini_wire.whole(model, received.body, WORDS))
 
     def _bedrock(self, model: str, received: Received) -> None:
-        if wrong := bedrock_wire.invalid(self.path, received.body):
+        if self.path.endswith("/invoke"):
+            self._json(bedrock_wire.embedded(model, received.body))
+        elif wrong := bedrock_wire.invalid(self.path, received.body):
             self._aws_error(400, "ValidationException", wrong)
         elif received.stream:
             self._stream(model, received.body)

@@ -38,6 +38,14 @@ async def hang() -> str:
     return ""
 
 
+@server.tool()
+def traced(ctx: Context) -> dict[str, str]:
+    """Tell in which trace it was called, by the request and by the headers."""
+    meta, headers = ctx.request_context.meta or {}, ctx.headers or {}
+    found = {name: str(meta.get(name)) for name in ("traceparent", "tracestate")}
+    return {**found, "header": headers.get("traceparent", ""), "state": headers.get("tracestate", "")}
+
+
 @server.resource("note://one")
 def note() -> str:
     """A note."""

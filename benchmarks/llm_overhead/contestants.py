@@ -60,6 +60,16 @@ class ContestantFailed(Exception):
 
 
 @dataclass(frozen=True)
+class Cached:
+    """What makes a gateway answer from its cache."""
+
+    headers: Mapping[str, str] = field(default_factory=dict)
+    body: Mapping[str, Any] = field(default_factory=dict)
+    holds: tuple[str, ...] = ()
+    """What such an answer has in it, or its head."""
+
+
+@dataclass(frozen=True)
 class Ask:
     """How one face of a gateway is asked."""
 
@@ -70,6 +80,8 @@ class Ask:
     headers: Mapping[str, str] = field(default_factory=dict)
     holds: tuple[str, ...] = ()
     """What every whole answer has in it, besides the provider's words."""
+    cached: Cached | None = None
+    """None where the cache needs a server of its own, or there is none."""
 
 
 @dataclass(frozen=True)
@@ -103,13 +115,22 @@ class Running:
     asks: Mapping[Face, Ask]
 
     def load(
-        self, face: Face, connections: int, seconds: float = 0.0, *, stream: bool = False, paced: bool = False
+        self,
+        face: Face,
+        connections: int,
+        seconds: float = 0.0,
+        *,
+        stream: bool = False,
+        paced: bool = False,
+        cached: bool = False,
     ) -> Load:
         ask = self.asks[face]
+        more = (ask.cached if cached else None) or Cached()
         body: dict[str, Any] = {
             "model": ask.paced if paced else ask.model,
             "messages": [{"role": "user", "content": "Tell me of foxes. " * 12}],
             "max_tokens": 100,
+            **more.body,
         }
         if stream:
             body["stream"] = True
@@ -121,12 +142,12 @@ class Running:
             host="127.0.0.1",
             port=self.port,
             path=ask.path,
-            headers=dict(ask.headers),
+            headers={**ask.headers, **more.headers},
             body=json.dumps(body),
             connections=connections,
             seconds=seconds,
             stream=stream,
-            holds=words if stream else (*words, *ask.holds),
+            holds=words if stream else (*words, *ask.holds, *more.holds),
             events=_LEAST_EVENTS if stream else 0,
         )
 
@@ -163,11 +184,12 @@ def _mcpgate(governed: bool) -> Callable[[Path, int], Launch]:
         file = folder / "mcpgate.yaml"
         file.write_text(json.dumps(config, indent=2))  # JSON is YAML.
         headers = {"authorization": f"Bearer {secret}"} if governed else {}
+        cached = Cached({"x-mcpgate-cache": "use"}, holds=("x-mcpgate-cache: exact",))
         return Launch(
             (sys.executable, "-m", "mcpgate", "serve", "-c", str(file), "--port", str(port)),
             {
-                "chat": Ask("/v1/chat/completions", "fast", "paced", headers),
-                "messages": Ask("/v1/messages", "claude", "slow", headers),
+                "chat": Ask("/v1/chat/completions", "fast", "paced", headers, cached=cached),
+                "messages": Ask("/v1/messages", "claude", "slow", headers, cached=cached),
             },
             port,
             {
@@ -195,12 +217,15 @@ def _litellm(rust: bool) -> Callable[[Path, int], Launch]:
         }
         entries = [{"model_name": name, "litellm_params": entry} for name, entry in models.items()]
         file = folder / "litellm.yaml"
-        file.write_text(json.dumps({"model_list": entries}, indent=2))
+        # Off unless a request asks for it, so that the other rows reach the provider.
+        settings = {"cache": True, "cache_params": {"type": "local", "mode": "default_off"}}
+        file.write_text(json.dumps({"model_list": entries, "litellm_settings": settings}, indent=2))
+        cached = Cached(body={"cache": {"use-cache": True}}, holds=("x-litellm-cache-key",))
         headers = {"authorization": f"Bearer {key}"}
         holds = ("x-litellm-rust: true",) if rust else ()
         asks: dict[Face, Ask] = {"messages": Ask("/v1/messages", "claude", "slow", headers, holds)}
         if not rust:
-            asks["chat"] = Ask("/v1/chat/completions", "fast", "paced", headers)
+            asks["chat"] = Ask("/v1/chat/completions", "fast", "paced", headers, cached=cached)
         env = {"LITELLM_MASTER_KEY": key, "LITELLM_LOCAL_MODEL_COST_MAP": "True"}
         if rust:
             env["LITELLM_RUST"] = "true"
@@ -220,7 +245,7 @@ def _portkey(_: Path, provider: int) -> Launch:
         "x-portkey-custom-host": f"http://127.0.0.1:{provider}/v1",
     }
     script = home_of(PORTKEY) / "node_modules" / PORTKEY.package.rpartition("@")[0] / PORTKEY.program
-    ask = Ask("/v1/chat/completions", "fixed", "paced", headers)
+    ask = Ask("/v1/chat/completions", "fixed", "paced", headers)  # On Node.js its cache is "DISABLED", as it says.
     return Launch(("node", str(script), "--headless", f"--port={port}"), {"chat": ask}, port)
 
 

@@ -163,6 +163,11 @@ class _Lane:
     def warm_up(self, effort: Effort) -> None:
         for stream in (False, True):
             self._ask("streams" if stream else "requests", 4, effort.seconds / 2, stream=stream)
+        if self.running.asks[self.face].cached is not None:
+            load = self.running.load(self.face, 1, cached=True)
+            for _ in range(2):  # The first one is no hit yet.
+                self.client.run(load)
+                time.sleep(_PAUSE_S)
 
     def run(self, effort: Effort, bare: dict[str, float], *, paced: bool) -> None:
         """One round. `bare` is what the provider alone has taken in it, filled by the lane without a gateway."""
@@ -176,6 +181,12 @@ class _Lane:
                 self.record.add(self.face, added_p50_us=p50 - bare["p50"], added_p99_us=p99 - bare["p99"])
         if many := self._ask("requests", MANY, seconds):
             self._add_rate("rate_many", "cpu_us", *many)
+        if self.running.asks[self.face].cached is not None:
+            if one := self._ask("hits", FEW, seconds, cached=True):
+                p50 = percentile(one[0].latencies_us, 0.5)
+                self.record.add(self.face, hit_rate_few=one[0].requests / one[0].seconds, hit_p50_us=p50)
+            if many := self._ask("hits", MANY, seconds, cached=True):
+                self._add_rate("hit_rate_many", "hit_cpu_us", *many)
         if streams := self._ask("streams", STREAMS, seconds, stream=True):
             self._add_rate("streams", "stream_cpu_us", *streams)
         if paced and (slow := self._ask("paced streams", PACED_STREAMS, 0.0, stream=True, paced=True)):
@@ -192,14 +203,22 @@ class _Lane:
             self.record.add(self.face, **{cpu: cpu_s * 1e6 / measured.requests})
 
     def _ask(
-        self, part: str, connections: int, seconds: float, *, stream: bool = False, paced: bool = False
+        self,
+        part: str,
+        connections: int,
+        seconds: float,
+        *,
+        stream: bool = False,
+        paced: bool = False,
+        cached: bool = False,
     ) -> tuple[Measured, float | None] | None:
         """What was measured and the gateway's CPU seconds; None if this part has failed, now or before."""
         part = f"{self.face} {part}"
         if part in self.record.failures:
             return None
         before = self.cpu_s()
-        measured = self.client.run(self.running.load(self.face, connections, seconds, stream=stream, paced=paced))
+        load = self.running.load(self.face, connections, seconds, stream=stream, paced=paced, cached=cached)
+        measured = self.client.run(load)
         time.sleep(_PAUSE_S)
         after = self.cpu_s()
         if measured.failed:

@@ -1,6 +1,7 @@
 """What alerts count of requests: how many there were, and how many of them were bad. Counted where requests end, added
 to the store's counters every few seconds, so that all workers count together."""
 
+import asyncio
 import fnmatch
 import math
 from collections.abc import Mapping
@@ -52,17 +53,18 @@ class Samples:
     async def flush(self, counters: Counters) -> None:
         """Add what was counted to the store. Raises StoreUnavailable; then the rest is added later."""
         lengths = {id: window_s(alert) for id, alert in self._alerts}
-        for key in list(self._counts):
-            id, what, cell = key
-            number = self._counts.pop(key)  # more may be counted while this is written
-            if id not in lengths:
-                continue
-            ends_at = (cell + 1) * CELL_S + lengths[id]
+        counts, self._counts = self._counts, {}  # more may be counted while these are written
+
+        async def add(id: str, what: str, cell: int) -> None:
+            number, ends_at = counts[id, what, cell], (cell + 1) * CELL_S + lengths[id]
             try:
                 await counters.adjust(Claim(_counter(id, what), "alert", number, None, cell, cell, ends_at))
             except StoreUnavailable:
+                key = id, what, cell
                 self._counts[key] = self._counts.get(key, 0) + number
                 raise
+
+        await asyncio.gather(*(add(*key) for key in counts if key[0] in lengths))
 
 
 async def read_sample(counters: Counters, id: str, alert: AlertConfig, now: float) -> Sample:

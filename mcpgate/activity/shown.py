@@ -48,9 +48,13 @@ def shown(
         "tokens": _tokens(entry, totals),
         "cost_usd": _cost(entry, totals),
         "unpriced": totals.unpriced + (entry.cost is None),
-        "cache": facts.get("cache") or entry.cache or "off",
-        "saved_usd": _usd(facts.get("saved")),
-        "saved_tokens": {"definitions": entry.saved.definition_tokens, "results": entry.saved.result_tokens},
+        "cache": entry.cache or "off",
+        "saved_usd": f"{to_usd(entry.saved.cost):f}",
+        "saved_tokens": {
+            "definitions": entry.saved.definition_tokens,
+            "results": entry.saved.result_tokens,
+            "models": entry.saved.model_tokens,
+        },
         "code_s": round(entry.usage.seconds, 3),
         "client": facts.get("client"),
         "session": facts.get("session") or None,
@@ -59,7 +63,7 @@ def shown(
     }
 
 
-_SHOWN_FACTS = frozenset(("request", "alias", "attempts", "cache", "saved", "client", "session"))
+_SHOWN_FACTS = frozenset(("request", "alias", "attempts", "client", "session"))
 
 
 def status_of(outcome: str) -> int | None:
@@ -115,10 +119,3 @@ def _cost(entry: Entry, totals: Totals) -> str | None:
     if entry.kind in _MODELS and totals.number and totals.unpriced == totals.number:
         return None
     return f"{to_usd((entry.cost or 0) + totals.cost):f}"
-
-
-def _usd(nano: str | None) -> str | None:
-    try:
-        return None if not nano else f"{to_usd(int(nano)):f}"
-    except ValueError:
-        return None

@@ -9,6 +9,8 @@ import orjson
 
 from mcpgate.addresses import Network
 from mcpgate.api.admin.alerts import AlertRoutes
+from mcpgate.api.admin.cache import CacheRoutes
+from mcpgate.api.admin.gauges import Gauges
 from mcpgate.api.admin.models import ModelRoutes
 from mcpgate.api.admin.requests import RequestRoutes
 from mcpgate.api.admin.routes import AdminFace
@@ -21,6 +23,9 @@ from mcpgate.api.http.places import FULL, RETRY_S
 from mcpgate.api.http.routing import Face, Handler, MethodNotAllowed, Route
 from mcpgate.api.http.sockets import Socket
 from mcpgate.api.http.visits import Visits
+from mcpgate.api.llm.batch_runner import BatchRunner
+from mcpgate.api.llm.batches import BatchFace
+from mcpgate.api.llm.errors import ROUTES
 from mcpgate.api.llm.face import LlmFace
 from mcpgate.api.llm.gemini_face import GeminiFace
 from mcpgate.api.llm.stored import StoredFace
@@ -56,7 +61,7 @@ class Health(Face):
     """/healthz, /readyz and /metrics, and / for people who look where they are."""
 
     def __init__(self, gateway: Gateway, access: Access) -> None:
-        self._gateway, self._access = gateway, access
+        self._gateway, self._access, self._gauges = gateway, access, Gauges(gateway)
 
     def handler(self, path: str) -> Mapping[str, Handler] | None:
         if path == "/":
@@ -89,11 +94,18 @@ class Health(Face):
     async def _metrics(self, http: Exchange) -> None:
         self._access.check_named(http)
         await self._access.check_admin(http)
+        await self._gauges.measure()
         await http.respond(200, self._gateway.metrics.shown(), {"content-type": CONTENT_TYPE})
 
 
 def admin_routes(gateway: Gateway) -> list[Route]:
-    parts = (UpstreamRoutes(gateway), ModelRoutes(gateway), RequestRoutes(gateway), AlertRoutes(gateway))
+    parts = (
+        UpstreamRoutes(gateway),
+        ModelRoutes(gateway),
+        RequestRoutes(gateway),
+        CacheRoutes(gateway),
+        AlertRoutes(gateway),
+    )
     return [route for part in parts for route in part.routes()]
 
 
@@ -112,11 +124,13 @@ class Server:
         self._memory, self._base_path = Memory(in_all, in_all // 4), server.base_path
         face = McpFace(gateway, alone=sessions)
         table = self._sessions = Sessions(face, self._access.still_admitted) if sessions else None
+        self.batches = BatchRunner(gateway.chat, gateway.gate)
         self._faces: Sequence[Face] = (
             StreamableHttp(face, self._access, table, self.closing),
             Sse(face, self._access, table, self.closing),
             GeminiFace(gateway.chat, self._access, self.closing),
             StoredFace(gateway.chat, self._access, self.closing),
+            BatchFace(gateway.chat, self._access, self.closing, self.batches),
             LlmFace(gateway.chat, self._access, self.closing),
             AdminFace(gateway.gate, self._access, self.closing, admin_routes(gateway)),
             OAuthFace(gateway),
@@ -125,6 +139,9 @@ class Server:
             Health(gateway, self._access),
         )
 
+        self._usual = {path: self._find(path) for path in ROUTES.values()}
+        """The handlers of what is asked for most."""
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "websocket":
             await self._serve_socket(Socket(scope, receive, send), receive)
@@ -132,7 +149,7 @@ class Server:
         if scope["type"] != "http":
             return
         http = Exchange(scope, receive, send, self._limit, self._memory, self._base_path)
-        face, handlers = self._find(http.path)
+        face, handlers = self._usual.get(http.path) or self._find(http.path)
         try:
             self._access.check(http)
             if http.method == "OPTIONS":

@@ -1,5 +1,5 @@
 """`mcpgate demo llm`: the second face without a key or a network. Two clients, a provider that fails, a budget that
-refuses, and what the ledger says afterwards. Leaves no processes and no files."""
+refuses, an answer from the cache, and what the ledger says afterwards. Leaves no processes and no files."""
 
 import contextlib
 import json
@@ -51,6 +51,7 @@ def show(folder: Path) -> None:
         _chat(http)
         _messages(http)
         _refusal(http)
+        _cached(http)
         _ledger(http)
 
 
@@ -90,8 +91,17 @@ def _refusal(http: "httpx2.Client") -> None:
     print("  No provider was asked, and nothing was spent.")
 
 
+def _cached(http: "httpx2.Client") -> None:
+    print(console.styled("\n4. The app asks twice at temperature 0; the second answer is from the cache", "bold"))
+    ask = {"model": "fast", "messages": [{"role": "user", "content": "Say it twice."}], "temperature": 0}
+    for _ in range(2):
+        answer = http.post("/v1/chat/completions", json=ask, headers={"authorization": f"Bearer {_APP}"})
+        said = {name: answer.headers[name] for name in ("x-mcpgate-cache", "x-mcpgate-cost-usd")}
+        print("  " + ", ".join(f"{name}: {value}" for name, value in said.items()))
+
+
 def _ledger(http: "httpx2.Client") -> None:
-    print(console.styled("\n4. The ledger: every attempt is an entry", "bold"))
+    print(console.styled("\n5. The ledger: every attempt is an entry", "bold"))
     answer = http.get("/api/usage?by=key,provider,model,outcome", headers={"authorization": f"Bearer {_ADMIN}"})
     rows = [
         [row["key"], f"{row['provider']}/{row['model']}", row["outcome"], row["output_tokens"], f"${row['cost_usd']}"]

@@ -89,8 +89,9 @@ async def _run(arguments: argparse.Namespace, config: Config, where: dict[str, s
             return
         _print_lines(found[::-1], as_json)
         async with contextlib.aclosing(log.follow(wanted, newest)) as groups:  # type: ignore[type-var]
+            shown = {one["id"] for one in found}
             async for group in groups:
-                _print_lines(group, as_json)
+                _print_lines([one for one in group if one["id"] not in shown], as_json)
 
 
 @asynccontextmanager

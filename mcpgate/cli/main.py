@@ -26,6 +26,7 @@ COMMANDS = {
     "keys": "make, list, rotate and revoke virtual keys",
     "auth": "sign in to servers that want OAuth, list sign-ins, end them",
     "route": "say where a request for a model would go, and why",
+    "cache": "show what the cache holds and saves, drop entries, warm it, take entries elsewhere",
     "usage": "show who used the gateway for what, what it cost, and what Code Mode saved",
     "log": "show what was asked and done, request by request",
     "alerts": "test whether alerts arrive",

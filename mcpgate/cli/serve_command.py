@@ -35,6 +35,9 @@ _STOP_S = 20.0
 """How long the process may take to end when it is told to; what is under way may go on for 5 s of them."""
 _STOP_STILL_S = 5.0
 """How long the event loop may stand still meanwhile."""
+_YOUNG_OBJECTS = 5000
+"""How many new objects there are until it is looked which of them are garbage: seven times what is usual, for a request
+makes some hundred."""
 _HOLD_S = 0.3
 """How long starting the upstreams may wait for the client's first tools/list to be answered."""
 log = logging.getLogger("mcpgate.serve")
@@ -237,12 +240,15 @@ async def _serve_http(config: Config, path: Path, host: str, port: int, supervis
                 served.stop()
                 face.closing.set()
 
+            gc.set_threshold(_YOUNG_OBJECTS)
             gc.freeze()  # what is there now stays: looking through it again and again would stop everything for 40 ms
             ender = asyncio.create_task(end_when_told())
+            face.batches.start()
             try:
                 await served.serve(listener)
             finally:
                 ender.cancel()
+                await face.batches.aclose()
     return 0
 
 

@@ -125,7 +125,7 @@ def _when(since: str, until: str | None) -> str:
 
 
 def _saved(row: dict[str, Any]) -> int:
-    return int(row["definition_tokens_saved"] + row["result_tokens_saved"])
+    return int(row["definition_tokens_saved"] + row["result_tokens_saved"] + row["model_tokens_saved"])
 
 
 def _print_total(row: dict[str, Any], when: str) -> None:
@@ -143,8 +143,11 @@ def _print_total(row: dict[str, Any], when: str) -> None:
         if row[name]:
             line(name.replace("_", " "), words.number(row[name]))
     if saved := _saved(row):
-        definitions, results = (words.number(row[f"{what}_tokens_saved"]) for what in ("definition", "result"))
-        line("tokens saved", words.number(saved), f"{definitions} of definitions, {results} of results")
+        of = {"definition": "of definitions", "result": "of results", "model": "by the cache"}
+        parts = [f"{words.number(row[f'{name}_tokens_saved'])} {what}" for name, what in of.items()]
+        line("tokens saved", words.number(saved), ", ".join(parts if row["model_tokens_saved"] else parts[:2]))
+        if row["cost_saved_usd"] != "0":
+            line("cost saved", words.dollars(row["cost_saved_usd"]), "by the cache")
         print("\n" + textwrap.fill(_HOW, _WIDTH))
 
 

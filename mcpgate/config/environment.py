@@ -6,7 +6,7 @@ import os
 import re
 import sys
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from mcpgate.config.upstreams import UpstreamConfig, is_disabled
 from mcpgate.errors import ConfigError
@@ -62,6 +62,27 @@ def metadata_of_environment(environ: Mapping[str, str] = os.environ) -> str:
 def token_key_of_environment(environ: Mapping[str, str] = os.environ) -> str | None:
     """What tokens are encrypted with where they are stored: $MCPGATE_TOKEN_KEY."""
     return environ.get("MCPGATE_TOKEN_KEY") or None
+
+
+class OtelVariables(NamedTuple):
+    """What the standard variables of OpenTelemetry say of traces. The SDK reads the others itself: headers, name of the
+    service, resource attributes, sampler …"""
+
+    is_disabled: bool
+    """$OTEL_SDK_DISABLED, or $OTEL_TRACES_EXPORTER=none."""
+    has_endpoint: bool
+    protocol: str
+
+
+def otel_of_environment(environ: Mapping[str, str] = os.environ) -> OtelVariables:
+    """$OTEL_…"""
+
+    def either(name: str) -> str:
+        return environ.get(f"OTEL_EXPORTER_OTLP_TRACES_{name}") or environ.get(f"OTEL_EXPORTER_OTLP_{name}") or ""
+
+    off = environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true"
+    none = environ.get("OTEL_TRACES_EXPORTER", "").strip().lower() == "none"
+    return OtelVariables(off or none, bool(either("ENDPOINT")), either("PROTOCOL").strip().lower() or "http/protobuf")
 
 
 INHERITED = (

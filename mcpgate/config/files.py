@@ -20,10 +20,6 @@ from mcpgate.config.upstreams import UpstreamConfig, is_disabled
 from mcpgate.errors import ConfigError
 
 FILE_NAMES = ("mcpgate.yaml", "mcpgate.yml", "mcpgate.json")
-_LATER = {
-    "cache": "caching",
-}
-"""Sections of the public contract that this version does not support yet: rejected, never silently ignored."""
 
 
 class NoConfig(ConfigError):
@@ -132,9 +128,6 @@ def _sections(text: str, source: str) -> dict[str, Any]:
     data = parse(text, source)
     if "mcpServers" not in data and "servers" in data:
         data["mcpServers"] = data.pop("servers")  # VS Code's name for it
-    for section, what in _LATER.items():
-        if section in data:
-            raise ConfigError(f"{source}: `{section}` ({what}) is not supported in this version; remove it")
     return data
 
 

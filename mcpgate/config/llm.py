@@ -301,6 +301,19 @@ class GuardrailConfig(Model):
     """What the class is made with."""
 
 
+class BatchesConfig(Model):
+    """Batches, which the gateway works through itself."""
+
+    max_concurrency: int = Field(default=8, ge=1, le=1000)
+    """Lines under way at once, in each process. As many fewer as other requests are under way, but at least one."""
+    max_lines: int = Field(default=50_000, ge=1, le=100_000)
+    """Of one batch."""
+    max_open: int = Field(default=20, ge=1, le=1000)
+    """Batches of one key that have not ended."""
+    max_stored_mib: int = Field(default=1024, ge=1, le=1_048_576)
+    """Input files and results of one key. A batch whose results exceed it ends."""
+
+
 class LlmConfig(Model):
     """The second face: models of providers under names of your own."""
 
@@ -313,6 +326,8 @@ class LlmConfig(Model):
     comes before the model that answers for it. Globs hold where no name does; the first one counts."""
     guardrails: tuple[GuardrailConfig, ...] = ()
     """Applied in this order to every request and its answer."""
+    batches: BatchesConfig = BatchesConfig()
+    """Batches that the gateway works through itself."""
     unknown_model: str = "refuse"
     """`refuse`, or the alias that is taken for models that nobody configured: agents ask for small ones by
     themselves."""

@@ -10,6 +10,7 @@ from typing import Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from mcpgate.config.base import Model
+from mcpgate.config.cache import CacheConfig
 from mcpgate.config.governance import GovernanceConfig, LimitsConfig, PositiveSeconds
 from mcpgate.config.llm import LlmConfig
 from mcpgate.config.oauth import OAuthConfig
@@ -153,6 +154,7 @@ class Config(Model):
     sandbox: SandboxConfig = SandboxConfig()
     governance: GovernanceConfig = GovernanceConfig()
     llm: LlmConfig = LlmConfig()
+    cache: CacheConfig = CacheConfig()
     storage: StorageConfig = StorageConfig()
     server: ServerConfig = ServerConfig()
     telemetry: TelemetryConfig = TelemetryConfig()

@@ -4,7 +4,7 @@ import re
 from decimal import Decimal
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, field_validator, model_validator
 
 from mcpgate.config.base import Model
 from mcpgate.config.governance import Condition, Id, Patterns, PeriodText, Usd
@@ -86,6 +86,7 @@ class AlertConfig(Model):
     id: Id | None = None
     """Names the alert in messages. Default: what it looks at, with its place in the list."""
     when: AlertWhen
+    """What it looks at."""
     only: Condition = {}
     """Only requests with these dimensions count, each with globs. For error_rate, latency_ms and
     cache_hit_rate_below; for spend_times_usual with one exact value each."""
@@ -120,6 +121,7 @@ class ChannelConfig(Model):
     """A way to tell somebody."""
 
     type: Literal["webhook", "command", "log"]
+    """Where messages go: to a URL, to a program, or to the gateway's own log."""
     url: SecretStr | None = None
     """Of a webhook. Hidden, because it often holds a secret. Redirects are not followed."""
     secret: SecretStr | None = None
@@ -154,10 +156,31 @@ class TelemetryConfig(Model):
     """Records of this level and above go to stderr."""
     log_content: bool | LogContentConfig = False
     """Keep code, arguments, results, prompts and answers with the request log. `true`: of all requests."""
+    otlp_endpoint: str | None = None
+    """Export traces to this OpenTelemetry collector, e.g. `http://127.0.0.1:4318`. Needs the extra `otel`. Default:
+    `$OTEL_EXPORTER_OTLP_ENDPOINT`; without either, there are no traces."""
+    otlp_protocol: Literal["http/protobuf", "grpc"] | None = None
+    """Default: `$OTEL_EXPORTER_OTLP_PROTOCOL`, or `http/protobuf`."""
+    semconv: Literal["1.41", "latest", "both"] = "both"
+    """Where the names of attributes for models changed when they moved out of OpenTelemetry's own conventions, after
+    version 1.41: the old ones, the new ones, or both."""
+
     channels: dict[Id, ChannelConfig] = {}
     """Ways to tell somebody, by name."""
     alerts: tuple[AlertConfig, ...] = ()
     """When somebody is told, and where."""
+
+    @field_validator("otlp_endpoint")
+    @classmethod
+    def _collector(cls, url: str | None) -> str | None:
+        if url is not None and not re.fullmatch(r"https?://[^\s/?#@]+(/[^\s?#]*)?", url):
+            raise ValueError(f"{url!r} must be an address such as http://127.0.0.1:4318")
+        return None if url is None else url.rstrip("/")
+
+    @field_validator("semconv", mode="before")
+    @classmethod
+    def _as_text(cls, value: object) -> object:
+        return str(value) if isinstance(value, float) else value  # what YAML makes of 1.41
 
     @model_validator(mode="after")
     def _known_channels(self) -> "TelemetryConfig":

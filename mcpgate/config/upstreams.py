@@ -7,6 +7,7 @@ from pydantic import Field, PrivateAttr, field_validator, model_validator
 
 from mcpgate.config.auth import AuthConfig
 from mcpgate.config.base import Model
+from mcpgate.config.cache import ToolCacheConfig
 from mcpgate.config.governance import PositiveSeconds, Usd
 
 _CLIENTS_ONLY = frozenset(("autoApprove", "alwaysAllow", "trust", "gallery"))
@@ -88,6 +89,8 @@ class UpstreamConfig(Model):
     refused."""
     approve_destructive: bool = False
     """The same for every tool that its annotations do not call read-only or not destructive."""
+    cache: ToolCacheConfig | None = None
+    """Keep results of its tools and resources. Default: nothing is kept."""
     prices: dict[str, Usd] = {}
     """US dollars for one call, by glob over the tool's own name. The first match counts. Without a match the call has
     no known price."""

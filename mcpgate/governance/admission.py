@@ -9,9 +9,10 @@ did not.
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
+from typing import Protocol
 
 from mcpgate.errors import McpgateError, NotAllowed, Unavailable
 from mcpgate.governance.callers import Caller
@@ -21,11 +22,12 @@ from mcpgate.governance.declared import Declared
 from mcpgate.governance.holds import Holds
 from mcpgate.governance.identity import Identity
 from mcpgate.governance.journal import Journal
-from mcpgate.governance.records import Balance, Claim, Entry, Request, Reservation, Saved, Usage
+from mcpgate.governance.records import HITS, Balance, Claim, Entry, Request, Reservation, Saved, Usage
 from mcpgate.governance.refusals import scope_of
 from mcpgate.governance.rule import Share, measured, shown_amount
 from mcpgate.governance.store import Settlement, StoreUnavailable
 from mcpgate.telemetry.metrics import Metrics
+from mcpgate.telemetry.trace import NO_HEADERS, Trace, client_span_of, span_of
 
 log = logging.getLogger("mcpgate.governance")
 _MAX_REMEMBERED = 20_000
@@ -34,6 +36,18 @@ _COST_HOLD = "/cost"
 """Suffix of a request's id in the id of its money's reservation, if that is reserved separately."""
 _FRESH_S = 1.0
 """How long a request may wait before it is confirmed again."""
+
+
+class Tracer(Protocol):
+    """Makes spans of requests. Implementation: activity/tracing.py."""
+
+    def begin(self, trace: Trace | None) -> Trace:
+        """The trace of a request, which may have come with one; decides whether it is recorded."""
+        ...
+
+    def ended(self, entry: Entry, trace: Trace | None) -> None:
+        """A request is over. Must be fast and must not raise."""
+        ...
 
 
 @dataclass(slots=True)
@@ -46,6 +60,8 @@ class Desk:
     journal: Journal
     metrics: Metrics
     clock: Callable[[], float] = time.time
+    tracer: Tracer | None = None
+    """None where traces are not exported."""
     open: "set[Admission]" = field(default_factory=set)
     """Admissions that are not settled yet."""
     warned: set[tuple[str, int]] = field(default_factory=set)
@@ -70,6 +86,7 @@ class Admission(Admitted):
         "cache",
         "content",
         "cost",
+        "counts_requests",
         "facts",
         "joins",
         "outcome",
@@ -99,13 +116,20 @@ class Admission(Admitted):
         self.joins = False
         """It ends together with its parent: in one write, at the parent's end. What it holds stays held until then."""
         self.cache = ""
-        """How a cache answered it: exact, semantic, or nothing."""
+        """How the cache answered it: exact, semantic, miss; empty without the cache."""
+        self.counts_requests = True
+        """Whether it counts in limits on requests."""
         self.content: Content | None = None
         """What it says, if that is kept."""
         self.timings: dict[str, float] = {}
         """Milliseconds by stage: upstream, sandbox, tools, first_token …"""
         self.facts: dict[str, str] = {"request": context.id, **context.about}
         """Further facts for the request log: request, client, session, attempts …"""
+        if desk.tracer is not None:
+            if context.trace is None or not context.trace.is_ours:
+                context.trace = desk.tracer.begin(context.trace)
+            if context.trace.is_sampled:
+                self.facts["trace"] = context.trace.id
 
     @property
     def caller(self) -> Caller:
@@ -121,9 +145,24 @@ class Admission(Admitted):
         if self.content is not None:
             self.content = self.content._replace(answered=cut(text(), self.content.most))
 
+    @property
+    def trace_headers(self) -> Mapping[str, str]:
+        """`traceparent` and `tracestate` of what is sent for it; nothing without a trace."""
+        trace, request = self._context.trace, self.request
+        if trace is None:
+            return NO_HEADERS
+        if not trace.is_ours:
+            return trace.headers()
+        has_two = request.parent_id is None and request.kind in ("tool", "resource")
+        return trace.headers(client_span_of(request.id) if has_two else span_of(request.id))
+
     def spent(self, usage: Usage) -> None:
         """Report the usage so far; call it at once, because the block may exit at any moment."""
         self.usage = usage
+
+    def price(self) -> int | None:
+        """Nano-dollars of the usage so far; None without a known price."""
+        return self._prices.cost(self.request, self.usage) if self.cost is None else self.cost
 
     async def hold_money(self) -> None:
         """Reserve what `money_later` left out. Raises like entering."""
@@ -227,7 +266,9 @@ class Admission(Admitted):
             self._admit_uncounted(error, shares)
             return
         except McpgateError as error:
-            desk.metrics.refused(error.code)
+            desk.metrics.refused(error.code, error.data.get("budget") or error.data.get("rate_limit"))
+            if desk.tracer is not None:
+                desk.tracer.ended(self._entry(_NO_USAGE, 0, error.code), self._context.trace)
             raise
         self._held = (*self._held, reservation)
         self.shares, self.balances = (*self.shares, *shares), (*self.balances, *balances)
@@ -261,19 +302,21 @@ class Admission(Admitted):
     # --- out
 
     async def _settle(self, failed: bool) -> None:
-        desk, context, request = self._desk, self._context, self.request
+        desk, context = self._desk, self._context
         desk.open.discard(self)  # from here on, nested requests are written separately
-        cost = self.cost
-        if cost is None:
-            cost = 0 if self.cache else self._prices.cost(request, self.usage)
+        cost = 0 if self.cost is None and self.cache in HITS else self.price()
         entry = self._entry(self.usage, cost, self.outcome)
         claims = tuple([share.claim for share in self.shares])
         amounts = tuple([measured(claim.measure, cost, self.usage) for claim in claims])
+        if not self.counts_requests:
+            amounts = tuple([0 if c.measure == "requests" else n for c, n in zip(claims, amounts, strict=True)])
         holds = tuple([reservation.id for reservation in self._held])
         settlement = Settlement(entry, claims, amounts, holds)
         if self.content is not None:
             desk.contents.keep(entry, self.content)
         desk.journal.tell(entry)
+        if desk.tracer is not None:
+            desk.tracer.ended(entry, context.trace)
         self.total += cost or 0
         parent = context.parent
         if parent is not None:

@@ -10,6 +10,7 @@ from mcpgate.errors import McpgateError, NotSupported
 from mcpgate.governance.callers import Caller
 from mcpgate.governance.records import EMPTY, Balance, Request, random_hex
 from mcpgate.governance.rule import Share
+from mcpgate.telemetry.trace import Trace
 
 
 class _Silent:
@@ -76,14 +77,18 @@ class RequestContext:
     client: Client = SILENT
     id: str = field(default_factory=lambda: random_hex(16))
     """16 hexadecimal digits, the `x-request-id` of the answer."""
-    trace: str | None = None
-    """The `traceparent` that the request carried (W3C Trace Context)."""
+    trace: Trace | None = None
+    """The trace that the request belongs to, if it carried one or traces are exported."""
     parent: Admitted | None = None
     """The execution or chat to which requests of this context belong."""
     trail: Trail = field(default_factory=Trail)
     about: Mapping[str, str] = field(default_factory=lambda: EMPTY)
     """What the request log says of where it came from: client, session."""
+    cache_mode: str | None = None
+    """How it wants results of tools from the cache: use, refresh, no-store or off; None: as the servers say."""
 
     def inside(self, parent: Admitted, client: Client | None = None) -> "RequestContext":
         """The context of requests that are made on behalf of an admitted one."""
-        return RequestContext(self.caller, client or self.client, self.id, self.trace, parent, self.trail)
+        return RequestContext(
+            self.caller, client or self.client, self.id, self.trace, parent, self.trail, cache_mode=self.cache_mode
+        )

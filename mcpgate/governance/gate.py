@@ -13,7 +13,7 @@ from contextlib import suppress
 from mcpgate.config.governance import GovernanceConfig
 from mcpgate.config.oauth import OAuthConfig
 from mcpgate.errors import Unavailable
-from mcpgate.governance.admission import Admission, Desk
+from mcpgate.governance.admission import Admission, Desk, Tracer
 from mcpgate.governance.background import Background
 from mcpgate.governance.callers import Caller
 from mcpgate.governance.contents import Contents
@@ -50,8 +50,10 @@ class Gate:
         clock: Callable[[], float] = time.time,
         oauth: OAuthConfig | None = None,
         tokens: Tokens | None = None,
+        tracer: Tracer | None = None,
     ) -> None:
-        """`oauth` and `tokens`: whose access tokens are accepted in place of keys, and what verifies them."""
+        """`oauth` and `tokens`: whose access tokens are accepted in place of keys, and what verifies them. `tracer`:
+        None where traces are not exported."""
         self.counters, self.store, self.tokens = counters, store, tokens
         self._clock = clock
         self._background = Background()
@@ -59,7 +61,7 @@ class Gate:
         self._identity = Identity(self._declared, counters, store, clock, tokens)
         self._holds = Holds(self._declared, self._identity, counters, store, self._background, clock)
         self._journal = Journal(self._declared, self._holds, counters, self._background)
-        self._desk = Desk(self._declared, self._identity, self._holds, self._journal, metrics, clock)
+        self._desk = Desk(self._declared, self._identity, self._holds, self._journal, metrics, clock, tracer)
         self._journal.listen(metrics.settled)
         self._tasks: list[asyncio.Task[None]] = []
         self.identify = self._identity.identify

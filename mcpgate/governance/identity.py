@@ -38,6 +38,8 @@ class Identity:
         self._declared, self._store, self._clock, self._tokens = declared, store, clock, tokens
         self._new_values = NewValues(declared, counters, store, clock)
         self._known: dict[str, tuple[Policy, Mapping[str, Any], VirtualKey, Caller]] = {}
+        self._callers: dict[str, tuple[Caller, Caller]] = {}
+        """Digest of a secret → its caller, and the same from the address that it last came from."""
         self._held: dict[tuple[str, Sequence[str]], tuple[Policy, Mapping[str, Any], VirtualKey, Caller]] = {}
         """Digest of a token and where it was sent → how it was last identified."""
         self._current: dict[tuple[object, ...], tuple[float, Policy, Caller | McpgateError]] = {}
@@ -196,7 +198,12 @@ class Identity:
     async def _admitted(self, digest: str, address: str | None) -> tuple[VirtualKey, Caller]:
         key, caller = await self._find(digest)
         self._check(key, address)
-        return key, replace(caller, digest=digest, address=address)
+        before = self._callers.get(digest)
+        if before is None or before[0] is not caller or before[1].address != address:
+            if len(self._callers) > _MAX_REMEMBERED:
+                self._callers.clear()
+            before = self._callers[digest] = (caller, replace(caller, digest=digest, address=address))
+        return key, before[1]
 
     def _check(self, key: VirtualKey, address: str | None) -> None:
         """That a key may be used now, from an address. Raises InvalidKey, NotAllowed."""

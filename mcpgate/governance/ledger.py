@@ -20,10 +20,11 @@ BUCKETS = ("hour", "day", "month")
 SUMS = (
     *("entries", "requests", "executions", "tool_calls", "failed", "unpriced", "cost", "input_tokens"),
     *("output_tokens", "cache_read_tokens", "cache_write_tokens", "seconds", "latency_ms"),
-    *("definition_tokens_saved", "result_tokens_saved"),
+    *("definition_tokens_saved", "result_tokens_saved", "model_tokens_saved", "cost_saved"),
 )
 """What is added up. `entries` counts ledger entries, `requests` those not made from inside an execution; `cost` is in
-nano-dollars, for those with a price; `unpriced` counts the others. `seconds` are of running code."""
+nano-dollars, for those with a price, and so is `cost_saved`; `unpriced` counts the others. `seconds` are of running
+code."""
 _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")
 """The first characters of formulas; the last four are the wide forms, which some spreadsheets accept too."""
 FRACTIONS = ("seconds", "latency_ms")
@@ -57,6 +58,8 @@ def sums_of(entry: Entry) -> dict[str, float]:
         "latency_ms": entry.latency_ms,
         "definition_tokens_saved": entry.saved.definition_tokens,
         "result_tokens_saved": entry.saved.result_tokens,
+        "model_tokens_saved": entry.saved.model_tokens,
+        "cost_saved": entry.saved.cost,
     }
 
 
@@ -105,8 +108,8 @@ def shown_row(row: Mapping[str, Any]) -> dict[str, Any]:
     """A row of a report for people and programs: dollars instead of nano-dollars, integers where possible."""
     shown: dict[str, Any] = {}
     for name, value in row.items():
-        if name == "cost":
-            shown["cost_usd"] = f"{to_usd(int(value)):f}"
+        if name in ("cost", "cost_saved"):
+            shown[f"{name}_usd"] = f"{to_usd(int(value)):f}"
         elif name in FRACTIONS:
             shown[name] = round(float(value), 3)
         elif name in SUMS:

@@ -5,12 +5,14 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Literal
 
+from mcpgate.cache.policy import NO_WISH, Wish
 from mcpgate.llm.metering import Size
 from mcpgate.llm.objects import Kept
 
 COUNTS = frozenset(("count_tokens", "gemini_count", "input_tokens"))
 """Formats that only count tokens."""
-EMBEDS = frozenset(("embeddings", "gemini_embedding", "gemini_embeddings"))
+EMBEDS = frozenset(("embeddings", "gemini_embedding", "gemini_embeddings", "bedrock_embedding"))
+"""Formats of embeddings; the last one is only a provider's."""
 NO_HEADERS: Mapping[str, str] = MappingProxyType({})
 
 
@@ -40,3 +42,5 @@ class Asked:
     """What it goes on with, which only the provider that keeps it knows."""
     framing: Literal["events", "array"] = "events"
     """How it reads a stream: server-sent events, or one JSON array."""
+    cache: Wish = NO_WISH
+    """How it wants to use the cache."""

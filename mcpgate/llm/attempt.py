@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import dataclasses
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -10,9 +9,10 @@ from typing import Any
 
 from mcpgate.errors import McpgateError, RateLimited, UpstreamError, UpstreamTimeout
 from mcpgate.governance.admission import Admission
-from mcpgate.governance.records import Usage
-from mcpgate.llm.asked import COUNTS, Asked
+from mcpgate.governance.records import NO_COUNTS, Usage
+from mcpgate.llm.asked import COUNTS, EMBEDS, Asked
 from mcpgate.llm.events import Events, EventTooLong, parts_of
+from mcpgate.llm.gemini_format import BAD_KEY
 from mcpgate.llm.guarded import Guarded
 from mcpgate.llm.guardrails import Blocked
 from mcpgate.llm.metering import Meter, Ratios, decoded, delivered, usage_and_tier, usage_of
@@ -31,8 +31,6 @@ PASSED_ON = ("retry-after", "retry-after-ms", "x-should-retry")
 """Headers of a provider's error that its client hears."""
 OURS = (401, 402, 403)
 """What a provider says of the gateway's own key, which is none of the client's business."""
-_BAD_KEY = b'"API_KEY_INVALID"'
-"""Google's word for the same, with status 400."""
 
 
 class Failed(Exception):
@@ -101,7 +99,7 @@ class Attempt:
         try:
             self._note_sent()
             reply = self._reply = await provider.send(self._call)
-            self._call = dataclasses.replace(self._call, body=b"")  # an answer may take long, and nobody needs it
+            self._call = self._call._replace(body=b"")  # an answer may take long, and nobody needs it
             return await self._taken(reply, finish, began)
         except (UpstreamTimeout, Unreachable, RateLimited) as error:
             reason = "timeout" if isinstance(error, UpstreamTimeout) else "connection"
@@ -133,7 +131,7 @@ class Attempt:
             body = await reply.error()
             headers = {name: text for name in PASSED_ON if is_plain(text := reply.headers.get(name, ""))}
             whole = None
-            if reply.status not in OURS and _BAD_KEY not in body:
+            if reply.status not in OURS and BAD_KEY not in body:
                 whole = Whole(reply.status, finish.error(reply.status, body), headers)
             error = _as_error(call, reply.status, body)
             raise Failed(str(reply.status), error, whole, retry_after_s(reply.headers))
@@ -158,25 +156,23 @@ class Attempt:
         events, meter = Events(), Meter(self._call.format, self._estimate.input_tokens)
         timings = self.admission.timings
 
-        def metered(event: bytes) -> bytes:
-            _, data = parts_of(event)
-            if data:
-                if "first_token" not in timings:
-                    timings["first_token"] = (time.monotonic() - began) * 1000
-                meter.read(data)
-            return event
+        def metered(whole: bytes) -> bytes:
+            if "first_token" not in timings and b"data:" in whole:
+                timings["first_token"] = (time.monotonic() - began) * 1000
+            meter.read(whole)
+            return whole
 
         try:
             async with contextlib.aclosing(reply.chunks()) as chunks:
                 async for chunk in chunks:
                     try:
-                        whole = b"".join(map(metered, events.feed(chunk)))
+                        whole = events.whole(chunk)
                     except EventTooLong as error:
                         raise Unreachable(f"{self.target.provider}: {error}") from error
                     if whole:
-                        yield whole
+                        yield metered(whole)
             if rest := events.rest():
-                yield metered(rest) + b"\n\n"
+                yield metered(rest + b"\n\n")
             timings["upstream"] = (time.monotonic() - began) * 1000
             if not meter.is_over:
                 self.admission.outcome = "cut_off"
@@ -204,10 +200,10 @@ class Attempt:
         if self._call.format in COUNTS:
             self._settle(Usage(), "default")
         elif found is None:
-            tokens = delivered(body)
+            tokens = 0 if self._call.format in EMBEDS else delivered(body)
             if not isinstance(answer, dict):  # whatever that was, the model has not written it
                 tokens = min(tokens, self._estimate.output_tokens)
-            self._settle(dataclasses.replace(self._estimate, output_tokens=tokens), "default")
+            self._settle(self._estimate._replace(output_tokens=tokens, more=NO_COUNTS), "default")
         else:
             self._settle(found, tier, exact=True)
 

@@ -1,5 +1,6 @@
 """Small changes to a request's body that leave all its other bytes as the client sent them. Pure."""
 
+import functools
 import re
 from collections.abc import Sequence
 from typing import Any
@@ -30,7 +31,7 @@ def with_field(body: bytes, parsed: dict[str, Any], name: str, value: Any) -> by
         at = body.index(b"{") + 1
         comma = b"," if parsed else b""
         return body[:at] + jsontext.dumps(name) + b":" + new + comma + body[at:]
-    found = re.compile(rb'"' + name.encode() + rb'"\s*:\s*(?=")').search(body)
+    found = _string_field(name).search(body)
     if found is not None and _is_at_top(body, found.start()):
         string = _STRING.match(body, found.end())
         if string is not None:
@@ -41,7 +42,10 @@ def with_field(body: bytes, parsed: dict[str, Any], name: str, value: Any) -> by
 def is_plain(body: bytes, deciding: Sequence[str] = DECIDING) -> bool:
     """Whether each deciding field occurs at most once, at whatever depth, and none is spelt with escapes. Of duplicate
     keys some parsers take the first, others the last."""
-    return all(body.count(b'"' + name.encode() + b'"') <= 1 for name in deciding) and not _ESCAPED_NAME.search(body)
+    for quoted in _quoted(tuple(deciding)):
+        if body.count(quoted) > 1:
+            return False
+    return (b"\\u00" not in body and b"\\U00" not in body) or _ESCAPED_NAME.search(body) is None
 
 
 def mentions(body: bytes, name: bytes) -> bool:
@@ -51,8 +55,28 @@ def mentions(body: bytes, name: bytes) -> bool:
 
 def find_lookalike(parsed: dict[str, Any], deciding: Sequence[str] = DECIDING) -> str | None:
     """A field that parsers which ignore case (Go's) take for a deciding one."""
-    folded = {name.casefold(): name for name in deciding}
-    return next((name for name in parsed if name not in deciding and name.casefold() in folded), None)
+    exact, folded = _spelt(tuple(deciding))
+    for name in parsed:
+        if name not in exact and name.casefold() in folded:
+            return name
+    return None
+
+
+@functools.cache
+def _spelt(names: tuple[str, ...]) -> tuple[frozenset[str], frozenset[str]]:
+    """As they are, and without case."""
+    return frozenset(names), frozenset(name.casefold() for name in names)
+
+
+@functools.cache
+def _quoted(names: tuple[str, ...]) -> tuple[bytes, ...]:
+    return tuple(b'"' + name.encode() + b'"' for name in names)
+
+
+@functools.cache
+def _string_field(name: str) -> re.Pattern[bytes]:
+    """The name of a field whose value is a string."""
+    return re.compile(rb'"' + name.encode() + rb'"\s*:\s*(?=")')
 
 
 def _is_at_top(body: bytes, at: int) -> bool:

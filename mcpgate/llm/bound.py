@@ -7,6 +7,7 @@ from typing import Any
 from mcpgate import jsontext
 from mcpgate.errors import InvalidRequest, NotFound, PreviousResponseNotFound
 from mcpgate.llm.asked import Asked
+from mcpgate.llm.batches import OWN
 from mcpgate.llm.bodies import BINDING, is_plain, mentions
 from mcpgate.llm.objects import Kept, Objects, is_id
 from mcpgate.telemetry.text import one_line
@@ -65,6 +66,8 @@ async def _files(objects: Objects, account: str, ids: list[str]) -> list[Kept]:
     for id in ids:
         if id not in known:
             raise NotFound(f"no such file object: {one_line(id, 200)}", field="file_id")
+        if known[id].provider == OWN:
+            raise InvalidRequest(f"the file {id} is a batch's, and no provider has it", field="file_id")
     return list(known.values())
 
 

@@ -17,6 +17,7 @@ from functools import partial
 from types import TracebackType
 from typing import Any
 
+from mcpgate.cache.cache import Hit, Miss
 from mcpgate.catalog.catalog import nearest
 from mcpgate.config.llm import LlmConfig
 from mcpgate.config.settings import Settings
@@ -32,10 +33,12 @@ from mcpgate.governance.admission import Admission
 from mcpgate.governance.callers import Caller
 from mcpgate.governance.context import RequestContext
 from mcpgate.governance.gate import Gate
-from mcpgate.governance.records import Kind, Request, Usage
+from mcpgate.governance.records import Kind, Request, Saved, Usage
 from mcpgate.llm.asked import COUNTS, EMBEDS, Asked
 from mcpgate.llm.attempt import SHOWN_ERROR, Attempt, Failed, Streamed, Whole
+from mcpgate.llm.batches import BatchStore
 from mcpgate.llm.bound import bound
+from mcpgate.llm.cached import CachedAnswers, ModelQuestion, Recorder
 from mcpgate.llm.guarded import Guarded, guarded_request, guarded_stored
 from mcpgate.llm.guardrails import About, Guardrails
 from mcpgate.llm.heard import Heard
@@ -67,6 +70,11 @@ class Answered:
     target: Target
     attempts: int
     what: Whole | Streamed
+    cache: str = "off"
+    """How the cache answered it: exact, semantic, miss; off if it was not asked."""
+    hit: Hit | None = None
+    question: ModelQuestion | None = None
+    """What was asked of the cache."""
 
 
 class Chat:
@@ -79,9 +87,11 @@ class Chat:
         providers: Providers,
         translator: Callable[[], Translator],
         objects: Objects,
+        batches: BatchStore,
+        cached: CachedAnswers,
     ) -> None:
         """`translator`: asked for when it is first needed. `objects`: what providers keep for whom."""
-        self.objects = objects
+        self.objects, self.batches, self.cached = objects, batches, cached
         self._settings, self._gate, self.providers, self._translator = settings, gate, providers, translator
         self._health, self._ratios, self._speeds = Targets(), Ratios(), Speeds()
         self._standing = _Standing(self._speeds, providers)
@@ -174,10 +184,11 @@ class Chat:
         """What a request takes at most, as far as that is known. `most`: tokens of one answer, where the client has
         named no limit."""
         tokens = self._ratios.input_tokens(caller.account, asked.model, asked.size)
+        media = {"media_input_tokens": asked.size.media_tokens} if asked.size.media_tokens else {}
         if asked.format in EMBEDS or asked.format in COUNTS:
-            return Usage(input_tokens=tokens)
-        most = asked.max_tokens or most or _EXPECTED_OUTPUT
-        return Usage(input_tokens=tokens, output_tokens=most * asked.answers)
+            return Usage(input_tokens=tokens, more=media)
+        most = (asked.max_tokens or most or _EXPECTED_OUTPUT) * asked.answers
+        return Usage(input_tokens=tokens, output_tokens=most, more={**media, "media_output_tokens": most})
 
     def answering(self, context: RequestContext, asked: Asked) -> "Answering":
         """An asynchronous context manager, which gives the answer of the first target that has one; while the block
@@ -279,7 +290,40 @@ class Chat:
 
     def admit(self, context: RequestContext, kind: Kind, name: str) -> Admission:
         """Of a request as a whole."""
-        return self._gate.admit(context, Request(kind, model=name, estimate=Usage()))
+        return self.admit_request(context, Request(kind, model=name, estimate=Usage()))
+
+    def admit_request(self, context: RequestContext, request: Request) -> Admission:
+        return self._gate.admit(context, request)
+
+    @property
+    def guardrails(self) -> Guardrails:
+        return self._guardrails
+
+    @property
+    def counts_hits(self) -> bool:
+        """Whether answers of the cache count in limits on requests."""
+        return self._settings.config.cache.count_hits
+
+    async def teach(self, caller: Caller, asked: Asked, answer: bytes) -> bool:
+        """Keep an answer to a request in the cache, as if a provider had given it; False if it may not be kept. Raises
+        UnknownModel, NotAllowed."""
+        name, targets = self.plan(caller, asked)
+        return await self.cached.teach(caller, asked, name, targets[0], answer)
+
+    def refresh(self, question: ModelQuestion, hit: Hit, caller: Caller, asked: Asked) -> None:
+        """Ask again in the background for what the cache has answered. The request is admitted and paid for like any
+        other. If the question was another one, the answers are compared."""
+        again = dataclasses.replace(asked, cache=dataclasses.replace(asked.cache, mode="refresh"))
+
+        async def ask() -> None:
+            async with self.answering(RequestContext(caller), again) as answer:
+                if isinstance(answer.what, Streamed):
+                    async for _ in answer.what.events:
+                        pass
+            if hit.is_checked:
+                await self.cached.check(question, hit)
+
+        self.cached.refresh(question.id, ask)
 
     def sort_by_health(self, targets: Sequence[Target]) -> tuple[Sequence[Target], list[dict[str, Any]]]:
         """The targets that do not rest, and why the others are left out; all of them if all rest."""
@@ -324,7 +368,7 @@ class Chat:
                 self._health.failed(target.name)
             else:
                 self._health.ended(target.name)
-            admission.outcome = failed.error.code
+            admission.outcome, admission.facts["reason"] = failed.error.code, failed.reason
             await attempt.aclose()
             raise
         except BaseException as error:
@@ -360,19 +404,21 @@ class Chat:
             cache_key = "mcpgate-" + hashlib.sha256(whose.encode()).hexdigest()[:32]
         call, finish = self._translator().call_for(provider, asked, target, most, cache_key)
         estimate = self._estimate_of(context.caller, asked, call, most)
-        admission = self._gate.admit(context, self._request(context, kind, alias, target, estimate))
+        admission = self._gate.admit(context, self.attempt_request(context, kind, alias, target, estimate))
         if name := _if_alias(alias, target):
             admission.facts["alias"] = name
         await admission.__aenter__()
+        if headers := admission.trace_headers:
+            call = call._replace(headers={**call.headers, **headers})
         return call, finish, estimate, admission
 
     def _estimate_of(self, caller: Caller, asked: Asked, call: Call, most: int | None) -> Usage:
         if most is None:
             return self.estimate(caller, asked, call.max_tokens)
-        return dataclasses.replace(self.estimate(caller, asked), output_tokens=most * asked.answers)
+        return self.estimate(caller, dataclasses.replace(asked, max_tokens=most))
 
     @staticmethod
-    def _request(context: RequestContext, kind: Kind, alias: str, target: Target, estimate: Usage) -> Request:
+    def attempt_request(context: RequestContext, kind: Kind, alias: str, target: Target, estimate: Usage) -> Request:
         return Request(
             kind,
             provider=target.provider,
@@ -394,7 +440,7 @@ class Chat:
             or not self.config.models[alias].clamp
         ):
             return None
-        request = self._request(context, kind, alias, target, self.estimate(context.caller, asked))
+        request = self.attempt_request(context, kind, alias, target, self.estimate(context.caller, asked))
         price = self.providers.prices().of(target.provider, target.model, alias=request.alias)
         left = (await self._gate.headroom(context, request)).get("cost")
         if price is None or left is None:
@@ -435,6 +481,8 @@ class Answering:
         self._kind: Kind = "embedding" if asked.format in EMBEDS else "chat"
         self._attempt: Attempt | None = None
         self._about: About | None = None
+        self._recorder: Recorder | None = None
+        """Keeps the answer, if the cache was asked and had none."""
         self._heard: Heard | None = None
 
     async def __aenter__(self) -> Answered:
@@ -449,19 +497,86 @@ class Answering:
                 whole.facts["session"] = asked.session[:200]
             asked, self._about = await chat.guarded(asked, caller)
             whole.note_sent(lambda: asked.body)
-            inside = self._context.inside(whole)
-            try:
-                answer = await self._first(inside, asked, name, targets)
-            except BudgetExceeded:
-                if (cheaper := chat.cheaper(caller, asked, name, budget_used)) is None:
-                    raise
-                answer = await self._first(inside, asked, *cheaper)
+            if (answer := await self._cached(asked, name, targets)) is not None:
+                self._note_answer(answer)
+                return answer
+            answer = await self._asked_of(asked, name, targets, budget_used)
             whole.facts["attempts"] = str(answer.attempts)
-            self._note_answer(answer.what)
+            self._note_answer(answer)
         except BaseException as error:
+            if self._recorder is not None:
+                self._recorder.end(error)
             await whole.__aexit__(type(error), error, error.__traceback__)
             raise
         return answer
+
+    async def _asked_of(
+        self, asked: Asked, name: str, targets: Sequence[Target], budget_used: float | None
+    ) -> Answered:
+        """The first answer of a target, or of one of the cheaper alias."""
+        inside = self._context.inside(self._whole)
+        try:
+            answer = await self._first(inside, asked, name, targets)
+        except BudgetExceeded:
+            if (cheaper := self._chat.cheaper(self._context.caller, asked, name, budget_used)) is None:
+                raise
+            name, targets = cheaper
+            answer = await self._first(inside, asked, name, targets)
+        if self._recorder is not None and answer.hit is None:
+            answer.cache, answer.question = "miss", self._recorder.question
+            if self._attempt is not None:
+                answer.what = self._recorder.answered(answer.what, name, answer.target, self._attempt.admission)
+        return answer
+
+    async def _cached(self, asked: Asked, name: str, targets: Sequence[Target]) -> Answered | None:
+        """The answer of the cache, if it has one. Raises Blocked, and BudgetExceeded where hits have a price."""
+        chat, caller, whole = self._chat, self._context.caller, self._whole
+        usable, _ = chat.sort_by_health(targets)
+        question = await chat.cached.question(caller, asked, name, usable[0])
+        if question is None:
+            return None
+        found = await chat.cached.find(question)
+        if isinstance(found, Hit):
+            if (answer := await self._served(found, question, asked, name)) is not None:
+                return answer
+            found = Miss()
+        whole.cache = "miss"
+        if found.would is not None:
+            whole.facts["cache_would_be"] = found.would.how
+        self._recorder = chat.cached.recorder(question, found, caller, asked)
+        return None
+
+    async def _served(self, hit: Hit, question: ModelQuestion, asked: Asked, name: str) -> Answered | None:
+        """A hit, as the client gets it; None if its answer cannot be made of it."""
+        chat = self._chat
+        what = await chat.cached.answer(hit, asked, chat.guardrails, self._about)
+        if what is None:
+            return None
+        await self._charge(hit, name)
+        if question.policy.writes and (hit.is_stale or hit.is_checked):
+            chat.refresh(question, hit, self._context.caller, asked)
+        return Answered(Target(hit.entry.provider, hit.entry.model), 0, what, hit.how, hit, question)
+
+    async def _cached_of(self, target: Target, asked: Asked, alias: str) -> Answered | None:
+        """The answer of the cache for a target that a request has come to because others have failed."""
+        if self._recorder is None:
+            return None
+        question = self._chat.cached.at(self._recorder.question, alias, target)
+        hit = await self._chat.cached.look(question)
+        return None if hit is None else await self._served(hit, question, asked, alias)
+
+    async def _charge(self, hit: Hit, name: str) -> None:
+        """What the ledger knows of a hit: what it saved, and what it costs."""
+        whole, entry = self._whole, hit.entry
+        part, cost = self._chat.cached.charge(hit)
+        whole.counts_requests = self._chat.counts_hits
+        if cost:
+            target = Target(entry.provider, entry.model)
+            request = self._chat.attempt_request(self._context.inside(whole), self._kind, name, target, part)
+            async with self._chat.admit_request(self._context.inside(whole), request) as admission:
+                admission.cost, admission.joins = cost, True
+        whole.cache = hit.how
+        whole.saved = Saved(model_tokens=entry.input_tokens + entry.output_tokens, cost=entry.cost - cost)
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
@@ -471,12 +586,15 @@ class Answering:
                 self._attempt.admission.joins = True
                 await self._attempt.aclose(error)
         finally:
+            if self._recorder is not None:
+                self._recorder.end(error)
             if self._heard is not None and self._whole.content is not None:
                 self._whole.content = self._whole.content._replace(answered=self._heard.raw, is_stream=True)
             await self._whole.__aexit__(kind, error, traceback)
 
-    def _note_answer(self, what: Whole | Streamed) -> None:
+    def _note_answer(self, answer: Answered) -> None:
         """Keep what is answered, if contents are kept."""
+        what = answer.what
         if isinstance(what, Whole):
             self._whole.note_answered(lambda: what.body)
         elif self._whole.content is not None:
@@ -488,6 +606,9 @@ class Answering:
         usable, attempts = self._chat.sort_by_health(targets)
         failed: Failed | None = None
         for target in usable:
+            if failed is not None and (answer := await self._cached_of(target, asked, alias)) is not None:
+                answer.attempts = len(attempts)
+                return answer
             for retry in range(target.retries + 1):
                 try:
                     self._attempt, what = await self._chat.attempt(

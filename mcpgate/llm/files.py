@@ -11,6 +11,7 @@ from mcpgate.errors import InvalidRequest, McpgateError, NotAllowed, NotFound, U
 from mcpgate.governance.callers import Caller
 from mcpgate.governance.context import RequestContext
 from mcpgate.llm.attempt import Whole
+from mcpgate.llm.batches import OWN
 from mcpgate.llm.chat import Chat
 from mcpgate.llm.metering import decoded
 from mcpgate.llm.objects import Kept, ObjectsUnavailable, is_id
@@ -19,7 +20,7 @@ from mcpgate.llm.stored import Stored
 from mcpgate.telemetry.text import one_line
 
 _LONGEST_ABOUT = 8 * 1024
-_PAGE = 200
+_PAGE, _LATEST = 200, 20
 MOST_LISTED = 1000
 log = logging.getLogger("mcpgate.llm")
 
@@ -50,14 +51,15 @@ class Files:
         found = await self._objects.find(caller.account, "file", [id]) if is_id(id) else []
         if not found:
             raise NotFound(f"no such file object: {one_line(id, 200)}", field="id")
-        self._check(caller, found[0].provider)
+        if found[0].provider != OWN:
+            self._check(caller, found[0].provider)
         return found[0]
 
     async def upload(self, context: RequestContext, provider: str, upload: Upload, content_type: str) -> Whole:
         """What the provider says of a new file. Raises what Stored.send does."""
         account = context.caller.account
         # A request can name several files if they are at one provider, with one key.
-        latest = [one for one in await self._objects.page(account, "file", "", 1) if one.provider == provider]
+        latest = [one for one in await self._objects.page(account, "file", "", _LATEST) if one.provider == provider]
         key = latest[0].key if latest else ""
         file = Kept("file", "", account, provider, key=key)
         call = Call("stored", b"", "", path="/files", key=key, content_type=content_type, upload=upload)

@@ -31,6 +31,8 @@ METHODS = {
     "gemini_embeddings": "batchEmbedContents",
 }
 """Formats of calls → what follows the model's name in the path. A streamed `gemini` has a method of its own."""
+BAD_KEY = b'"API_KEY_INVALID"'
+"""What Google says of a key that it does not know, with status 400."""
 STREAM_METHOD = "streamGenerateContent"
 _OPAQUE = frozenset(
     "args response parameters parametersJsonSchema parameters_json_schema responseJsonSchema response_json_schema "

@@ -3,7 +3,7 @@ What no guardrail changes stays as it is, byte for byte."""
 
 import copy
 import dataclasses
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,7 +32,18 @@ async def guarded_request(asked: Asked, guardrails: Guardrails, about: About) ->
 async def guarded_stored(body: bytes, guardrails: Guardrails, about: About) -> bytes:
     """What a provider has kept of a request or of its answer, as the guardrails let it through now. Raises Blocked."""
     stored = decoded(body)
-    places = texts.of_answer({"output": stored})
+    return await _guarded(body, stored, texts.of_answer({"output": stored}), guardrails, about)
+
+
+async def guarded_answer(body: bytes, guardrails: Guardrails, about: About) -> bytes:
+    """A whole answer in the client's format, as the guardrails let it through now. Raises Blocked."""
+    answer = decoded(body)
+    return await _guarded(body, answer, texts.of_answer(answer), guardrails, about)
+
+
+async def _guarded(
+    body: bytes, stored: Any, places: Sequence[texts.Place], guardrails: Guardrails, about: About
+) -> bytes:
     changed = texts.write(places, [_checked(guardrails, about, text) for text in texts.read(places)])
     await guardrails.after("".join(texts.read(places))[:_MOST_REMEMBERED], about)
     return jsontext.dumps(stored) if changed else body

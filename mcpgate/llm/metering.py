@@ -1,7 +1,6 @@
 """How many tokens a request takes: estimated before it is sent, read from what the provider says, and counted from what
 was delivered where it says nothing. Pure, but for what is learned of each model."""
 
-import dataclasses
 import itertools
 import re
 from collections.abc import Iterator, Mapping
@@ -10,6 +9,7 @@ from typing import Any
 
 from mcpgate import jsontext
 from mcpgate.governance.records import Usage
+from mcpgate.llm.events import Events, parts_of
 from mcpgate.llm.gemini_format import METHODS, snake_name
 
 _BYTES_PER_TOKEN = 3.0
@@ -146,6 +146,9 @@ def usage_of(format: str, usage: Any) -> Usage | None:
         all_in = _count(usage.get("promptTokenCount")) + _count(usage.get("toolUsePromptTokenCount"))
         read = min(_count(usage.get("cachedContentTokenCount")), all_in)
         more = {"reasoning_tokens": thoughts} if thoughts else {}
+        for direction, name in _GEMINI_DETAILS:
+            if (told := usage.get(name)) is not None:
+                _add_modalities(more, direction, told)
         out = _count(usage.get("candidatesTokenCount")) + thoughts
         return Usage(0, all_in, out, read, more=more) if all_in else None
     if format == "messages":
@@ -163,7 +166,7 @@ def usage_of(format: str, usage: Any) -> Usage | None:
         more = {"cache_write_1h_tokens": hour} if hour else {}
         all_in = _count(usage.get("inputTokens")) + read + write
         return Usage(0, all_in, _count(usage.get("outputTokens")), read, write, more=more) if all_in else None
-    chat = format in ("chat", "embeddings")
+    chat = format in ("chat", "embeddings", "bedrock_embedding")
     incoming, outgoing = ("prompt_tokens", "completion_tokens") if chat else ("input_tokens", "output_tokens")
     details = "prompt_tokens_details" if chat else "input_tokens_details"
     of_output = "completion_tokens_details" if chat else "output_tokens_details"
@@ -173,13 +176,45 @@ def usage_of(format: str, usage: Any) -> Usage | None:
     cached = min(_count(_of(usage.get(details), "cached_tokens")), tokens[0])
     written = min(_count(_of(usage.get(details), "cache_write_tokens")), tokens[0] - cached)
     reasoning = _count(_of(usage.get(of_output), "reasoning_tokens"))
-    return Usage(0, *tokens, cached, written, more={"reasoning_tokens": reasoning} if reasoning else {})
+    more = {"reasoning_tokens": reasoning} if reasoning else {}
+    _add_media(more, "input", usage.get(details))
+    _add_media(more, "cache_read", _of(usage.get(details), "cached_tokens_details"))
+    _add_media(more, "output", usage.get(of_output))
+    return Usage(0, *tokens, cached, written, more=more)
+
+
+_GEMINI_DETAILS = (
+    ("input", "promptTokensDetails"),
+    ("input", "toolUsePromptTokensDetails"),
+    ("cache_read", "cacheTokensDetails"),
+    ("output", "candidatesTokensDetails"),
+)
+MEDIA_KINDS = ("audio", "image", "video")
+
+
+def _add_media(more: dict[str, int], direction: str, details: Any) -> None:
+    """Tokens that are no text, as OpenAI tells them."""
+    if isinstance(details, dict):
+        for kind in MEDIA_KINDS:
+            if tokens := _count(details.get(f"{kind}_tokens")):
+                more[f"{kind}_{direction}_tokens"] = tokens
+
+
+def _add_modalities(more: dict[str, int], direction: str, details: Any) -> None:
+    """The same, as Google tells them."""
+    for one in _dicts(details):
+        kind = str(one.get("modality")).lower()
+        if kind in MEDIA_KINDS and (tokens := _count(one.get("tokenCount"))):
+            name = f"{kind}_{direction}_tokens"
+            more[name] = more.get(name, 0) + tokens
 
 
 def usage_and_tier(format: str, carrier: Any) -> tuple[Any, str]:
     """A provider's `usage` object out of its answer, or out of an event, and the service tier that it was billed at."""
     usage = _of(carrier, "usageMetadata" if format in METHODS else "usage")
     tier = _of(usage, "serviceTier") if format in METHODS else _of(carrier, "service_tier")
+    if format == "bedrock_embedding":
+        usage = {"prompt_tokens": _of(carrier, "inputTextTokenCount")}
     if format == "bedrock":
         tier = _of(_of(carrier, "serviceTier"), "type")
     tier = tier.lower() if isinstance(tier, str) else "default"
@@ -191,7 +226,7 @@ _TELLING = {
     "responses": re.compile(rb'"response"\s*:'),
     "messages": re.compile(rb'"message_(?:start|delta|stop)"'),
     "gemini": re.compile(rb'"(?:finish|block)Reason"\s*:\s*"'),
-    "bedrock": re.compile(rb'\A\{"(?:messageStop|metadata)"'),
+    "bedrock": re.compile(rb'^data: \{"(?:messageStop|metadata)"', re.MULTILINE),
 }
 """What an event holds that says more than a piece of the answer."""
 _MOST_UNCOUNTED = 64 * 1024
@@ -224,21 +259,38 @@ class Meter:
             self._count()
             tokens, have = -(-self._characters // 3), self._usage
             if tokens > have.output_tokens:
-                self._usage = dataclasses.replace(have, output_tokens=tokens)
+                self._usage = have._replace(output_tokens=tokens)
         return self._usage
 
-    def read(self, data: bytes) -> None:
-        """The data of one event."""
+    def read(self, events: bytes) -> None:
+        """Whole events, as they came."""
         if not self.is_exact:
-            self._uncounted.append(data)
-            self._uncounted_bytes += len(data)
+            self._uncounted.append(events)
+            self._uncounted_bytes += len(events)
             if self._uncounted_bytes > _MOST_UNCOUNTED:
                 self._count()
-        if self._telling.search(data) is None:
+        for data in self._telling_in(events):
+            event = decoded(data)
+            if isinstance(event, dict):
+                self._read(event)
+
+    def _telling_in(self, events: bytes) -> Iterator[bytes]:
+        """The data of the events that say more than a piece of the answer. The others are not taken apart, unless
+        their lines end in CR."""
+        telling = self._telling
+        if b"\r" in events:
+            yield from (data for data in _data_of(events) if telling.search(b"data: " + data))
             return
-        event = decoded(data)
-        if not isinstance(event, dict):
-            return
+        end = 0
+        for match in telling.finditer(events):
+            if match.start() < end:
+                continue  # of the same event
+            begin = events.rfind(b"\n\n", end, match.start())
+            begin, end = end if begin < 0 else begin + 2, events.find(b"\n\n", match.end()) + 2
+            end = len(events) if end < 2 else end
+            yield parts_of(events[begin:end])[1]
+
+    def _read(self, event: dict[str, Any]) -> None:
         match self._format:
             case "messages":
                 self._read_messages(event)
@@ -281,7 +333,7 @@ class Meter:
             self.is_over = True
 
     def _count(self) -> None:
-        for data in self._uncounted:
+        for data in itertools.chain.from_iterable(map(_data_of, self._uncounted)):
             event = decoded(data)
             if isinstance(event, dict):
                 self._characters += _text_in(event, self._format)
@@ -289,6 +341,12 @@ class Meter:
                     self._usage = usage_of("gemini", event.get("usageMetadata")) or self._usage
         self._uncounted.clear()
         self._uncounted_bytes = 0
+
+
+def _data_of(events: bytes) -> Iterator[bytes]:
+    for event in Events().feed(events):
+        if data := parts_of(event)[1]:
+            yield data
 
 
 def _text_in(event: dict[str, Any], format: str) -> int:

@@ -1,23 +1,29 @@
 """What tokens cost: the configuration's own prices, else those of genai-prices (its packaged list; nothing is fetched).
 Compiled to whole numbers once for each model. An unknown price is None, never zero."""
 
-import dataclasses
 import datetime
 import fnmatch
 import math
 import re
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any
 
 from mcpgate.config.llm import PRESETS, LlmConfig, ModelPriceConfig
 from mcpgate.governance.records import Usage
+from mcpgate.llm.metering import MEDIA_KINDS
 
 _LISTED = {"bedrock": "aws", "gemini": "google", "xai": "x-ai"}
 """Provider types whose name in the price list differs."""
 _KINDS = ("input", "output", "cache_read", "cache_write", "cache_write_1h")
+_MEDIA = {
+    f"{kind}_{direction}_tokens": (direction, f"{direction}_{kind}_mtok")
+    for kind in MEDIA_KINDS
+    for direction in ("input", "output")
+} | {f"{kind}_cache_read_tokens": ("cache_read", f"cache_{kind}_read_mtok") for kind in MEDIA_KINDS}
+"""A kind of usage → the kind of tokens that it is part of, and the name of its price in genai-prices."""
 _MILLION = 1_000_000
 _MOST_REMEMBERED = 10_000
 Steps = tuple[tuple[int, int], ...]
@@ -33,36 +39,61 @@ class TokenPrice:
     cache_read: Steps
     cache_write: Steps
     cache_write_1h: Steps
+    media: Mapping[str, Steps] = field(default_factory=dict)
+    """By kinds of usage such as audio_input_tokens, where they have prices of their own."""
 
     def cost(self, usage: Usage) -> int:
         """Nano-dollars, rounded up once. Cached tokens are part of the input, at their own prices; a long input moves
         all its tokens to the price of its step."""
         hour = min(usage.more.get("cache_write_1h_tokens", 0), usage.cache_write_tokens)
         plain = max(0, usage.input_tokens - usage.cache_read_tokens - usage.cache_write_tokens)
-        parts = (
-            (self.input, plain),
-            (self.output, usage.output_tokens),
-            (self.cache_read, usage.cache_read_tokens),
-            (self.cache_write, usage.cache_write_tokens - hour),
-            (self.cache_write_1h, hour),
-        )
-        total = sum(_at(steps, usage.input_tokens) * tokens for steps, tokens in parts)
+        of = usage.input_tokens
+        total = _at(self.input, of) * plain + _at(self.output, of) * usage.output_tokens
+        if usage.cache_read_tokens or usage.cache_write_tokens:
+            total += _at(self.cache_read, of) * usage.cache_read_tokens
+            total += _at(self.cache_write, of) * (usage.cache_write_tokens - hour)
+            total += _at(self.cache_write_1h, of) * hour
+        if self.media and usage.more:
+            total += self._media(usage, plain)
         return -(-total // _MILLION)
+
+    def _media(self, usage: Usage, plain: int) -> int:
+        """What tokens that are no text cost more, or less, than text. Those of an estimate, whose kind is not known
+        yet, are counted as the dearest."""
+        left = {"input": plain, "output": usage.output_tokens, "cache_read": usage.cache_read_tokens}
+        more, total = usage.more, 0
+        for name, steps in self.media.items():
+            direction, _ = _MEDIA[name]
+            tokens = more.get(name, 0)
+            if direction == "input":
+                tokens -= more.get(name.replace("_input_", "_cache_read_"), 0)
+            tokens = max(0, min(tokens, left[direction]))
+            left[direction] -= tokens
+            total += tokens * (_at(steps, usage.input_tokens) - _at(getattr(self, direction), usage.input_tokens))
+        for direction in ("input", "output"):
+            tokens = min(more.get(f"media_{direction}_tokens", 0), left[direction])
+            total += tokens * (self._dearest(direction, usage) - _at(getattr(self, direction), usage.input_tokens))
+        return total
+
+    def _dearest(self, direction: str, usage: Usage) -> int:
+        """Nano-dollars for a million tokens, whatever kind they are of."""
+        all = [getattr(self, direction), *(steps for name, steps in self.media.items() if _MEDIA[name][0] == direction)]
+        return max(_at(steps, usage.input_tokens) for steps in all)
 
     def times(self, factor: Decimal) -> "TokenPrice":
         """With all amounts multiplied, to the nearest nano-dollar for a million tokens."""
-        return TokenPrice(
-            *(
-                tuple((start, int((nano * factor).to_integral_value())) for start, nano in getattr(self, kind))
-                for kind in _KINDS
-            )
-        )
+
+        def multiplied(steps: Steps) -> Steps:
+            return tuple((start, int((nano * factor).to_integral_value())) for start, nano in steps)
+
+        media = {name: multiplied(steps) for name, steps in self.media.items()}
+        return TokenPrice(**{kind: multiplied(getattr(self, kind)) for kind in _KINDS}, media=media)
 
     def affordable_output(self, usage: Usage, nano: int) -> int:
         """The most output tokens, beside the input of a usage, that so many nano-dollars pay for; not more than the
         usage has."""
-        rest = nano - self.cost(dataclasses.replace(usage, output_tokens=0))
-        rate = _at(self.output, usage.input_tokens)
+        rest = nano - self.cost(usage._replace(output_tokens=0))
+        rate = self._dearest("output", usage)
         return usage.output_tokens if rate == 0 else min(usage.output_tokens, max(0, rest * _MILLION // rate))
 
 
@@ -125,15 +156,15 @@ class ModelPrices:
         if config is None:
             return None
         if config.type == "echo":
-            return TokenPrice(*[((0, 0),)] * len(_KINDS))
+            return TokenPrice(**dict.fromkeys(_KINDS, ((0, 0),)), media={})
         if config.base_url not in (None, PRESETS.get(config.type)) and config.type != "bedrock":
             return _listed_at(config.address, model, tier)  # who runs it is known by its address, or not at all
         return _listed(_LISTED.get(config.type, config.type), model, tier)
 
 
 def _at(steps: Steps, input_tokens: int) -> int:
-    found = 0
-    for start, nano in steps:
+    found = steps[0][1]
+    for start, nano in steps[1:]:
         if input_tokens < start:
             break
         found = nano
@@ -144,7 +175,8 @@ def _own(price: ModelPriceConfig) -> TokenPrice:
     read, write = price.cache_read_usd_per_mtok, price.cache_write_usd_per_mtok
     plain = price.input_usd_per_mtok or Decimal(0)
     amounts = (plain, price.output_usd_per_mtok, plain if read is None else read, plain if write is None else write)
-    return TokenPrice(*(((0, _nano(usd)),) for usd in (*amounts, amounts[-1]))).times(price.multiplier)
+    priced = zip(_KINDS, (*amounts, amounts[-1]), strict=True)
+    return TokenPrice(**{kind: ((0, _nano(usd)),) for kind, usd in priced}, media={}).times(price.multiplier)
 
 
 def _listed_at(address: str, model: str, tier: str) -> TokenPrice | None:
@@ -169,20 +201,22 @@ def _listed(provider_id: str, model: str, tier: str) -> TokenPrice | None:
     found = _listed_model(provider_id, model)
     if found is None:
         return None
-    amounts = _amounts(found.get_prices(datetime.datetime.now(datetime.UTC), {"service_tier": tier}))
+    prices = found.get_prices(datetime.datetime.now(datetime.UTC), {"service_tier": tier})
+    amounts = _amounts(prices, {kind: f"{kind}_mtok" for kind in _KINDS})
     if "input" not in amounts:
         return None
     amounts.setdefault("output", ((0, 0),))
     amounts.setdefault("cache_read", amounts["input"])
     amounts.setdefault("cache_write", amounts["input"])
     amounts.setdefault("cache_write_1h", amounts["cache_write"])
-    return TokenPrice(**amounts)
+    return TokenPrice(**amounts, media=_amounts(prices, {kind: name for kind, (_, name) in _MEDIA.items()}))
 
 
-def _amounts(prices: Any) -> dict[str, Steps]:
+def _amounts(prices: Any, names: Mapping[str, str]) -> dict[str, Steps]:
+    """`names`: kinds → those of genai-prices."""
     found: dict[str, Steps] = {}
-    for kind in _KINDS:
-        price = getattr(prices, f"{kind}_mtok", None)
+    for kind, name in names.items():
+        price = getattr(prices, name, None)
         if isinstance(price, Decimal):
             found[kind] = ((0, _nano(price)),)
         elif price is not None:

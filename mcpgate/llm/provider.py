@@ -3,9 +3,9 @@
 import email.utils
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from mcpgate.errors import UpstreamError
 
@@ -36,8 +36,7 @@ class Upload:
             raise Unreachable(f"{sent:,} of {self.length:,} bytes of the upload have come")
 
 
-@dataclass(frozen=True, slots=True)
-class Call:
+class Call(NamedTuple):
     """One request to a provider, in a format that it speaks."""
 
     format: str
@@ -46,7 +45,7 @@ class Call:
     model: str
     """The provider's own name of it, which the body or the path has too."""
     stream: bool = False
-    headers: Mapping[str, str] = field(default_factory=lambda: NOTHING)
+    headers: Mapping[str, str] = NOTHING
     """What the client said that belongs to the format, such as `anthropic-beta`."""
     query: str = ""
     """Of the client's address, if it goes on."""
@@ -104,6 +103,8 @@ class Provider(Protocol):
     """Whether it knows `prompt_cache_key`."""
     keeps_objects: bool
     """Whether it keeps responses and files, as OpenAI does."""
+    under_way: int
+    """Requests that it has not answered to the end."""
 
     @property
     def is_busy(self) -> bool:

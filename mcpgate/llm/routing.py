@@ -97,6 +97,16 @@ def resolve(config: LlmConfig, name: str) -> str | None:
     return None if config.unknown_model == "refuse" else config.unknown_model
 
 
+def all_of(config: LlmConfig, name: str) -> Iterator[Target]:
+    """Every target that an alias can lead to."""
+    model = config.models[name]
+    for target in (*model.targets, *(target for route in model.routes for target in route.targets)):
+        if target.target in config.models:
+            yield from all_of(config, target.target)
+        else:
+            yield _leaf(target)
+
+
 class Routes:
     """The routes of one configuration."""
 
@@ -124,12 +134,7 @@ class Routes:
 
     def all_of(self, name: str) -> Iterator[Target]:
         """Every target that an alias can lead to."""
-        model = self.config.models[name]
-        for target in (*model.targets, *(target for route in model.routes for target in route.targets)):
-            if target.target in self.config.models:
-                yield from self.all_of(target.target)
-            else:
-                yield _leaf(target)
+        return all_of(self.config, name)
 
     def _is_fixed(self, name: str) -> bool:
         model = self.config.models[name]

@@ -25,7 +25,7 @@ from mcpgate.providers.keys import Key
 from mcpgate.providers.renewal import Renewal, no_credentials
 from mcpgate.providers.transport import Response
 
-FORMATS = frozenset(("bedrock",))
+FORMATS = frozenset(("bedrock", "bedrock_embedding"))
 _SERVICE = "bedrock"
 _FETCH_S = 30.0
 _LONG = 256 * 1024
@@ -232,7 +232,10 @@ class BedrockProvider(HttpProvider):
 
     def _path(self, call: Call) -> str:
         """Slashes and colons of an ARN are part of its name."""
-        return f"/model/{quote(call.model, safe='')}/converse" + ("-stream" if call.stream else "")
+        model = f"/model/{quote(call.model, safe='')}"
+        if call.format == "bedrock_embedding":
+            return f"{model}/invoke"
+        return f"{model}/converse" + ("-stream" if call.stream else "")
 
     def _headers(self, call: Call, key: Key) -> dict[str, str]:
         accept = "application/vnd.amazon.eventstream" if call.stream else "application/json"

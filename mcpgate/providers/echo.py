@@ -57,7 +57,7 @@ class EchoProvider:
         """`clients`: how clients of each format read and write."""
         self.name, self._config, self._clients = name, config.echo, clients
         self.formats = frozenset((*clients, "embeddings"))
-        self.is_busy = False
+        self.is_busy, self.under_way = False, 0
         self.limit_field, self.takes_cache_key, self.keeps_objects = "max_tokens", False, False
 
     async def probe(self) -> str:

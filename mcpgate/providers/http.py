@@ -10,7 +10,7 @@ from typing import Protocol
 
 from mcpgate.config.llm import ProviderConfig
 from mcpgate.errors import RateLimited, UpstreamError, UpstreamTimeout
-from mcpgate.llm.gemini_format import METHODS, path_of
+from mcpgate.llm.gemini_format import BAD_KEY, METHODS, path_of
 from mcpgate.llm.provider import Call, Unreachable, Upload, retry_after_s
 from mcpgate.providers.keys import Key, KeyRing
 from mcpgate.providers.transport import Response, transport_to
@@ -67,6 +67,7 @@ class HttpReply:
         more."""
         self._response, self._name, self.timeout_s, self._done = response, name, timeout_s, done
         self._secrets, self.key = secrets, key
+        self._error: bytes | None = None
         self.status = response.status
         self.headers: Mapping[str, str] = response.headers
 
@@ -83,6 +84,11 @@ class HttpReply:
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
     async def error(self) -> bytes:
+        if self._error is None:
+            self._error = await self._read_error()
+        return self._error
+
+    async def _read_error(self) -> bytes:
         body = bytearray()
         with contextlib.suppress(TimeoutError, UpstreamError):
             async with asyncio.timeout(_ERROR_S), contextlib.aclosing(self.chunks()) as chunks:
@@ -144,12 +150,12 @@ class HttpProvider:
         self._keys = KeyRing(config)
         self._own_headers = {name.lower(): value for name, value in config.headers.items()}
         """They take the place of others of the same name."""
-        self._under_way = 0
+        self.under_way = 0
         self._transport = transport_to(name, self._address, config.connect_timeout_s)
 
     @property
     def is_busy(self) -> bool:
-        return self._under_way > 0
+        return self.under_way > 0
 
     async def probe(self) -> str:
         method, path, body = self._probe_request()
@@ -176,12 +182,12 @@ class HttpProvider:
             await self._proof.aclose()
 
     async def send(self, call: Call) -> HttpReply:
-        if self._under_way >= self._config.max_concurrency:
+        if self.under_way >= self._config.max_concurrency:
             raise RateLimited(
                 f"{self._config.max_concurrency} requests to {self.name} are under way",
                 **{"scope": f"provider {self.name}", "limit": self._config.max_concurrency, "window": None},
             )
-        self._under_way += 1
+        self.under_way += 1
         try:
             return await self._answered(call)
         except BaseException:
@@ -202,9 +208,11 @@ class HttpProvider:
                 await response.aclose()
                 raise Unreachable(f"{self.name} redirects to another address; set its base_url to that one")
             wait_s = retry_after_s(response.headers) if response.status >= 400 else None
-            if not self._keys.rest(key, response.status, wait_s) or key is keys[-1]:
-                secrets = (key.secret, *self._config.headers.values(), *proof)
-                return self._reply(response, call, secrets, key.mark)
+            secrets = (key.secret, *self._config.headers.values(), *proof)
+            reply = self._reply(response, call, secrets, key.mark)
+            is_unknown = self._is_gemini and reply.status == 400 and BAD_KEY in await reply.error()
+            if not self._keys.rest(key, 401 if is_unknown else reply.status, wait_s) or key is keys[-1]:
+                return reply
             await response.aclose()
         raise Unreachable(f"no key of {self.name} may be used for {call.model}")
 
@@ -223,7 +231,7 @@ class HttpProvider:
             raise Unreachable(f"a header or key in the settings of {self.name} cannot be sent") from None
 
     def _leave(self) -> None:
-        self._under_way -= 1
+        self.under_way -= 1
 
     async def _proved(
         self, method: str, path: str, headers: dict[str, str], body: bytes, limit_s: float

@@ -8,7 +8,7 @@ import ssl
 import sys
 import time
 from collections import deque
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from typing import cast
 from urllib.parse import urlsplit
 
@@ -44,7 +44,7 @@ class Response:
         self.deadline = time.monotonic() + limit_s
         self.is_over = False
         self._pairs: list[tuple[bytes, bytes]] = []
-        self._body = bytearray()
+        self.body = bytearray()
         """What has come of it and was not asked for yet: not a list of pieces, which may be of two bytes each."""
         self._error: Exception | None = None
         self._waiter: asyncio.Future[None] | None = None
@@ -62,9 +62,9 @@ class Response:
     async def chunks(self) -> AsyncGenerator[bytes, None]:
         """The body as it comes, all that is there in one piece. Raises Unreachable, UpstreamTimeout."""
         while True:
-            if self._body:
-                whole = bytes(self._body)
-                self._body.clear()
+            if self.body:
+                whole = bytes(self.body)
+                self.body.clear()
                 self._connection.go_on()
                 self.deadline = time.monotonic() + self.limit_s
                 yield whole
@@ -86,19 +86,23 @@ class Response:
 
     def is_late(self, now: float) -> bool:
         """Whether it has been waited for too long. While something of it is unread, nobody waits."""
-        return not self._body and now > self.deadline
+        return not self.body and now > self.deadline
 
     # --- from the connection
 
     def on_head(self, status: int) -> None:
         """Raises _HeadTooLong."""
-        values: dict[str, list[str]] = {}
-        for name, value in self._pairs:
-            values.setdefault(name.decode("latin-1").lower(), []).append(value.decode("latin-1"))
-        if sum(len(name) + len(value) for name, value in self._pairs) > _LONGEST_HEAD:
+        if sum([len(name) + len(value) for name, value in self._pairs]) > _LONGEST_HEAD:
             raise _HeadTooLong
+        pairs = [(name.decode("latin-1").lower(), value.decode("latin-1")) for name, value in self._pairs]
+        headers = dict(pairs)
+        if len(headers) < len(pairs):
+            values: dict[str, list[str]] = {}
+            for name, value in pairs:
+                values.setdefault(name, []).append(value)
+            headers = {name: ", ".join(all) for name, all in values.items()}
         self._pairs.clear()
-        self.status, self.headers = status, {name: ", ".join(all) for name, all in values.items()}
+        self.status, self.headers = status, headers
 
     def on_header(self, name: bytes, value: bytes) -> None:
         if not self.status:  # what comes later is a trailer
@@ -107,12 +111,6 @@ class Response:
     def on_interim(self) -> None:
         """A head such as 103, before the one that counts."""
         self._pairs.clear()
-
-    def on_body(self, piece: bytes) -> bool:
-        """Whether more may come."""
-        self._body += piece
-        self.deadline = time.monotonic() + self.limit_s
-        return len(self._body) < _READ_AHEAD
 
     def on_end(self) -> None:
         self.is_over = True
@@ -156,6 +154,8 @@ class _Connection(asyncio.Protocol):
         """Whether the server has closed it in good order."""
         self._is_unsent = False
         """Whether a part of the request is still to be sent, so that no other may follow."""
+        self._has_news: Callable[[], bool] = lambda: False
+        """Whether something has come that the event loop has not seen yet."""
         self._room: asyncio.Future[None] | None = None
         """Done when there is room to write; None while there is."""
 
@@ -163,7 +163,7 @@ class _Connection(asyncio.Protocol):
     def is_usable(self) -> bool:
         """Whether nothing has come since its last answer, such as the news that it was closed."""
         transport = self._transport
-        return transport is not None and not transport.is_closing() and not _has_news(transport)
+        return transport is not None and not transport.is_closing() and not self._has_news()
 
     def ask(self, head: bytes, body: bytes, limit_s: float) -> Response:
         """Raises Unreachable."""
@@ -218,6 +218,7 @@ class _Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
+        self._has_news = _news_of(transport)
         if hasattr(transport, "max_size"):  # so asyncio's transports without TLS call what they read at once
             transport.max_size = _READ_AHEAD
         self._pool.open.add(self)
@@ -243,7 +244,7 @@ class _Connection(asyncio.Protocol):
         if response is None:  # nobody asked
             self.abort()
             return
-        name = self._pool.name
+        name, before = self._pool.name, len(response.body)
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade:
@@ -257,8 +258,13 @@ class _Connection(asyncio.Protocol):
             self._head_bytes += len(data)
             if not response.status and self._head_bytes > _LONGEST_HEAD:
                 self.fail(Unreachable(f"the head of the answer of {name} is over {_LONGEST_HEAD:,} bytes"))
+        if len(response.body) > before:  # of a head alone, however slowly it comes, nothing is put off
+            response.deadline = time.monotonic() + response.limit_s
         if response.is_over:
             self._finish()
+        elif len(response.body) >= _READ_AHEAD and self._transport is not None:
+            self._is_paused = True
+            self._transport.pause_reading()
         response.wake()
 
     # --- httptools' callbacks
@@ -281,12 +287,8 @@ class _Connection(asyncio.Protocol):
             self.response.on_head(status)
 
     def on_body(self, piece: bytes) -> None:
-        response = self.response
-        if response is None or response.is_over:
-            return
-        if not response.on_body(piece) and self._transport is not None:
-            self._is_paused = True
-            self._transport.pause_reading()
+        if (response := self.response) is not None and not response.is_over:
+            response.body += piece
 
     def on_message_complete(self) -> None:
         if self.response is not None and self.response.status:
@@ -428,11 +430,11 @@ def _has_length(response: Response) -> bool:
     return "content-length" in response.headers or "chunked" in response.headers.get("transfer-encoding", "").lower()
 
 
-def _has_news(transport: asyncio.BaseTransport) -> bool:
-    """Whether something has come that the event loop has not seen yet."""
+def _news_of(transport: asyncio.BaseTransport) -> Callable[[], bool]:
+    """Asks whether something has come to a transport."""
     socket = transport.get_extra_info("socket")
     if sys.platform == "win32":
-        return bool(select.select([socket], [], [], 0)[0])
+        return lambda: bool(select.select([socket], [], [], 0)[0])
     poll = select.poll()  # select() takes no descriptors over 1023
     poll.register(socket.fileno(), select.POLLIN)
-    return bool(poll.poll(0))
+    return lambda: bool(poll.poll(0))

@@ -1,6 +1,7 @@
 """One tool call, whether from running code, a direct tool or an agent. It does not know what a result looks like in
 Python: see codemode/bridge.py."""
 
+import asyncio
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
@@ -52,7 +53,15 @@ class Calls:
         params = {**more, "name": tool.name, "arguments": arguments}
         if _as_task(upstream.view, tool, context.client):
             params["task"] = {"ttl": round(config.total_timeout_s * 1000)}
-        return await self._carrier.carry(context, "tool", tool.server, tool.name, "tools/call", params, check)
+        cached = self._carrier.cached
+        question = cached.of_tool(context, upstream, tool, params)
+        try:
+            return await self._carrier.carry(
+                context, "tool", tool.server, tool.name, "tools/call", params, check, question
+            )
+        finally:
+            if cached.writes(upstream, tool):
+                await asyncio.shield(cached.changed(tool.server))
 
 
 def _as_task(view: UpstreamView, tool: Tool, client: Client) -> bool:

@@ -92,7 +92,10 @@ class Resources:
         if context.parent is not None:
             context.caller = await self._gate.current(context.caller)
         check = partial(_check_granted, server)
-        return await self._carrier.carry(context, "resource", server.name, method, method, params, check)
+        question = None
+        if method == "resources/read":
+            question = self._carrier.cached.of_resource(context, self._pool.get(server.name), params)
+        return await self._carrier.carry(context, "resource", server.name, method, method, params, check, question)
 
     async def listed_for(self, context: RequestContext, server: Server, what: What) -> Sequence[dict[str, Any]]:
         """Everything of a kind that one server has, for a caller. Raises NotAllowed, UpstreamError, RpcError."""

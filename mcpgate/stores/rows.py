@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 import orjson
 
+from mcpgate import jsontext
 from mcpgate.governance.ledger import BUCKETS, DIMENSIONS, FRACTIONS, SUMS
 from mcpgate.governance.records import Entry, Saved, Usage
 from mcpgate.governance.store import Query
@@ -16,7 +17,7 @@ HOUR_S = 3600
 DAY_S = 24 * HOUR_S
 FOREVER = 9e15
 USAGE = ("calls", "input_tokens", "output_tokens", "cache_read_tokens", "cache_write_tokens", "seconds")
-SAVED = ("definition_tokens_saved", "result_tokens_saved")
+SAVED = ("definition_tokens_saved", "result_tokens_saved", "model_tokens_saved", "cost_saved")
 MAPPINGS = ("metadata", "more", "timings", "facts")
 COLUMNS = ("id", "parent_id", "at", *DIMENSIONS, "cost", *USAGE, *SAVED, "latency_ms", *MAPPINGS)
 """Of the table `entries`. A dimension that an entry lacks is an empty string; mappings are JSON."""
@@ -95,6 +96,8 @@ def row_of(entry: Entry) -> tuple[Any, ...]:
         *_usage(entry.usage),
         entry.saved.definition_tokens,
         entry.saved.result_tokens,
+        entry.saved.model_tokens,
+        entry.saved.cost,
         entry.latency_ms,
         _text(entry.metadata),
         _numbers(entry.usage.more),
@@ -113,7 +116,8 @@ def _text(values: Mapping[str, str]) -> str:
 def _numbers(values: Mapping[str, float]) -> str:
     if not values:
         return "{}"
-    return json.dumps({clean(name): value for name, value in values.items() if math.isfinite(value)})
+    finite = {clean(name): value for name, value in values.items() if math.isfinite(value)}
+    return jsontext.dumps(finite).decode()
 
 
 def entry_of(row: Sequence[Any]) -> Entry:
@@ -133,8 +137,8 @@ def entry_to_json(entry: Entry) -> str:
 
 
 def entry_from_json(text: str) -> Entry:
-    """The inverse of `entry_to_json`, also of earlier versions: mappings that they did not have are empty."""
-    columns = dict.fromkeys(MAPPINGS, "{}") | json.loads(text)
+    """The inverse of `entry_to_json`, also of earlier versions: what they did not have is empty."""
+    columns = dict.fromkeys(MAPPINGS, "{}") | dict.fromkeys(SAVED, 0) | json.loads(text)
     return entry_of([columns[name] for name in COLUMNS])
 
 

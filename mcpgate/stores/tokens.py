@@ -26,8 +26,8 @@ class MemoryTokens:
         return sorted([key for key in self._values if key.startswith(prefix) and await self.get(key) is not None])
 
     async def acquire(self, key: str, owner: str, for_s: float) -> bool:
-        _, until = self._locks.get(key, ("", 0.0))
-        if until > time.time():
+        holder, until = self._locks.get(key, ("", 0.0))
+        if until > time.time() and holder != owner:
             return False
         self._locks[key] = owner, time.time() + for_s
         return True

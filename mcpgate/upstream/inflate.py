@@ -35,13 +35,15 @@ class Inflate(Protocol):
 
 def encodings() -> tuple[str, ...]:
     """Every content-encoding that can be decoded here."""
-    return ("gzip", "deflate", *(("zstd",) if _zstd() else ()))
+    return ("gzip", "deflate", *(("br",) if _brotli() else ()), *(("zstd",) if _zstd() else ()))
 
 
 def inflate_of(encoding: str) -> Inflate:
     """The decoder of a content-encoding. Raises UnknownEncoding."""
     if encoding == "zstd" and (zstd := _zstd()) is not None:
         return _Zstd(zstd)
+    if encoding == "br" and (brotli := _brotli()) is not None:
+        return _Brotli(brotli)
     if encoding not in ("gzip", "x-gzip", "deflate"):
         raise UnknownEncoding(f"its content-encoding is {encoding[:50]!r}; {', '.join(encodings())} can be decoded")
     return _Zlib(encoding != "deflate")
@@ -58,8 +60,18 @@ def _zstd() -> Any:
     return None
 
 
+@functools.cache
+def _brotli() -> Any:
+    """The module, if the extra `brotli` is there. Versions before 1.2 cannot limit their output."""
+    try:
+        module = importlib.import_module("brotli")
+        return module if hasattr(module.Decompressor, "can_accept_more_data") else None
+    except ImportError:
+        return None
+
+
 class _Decoder:
-    """What both have in common."""
+    """What all have in common."""
 
     def __init__(self) -> None:
         self._decoder = self._new()
@@ -150,3 +162,30 @@ class _Zstd(_Decoder):
     def _new(self) -> Any:
         option = self._zstd.DecompressionParameter.window_log_max
         return self._zstd.ZstdDecompressor(options={option: _ZSTD_WINDOW})
+
+
+class _Brotli(_Decoder):
+    """Its window is 16 MiB at most: the decoder refuses larger ones."""
+
+    def __init__(self, brotli: Any) -> None:
+        self._brotli = brotli
+        super().__init__()
+
+    def _fed(self, data: bytes) -> Iterator[bytes]:
+        self._barren += len(data)
+        while not self._decoder.is_finished():  # trailing data is not part of it
+            try:
+                output = self._decoder.process(data, output_buffer_limit=_PIECE)
+            except self._brotli.error as error:
+                raise Undecodable(f"its compressed body is broken: {error}") from error
+            data = b""
+            if output:
+                self._barren = 0
+            for at in range(0, len(output), _PIECE):  # the limit is not exact
+                yield output[at : at + _PIECE]
+            if self._decoder.can_accept_more_data() and not output:
+                break
+        self._check()
+
+    def _new(self) -> Any:
+        return self._brotli.Decompressor()

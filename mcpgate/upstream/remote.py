@@ -23,7 +23,7 @@ from mcpgate.upstream.events import EventReader
 from mcpgate.upstream.framing import Inbox, Message, Transport, deliver, encode, log
 from mcpgate.upstream.secrets import Secrets
 from mcpgate.upstream.streams import Intake, Offers
-from mcpgate.upstream.web import Web, kind_of, open_web
+from mcpgate.upstream.web import Web, kind_of, open_web, trace_of
 
 _JSON, _EVENTS = "application/json", "text/event-stream"
 _TOLD_BY_STATUS = frozenset((401, 403, 413, 429, 503))
@@ -79,7 +79,8 @@ class _StreamableHttp:
         elif headers:
             self._version = headers.get("mcp-protocol-version", self._version)
         if id is not None and method is not None:
-            request = self._request(id, encode(message), headers or {}, method == "initialize")
+            fields = {**(headers or {}), **trace_of(message)}
+            request = self._request(id, encode(message), fields, method == "initialize")
             task = self._unanswered[id] = asyncio.create_task(request)
             self._requests.add(task)
             task.add_done_callback(self._requests.discard)

@@ -16,7 +16,7 @@ from mcpgate.upstream.events import Event
 from mcpgate.upstream.framing import Broken, Inbox, Message, Transport, encode
 from mcpgate.upstream.secrets import Secrets, place
 from mcpgate.upstream.streams import Intake, Offers
-from mcpgate.upstream.web import Web, kind_of, open_web
+from mcpgate.upstream.web import Web, kind_of, open_web, trace_of
 
 _EVENTS = "text/event-stream"
 _GONE = frozenset((404, 410))
@@ -64,7 +64,7 @@ class _Sse:
         self._offers = Offers(name, self.send)
 
     async def send(self, message: Message, headers: Mapping[str, str] | None = None) -> None:
-        fields = {"content-type": "application/json", **(headers or {})}
+        fields = {"content-type": "application/json", **(headers or {}), **trace_of(message)}
         try:
             async with self._web.exchange("POST", self._endpoint, fields, encode(message)) as response:
                 if response.status_code >= 300:

@@ -15,6 +15,7 @@ import httpx2
 from mcpgate import __version__, jsontext
 from mcpgate.config.upstreams import UpstreamConfig
 from mcpgate.errors import UpstreamError
+from mcpgate.telemetry.trace import parse_trace
 from mcpgate.upstream.bearer import Bearer
 from mcpgate.upstream.bodies import decoded, tls
 from mcpgate.upstream.challenges import Challenge, parse_challenge
@@ -157,6 +158,15 @@ async def open_web(config: UpstreamConfig, secrets: Secrets, bearer: Bearer) -> 
         limits=httpx2.Limits(max_connections=None, max_keepalive_connections=32, keepalive_expiry=_KEEP_IDLE_S),
     ) as client:
         yield Web(config, secrets, bearer, client)
+
+
+def trace_of(message: Mapping[str, Any]) -> dict[str, str]:
+    """The headers that repeat the trace in a request's `_meta`, for what stands in front of the server."""
+    meta = message.get("params", {}).get("_meta")
+    if not isinstance(meta, dict) or "traceparent" not in meta:
+        return {}
+    trace = parse_trace(meta["traceparent"], meta.get("tracestate"))
+    return {} if trace is None else trace.headers()
 
 
 def kind_of(response: httpx2.Response) -> str:

@@ -10,7 +10,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
-from typing import Any, Protocol, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 from mcpgate_sandbox.engine import Execution, Outcome
 from mcpgate_sandbox.errors import Cancelled, CodeFailed, LimitReached, SandboxUnavailable
@@ -24,6 +24,17 @@ _AFTER_ANSWER_S = 0.003
 """What need not stand in the way of an answer, on the other core and in the GIL, is done so long after it."""
 _EXPIRE_EVERY_S = 30.0
 T = TypeVar("T")
+
+
+class Occupancy(NamedTuple):
+    """How busy an engine is."""
+
+    running: int
+    waiting: int
+    """Executions that wait for a slot, or for the turn of their session."""
+    warm: int
+    """Interpreters in which nothing has run."""
+
 
 Progress = Callable[[str], None]
 
@@ -121,6 +132,10 @@ class PooledEngine:
     async def modules(self) -> tuple[list[str], list[str]]:
         await self.ready()
         return await self._on_an_errand(self._loaded.result().modules)
+
+    @property
+    def occupancy(self) -> Occupancy:
+        return Occupancy(len(self._running), self._slots.number_waiting, len(self._pool))
 
     async def locks(self) -> list[str]:
         await self.ready()

@@ -56,6 +56,11 @@ class Slots:
     def __repr__(self) -> str:
         return f"<Slots [{self._held.total()} of {self._slots} held, {self._waiting.total()} waiting]>"
 
+    @property
+    def number_waiting(self) -> int:
+        with self._lock:
+            return self._waiting.total()
+
     @contextmanager
     def waiting(self, account: str) -> Iterator[None]:
         """Count an execution as one that waits. Raises SandboxBusy where too many do."""

@@ -42,6 +42,12 @@ def test_the_demo_of_models_falls_back_streams_refuses_and_shows_the_ledger(tmp_
     environment = {**os.environ, "TMPDIR": str(tmp_path)}
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, env=environment)
     assert done.returncode == 0, done.stderr
-    for expected in ("200 'Say this back to me.'", "x-mcpgate-attempts: 2", "402 budget_exceeded", "onprem/llama"):
+    for expected in (
+        "200 'Say this back to me.'",
+        "x-mcpgate-attempts: 2",
+        "402 budget_exceeded",
+        "onprem/llama",
+        "x-mcpgate-cache: exact, x-mcpgate-cost-usd: 0",
+    ):
         assert expected in done.stdout
     assert done.stdout.count("event: content_block_delta") == 3 and not list(tmp_path.iterdir())

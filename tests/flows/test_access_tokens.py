@@ -121,6 +121,12 @@ def test_keys_work_in_the_same_gateway(house: House) -> None:
     assert code_of(house.ask("mg-nobodys-secret").response) == "invalid_key"
 
 
+def test_batches_need_a_key_because_they_outlast_tokens(house: House) -> None:
+    token = house.token("eng-1", audience=house.served.address)
+    answer = house.served.http().get("/v1/batches", headers=bearer(token))
+    assert answer.status_code == 400 and answer.json()["error"]["code"] == "not_supported", answer.text
+
+
 def forged(house: House, algorithm: str) -> str:
     """A token signed with what everybody knows, the public key, as if that were a shared secret."""
     claims = {"iss": house.issuer.url, "sub": "eve", "aud": house.mcp, "exp": time.time() + 600, "groups": ["bosses"]}

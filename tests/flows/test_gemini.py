@@ -48,6 +48,11 @@ def served(tmp_path_factory: pytest.TempPathFactory, provider: ModelProvider) ->
     origin = provider.address.removesuffix("/v1")
     providers = {
         "gem": {"type": "gemini", "base_url": origin, "api_key": "AIza-of-the-provider"},
+        "rotating": {
+            "type": "gemini",
+            "base_url": origin,
+            "keys": [{"api_key": "AIza-unknown"}, {"api_key": "AIza-1", "weight": 0.001}],
+        },
         "badkey": {"type": "gemini", "base_url": origin, "api_key": "AIza-unknown"},
         "open": {"type": "openai", "base_url": provider.address, "api_key": "sk-open"},
         "claude": {"type": "anthropic", "base_url": origin, "api_key": "sk-ant"},
@@ -179,6 +184,16 @@ def test_a_key_comes_in_googles_header_or_in_the_query_and_is_not_logged(served:
     assert ADMIN not in served.log.read_text()
 
 
+def test_a_key_that_google_does_not_know_rests_and_another_one_is_used(served: Served, provider: ModelProvider) -> None:
+    provider.received.clear()
+    for _ in range(5):
+        assert post(served, "rotating/good").status_code == 200
+    used = [request.headers["x-goog-api-key"] for request in provider.received]
+    assert used[0] == "AIza-unknown" and used.count("AIza-unknown") == 1 and used.count("AIza-1") == 5
+    provider.received.clear()
+    assert post(served, "rotating/status-400").status_code == 400 and len(provider.received) == 1
+
+
 def test_a_client_sees_the_models_that_it_may_use(served: Served) -> None:
     headers = {"x-goog-api-key": "mg-key-of-bob"}
     shown = served.http().get("/v1beta/models?pageSize=50", headers=headers).json()
@@ -266,7 +281,7 @@ def test_other_methods_and_names_are_refused(served: Served) -> None:
     assert post(served, "a%0Ab").status_code == 400 and post(served, "x" * 600).status_code == 400
     refused = post(served, "open/good", tools=[{"googleSearch": {}}])
     assert refused.status_code == 400 and "tools[0].googleSearch" in refused.json()["error"]["message"]
-    assert post(served, "open/good", "embedContent").status_code == 400
+    assert post(served, "claude/good", "embedContent").status_code == 400
 
 
 # --- Every client reaches every provider

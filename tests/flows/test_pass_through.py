@@ -83,6 +83,22 @@ async def test_a_server_of_any_era_asks_a_client_of_any_era(
         assert text_of(inside) == "Ada"
 
 
+@each_pair
+async def test_what_a_person_has_said_is_not_kept_for_others(
+    mode: str, era: str, config_file: Callable[..., Path], tmp_path: Path
+) -> None:
+    names = iter(["Ada", "Bob", "Cleo"])
+
+    async def answer(context: Any, params: types.ElicitRequestParams) -> types.ElicitResult:
+        return types.ElicitResult(action="accept", content={"name": next(names)})
+
+    config = config_file({"full": full("one", era, cache={"tools": ["*"], "scope": "shared"})})
+    async with opened(config, tmp_path, "http", mode, "full__ask", elicitation_callback=answer) as client:
+        said = [text_of(await client.call_tool("full__ask", {})) for _ in range(2)]
+        said.append(text_of(await client.call_tool("execute_code", {"code": "full.ask()"})))
+    assert all(name in text for name, text in zip(("Ada", "Bob", "Cleo"), said, strict=True)), said
+
+
 @each_way
 async def test_questions_arrive_over_every_transport(
     transport: str, mode: str, config_file: Callable[..., Path], tmp_path: Path

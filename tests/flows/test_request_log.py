@@ -2,6 +2,9 @@
 
 import json
 import re
+import signal
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -238,6 +241,24 @@ def _follow_workers(folder: Path, provider: ModelProvider, storage: dict[str, st
         assert sorted(int(one["metadata"]["number"]) for one in told) == list(range(30))
         page = listed(served, where="metadata.run=live")
         assert len(page) == 30
+
+
+def test_the_command_follows_the_log_of_a_gateway_that_runs_elsewhere(served: Served) -> None:
+    command = [sys.executable, "-m", "mcpgate", "log", "--follow", "--limit", "1", "--where", "metadata.run=followed"]
+    options = ("-c", str(served.config))
+    with subprocess.Popen([*command, *options], env=served.environment, stdout=subprocess.PIPE, text=True) as following:
+        assert following.stdout is not None
+        try:
+            tag = {"x-mcpgate-meta-run": "followed"}
+            first = served.call("raw__add", {"a": 1, "b": 2}, ADA, tag).headers["x-request-id"]
+            assert first in following.stdout.readline()  # whether it was there before, or came since
+            second = served.call("raw__fail", {"message": "no"}, ADA, tag).headers["x-request-id"]
+            line = following.stdout.readline()
+            assert second in line and "tool_error" in line and len(line) <= 81
+            following.send_signal(signal.SIGINT)
+            assert following.wait(20) == 0
+        finally:
+            following.kill()
 
 
 def test_the_command_shows_the_log_in_80_columns(served: Served) -> None:

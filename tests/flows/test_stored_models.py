@@ -347,7 +347,10 @@ def asking_for(file: str) -> dict[str, Any]:
 
 def test_a_request_that_names_files_goes_where_they_are(served: Served, provider: ModelProvider) -> None:
     ann = client(served)
-    files = [ann.files.create(file=("a", b"x"), purpose="user_data").id for _ in range(6)]
+    files = []
+    for _ in range(6):
+        files.append(ann.files.create(file=("a", b"x"), purpose="user_data").id)
+        ann.files.create(file=("a", b"x"), purpose="batch")  # which no provider has
     homes = {project for project, id in provider.kept.files if id in files}
     assert len(homes) == 1, "all that one request may name"
     for file in files:
@@ -396,7 +399,7 @@ def test_names_of_the_clients_own_are_no_files(served: Served, provider: ModelPr
 def test_uploads_need_rights_a_form_and_a_length_within_the_limit(served: Served, provider: ModelProvider) -> None:
     provider.kept.asked.clear()
     narrow = served.admin("POST", "keys", {"grants": {"models": ["translated"]}}).json()["secret"]
-    form = {"files": {"file": ("a", b"x")}, "data": {"purpose": "batch"}}
+    form = {"files": {"file": ("a", b"x")}, "data": {"purpose": "user_data"}}
     http = served.http()
     assert http.post("/v1/files", **form, headers=bearer(narrow)).status_code == 403  # type: ignore[arg-type]
     for wanted, status in (("claude", 400), ("none", 400), ("echo", 400), ("open", 200)):

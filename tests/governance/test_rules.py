@@ -14,7 +14,7 @@ from mcpgate.governance.callers import ALL_GRANTS, LOCAL, Caller, Grants, Virtua
 from mcpgate.governance.keys import digest_of, from_record, is_good, make_grants, new_secret, to_record
 from mcpgate.governance.policy import Policy
 from mcpgate.governance.prices import Prices
-from mcpgate.governance.records import Request, Usage, to_nano, to_usd
+from mcpgate.governance.records import Request, Usage, to_nano, to_usd, usd_text
 from mcpgate.governance.rule import measured
 from mcpgate.governance.rules import budget_rule, matching, rate_limit_rules
 from mcpgate.stores.memory import MemoryStore
@@ -307,7 +307,8 @@ def test_seconds_of_running_code_cost_what_is_set_and_else_nothing() -> None:
 @given(st.integers(0, 10**19))
 def test_money_is_the_same_after_there_and_back(nano: int) -> None:
     assert to_nano(to_usd(nano)) == nano
-    assert "E" not in f"{to_usd(nano):f}"
+    assert "E" not in usd_text(nano)
+    assert usd_text(nano) == f"{to_usd(nano):f}" and usd_text(-nano) == f"{to_usd(-nano):f}"
 
 
 @pytest.mark.parametrize(

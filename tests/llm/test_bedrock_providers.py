@@ -594,10 +594,10 @@ def test_the_usage_of_a_stream_comes_with_its_metadata() -> None:
     meter = Meter("bedrock", 100)
     frames = list(bedrock_wire.stream("good", {}, ["Hello", " there"]))
     for frame in frames[:-1]:
-        meter.read(parts_of(server_sent(frame))[1])
+        meter.read(server_sent(frame))
     assert meter.is_over and not meter.is_exact
     assert (meter.usage.input_tokens, meter.usage.output_tokens) == (100, 4)
-    meter.read(parts_of(server_sent(frames[-1]))[1])
+    meter.read(server_sent(frames[-1]))
     assert meter.is_exact and (meter.usage.input_tokens, meter.usage.output_tokens) == (1000, 50)
 
 

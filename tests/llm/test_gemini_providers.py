@@ -446,7 +446,7 @@ def test_thoughts_are_output_and_what_tools_at_google_read_is_input() -> None:
 def test_the_usage_of_a_stream_is_that_of_its_last_chunk() -> None:
     meter = Meter("gemini", 100)
     for number, chunk in enumerate(GEMINI_CHUNKS, 1):
-        meter.read(json.dumps(chunk).encode())
+        meter.read(b"data: " + json.dumps(chunk).encode() + b"\n\n")
         assert meter.is_exact == meter.is_over == (number == len(GEMINI_CHUNKS))
     assert (meter.usage.input_tokens, meter.usage.output_tokens) == (9, 4)
 

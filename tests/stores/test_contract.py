@@ -570,7 +570,14 @@ async def test_roll_ups_equal_the_entries_and_an_unpriced_call_is_not_a_free_one
             Settlement(entry("r1", cost=None, kind="tool", parent_id="r2")),
             Settlement(entry("r2", cost=5, kind="execution", outcome="timeout", usage=Usage(seconds=1.5))),
             Settlement(
-                entry("r3", cost=0, kind="meta", usage=Usage(0, 1, 2, 3, 4, 0.25), saved=Saved(5, -6), latency_ms=2.5)
+                entry(
+                    "r3",
+                    cost=0,
+                    kind="meta",
+                    usage=Usage(0, 1, 2, 3, 4, 0.25),
+                    saved=Saved(5, -6, 7, 8),
+                    latency_ms=2.5,
+                )
             ),
         ]
     )
@@ -580,6 +587,7 @@ async def test_roll_ups_equal_the_entries_and_an_unpriced_call_is_not_a_free_one
             **{"entries": 3, "requests": 2, "executions": 1, "tool_calls": 1, "failed": 1, "unpriced": 1, "cost": 5},
             **{"input_tokens": 1, "output_tokens": 2, "cache_read_tokens": 3, "cache_write_tokens": 4},
             **{"seconds": 1.75, "latency_ms": 4.5, "definition_tokens_saved": 5, "result_tokens_saved": -6},
+            **{"model_tokens_saved": 7, "cost_saved": 8},
         }
         await stores.store.roll_up()
     found = await stores.store.find_settled(["r1", "r3"])

@@ -4,17 +4,26 @@ import gzip
 import random
 import time
 import zlib
+from collections.abc import Callable
 
+import brotli
 import pytest
 from backports import zstd
 
 from mcpgate.upstream import inflate
 from mcpgate.upstream.inflate import Undecodable, UnknownEncoding, encodings, inflate_of
 
+PACK: dict[str, Callable[[bytes], bytes]] = {
+    "gzip": gzip.compress,
+    "deflate": zlib.compress,
+    "br": lambda data: bytes(brotli.compress(data, quality=1)),
+    "zstd": zstd.compress,
+}
 DATA = bytes(range(256)) * 1000
 WAYS = {
     "gzip": gzip.compress(DATA),
     "x-gzip": gzip.compress(DATA[:7]) + gzip.compress(DATA[7:]) + b"\0" * 8,
+    "br": brotli.compress(DATA),
     "deflate": zlib.compress(DATA),
     "zstd": zstd.compress(DATA[:7]) + zstd.compress(DATA[7:], options={zstd.CompressionParameter.checksum_flag: 1}),
 }
@@ -32,15 +41,15 @@ def test_what_was_compressed_comes_back_however_it_is_cut(encoding: str) -> None
     assert unpacked(encoding, *(body[at : at + 1] for at in range(len(body)))) == DATA
 
 
-@pytest.mark.parametrize("encoding", ["gzip", "deflate", "zstd"])
+@pytest.mark.parametrize("encoding", ["gzip", "deflate", "br", "zstd"])
 def test_a_bomb_comes_in_small_pieces(encoding: str) -> None:
     big = bytes(200_000_000)
-    bomb = {"gzip": gzip.compress, "deflate": zlib.compress, "zstd": zstd.compress}[encoding](big)
+    bomb = PACK[encoding](big)
     sizes = [len(piece) for piece in inflate_of(encoding).feed(bomb)]
     assert sum(sizes) == len(big) and max(sizes) <= 64 * 1024
 
 
-@pytest.mark.parametrize("encoding", ["gzip", "deflate", "zstd"])
+@pytest.mark.parametrize("encoding", ["gzip", "deflate", "br", "zstd"])
 @pytest.mark.parametrize("damage", ["not at all", "in its checksum", "in its data"])
 def test_what_is_broken_is_told(encoding: str, damage: str) -> None:
     bodies = {
@@ -62,10 +71,10 @@ def test_a_million_bodies_in_a_row_are_not_one(encoding: str, inner: bytes) -> N
     assert time.process_time() - began < 0.5
 
 
-@pytest.mark.parametrize("encoding", ["gzip", "deflate", "zstd"])
+@pytest.mark.parametrize("encoding", ["gzip", "deflate", "br", "zstd"])
 def test_what_cannot_be_compressed_takes_no_longer_than_it_must(encoding: str) -> None:
     noise = random.Random(1).randbytes(16_000_000)
-    body = {"gzip": gzip.compress, "deflate": zlib.compress, "zstd": zstd.compress}[encoding](noise)
+    body = PACK[encoding](noise)
     began = time.process_time()
     assert unpacked(encoding, body) == noise
     assert time.process_time() - began < 0.5
@@ -84,11 +93,18 @@ def test_a_window_of_a_gigabyte_is_not_kept() -> None:
         unpacked("zstd", body)
 
 
+def test_a_million_empty_blocks_of_brotli_are_not_decoded() -> None:
+    with pytest.raises(Undecodable, match="holds nothing"):
+        unpacked("br", b"\x0c" + b"\x06" * 2_000_000)
+
+
 def test_other_encodings_are_named_and_so_is_what_can_be_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
-    for encoding in ("br", "gzip,gzip", "GZIP", ""):
-        with pytest.raises(UnknownEncoding, match="gzip, deflate, zstd can be decoded"):
+    for encoding in ("compress", "gzip,gzip", "GZIP", ""):
+        with pytest.raises(UnknownEncoding, match="gzip, deflate, br, zstd can be decoded"):
             inflate_of(encoding)
     monkeypatch.setattr(inflate, "_zstd", lambda: None)
+    monkeypatch.setattr(inflate, "_brotli", lambda: None)
     assert encodings() == ("gzip", "deflate")
-    with pytest.raises(UnknownEncoding):
-        inflate_of("zstd")
+    for encoding in ("zstd", "br"):
+        with pytest.raises(UnknownEncoding):
+            inflate_of(encoding)

@@ -343,7 +343,8 @@ def _declared(id: str, value: BaseModel, in_file: bool) -> dict[str, Any]:
 def _shown_entry(entry: Entry) -> dict[str, Any]:
     shown = entry._asdict()
     cost, saved = shown.pop("cost"), asdict(shown.pop("saved"))
-    usage = asdict(replace(entry.usage, more={})) | {f"{name}_saved": number for name, number in saved.items()}
+    shown["cost_saved_usd"] = f"{to_usd(saved.pop('cost')):f}"
+    usage = entry.usage._replace(more={})._asdict() | {f"{name}_saved": number for name, number in saved.items()}
     shown["usage"] = usage | {"more": dict(entry.usage.more)}
     shown |= {name: dict(shown[name]) for name in ("metadata", "timings", "facts")}
     return {**shown, "cost_usd": None if cost is None else f"{to_usd(cost):f}"}

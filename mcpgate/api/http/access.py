@@ -15,12 +15,14 @@ from mcpgate.api.http.headers import about_of, metadata_of, secret_of, user_of
 from mcpgate.api.http.places import origin_of
 from mcpgate.api.http.resource import Resource
 from mcpgate.api.http.visits import Visits
+from mcpgate.cache.policy import read_wish
 from mcpgate.config.settings import Settings, is_loopback, needs_key
 from mcpgate.errors import InvalidRequest, McpgateError, MissingKey, NotAllowed
 from mcpgate.governance.callers import Caller
 from mcpgate.governance.context import RequestContext
 from mcpgate.governance.gate import Gate
 from mcpgate.governance.tokens import looks_like_token
+from mcpgate.telemetry.trace import parse_trace
 
 _SHOWN = 200
 """Characters of a header that a refusal shows."""
@@ -184,9 +186,11 @@ class Access:
             raise NotAllowed(f"{http.path} needs a key with the grant `admin`", key=caller.id)
 
     async def context(self, http: Exchange) -> RequestContext:
-        """The context of an identified request. Raises what `identify` does."""
-        caller, trace = await self.identify(http), http.headers.get("traceparent")
-        return RequestContext(caller, id=http.id, trace=trace, about=about_of(http.headers))
+        """The context of an identified request. Raises what `identify` does, InvalidRequest."""
+        caller, headers = await self.identify(http), http.headers
+        trace = parse_trace(headers.get("traceparent"), headers.get("tracestate"))
+        mode = read_wish(headers).mode
+        return RequestContext(caller, id=http.id, trace=trace, about=about_of(headers), cache_mode=mode)
 
     def standing_stream(self, caller: Caller) -> AbstractContextManager[None]:
         """Count one more stream that stays open as long as its client likes. Entering it raises RateLimited."""

@@ -163,6 +163,11 @@ class Exchange:
             raise InvalidRequest(f"the body cannot be decompressed: {error}") from None
         return b"".join(pieces)
 
+    def keep(self, size: int) -> None:
+        """Count a part of an upload that is held. Raises RateLimited, Unavailable."""
+        self._check_memory(size)
+        self._take(size)
+
     def upload_length(self) -> int:
         """Bytes of a body that `parts` brings. Raises TooLarge, UnsupportedEncoding, InvalidRequest."""
         if self._inflate() is not None:
@@ -293,6 +298,13 @@ class Exchange:
     async def raw(self, data: bytes) -> None:
         """A part of a stream, as it is."""
         await self._write(data, last=False)
+
+    async def piece(self, data: bytes) -> None:
+        """A part of a download, which is counted while it is written if it is long. Raises Unavailable."""
+        if len(data) > _LONG:
+            await self._hold_answer(len(data))
+        await self._write(data, last=False)
+        self.release()
 
     async def ping(self) -> None:
         await self._send({"type": "http.response.body", "body": self.filler, "more_body": True})

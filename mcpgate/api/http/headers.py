@@ -8,7 +8,7 @@ from typing import Any
 from mcpgate.config.governance import LONGEST_METADATA_VALUE, METADATA_NAME, printable
 from mcpgate.errors import BudgetExceeded, InvalidKey, InvalidRequest
 from mcpgate.governance.context import Admitted, Trail
-from mcpgate.governance.records import to_usd
+from mcpgate.governance.records import usd_text
 
 _MOST_NAMES = 32
 _ONE = "x-mcpgate-meta-"
@@ -127,7 +127,7 @@ def governance_headers(trail: Trail) -> dict[str, str]:
     for admitted in trail.admitted:
         found |= _limit_headers(admitted)
     if trail.admitted:
-        found["x-mcpgate-cost-usd"] = f"{to_usd(sum(admitted.total for admitted in trail.admitted)):f}"
+        found["x-mcpgate-cost-usd"] = usd_text(sum([admitted.total for admitted in trail.admitted]))
     if trail.refusal is not None:
         # A refused tool call is answered with 200: see api/mcp/face.py.
         status = 402 if isinstance(trail.refusal, BudgetExceeded) else 200

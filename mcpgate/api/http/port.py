@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from functools import partial
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote
 
 import orjson
 import uvicorn
@@ -288,13 +289,6 @@ class _Connection(asyncio.Protocol):
         self._stuck_since = 0.0
         super().resume_writing()
 
-    def on_response_complete(self) -> None:
-        if self._cycles:
-            self._cycles.popleft()
-        super().on_response_complete()  # type: ignore[misc]
-        if not self._cycles:
-            self._since = time.monotonic()
-
     def send_400_response(self, msg: str) -> None:
         self._refuse(400, msg)
 
@@ -356,7 +350,6 @@ class _Connection(asyncio.Protocol):
     def _begin(self) -> None:
         """A head is complete and its request under way."""
         self._head_since = 0.0
-        self.cycle.transport = _JoinedHead(self.transport, self._close)
         self.cycle.scope[GONE] = asyncio.get_running_loop().create_future()
         self._cycles.append(self.cycle)
         self._body.start(time.monotonic())
@@ -426,38 +419,13 @@ def _open_socket(config: uvicorn.Config, **uvicorns: Any) -> asyncio.Protocol:
     return SocketConnection(config, **uvicorns)
 
 
-class _JoinedHead:
-    """The transport of one response: writes its head together with what follows at once, for each write is a call of
-    the kernel and a packet."""
+class _Shared:
+    """The transport of one response; closing it is the connection's business."""
 
-    __slots__ = ("_close", "_head", "_transport")
+    __slots__ = ("close", "is_closing", "write")
 
     def __init__(self, transport: asyncio.Transport, close: Callable[[], None]) -> None:
-        self._transport, self._close = transport, close
-        self._head: bytes | None = None
-        """None before the head, empty after it."""
-
-    def write(self, data: bytes) -> None:
-        if self._head is None and not data.startswith(b"HTTP/1.1 1"):
-            self._head = data
-            asyncio.get_running_loop().call_soon(self._flush)
-        elif self._head:
-            head, self._head = self._head, b""
-            self._transport.write(head + data)
-        else:
-            self._transport.write(data)
-
-    def close(self) -> None:
-        self._flush()
-        self._close()
-
-    def is_closing(self) -> bool:
-        return self._transport.is_closing()
-
-    def _flush(self) -> None:
-        if self._head:
-            head, self._head = self._head, b""
-            self._transport.write(head)
+        self.write, self.is_closing, self.close = transport.write, transport.is_closing, close
 
 
 class _Progress:
@@ -520,6 +488,8 @@ def _protocol_class(http: str) -> type[_Connection]:
 def _httptools_class() -> type[_Connection]:
     import httptools
     from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+    from mcpgate.api.http.cycle import Cycle
 
     class HttpToolsConnection(_Connection, HttpToolsProtocol):
         """httptools gives a header when it is whole, so bytes are counted before they are parsed."""
@@ -612,16 +582,62 @@ def _httptools_class() -> type[_Connection]:
                 raise _Refused(431, f"there are more than {limits.headers} headers")
             if len(self._cycles) > limits.pipelined:
                 raise _Refused(429, f"more than {limits.pipelined} requests wait on this connection")
-            super().on_headers_complete()
-            if self.parser.should_upgrade() and self._should_upgrade():
+            wants_upgrade = self.parser.should_upgrade()
+            self._describe()
+            if wants_upgrade and self._should_upgrade():
                 return
-            if self.parser.should_upgrade():
+            self._take()
+            if wants_upgrade:
                 self._framing = b"".join(b"%s: %s\r\n" % pair for pair in self.headers if pair[0] in _FRAMING_HEADERS)
             if self.pipeline:
                 self.flow.resume_reading()  # or nobody would hear that the client is gone
             self._in_body = True
             self.headers = []  # trailers come here too, and are nobody's
             self._begin()
+
+        def _describe(self) -> None:
+            """Complete the scope of the request."""
+            url, scope = httptools.parse_url(self.url), self.scope
+            path = url.path.decode("ascii")
+            scope["method"] = self.parser.get_method().decode("ascii")
+            scope["http_version"] = self.parser.get_http_version()
+            scope["path"] = unquote(path) if "%" in path else path
+            scope["raw_path"] = url.path
+            scope["query_string"] = url.query or b""
+
+        def _take(self) -> None:
+            """Begin the request, or let it wait for those before it."""
+            before = self.cycle
+            self.cycle = Cycle(
+                self._close,
+                scope=self.scope,
+                transport=self.transport,
+                flow=self.flow,
+                logger=self.logger,
+                access_logger=self.access_logger,
+                access_log=False,
+                default_headers=self.server_state.default_headers,
+                message_event=asyncio.Event(),
+                expect_100_continue=self.expect_100_continue,
+                keep_alive=self.parser.should_keep_alive() and self.scope["http_version"] != "1.0",
+                on_response=self.on_response_complete,
+            )
+            if before is None or before.response_complete:
+                self._start_asgi_task(self.cycle, self.app)
+            else:
+                self.flow.pause_reading()
+                self.pipeline.appendleft((self.cycle, self.app))
+
+        def on_response_complete(self) -> None:
+            # Not uvicorn's, which sets a timer after each: `check` closes what rests for too long.
+            if self._cycles:
+                self._cycles.popleft()
+            if not self.transport.is_closing():
+                self.flow.resume_reading()
+                if self.pipeline:
+                    self._start_asgi_task(*self.pipeline.pop())
+            if not self._cycles:
+                self._since = time.monotonic()
 
         def on_body(self, body: bytes) -> None:
             self._body.received += len(body)
@@ -700,8 +716,16 @@ def _h11_class() -> type[_Connection]:
 
         def on_response_complete(self) -> None:
             before = self.cycle
+            if self._cycles:
+                self._cycles.popleft()
             super().on_response_complete()  # may go on with the next request, whose bytes are here already
+            if not self._cycles:
+                self._since = time.monotonic()
             if self.cycle is not before:
                 self._begin()
+
+        def _begin(self) -> None:
+            super()._begin()
+            self.cycle.transport = _Shared(self.transport, self._close)
 
     return H11Connection

@@ -151,8 +151,24 @@ def _headers(answer: Answered) -> dict[str, str]:
         "x-mcpgate-provider": _plain(answer.target.provider),
         "x-mcpgate-model": _plain(answer.target.model),
         "x-mcpgate-attempts": str(answer.attempts),
-        "x-mcpgate-cache": "off",
+        "x-mcpgate-cache": answer.cache,
+        **_of_cache(answer),
     }
+
+
+def _of_cache(answer: Answered) -> dict[str, str]:
+    """What the cache says: the entry's id, by which it can be dropped or judged, its age and how alike the questions
+    are."""
+    if answer.question is None:
+        return {}
+    hit = answer.hit
+    if hit is None:
+        return {"x-mcpgate-cache-key": answer.question.id}
+    age = str(int(hit.age_s))
+    headers = {"x-mcpgate-cache-key": hit.entry.id, "age": age, "x-mcpgate-cache-age": age}
+    if hit.similarity is not None:
+        headers["x-mcpgate-cache-similarity"] = f"{hit.similarity:.4f}"
+    return headers
 
 
 def _plain(text: str) -> str:

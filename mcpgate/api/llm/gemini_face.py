@@ -13,6 +13,7 @@ from mcpgate.api.http.watch import HungUp
 from mcpgate.api.llm import errors
 from mcpgate.api.llm.face import LlmFace
 from mcpgate.api.llm.reading import passed_on, read_name, read_object, session_of, whole_number
+from mcpgate.cache.policy import read_wish
 from mcpgate.errors import InvalidRequest, McpgateError
 from mcpgate.llm.asked import COUNTS, Asked
 from mcpgate.llm.bodies import find_lookalike
@@ -100,6 +101,7 @@ def _asked(model: str, method: str, body: bytes, headers: Mapping[str, str], fra
         session=session_of({}, headers),
         headers=passed_on(format, headers),
         framing=framing if stream else "events",
+        cache=read_wish(headers),
     )
 
 

@@ -5,6 +5,7 @@ from typing import Any
 
 from mcpgate import jsontext
 from mcpgate.api.http.exchange import Exchange
+from mcpgate.cache.policy import read_wish
 from mcpgate.errors import InvalidRequest
 from mcpgate.llm.asked import Asked
 from mcpgate.llm.bodies import BINDING, DECIDING, find_lookalike
@@ -67,6 +68,7 @@ def read_asked(format: str, body: bytes, headers: Mapping[str, str], query: str)
         session=session_of(parsed, headers),
         query=query,
         headers=passed_on(format, headers),
+        cache=read_wish(headers),
     )
 
 

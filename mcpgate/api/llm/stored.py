@@ -15,10 +15,13 @@ from mcpgate.api.http.headers import governance_headers
 from mcpgate.api.http.routing import Handler, SocketHandler
 from mcpgate.api.http.watch import HungUp
 from mcpgate.api.llm import errors
+from mcpgate.api.llm.batch_files import BatchFiles, Opened
+from mcpgate.api.llm.batches import download
 from mcpgate.api.llm.face import LlmFace
 from mcpgate.errors import InvalidRequest, McpgateError
 from mcpgate.governance.context import RequestContext
 from mcpgate.llm.attempt import Whole
+from mcpgate.llm.batches import OWN
 from mcpgate.llm.chat import Chat
 from mcpgate.llm.files import Files
 from mcpgate.llm.messages import Untranslatable
@@ -54,6 +57,7 @@ class StoredFace(LlmFace):
         super().__init__(chat, access, closing)
         self._stored = Stored(chat)
         self._files = Files(chat, self._stored)
+        self._batch_files = BatchFiles(chat)
 
     def handler(self, path: str) -> Mapping[str, Handler] | None:
         route, _ = _route(path)
@@ -83,6 +87,9 @@ class StoredFace(LlmFace):
             context = await self._access.context(http)
             if id:
                 kept = await self._files.find(context.caller, id)
+                if kept.provider == OWN:
+                    await self._own(http, context, kept, route.endswith("/content"))
+                    return
                 await self._passed(http, context, kept, "", _DOWNLOAD if route.endswith("/content") else {})
             elif http.method == "POST":
                 await self._upload(http, context)
@@ -92,7 +99,21 @@ class StoredFace(LlmFace):
         except (Disconnected, HungUp):
             raise Disconnected from None
         except McpgateError as error:
+            if http.started:
+                raise Disconnected from None  # the answer breaks off
             await http.refuse(error, errors.refusal("chat", error))
+
+    async def _own(self, http: Exchange, context: RequestContext, kept: Kept, content: bool) -> None:
+        """Answer about a file that the gateway keeps itself."""
+        async with self._chat.admit(context, "chat", "files"):
+            if content:
+                await download(http, self._batch_files.content(kept), _DOWNLOAD["content-type"])
+                return
+            about = kept.about
+            if http.method == "DELETE":
+                await self._batch_files.delete(kept)
+                about = jsontext.dumps({"id": kept.id, "object": "file", "deleted": True})
+        await http.respond(200, about, governance_headers(context.trail))
 
     async def _passed(
         self,
@@ -109,12 +130,21 @@ class StoredFace(LlmFace):
         await self._respond(http, context, kept.provider, answer, more if answer.status < 300 else {})
 
     async def _upload(self, http: Exchange, context: RequestContext) -> None:
-        provider = self._files.provider_for(context.caller, http.headers.get(_PROVIDER))
+        wanted = http.headers.get(_PROVIDER)
+        provider = "" if wanted is None else self._files.provider_for(context.caller, wanted)
         type = http.headers.get("content-type", "")
         if not type.lower().startswith("multipart/form-data") or not type.isascii():
             raise InvalidRequest("a file is uploaded as multipart/form-data")
-        upload = Upload(http.upload_length(), _in_time(http.parts()))
-        answer = await self._files.upload(context, provider, upload, type)
+        length, opened = http.upload_length(), Opened(type, _in_time(http.parts()))
+        if not provider:
+            await opened.look(http)
+            if opened.purpose == "batch":
+                async with self._chat.admit(context, "chat", "files"):
+                    about = await self._batch_files.add(context.caller, opened, length, type)
+                await http.respond(200, about, governance_headers(context.trail))
+                return
+            provider = self._files.provider_for(context.caller, None)
+        answer = await self._files.upload(context, provider, Upload(length, opened.pieces()), type)
         await self._respond(http, context, provider, answer)
 
     async def _respond(

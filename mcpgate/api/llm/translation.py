@@ -9,9 +9,9 @@ from typing import Any
 import orjson
 
 from mcpgate import jsontext
-from mcpgate.api.llm import errors
+from mcpgate.api.llm import embeddings, errors
 from mcpgate.errors import McpgateError, NotFound, UpstreamError
-from mcpgate.llm.asked import Asked
+from mcpgate.llm.asked import EMBEDS, Asked
 from mcpgate.llm.bodies import with_field
 from mcpgate.llm.events import Events, parts_of
 from mcpgate.llm.gemini_format import METHODS, body_for
@@ -46,9 +46,11 @@ class WireTranslator:
 
     def call_for(
         self, provider: Provider, asked: Asked, target: Target, most: int | None = None, cache_key: str = ""
-    ) -> "tuple[Call, Through | Translated]":
+    ) -> "tuple[Call, Through | Translated | embeddings.EmbeddingFinish]":
         if asked.format in provider.formats:
             return self._through(provider, asked, target, most, cache_key)
+        if asked.format in EMBEDS and not _is_vast(asked.body):
+            return embeddings.translated(provider, asked, target)
         native = next((one for one in _NEUTRAL_ORDER if one in provider.formats and one in self._providers), None)
         client = self._clients.get(asked.format)
         if asked.format == "compact":  # as of a route that is not there: clients then compact by themselves

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 from mcpgate import jsontext
 from mcpgate.errors import McpgateError
 from mcpgate.governance.context import RequestContext, Trail
+from mcpgate.telemetry.trace import parse_trace
 from mcpgate.upstream.backchannel import LOG_LEVELS
 from mcpgate.upstream.untrusted import OURS
 
@@ -139,12 +140,15 @@ def parse_request(
     if not isinstance(params, dict):
         raise RpcFault(INVALID_PARAMS, "params must be an object")
     version = protocol_of(params)
+    meta = params.get("_meta")
+    if isinstance(meta, dict) and (trace := parse_trace(meta.get("traceparent"), meta.get("tracestate"))) is not None:
+        context.trace = trace
     if client := client_of(params):
         context.about = {**context.about, "client": client}
     if version is not None and (modern or message["method"] != "initialize"):
         if version not in MODERN_VERSIONS:
             raise unsupported(version)
-        meta = params["_meta"]
+        assert isinstance(meta, dict)
         if META + "clientCapabilities" not in meta:
             raise RpcFault(INVALID_PARAMS, f"params._meta is missing {META}clientCapabilities")
         capabilities, level = meta[META + "clientCapabilities"], meta.get(META + "logLevel")

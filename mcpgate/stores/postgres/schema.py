@@ -375,6 +375,56 @@ CREATE TABLE provider_objects (
 CREATE INDEX provider_objects_account ON provider_objects (account, kind, at, id)
 """
 
+_CACHE = """
+ALTER TABLE entries ADD COLUMN model_tokens_saved BIGINT NOT NULL DEFAULT 0,
+    ADD COLUMN cost_saved BIGINT NOT NULL DEFAULT 0;
+ALTER TABLE sums ADD COLUMN model_tokens_saved BIGINT NOT NULL DEFAULT 0,
+    ADD COLUMN cost_saved BIGINT NOT NULL DEFAULT 0;
+CREATE TABLE cache_entries (
+    id TEXT COLLATE "C" PRIMARY KEY, kind TEXT NOT NULL, tenant TEXT NOT NULL, key TEXT NOT NULL, server TEXT NOT NULL,
+    tool TEXT NOT NULL, provider TEXT NOT NULL, model TEXT NOT NULL, tags TEXT[] NOT NULL, partition TEXT NOT NULL,
+    at DOUBLE PRECISION NOT NULL, until DOUBLE PRECISION NOT NULL, used DOUBLE PRECISION NOT NULL,
+    size BIGINT NOT NULL, value BYTEA NOT NULL);
+CREATE INDEX cache_entries_until ON cache_entries (until);
+CREATE INDEX cache_entries_used ON cache_entries (used, size);
+CREATE INDEX cache_entries_server ON cache_entries (server) WHERE server <> '';
+CREATE INDEX cache_entries_partition ON cache_entries (partition, at) WHERE partition <> '';
+CREATE TABLE cache_epochs (server TEXT PRIMARY KEY, epoch BIGINT NOT NULL)
+"""
+_SAVED_COLUMNS = "model_tokens_saved, cost_saved"
+_SAVED_VALUES = "COALESCE(model_tokens_saved, 0), COALESCE(cost_saved, 0)"
+"""Zero for entries of earlier versions, which do not have them."""
+
+
+def _with_saved(function: str) -> str:
+    """A function that writes entries, with what the cache saved."""
+    return (
+        function.replace(
+            f"INSERT INTO entries ({_ENTRY_COLUMNS_2})", f"INSERT INTO entries ({_ENTRY_COLUMNS_2}, {_SAVED_COLUMNS})"
+        )
+        .replace(f"SELECT {_ENTRY_COLUMNS_2} FROM", f"SELECT {_ENTRY_COLUMNS_2}, {_SAVED_VALUES} FROM")
+        .replace(f"({_ENTRY_2})", f"({_ENTRY_2}, model_tokens_saved BIGINT, cost_saved BIGINT)")
+        .replace("CREATE FUNCTION", "CREATE OR REPLACE FUNCTION")
+    )
+
+
+_BATCHES = """
+CREATE TABLE batches (
+    id TEXT COLLATE "C" PRIMARY KEY, account TEXT COLLATE "C" NOT NULL, kind TEXT NOT NULL,
+    at DOUBLE PRECISION NOT NULL, status TEXT NOT NULL, value BYTEA NOT NULL, owner TEXT NOT NULL,
+    until DOUBLE PRECISION NOT NULL);
+CREATE INDEX batches_account ON batches (account, kind, at, id);
+CREATE INDEX batches_open ON batches (at, id) WHERE status IN ('validating', 'in_progress', 'cancelling');
+CREATE TABLE batch_pieces (
+    file TEXT COLLATE "C" NOT NULL, number INTEGER NOT NULL, account TEXT COLLATE "C" NOT NULL,
+    at DOUBLE PRECISION NOT NULL, size INTEGER NOT NULL, data BYTEA NOT NULL, PRIMARY KEY (file, number));
+CREATE INDEX batch_pieces_account ON batch_pieces (account, size);
+CREATE INDEX batch_pieces_at ON batch_pieces (at);
+CREATE TABLE batch_lines (
+    batch TEXT COLLATE "C" NOT NULL, number INTEGER NOT NULL, state TEXT NOT NULL, tries INTEGER NOT NULL,
+    result BYTEA NOT NULL, PRIMARY KEY (batch, number))
+"""
+
 _REQUESTS = """
 CREATE INDEX entries_parent ON entries (parent_id) WHERE parent_id <> '';
 -- The terms of entries up to the transaction and number `indexed`.
@@ -409,6 +459,8 @@ MIGRATIONS: list[tuple[str, ...]] = [
     (_MORE_COLUMNS, _RESERVE_2, _RESERVE_ALL_2, _SETTLE_2, _EXPIRE_2),
     (_TOKENS,),
     (_OBJECTS,),
+    (_BATCHES,),
+    (_CACHE, _with_saved(_SETTLE_2), _with_saved(_EXPIRE_2)),
     (_REQUESTS,),
     (_CONTENTS,),
     (_ALERTS,),

@@ -45,7 +45,7 @@ class PostgresTokens:
         taken = await self._fetch(
             f"INSERT INTO token_locks VALUES ($1, $2, {_IN % 3}) ON CONFLICT (key) DO UPDATE"
             " SET owner = excluded.owner, until = excluded.until"
-            f" WHERE token_locks.until <= {_IN % 4} RETURNING 1",
+            f" WHERE token_locks.until <= {_IN % 4} OR token_locks.owner = excluded.owner RETURNING 1",
             *(key, owner, for_s, 0.0),
         )
         return bool(taken)

@@ -2,6 +2,7 @@
 the numbers of its entries in order, so the newest that have several terms are found without a look at others."""
 
 import asyncio
+import re
 import sqlite3
 import threading
 from collections.abc import Callable, Mapping, Sequence
@@ -149,8 +150,9 @@ _SAYING = (
 
 
 def fts_query(text: str) -> str:
-    """A query for all words of a text, none of which is taken for an operator."""
-    return " ".join('"' + word.replace('"', '""') + '"' for word in text.split())
+    """A query for all words of a text, none of which is taken for an operator, and each of which is one of the
+    index: it knows no phrases."""
+    return " ".join(f'"{word}"' for word in re.findall(r"[^\W_]+", text)) or '""'
 
 
 def _bounds(db: sqlite3.Connection, wanted: Wanted, before: int) -> tuple[int, int]:

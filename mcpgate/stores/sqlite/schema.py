@@ -78,6 +78,38 @@ CREATE TABLE provider_objects (
 CREATE INDEX provider_objects_account ON provider_objects (account, kind, at, id);
 """
 
+_CACHE = """
+ALTER TABLE entries ADD COLUMN model_tokens_saved INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE entries ADD COLUMN cost_saved INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE sums ADD COLUMN model_tokens_saved INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE sums ADD COLUMN cost_saved INTEGER NOT NULL DEFAULT 0;
+CREATE TABLE cache_entries (
+    id TEXT PRIMARY KEY, kind TEXT NOT NULL, tenant TEXT NOT NULL, key TEXT NOT NULL, server TEXT NOT NULL,
+    tool TEXT NOT NULL, provider TEXT NOT NULL, model TEXT NOT NULL, tags TEXT NOT NULL, partition TEXT NOT NULL,
+    at REAL NOT NULL, until REAL NOT NULL, used REAL NOT NULL, size INTEGER NOT NULL, value BLOB NOT NULL);
+CREATE INDEX cache_entries_until ON cache_entries (until);
+CREATE INDEX cache_entries_used ON cache_entries (used, size);
+CREATE INDEX cache_entries_server ON cache_entries (server) WHERE server <> '';
+CREATE INDEX cache_entries_partition ON cache_entries (partition, at) WHERE partition <> '';
+CREATE TABLE cache_epochs (server TEXT PRIMARY KEY, epoch INTEGER NOT NULL) WITHOUT ROWID;
+"""
+
+_BATCHES = """
+CREATE TABLE batches (
+    id TEXT PRIMARY KEY, account TEXT NOT NULL, kind TEXT NOT NULL, at REAL NOT NULL, status TEXT NOT NULL,
+    value BLOB NOT NULL, owner TEXT NOT NULL, until REAL NOT NULL) WITHOUT ROWID;
+CREATE INDEX batches_account ON batches (account, kind, at, id);
+CREATE INDEX batches_open ON batches (at, id) WHERE status IN ('validating', 'in_progress', 'cancelling');
+CREATE TABLE batch_pieces (
+    file TEXT NOT NULL, number INTEGER NOT NULL, account TEXT NOT NULL, at REAL NOT NULL, size INTEGER NOT NULL,
+    data BLOB NOT NULL, PRIMARY KEY (file, number));
+CREATE INDEX batch_pieces_account ON batch_pieces (account, size);
+CREATE INDEX batch_pieces_at ON batch_pieces (at);
+CREATE TABLE batch_lines (
+    batch TEXT NOT NULL, number INTEGER NOT NULL, state TEXT NOT NULL, tries INTEGER NOT NULL, result BLOB NOT NULL,
+    PRIMARY KEY (batch, number));
+"""
+
 _REQUESTS = """
 CREATE INDEX entries_parent ON entries (parent_id) WHERE parent_id <> '';
 -- The terms of entries up to number `indexed`, as words. What entries say is not repeated.
@@ -91,7 +123,8 @@ CREATE TABLE request_contents (
     number INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, at REAL NOT NULL, sent TEXT NOT NULL, answered TEXT NOT NULL);
 CREATE INDEX request_contents_at ON request_contents (at);
 INSERT INTO request_contents (id, at, sent, answered) SELECT id, at, arguments, result FROM contents;
-CREATE VIRTUAL TABLE content_words USING fts5(sent, answered, content='request_contents', content_rowid='number');
+CREATE VIRTUAL TABLE content_words USING fts5(
+    sent, answered, content='request_contents', content_rowid='number', detail=none, columnsize=0);
 INSERT INTO content_words (content_words) VALUES ('rebuild');
 """
 
@@ -123,6 +156,8 @@ MIGRATIONS: list[Callable[[sqlite3.Connection], None]] = [
     _run(_ABANDONED),
     _run(_TOKENS),
     _run(_OBJECTS),
+    _run(_BATCHES),
+    _run(_CACHE),
     _run(_REQUESTS),
     _run(_CONTENTS),
     _run(_ALERTS),

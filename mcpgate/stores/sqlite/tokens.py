@@ -63,7 +63,8 @@ class SqliteTokens:
             lambda db: (
                 db.execute(
                     "INSERT INTO token_locks VALUES (?, ?, ?) ON CONFLICT (key) DO UPDATE"
-                    " SET owner = excluded.owner, until = excluded.until WHERE token_locks.until <= ?",
+                    " SET owner = excluded.owner, until = excluded.until"
+                    " WHERE token_locks.until <= ? OR token_locks.owner = excluded.owner",
                     (key, owner, now + for_s, now),
                 ).rowcount
                 == 1

@@ -26,7 +26,7 @@ async def gone(client: Client) -> bytes:
 
 
 def test_everything_of_uvicorn_and_httptools_that_is_relied_upon_is_there() -> None:
-    """When this fails after an update, api/http/port.py has to be read again."""
+    """When this fails after an update, api/http/port.py and cycle.py have to be read again."""
     import httptools
     from uvicorn.protocols.http import h11_impl, httptools_impl
 
@@ -39,6 +39,9 @@ def test_everything_of_uvicorn_and_httptools_that_is_relied_upon_is_there() -> N
     for impl in (httptools_impl, h11_impl):
         kept = set(impl.RequestResponseCycle.__init__.__code__.co_names)
         assert {"response_started", "response_complete", "disconnected", "more_body", "message_event"} <= kept
+    kept = set(httptools_impl.RequestResponseCycle.__init__.__code__.co_names)
+    assert {"chunked_encoding", "expected_content_length", "keep_alive", "waiting_for_100_continue"} <= kept
+    assert {"_start_asgi_task", "_should_upgrade"} <= set(dir(httptools_impl.HttpToolsProtocol))
     assert {"read_paused", "write_paused"} <= set(httptools_impl.FlowControl.__init__.__code__.co_names)
     assert hasattr(httptools.HttpRequestParser, "set_dangerous_leniencies")
 
@@ -144,6 +147,44 @@ async def test_a_connection_without_requests_is_closed_after_keep_alive(http: st
         client = await opened.connect()
         await client.get()
         assert await gone(client) == b""
+
+
+@pytest.mark.parametrize("value", [b"a\r\nset-cookie: x=y", b"a\nb", b"a\0b", b"a\x7fb"])
+async def test_a_header_that_would_be_two_is_never_sent(value: bytes) -> None:
+    async def split(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"x-a", value)]})
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    async with serving(split) as opened:
+        client = await opened.connect()
+        await client.send(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        said = await client.rest()
+        assert said.startswith(b"HTTP/1.1 500") and b"x-a" not in said
+
+
+@each_parser
+async def test_every_response_says_when_it_was_made(http: str) -> None:
+    async with serving(http=http) as opened:
+        client = await opened.connect()
+        await client.send(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert b"date: " in (await client.reader.readuntil(b"\r\n\r\n")).lower()
+
+
+async def test_the_head_of_a_stream_does_not_wait_for_its_first_part() -> None:
+    more = asyncio.Event()
+
+    async def stream(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"x-a", b"b")]})
+        await more.wait()
+        for part in (b"abc", b""):
+            await send({"type": "http.response.body", "body": part, "more_body": bool(part)})
+
+    async with serving(stream) as opened:
+        client = await opened.connect()
+        await client.send(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert (await client.reader.readuntil(b"\r\n\r\n")).endswith(b"transfer-encoding: chunked\r\n\r\n")
+        more.set()
+        assert await client.reader.readuntil(b"0\r\n\r\n") == b"3\r\nabc\r\n0\r\n\r\n"
 
 
 # --- bodies
