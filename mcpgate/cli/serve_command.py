@@ -14,7 +14,6 @@ from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from pathlib import Path
 
 from mcpgate.api.http.headers import metadata_of
-from mcpgate.api.http.visits import one_time_token
 from mcpgate.api.mcp import stdio
 from mcpgate.app import open_stores, running, token_store
 from mcpgate.cli.gateway_session import add_config
@@ -135,6 +134,8 @@ async def _tell_before_workers(config: Config, host: str, port: int) -> None:
 
 async def _tell_of_dashboard(config: Config, host: str, address: str, store: Records, vault: Vault) -> None:
     """Say where it is; and how to sign in, once, where an admin key is needed and nobody has one."""
+    from mcpgate.api.http.visits import one_time_token  # which an agent's start over stdio does not need
+
     place = f"{address}/dashboard"
     with contextlib.suppress(StoreUnavailable, TokensUnavailable):  # the gate says so
         local = is_loopback(host) and not needs_key(config, host)
