@@ -1,12 +1,13 @@
 """The request log in SQL. What differs between databases is in a `Facts`."""
 
+import functools
 import json
 from collections.abc import Sequence
 from typing import Any, Protocol
 
 import orjson
 
-from mcpgate.activity.requests import FACTS, Findable, Totals, Wanted, terms_of
+from mcpgate.activity.requests import FACTS, Findable, Totals, Wanted, term, terms_of
 from mcpgate.governance.ledger import DIMENSIONS
 from mcpgate.governance.records import Entry
 from mcpgate.stores.rows import COLUMNS, entry_of, quoted
@@ -98,10 +99,26 @@ def totals_of(rows: Sequence[Sequence[Any]]) -> dict[str, Totals]:
 
 def terms_of_rows(rows: Sequence[Sequence[Any]]) -> list[tuple[int, list[int]]]:
     """Numbers and terms of rows of `FINDABLE`."""
-    return [
-        (seq, terms_of(Findable(parent, dimensions, orjson.loads(metadata), orjson.loads(facts))))
-        for seq, parent, *dimensions, metadata, facts in rows
-    ]
+    found = []
+    for seq, parent, *dimensions, metadata, facts in rows:
+        said = orjson.loads(facts)
+        others = tuple((name, said[name]) for name in _SHARED if name in said)
+        terms = _shared_terms(not parent, tuple(dimensions), metadata, others)
+        if request := said.get("request"):
+            terms = [*terms, term.__wrapped__("request", request)]  # each is another: not worth remembering
+        found.append((seq, terms))
+    return found
+
+
+_SHARED = ("cache", *(name for name in FACTS if name != "request"))
+
+
+@functools.lru_cache(maxsize=4096)
+def _shared_terms(
+    is_top: bool, dimensions: tuple[str, ...], metadata: str, facts: tuple[tuple[str, str], ...]
+) -> list[int]:
+    """Those that many entries share; not to be changed."""
+    return terms_of(Findable("" if is_top else "some", dimensions, orjson.loads(metadata), dict(facts)))
 
 
 def terms_text(terms: Sequence[int]) -> str:
