@@ -385,8 +385,12 @@ class Cache:
 
     async def aclose(self) -> None:
         """Write what is to be written."""
-        while tasks := self._tasks | self._holding:
-            await asyncio.wait(tasks)
+        while self._tasks:
+            await asyncio.wait(self._tasks)
+        if self._holding:
+            _, late = await asyncio.wait(tuple(self._holding), timeout=_LONGEST_LOOK_S)
+            for task in late:  # its claim ends by itself
+                task.cancel()
         await self.store.close()
 
     async def _look_at_epoch(self) -> None:

@@ -307,6 +307,14 @@ async def test_claims_leave_nothing_behind(tmp_path: Path) -> None:
 
 
 @pytest.mark.anyio
+async def test_a_request_that_never_ends_does_not_keep_the_gateway_from_ending(tmp_path: Path) -> None:
+    cache = cache_in(tmp_path / "a.sqlite3")
+    assert isinstance(await cache.find(question()), Miss)
+    async with asyncio.timeout(30):
+        await cache.aclose()
+
+
+@pytest.mark.anyio
 async def test_those_who_went_away_are_forgotten_while_the_first_one_still_asks() -> None:
     cache = Cache(Settings(Config()), MemoryCache(1 << 20), MemoryTokens())
     first = await cache.find(question())
