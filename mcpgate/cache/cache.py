@@ -166,6 +166,8 @@ class Cache:
         if same is None:
             return None
         age_s = max(0.0, self._clock() - same.entry.at)
+        if age_s > question.policy.oldest_s:
+            return None
         return Hit(same.entry, age_s, similarity=same.similarity, is_checked=same.is_checked)
 
     async def _servable(self, id: str) -> CacheEntry | None:

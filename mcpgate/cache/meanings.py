@@ -32,7 +32,7 @@ _LOOK_S = 1.0
 """How old may be what is known of questions that other processes have kept."""
 _OVERLAP_S = 2.0
 """How late an entry may be written after it was made."""
-_PAGE = 500
+_PAGE = 100
 _MOST_PARTITIONS = 10_000
 log = logging.getLogger("mcpgate.cache")
 

@@ -94,12 +94,14 @@ def decide(config: CacheConfig, wish: Wish, caller: Caller, model: str, format: 
         return None
     semantic = config.semantic.enabled if rule.semantic is None else rule.semantic
     threshold = config.semantic.threshold if rule.threshold is None else rule.threshold
+    ttl_s = min((ttl_s for ttl_s in (wish.ttl_s, rule.ttl_s) if ttl_s is not None), default=config.ttl_s)
     return Policy(
         reads=reads,
         writes=writes,
-        ttl_s=min((ttl_s for ttl_s in (wish.ttl_s, rule.ttl_s) if ttl_s is not None), default=config.ttl_s),
+        ttl_s=ttl_s,
         scope=rule.scope or config.scope,
-        oldest_s=math.inf if wish.ttl_s is None else wish.ttl_s,
+        # Others may have asked to keep the answer for longer than this request would.
+        oldest_s=ttl_s + (config.stale_s if wish.ttl_s is None else 0.0),
         semantic=semantic,
         threshold=threshold if wish.threshold is None else max(wish.threshold, threshold or 0.0),
         tags=wish.tags,

@@ -455,6 +455,19 @@ def test_a_header_keeps_nothing_longer_than_its_rule_says() -> None:
     assert [ttl_s("slow", wish) for wish in (Wish(ttl_s=9999), Wish(ttl_s=5), NO_WISH)] == [9999, 5, 300]
 
 
+def test_a_request_takes_no_answer_that_is_older_than_its_own_time() -> None:
+    config = CacheConfig.model_validate(
+        {"ttl_s": 300, "stale_s": 60, "rules": [{"when": {"model": "short"}, "ttl_s": 5}]}
+    )
+    ages = {
+        (model, wish.ttl_s): found.oldest_s
+        for model in ("short", "other")
+        for wish in (NO_WISH, Wish(ttl_s=90.0))
+        if (found := decide(config, wish, Caller(), model, "chat", True)) is not None
+    }
+    assert ages == {("short", None): 65, ("short", 90.0): 5, ("other", None): 360, ("other", 90.0): 90}
+
+
 def test_a_rule_looks_at_who_asks_for_what() -> None:
     rules = [
         {"when": {"team": "red", "metadata.env": "dev-*"}, "mode": "use", "ttl_s": 60, "scope": "shared"},

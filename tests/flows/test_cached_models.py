@@ -184,6 +184,14 @@ def test_a_time_to_live_is_the_age_that_is_accepted(served: Served) -> None:
     assert cache_of(ask(served, text)) == "exact"
 
 
+def test_nobody_gets_an_answer_that_is_older_than_it_would_keep_itself(served: Served) -> None:
+    text = question()
+    assert cache_of(ask(served, text, headers={"x-mcpgate-cache-ttl": "86400"})) == "miss"
+    assert cache_of(ask(served, text)) == "exact"
+    policy = {"x-mcpgate-cache-ttl": "0.1", "x-mcpgate-cache": "no-store"}
+    wait_until(lambda: cache_of(ask(served, text, headers=policy)) == "miss")
+
+
 @pytest.mark.parametrize(
     "headers",
     [
