@@ -68,7 +68,7 @@ _ASKS = tuple(
         "what": r"\bwhat\b|\bwhich\b|\bdefine\b|\bdefinition\b|\bmeaning\b",
     }.items()
 )
-_ONE_OF_A_KIND = frozenset(
+EXACT_ASKS = frozenset(
     {
         "why",
         "when",
@@ -84,6 +84,7 @@ _ONE_OF_A_KIND = frozenset(
         "how",
     }
 )
+"""Things asked for of which two questions must ask for the same. "what" may ask for any of them."""
 _MARKERS = {
     "from": "from", "to": "to", "into": "to", "onto": "to", "than": "than", "before": "before", "after": "after",
     "by": "by", "over": "over", "versus": "versus", "against": "against", "without": "without", "instead": "instead",

@@ -3,8 +3,7 @@
 Deterministic and symmetric. The guard errs towards a difference: a miss costs one call, a wrong hit a wrong answer.
 """
 
-from mcpgate.cache.semantic.facts import _ONE_OF_A_KIND as STRONG
-from mcpgate.cache.semantic.facts import Facts
+from mcpgate.cache.semantic.facts import EXACT_ASKS, Facts
 from mcpgate.cache.semantic.tables import tables
 
 _SAME_SHARE = 0.75
@@ -101,10 +100,10 @@ def _modality(one: Facts, other: Facts) -> bool:
 
 def _asked(one: Facts, other: Facts) -> bool:
     ours, theirs = one.asks, other.asks
-    if ours in STRONG and theirs in STRONG:
+    if ours in EXACT_ASKS and theirs in EXACT_ASKS:
         return ours != theirs
     if one.yes_no != other.yes_no and "how" not in (ours, theirs):
-        return ours in STRONG or theirs in STRONG
+        return ours in EXACT_ASKS or theirs in EXACT_ASKS
     if one.yes_no != other.yes_no:
         return not ("how" in (ours, theirs) and (one.asks == other.asks or _polite(one, other)))
     return False

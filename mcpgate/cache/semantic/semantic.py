@@ -17,6 +17,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from mcpgate.cache.semantic.answers import same_answer
 from mcpgate.cache.semantic.facts import Facts, read
 from mcpgate.cache.semantic.features import View, features
 from mcpgate.cache.semantic.guard import difference
@@ -26,7 +27,7 @@ from mcpgate.embedding import Embedding
 from mcpgate.errors import ConfigError
 
 NEAR = 0.55
-"""Cosine by the static table below which a stored question is not looked at: README of benchmarks has what it costs."""
+"""Cosine by the static table below which a stored question need not be looked at. The benchmark skips it too."""
 _FORM = 1
 _INSTALL = "pip install 'mcpgate-codemode[semantic]'"
 
@@ -105,7 +106,8 @@ class Semantic:
         self._min_similarity = min_similarity
         self.max_false_hit_rate = max_false_hit_rate
         self.threshold = self.limit(max_false_hit_rate)
-        """The probability from which a hit is served; infinite where no threshold is known to keep the rate."""
+        """The probability from which a hit is served; above 1 where none is known to keep the rate: then the same words
+        are still a hit."""
 
     def __repr__(self) -> str:
         return f"<Semantic {self._reader.name}, hits from {self.threshold:.4f}>"
@@ -159,7 +161,7 @@ class Semantic:
             return Verdict(False, 0.0, similarity, "similarity")
         probability, found = self.weigh(asked.facts, stored.facts, lambda: (asked.view(), stored.view()))
         limit = self.threshold if threshold is None else threshold
-        return Verdict(found is None and probability >= limit, probability, similarity, found)
+        return Verdict(found is None and probability >= min(limit, 1.0), probability, similarity, found)
 
     def weigh(self, one: Facts, other: Facts, views: Callable[[], tuple[View, View]]) -> tuple[float, str | None]:
         """The probability that one answer serves both, and what rules it out. `views` is asked only where the facts
@@ -175,8 +177,6 @@ class Semantic:
 
     def same_answer(self, one: str, other: str) -> bool:
         """Whether two answers to the same question say the same, as far as words and vectors tell."""
-        from mcpgate.cache.semantic.answers import same_answer
-
         return same_answer(one, other, self._table)
 
 
