@@ -160,7 +160,6 @@ def _governed(entry: Entry) -> dict[str, Any]:
     """What the gateway knows of a request: whose it is, what it cost, how the cache answered."""
     facts = entry.facts
     named = {
-        "mcpgate.request_id": facts.get("request"),
         "mcpgate.server": entry.server,
         "mcpgate.key": entry.key,
         "mcpgate.user": entry.user,
@@ -170,13 +169,15 @@ def _governed(entry: Entry) -> dict[str, Any]:
         "session.id": facts.get("session"),
     }
     found: dict[str, Any] = {name: value for name, value in named.items() if value}
-    if entry.parent_id is None:  # others take as long as their spans
+    if entry.parent_id is None:  # what is inside takes as long as its span, and is in the same trace
+        found["mcpgate.request_id"] = facts.get("request", "")
         found |= {f"mcpgate.{stage}_ms": round(ms, 3) for stage, ms in entry.timings.items()}
     if attempts := facts.get("attempts"):
         found["mcpgate.attempts"] = int(attempts)
-    if entry.cost is not None and (entry.cost or entry.parent_id is not None):
+    is_attempt = entry.kind in _MODELS and entry.parent_id is not None
+    if entry.cost is not None and (entry.cost or is_attempt):
         found["mcpgate.cost_usd"] = entry.cost / 1e9
-        if entry.kind in _MODELS:
+        if is_attempt:
             found["llm.cost.total"] = entry.cost / 1e9  # OpenInference has a name for it, OpenTelemetry has none
     if entry.saved.cost:
         found["mcpgate.cache_saved_usd"] = entry.saved.cost / 1e9
