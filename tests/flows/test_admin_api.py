@@ -60,7 +60,10 @@ def operations(document: dict[str, Any]) -> list[tuple[str, str, dict[str, Any]]
     ]
 
 
+REFUSED = {"POST /api/cache/feedback": 404, "DELETE /api/cache": 400}
+"""Operations that need an entry of the cache, which is tried elsewhere."""
 EXAMPLES: dict[str, Any] = {
+    "POST /api/cache/feedback": {"id": "walked", "good": True},
     "POST /api/keys": {"id": "walked", "grants": {"tools": ["raw.*"]}, "budget": {"limit_usd": 1}, "user": "ada"},
     "PATCH /api/keys/{id}": {"name": "walked on", "enabled": False},
     "POST /api/keys/{id}/rotate": {"overlap": "1h"},
@@ -97,6 +100,10 @@ def test_every_operation_of_the_description_answers_as_it_says(office: Served) -
         place = path.replace("{id}", id).replace("{name}", "raw").removeprefix("/api/")
         answer = office.admin(method, place, body)
         responses = facts["responses"]
+        if (status := REFUSED.get(f"{method} {path}")) is not None:
+            assert answer.status_code == status
+            jsonschema.validate(answer.json(), responses["default"]["content"]["application/json"]["schema"])
+            continue
         if "{name}" in path and method == "POST":  # nobody signs in to a program
             assert answer.status_code == 400 and "is a local program" in answer.text
             jsonschema.validate(answer.json(), responses["default"]["content"]["application/json"]["schema"])

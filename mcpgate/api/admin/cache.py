@@ -5,7 +5,6 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-import orjson
 from pydantic import BaseModel, ConfigDict, Field
 
 from mcpgate.api.http.routing import Call, Reply, Route, json_reply
@@ -55,7 +54,7 @@ class CacheRoutes:
             Route("GET", "/api/cache", "What the cache holds, and what it has saved", self._show, query=since),
             Route("DELETE", "/api/cache", "Drop the entries that fit all that is given", self._drop,
                   query={**_SELECTION, **everything}),
-            Route("GET", "/api/cache/entries", "Entries as JSON lines, to be imported elsewhere", self._export,
+            Route("GET", "/api/cache/entries", "Whole entries, as `mcpgate cache import` takes them", self._export,
                   query={**_SELECTION, **page}),
             Route("POST", "/api/cache/feedback", "Say whether an entry was the right answer", self._judge, Feedback),
         ]  # fmt: skip
@@ -74,11 +73,9 @@ class CacheRoutes:
 
     async def _export(self, call: Call) -> Reply:
         which = _selection(call.query)
-        lines = [
-            orjson.dumps(line)
-            async for line in exported(self._gateway.cache, which, call.query.get("after", ""), _PAGE, _PAGE_BYTES)
-        ]
-        return Reply(b"".join(line + b"\n" for line in lines), content_type="application/jsonl")
+        after = call.query.get("after", "")
+        found = [line async for line in exported(self._gateway.cache, which, after, _PAGE, _PAGE_BYTES)]
+        return json_reply({"entries": found})
 
     async def _judge(self, call: Call) -> Reply:
         given = parse(Feedback, call.body)
