@@ -95,7 +95,8 @@ class Health(Face):
         self._access.check_named(http)
         await self._access.check_admin(http)
         await self._gauges.measure()
-        await http.respond(200, self._gateway.metrics.shown(), {"content-type": CONTENT_TYPE})
+        with_names = not self._access.needs_key_of(http) or await self._access.is_admin(http)
+        await http.respond(200, self._gateway.metrics.shown(with_names), {"content-type": CONTENT_TYPE})
 
 
 def admin_routes(gateway: Gateway) -> list[Route]:

@@ -4,6 +4,7 @@ What labels say is bounded: by the configuration, or by a number, beyond which i
 chooses is one, such as a key, a user or metadata. Gauges are measured when they are asked for: see
 api/admin/gauges.py."""
 
+import re
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple, Protocol
 
@@ -13,6 +14,8 @@ from mcpgate.config.governance import SCOPES
 from mcpgate.config.llm import LlmConfig
 from mcpgate.config.settings import Config
 
+_NAMES = re.compile(rb"^\w+\{(?:.*,)?(?:server|tool|provider|model|target|limit|budget)=")
+"""A sample whose labels have a name from the configuration or from a server."""
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 OTHER = "other"
 _MODELS = ("chat", "embedding")
@@ -427,8 +430,13 @@ class Metrics:
             self._budget_used.labels(budget.id).set(budget.used)
             self._budget_left.labels(budget.id).set(budget.left_usd)
 
-    def shown(self) -> bytes:
-        return generate_latest(self._registry)
+    def shown(self, with_names: bool = True) -> bytes:
+        """In Prometheus' format. Without names of servers, tools, models, budgets: for whoever may only know how the
+        gateway fares."""
+        text = generate_latest(self._registry)
+        if with_names:
+            return text
+        return b"".join(line for line in text.splitlines(keepends=True) if not _NAMES.search(line))
 
 
 def _targets_of(config: LlmConfig) -> Iterable[tuple[str, str]]:

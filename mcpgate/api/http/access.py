@@ -185,6 +185,13 @@ class Access:
         if not caller.grants.admin:
             raise NotAllowed(f"{http.path} needs a key with the grant `admin`", key=caller.id)
 
+    async def is_admin(self, http: Exchange) -> bool:
+        """Whether a request comes with an admin key."""
+        try:
+            return (await self.identify(http)).grants.admin
+        except McpgateError:
+            return False
+
     async def context(self, http: Exchange) -> RequestContext:
         """The context of an identified request. Raises what `identify` does, InvalidRequest."""
         caller, headers = await self.identify(http), http.headers
