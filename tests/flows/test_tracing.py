@@ -2,6 +2,7 @@
 and providers."""
 
 import json
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -30,6 +31,11 @@ def trace_of(number: int) -> tuple[str, dict[str, str]]:
     return trace, {"traceparent": f"00-{trace}-00f067aa0ba902b7-01", "tracestate": STATE}
 
 
+def _listens(port: int) -> bool:
+    with socket.socket() as connection:
+        return connection.connect_ex(("127.0.0.1", port)) == 0
+
+
 @contextmanager
 def remote_server() -> Iterator[dict[str, Any]]:
     """The entry of a server over HTTP that tells how it was called."""
@@ -37,6 +43,7 @@ def remote_server() -> Iterator[dict[str, Any]]:
     process = subprocess.Popen([sys.executable, str(SERVER), "http", str(port)], stderr=subprocess.DEVNULL)
     try:
         headers = {"Authorization": "Bearer let-me-in"}
+        wait(lambda: _listens(port))
         yield {"url": f"http://127.0.0.1:{port}/mcp", "headers": headers, "expose": "both", "prefix": "remote_"}
     finally:
         process.kill()
