@@ -42,10 +42,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     create.add_argument(
         "--servers", nargs="+", default=[], metavar="GLOB", help="servers of which it may call every tool"
     )
-    create.add_argument("--models", nargs="+", default=[], metavar="GLOB", help="models it may use (not built yet)")
     create.add_argument(
-        "--providers", nargs="+", default=[], metavar="GLOB", help="providers it may use (not built yet)"
+        "--models", nargs="+", default=[], metavar="GLOB", help="models it may use, as aliases or provider/model"
     )
+    create.add_argument("--providers", nargs="+", default=[], metavar="GLOB", help="providers whose models it may use")
     create.add_argument(
         "--meta-tools", nargs="+", metavar="GLOB", help="meta-tools it may call (default: all, for a key with any tool)"
     )
