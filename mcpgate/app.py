@@ -160,25 +160,15 @@ def _verifier(settings: Settings) -> Tokens:
 
 
 def token_store(config: Config, stores: GovernanceStores) -> TokenStore:
-    """Where tokens of sign-ins are kept: with the rest, in a table of their own."""
-    if isinstance(stores.store, MemoryStore):
-        return MemoryTokens()
-    if isinstance(stores.store, SqliteStore):
-        return SqliteTokens(_local_file(config.storage))
-    postgres = _optional("mcpgate.stores.postgres.tokens", "postgres", "storage.url")
-    made: TokenStore = postgres.PostgresTokens(stores.store.pool)  # type: ignore[attr-defined]
-    return made
+    """Where tokens of sign-ins are kept."""
+    found: TokenStore = _beside(config, stores, MemoryTokens, SqliteTokens, "tokens:PostgresTokens")
+    return found
 
 
 def object_store(config: Config, stores: GovernanceStores) -> ObjectStore:
-    """Where it is recorded what providers keep for whom: with the rest, in a table of its own."""
-    if isinstance(stores.store, MemoryStore):
-        return MemoryObjects()
-    if isinstance(stores.store, SqliteStore):
-        return SqliteObjects(_local_file(config.storage))
-    postgres = _optional("mcpgate.stores.postgres.objects", "postgres", "storage.url")
-    made: ObjectStore = postgres.PostgresObjects(stores.store.pool)  # type: ignore[attr-defined]
-    return made
+    """Where it is recorded what providers keep for whom."""
+    found: ObjectStore = _beside(config, stores, MemoryObjects, SqliteObjects, "objects:PostgresObjects")
+    return found
 
 
 def make_embedder(config: SemanticCacheConfig) -> "HttpEmbedder | None":
@@ -190,63 +180,68 @@ def make_embedder(config: SemanticCacheConfig) -> "HttpEmbedder | None":
 
 
 def cache_store(config: Config, stores: GovernanceStores) -> CacheStore:
-    """Where answers are kept: with the rest, in a table of their own, unless the configuration says another place."""
-    where = config.cache.store
-    if where == "memory" or (where is None and isinstance(stores.store, MemoryStore)):
+    """Where answers are kept, unless the configuration says another place."""
+
+    def memory() -> CacheStore:
         return MemoryCache(config.cache.memory_mib * 1024 * 1024)
+
+    where = config.cache.store
+    if where == "memory":
+        return memory()
     if where is not None:
         redis = _optional("mcpgate.stores.redis.cache", "redis", "cache.store")
         made: CacheStore = redis.RedisCache(where)
         return made
-    if isinstance(stores.store, SqliteStore):
-        return SqliteCache(_local_file(config.storage))
-    postgres = _optional("mcpgate.stores.postgres.cache", "postgres", "storage.url")
-    made = postgres.PostgresCache(stores.store.pool)  # type: ignore[attr-defined]
-    return made
+    found: CacheStore = _beside(config, stores, memory, SqliteCache, "cache:PostgresCache")
+    return found
 
 
 def batch_store(config: Config, stores: GovernanceStores) -> BatchTable:
-    """Where batches are: with the rest, in tables of their own."""
-    if isinstance(stores.store, MemoryStore):
-        return SqliteBatches(None)
-    if isinstance(stores.store, SqliteStore):
-        return SqliteBatches(_local_file(config.storage))
-    postgres = _optional("mcpgate.stores.postgres.batches", "postgres", "storage.url")
-    made: BatchTable = postgres.PostgresBatches(stores.store.pool)  # type: ignore[attr-defined]
-    return made
+    """Where batches are."""
+    found: BatchTable = _beside(config, stores, lambda: SqliteBatches(None), SqliteBatches, "batches:PostgresBatches")
+    return found
 
 
 def request_store(config: Config, stores: GovernanceStores) -> RequestStore:
-    """The ledger as a log, where the ledger is."""
-    if isinstance(stores.store, MemoryStore):
-        return MemoryRequests(stores.store)
-    if isinstance(stores.store, SqliteStore):
-        return SqliteRequests(_local_file(config.storage))
-    postgres = _optional("mcpgate.stores.postgres.requests", "postgres", "storage.url")
-    made: RequestStore = postgres.PostgresRequests(stores.store.pool)  # type: ignore[attr-defined]
-    return made
+    """The ledger as a log."""
+    store = stores.store
+
+    def memory() -> RequestStore:
+        assert isinstance(store, MemoryStore)
+        return MemoryRequests(store)
+
+    found: RequestStore = _beside(config, stores, memory, SqliteRequests, "requests:PostgresRequests")
+    return found
 
 
 def content_store(config: Config, stores: GovernanceStores) -> ContentStore:
-    """Where what requests say is kept: with the rest, in a table of its own."""
-    if isinstance(stores.store, MemoryStore):
-        return MemoryContents()
-    if isinstance(stores.store, SqliteStore):
-        return SqliteContents(_local_file(config.storage))
-    postgres = _optional("mcpgate.stores.postgres.contents", "postgres", "storage.url")
-    made: ContentStore = postgres.PostgresContents(stores.store.pool)  # type: ignore[attr-defined]
-    return made
+    """Where what requests say is kept."""
+    found: ContentStore = _beside(config, stores, MemoryContents, SqliteContents, "contents:PostgresContents")
+    return found
 
 
 def alert_store(config: Config, stores: GovernanceStores) -> AlertStore:
-    """Where it is recorded what was told about alerts: with the rest, in tables of their own."""
+    """Where it is recorded what was told about alerts."""
+    found: AlertStore = _beside(config, stores, MemoryAlerts, SqliteAlerts, "alerts:PostgresAlerts")
+    return found
+
+
+def _beside(
+    config: Config,
+    stores: GovernanceStores,
+    memory: Callable[[], object],
+    sqlite: Callable[[Path], object],
+    postgres: str,
+) -> Any:
+    """One of the smaller stores: where that of governance is, in tables of its own. `postgres`: MODULE:CLASS, which
+    borrows the connections."""
     if isinstance(stores.store, MemoryStore):
-        return MemoryAlerts()
+        return memory()
     if isinstance(stores.store, SqliteStore):
-        return SqliteAlerts(_local_file(config.storage))
-    postgres = _optional("mcpgate.stores.postgres.alerts", "postgres", "storage.url")
-    made: AlertStore = postgres.PostgresAlerts(stores.store.pool)  # type: ignore[attr-defined]
-    return made
+        return sqlite(_local_file(config.storage))
+    module, _, name = postgres.partition(":")
+    found = _optional(f"mcpgate.stores.postgres.{module}", "postgres", "storage.url")
+    return getattr(found, name)(stores.store.pool)  # type: ignore[attr-defined]
 
 
 def make_channel(config: ChannelConfig) -> Channel:

@@ -209,7 +209,7 @@ async def test_tidying_deletes_what_is_over_and_what_is_too_much(pair: Pair) -> 
 async def spoil(store: CacheStore, id: str) -> None:
     """Write nonsense into what a store selects by."""
     if isinstance(store, SqliteCache):
-        with sqlite3.connect(store._path) as db:
+        with sqlite3.connect(store._tables._path) as db:
             db.execute("UPDATE cache_entries SET tags = '[broken', at = 'soon', size = 'big' WHERE id = ?", (id,))
     else:
         await store._redis.hset(store._key(id), mapping={"tags": "[broken", "at": "soon", "model": b"\xff"})  # type: ignore[attr-defined]

@@ -1,14 +1,10 @@
 """What was told about alerts, and who tells it, in SQLite."""
 
-import asyncio
-import sqlite3
 from pathlib import Path
 
 from mcpgate.activity.alerts import State
-from mcpgate.governance.store import StoreUnavailable
 from mcpgate.stores.rows import clean
-from mcpgate.stores.sqlite.file import open_file
-from mcpgate.stores.sqlite.writer import Writer
+from mcpgate.stores.sqlite.borrowed import SqliteTables
 
 _COLUMNS = "alert, subject, level, since, text, message, is_told"
 _LEAD = (
@@ -21,40 +17,23 @@ class SqliteAlerts:
     """Implements activity.alerts.AlertStore. Opens the file when it is first used."""
 
     def __init__(self, path: Path) -> None:
-        self._path = path
-        self._writer: Writer | None = None
+        self._tables = SqliteTables(path)
 
     async def lead(self, owner: str, now: float, until: float) -> bool:
-        return await self._started().run(lambda db: db.execute(_LEAD, (owner, now, until)).rowcount > 0)
+        return await self._tables.write(lambda db: db.execute(_LEAD, (owner, now, until)).rowcount > 0)
 
     async def states(self) -> list[State]:
-        def read() -> list[State]:
-            db = open_file(self._path)
-            try:
-                found = db.execute(f"SELECT {_COLUMNS} FROM alert_states ORDER BY alert, subject")
-                return [State._make(row)._replace(is_told=bool(row[-1])) for row in found]
-            finally:
-                db.close()
-
-        try:
-            return await asyncio.to_thread(read)
-        except (OSError, sqlite3.Error) as error:
-            raise StoreUnavailable(str(error)) from error
+        found = await self._tables.fetch(f"SELECT {_COLUMNS} FROM alert_states ORDER BY alert, subject")
+        return [State._make(row)._replace(is_told=bool(row[-1])) for row in found]
 
     async def save(self, state: State) -> None:
         values = (state.alert, clean(state.subject), state.level, state.since, clean(state.text), state.message)
         statement = f"INSERT OR REPLACE INTO alert_states ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?)"
-        await self._started().run(lambda db: db.execute(statement, (*values, state.is_told)) and None)
+        await self._tables.write(lambda db: db.execute(statement, (*values, state.is_told)) and None)
 
     async def remove(self, alert: str, subject: str) -> None:
         statement = "DELETE FROM alert_states WHERE alert = ? AND subject = ?"
-        await self._started().run(lambda db: db.execute(statement, (alert, clean(subject))) and None)
+        await self._tables.write(lambda db: db.execute(statement, (alert, clean(subject))) and None)
 
     async def close(self) -> None:
-        if self._writer is not None:
-            await asyncio.to_thread(self._writer.close)
-
-    def _started(self) -> Writer:
-        if self._writer is None:
-            self._writer = Writer(lambda: open_file(self._path))
-        return self._writer
+        await self._tables.close()

@@ -1,21 +1,17 @@
 """The cache in SQLite."""
 
-import asyncio
 import contextlib
 import json
 import sqlite3
-import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 from mcpgate.cache.entry import CacheUnavailable, Row, Unreadable, tags_of
 from mcpgate.cache.store import Selection, Total
-from mcpgate.governance.store import StoreUnavailable
 from mcpgate.stores.rows import clean
-from mcpgate.stores.sqlite.file import open_file
-from mcpgate.stores.sqlite.writer import Writer
+from mcpgate.stores.sqlite.borrowed import SqliteTables
 
 T = TypeVar("T")
 _COLUMNS = "id, kind, tenant, key, server, tool, provider, model, tags, partition, at, until"
@@ -32,13 +28,10 @@ class SqliteCache:
     name, outlives = "SQLite", True
 
     def __init__(self, path: Path) -> None:
-        self._path = path
-        self._reader: sqlite3.Connection | None = None
-        self._reading = threading.Lock()
-        self._writer: Writer | None = None
+        self._tables = SqliteTables(path, lambda reason: CacheUnavailable(f"the store of the cache: {reason}"))
 
     async def get(self, id: str) -> Row | None:
-        found = await self._fetch(f"SELECT {_COLUMNS}, value, used FROM cache_entries WHERE id = ?", id)
+        found = await self._tables.fetch(f"SELECT {_COLUMNS}, value, used FROM cache_entries WHERE id = ?", id)
         if not found:
             return None
         *columns, used = found[0]
@@ -46,7 +39,7 @@ class SqliteCache:
         if not isinstance(used, float):
             raise Unreadable("the time of its last use is damaged")
         if now - used > _USED_S:
-            await self._write(lambda db: db.execute("UPDATE cache_entries SET used = ? WHERE id = ?", (now, id)))
+            await self._tables.write(lambda db: db.execute("UPDATE cache_entries SET used = ? WHERE id = ?", (now, id)))
         return row
 
     async def put(self, row: Row, epoch: int | None = None) -> None:
@@ -62,7 +55,7 @@ class SqliteCache:
                     f"INSERT OR REPLACE INTO cache_entries ({_COLUMNS}, used, size, value) VALUES ({marks})", values
                 )
 
-        await self._write(work)
+        await self._tables.write(work)
 
     async def drop(self, which: Selection) -> int:
         condition, values = _condition(which)
@@ -74,73 +67,52 @@ class SqliteCache:
             )
             return db.execute(f"DELETE FROM cache_entries WHERE {condition}", values).rowcount
 
-        return await self._write(work)
+        return await self._tables.write(work)
 
     async def epoch(self, server: str = "") -> int:
-        found = await self._fetch("SELECT epoch FROM cache_epochs WHERE server = ?", clean(server))
+        found = await self._tables.fetch("SELECT epoch FROM cache_epochs WHERE server = ?", clean(server))
         return int(found[0][0]) if found else 0
 
     async def page(self, which: Selection, after: str = "", limit: int = 200) -> Sequence[Row]:
         condition, values = _condition(which)
         statement = f"SELECT {_COLUMNS}, value FROM cache_entries WHERE id > ? AND {condition} ORDER BY id LIMIT ?"
-        return _readable(await self._fetch(statement, after, *values, limit))
+        return _readable(await self._tables.fetch(statement, after, *values, limit))
 
     async def newer(self, partition: str, at: float, limit: int = 500) -> Sequence[Row]:
         statement = (
             f"SELECT {_COLUMNS}, value FROM cache_entries WHERE partition = ? AND partition <> '' AND at >= ?"
             " ORDER BY at, id LIMIT ?"
         )
-        return _readable(await self._fetch(statement, partition, at, limit))
+        return _readable(await self._tables.fetch(statement, partition, at, limit))
 
     async def totals(self) -> Sequence[Total]:
-        found = await self._fetch("SELECT kind, COUNT(*), SUM(size) FROM cache_entries GROUP BY kind ORDER BY kind")
+        found = await self._tables.fetch(
+            "SELECT kind, COUNT(*), SUM(size) FROM cache_entries GROUP BY kind ORDER BY kind"
+        )
         return [Total(*columns) for columns in found]
 
     async def tidy(self, now: float, most_bytes: int) -> int:
-        dropped = await self._write(
+        dropped = await self._tables.write(
             lambda db: db.execute("DELETE FROM cache_entries WHERE until <= ?", (now,)).rowcount
         )
         while True:
-            ((size,),) = await self._fetch("SELECT COALESCE(SUM(size), 0) FROM cache_entries")
+            ((size,),) = await self._tables.fetch("SELECT COALESCE(SUM(size), 0) FROM cache_entries")
             if size <= most_bytes:
                 return dropped
-            oldest = await self._fetch("SELECT id, size FROM cache_entries ORDER BY used LIMIT ?", _MOST_AT_ONCE)
+            oldest = await self._tables.fetch("SELECT id, size FROM cache_entries ORDER BY used LIMIT ?", _MOST_AT_ONCE)
             ids = []
             for id, bytes in oldest:
                 if size <= most_bytes:
                     break
                 ids.append((id,))
                 size -= bytes
-            await self._write(
+            await self._tables.write(
                 lambda db, ids=ids: db.executemany("DELETE FROM cache_entries WHERE id = ?", ids)  # type: ignore[misc]
             )
             dropped += len(ids)
 
     async def close(self) -> None:
-        if self._writer is not None:
-            await asyncio.to_thread(self._writer.close)
-        if self._reader is not None:
-            self._reader.close()
-
-    async def _fetch(self, statement: str, *values: Any) -> list[Any]:
-        def read() -> list[Any]:
-            with self._reading:
-                if self._reader is None:
-                    self._reader = open_file(self._path)
-                return self._reader.execute(statement, values).fetchall()
-
-        try:
-            return await asyncio.to_thread(read)
-        except (OSError, sqlite3.Error) as error:
-            raise CacheUnavailable(f"the cache cannot be read: {error}") from error
-
-    async def _write(self, work: Callable[[sqlite3.Connection], T]) -> T:
-        if self._writer is None:
-            self._writer = Writer(lambda: open_file(self._path))
-        try:
-            return await self._writer.run(work)
-        except StoreUnavailable as error:
-            raise CacheUnavailable(f"the cache cannot be written: {error}") from error
+        await self._tables.close()
 
 
 def _epoch(db: sqlite3.Connection, server: str) -> int:

@@ -1,16 +1,13 @@
 """What requests say, in SQLite, with a full-text index."""
 
-import asyncio
 import json
 import sqlite3
 from collections.abc import Sequence
 from pathlib import Path
 
 from mcpgate.activity.contents import Kept
-from mcpgate.governance.store import StoreUnavailable
 from mcpgate.stores.rows import clean
-from mcpgate.stores.sqlite.file import open_file
-from mcpgate.stores.sqlite.writer import Writer
+from mcpgate.stores.sqlite.borrowed import SqliteTables
 
 _INSERT = "INSERT INTO request_contents (id, at, sent, answered) VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING"
 _INDEX = "INSERT INTO content_words (rowid, sent, answered) VALUES (?, ?, ?)"
@@ -23,8 +20,7 @@ class SqliteContents:
     """Implements activity.contents.ContentStore. Opens the file when it is first used."""
 
     def __init__(self, path: Path) -> None:
-        self._path = path
-        self._writer: Writer | None = None
+        self._tables = SqliteTables(path)
 
     async def write(self, contents: Sequence[Kept]) -> None:
         def work(db: sqlite3.Connection) -> None:
@@ -34,21 +30,11 @@ class SqliteContents:
                 if done.rowcount:
                     db.execute(_INDEX, (done.lastrowid, *texts))
 
-        await self._started().run(work)
+        await self._tables.write(work)
 
     async def read(self, ids: Sequence[str]) -> list[Kept]:
-        def read() -> list[Kept]:
-            db = open_file(self._path)
-            try:
-                statement = f"SELECT id, at, sent, answered FROM request_contents WHERE {_OF_IDS}"
-                return [Kept(*row) for row in db.execute(statement, (json.dumps(list(ids)),))]
-            finally:
-                db.close()
-
-        try:
-            return await asyncio.to_thread(read)
-        except (OSError, sqlite3.Error) as error:
-            raise StoreUnavailable(str(error)) from error
+        statement = f"SELECT id, at, sent, answered FROM request_contents WHERE {_OF_IDS}"
+        return [Kept(*row) for row in await self._tables.fetch(statement, json.dumps(list(ids)))]
 
     async def delete(self, ids: Sequence[str]) -> int:
         return await self._delete(_OF_IDS, json.dumps(list(ids)))
@@ -66,15 +52,9 @@ class SqliteContents:
             return len(found)
 
         deleted = 0
-        while some := await self._started().run(work):
+        while some := await self._tables.write(work):
             deleted += some
         return deleted
 
     async def close(self) -> None:
-        if self._writer is not None:
-            await asyncio.to_thread(self._writer.close)
-
-    def _started(self) -> Writer:
-        if self._writer is None:
-            self._writer = Writer(lambda: open_file(self._path))
-        return self._writer
+        await self._tables.close()

@@ -1,16 +1,12 @@
 """What providers keep for accounts, in SQLite."""
 
-import asyncio
 import sqlite3
-import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from mcpgate.governance.store import StoreUnavailable
 from mcpgate.llm.objects import MOST, Kept, Kind, ObjectsUnavailable, oldest_kept
-from mcpgate.stores.sqlite.file import open_file
-from mcpgate.stores.sqlite.writer import Writer
+from mcpgate.stores.sqlite.borrowed import SqliteTables
 
 T = TypeVar("T")
 _COLUMNS = "kind, id, account, provider, model, alias, key, at, about"
@@ -22,10 +18,9 @@ class SqliteObjects:
     own."""
 
     def __init__(self, path: Path) -> None:
-        self._path = path
-        self._reader: sqlite3.Connection | None = None
-        self._reading = threading.Lock()
-        self._writer: Writer | None = None
+        self._tables = SqliteTables(
+            path, lambda reason: ObjectsUnavailable(f"the store of what providers keep: {reason}")
+        )
 
     async def put(self, kept: Kept) -> None:
         def work(db: sqlite3.Connection) -> None:
@@ -36,7 +31,7 @@ class SqliteObjects:
                 kept,
             )
 
-        await self._write(work, durable=kept.kind != "response")
+        await self._tables.write(work, durable=kept.kind != "response")
 
     async def find(self, account: str, kind: Kind, ids: Sequence[str]) -> list[Kept]:
         marks = ", ".join("?" * len(ids))
@@ -45,7 +40,7 @@ class SqliteObjects:
             f"SELECT {_COLUMNS} FROM provider_objects WHERE kind = ? AND id IN ({marks}) AND +account = ? AND +at > ?"
             " ORDER BY at DESC, id DESC"
         )
-        return _read(await self._fetch(statement, kind, *ids, account, oldest_kept()))
+        return _read(await self._tables.fetch(statement, kind, *ids, account, oldest_kept()))
 
     async def page(self, account: str, kind: Kind, after: str, most: int, oldest_first: bool = False) -> list[Kept]:
         sign, order = (">", "ASC") if oldest_first else ("<", "DESC")
@@ -56,10 +51,10 @@ class SqliteObjects:
             )
             values += [account, kind, after]
         statement += f" ORDER BY at {order}, id {order} LIMIT ?"
-        return _read(await self._fetch(statement, *values, most))
+        return _read(await self._tables.fetch(statement, *values, most))
 
     async def forget(self, kept: Kept) -> None:
-        await self._write(
+        await self._tables.write(
             lambda db: db.execute(
                 "DELETE FROM provider_objects WHERE kind = ? AND id = ? AND account = ? AND provider = ?", kept[:4]
             )
@@ -67,11 +62,11 @@ class SqliteObjects:
 
     async def tidy(self) -> None:
         oldest = oldest_kept()
-        found = await self._fetch("SELECT account, kind, MIN(at), COUNT(*) FROM provider_objects GROUP BY 1, 2")
+        found = await self._tables.fetch("SELECT account, kind, MIN(at), COUNT(*) FROM provider_objects GROUP BY 1, 2")
         for account, kind, first, count in found:
             if first <= oldest or count > MOST[kind]:
                 values = account, kind
-                await self._write(
+                await self._tables.write(
                     lambda db, values=values: db.execute(  # type: ignore[misc]
                         "DELETE FROM provider_objects WHERE account = ? AND kind = ? AND (at <= ? OR (at, id) <= ("
                         "SELECT at, id FROM provider_objects WHERE account = ? AND kind = ?"
@@ -81,30 +76,7 @@ class SqliteObjects:
                 )
 
     async def close(self) -> None:
-        if self._writer is not None:
-            await asyncio.to_thread(self._writer.close)
-        if self._reader is not None:
-            self._reader.close()
-
-    async def _fetch(self, statement: str, *values: Any) -> list[Any]:
-        def read() -> list[Any]:
-            with self._reading:
-                if self._reader is None:
-                    self._reader = open_file(self._path)
-                return self._reader.execute(statement, values).fetchall()
-
-        try:
-            return await asyncio.to_thread(read)
-        except (OSError, sqlite3.Error) as error:
-            raise ObjectsUnavailable(f"what providers keep cannot be looked up: {error}") from error
-
-    async def _write(self, work: Callable[[sqlite3.Connection], T], durable: bool = False) -> T:
-        if self._writer is None:
-            self._writer = Writer(lambda: open_file(self._path))
-        try:
-            return await self._writer.run(work, durable)
-        except StoreUnavailable as error:
-            raise ObjectsUnavailable(f"what providers keep cannot be recorded: {error}") from error
+        await self._tables.close()
 
 
 def _read(rows: list[Any]) -> list[Kept]:
