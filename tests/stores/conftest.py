@@ -7,6 +7,7 @@ ports of this machine). Each test has a schema or a prefix of its own and remove
 
 import asyncio
 import dataclasses
+import importlib
 import importlib.util
 import math
 import multiprocessing
@@ -14,10 +15,10 @@ import os
 import secrets
 import socket
 import time
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, TypeVar
 from urllib.parse import urlsplit
 
 import pytest
@@ -124,6 +125,40 @@ def needs_server(kind: str) -> None:
 def make_place(kind: str, folder: Path, report_metadata: Sequence[str] = ()) -> Place:
     needs_server(kind)
     return Place(kind, str(folder / "stores.sqlite3"), f"test_{secrets.token_hex(6)}", tuple(report_metadata))
+
+
+class Closable(Protocol):
+    async def close(self) -> None: ...
+
+
+Made = TypeVar("Made", bound=Closable)
+
+
+@asynccontextmanager
+async def two_views(
+    kind: str, folder: Path, memory: Callable[[], Made], sqlite: Callable[[Path], Made], postgres: str
+) -> AsyncIterator[tuple[Made, Made]]:
+    """Two processes' views of one store that stands beside governance's. `kind`: `memory`, `sqlite` or `postgres`;
+    `postgres`: module and class below mcpgate.stores.postgres, imported only where they are used."""
+    if kind == "memory":
+        one = memory()
+        yield one, one
+        await one.close()
+    elif kind == "sqlite":
+        first, second = sqlite(folder / "stores.sqlite3"), sqlite(folder / "stores.sqlite3")
+        yield first, second
+        await first.close()
+        await second.close()
+    else:
+        place = make_place(kind, folder)
+        module, _, name = postgres.partition(":")
+        make = getattr(importlib.import_module(f"mcpgate.stores.postgres.{module}"), name)
+        try:
+            async with place.open() as a, place.open() as b:
+                stores: list[Any] = [a.store, b.store]
+                yield make(stores[0].pool), make(stores[1].pool)
+        finally:
+            await place.remove()
 
 
 @pytest.fixture(params=STORES)

@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Any
 
@@ -11,35 +11,15 @@ import pytest
 
 from mcpgate.llm.batches import Batch, BatchesUnavailable, BatchStore, Line
 from mcpgate.stores.sqlite.batches import SqliteBatches
-from tests.stores.conftest import make_place
+from tests.stores.conftest import two_views
 
 pytestmark = pytest.mark.anyio
 Pair = tuple[BatchStore, BatchStore]
 
 
-@asynccontextmanager
-async def two_of(kind: str, folder: Path) -> AsyncIterator[Pair]:
+def two_of(kind: str, folder: Path) -> AbstractAsyncContextManager[Pair]:
     """Two processes' views of one table."""
-    if kind == "memory":
-        one = SqliteBatches(None)
-        yield one, one
-        await one.close()
-        return
-    if kind == "sqlite":
-        first, second = SqliteBatches(folder / "stores.sqlite3"), SqliteBatches(folder / "stores.sqlite3")
-        yield first, second
-        await first.close()
-        await second.close()
-        return
-    from mcpgate.stores.postgres.batches import PostgresBatches
-
-    place = make_place("postgres", folder)
-    try:
-        async with place.open() as a, place.open() as b:
-            stores: list[Any] = [a.store, b.store]
-            yield PostgresBatches(stores[0].pool), PostgresBatches(stores[1].pool)
-    finally:
-        await place.remove()
+    return two_views(kind, folder, lambda: SqliteBatches(None), SqliteBatches, "batches:PostgresBatches")
 
 
 @pytest.fixture(params=["memory", "sqlite", "postgres"])

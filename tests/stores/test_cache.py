@@ -6,7 +6,7 @@ import secrets
 import sqlite3
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,45 +16,32 @@ from mcpgate.cache.entry import CacheUnavailable, Row, Unreadable
 from mcpgate.cache.store import EVERYTHING, CacheStore, Selection
 from mcpgate.stores.cache import MemoryCache
 from mcpgate.stores.sqlite.cache import SqliteCache
-from tests.stores.conftest import REDIS, make_place, needs_server
+from tests.stores.conftest import REDIS, needs_server, two_views
 
 pytestmark = pytest.mark.anyio
 Pair = tuple[CacheStore, CacheStore]
 _MIB = 1024 * 1024
 
 
-@asynccontextmanager
-async def two_of(kind: str, folder: Path) -> AsyncIterator[Pair]:
+def two_of(kind: str, folder: Path) -> AbstractAsyncContextManager[Pair]:
     """Two processes' views of one store."""
-    if kind == "memory":
-        one = MemoryCache(_MIB)
-        yield one, one
-    elif kind == "sqlite":
-        first, second = SqliteCache(folder / "stores.sqlite3"), SqliteCache(folder / "stores.sqlite3")
-        yield first, second
-        await first.close()
-        await second.close()
-    elif kind == "redis":
-        needs_server("redis")
-        from mcpgate.stores.redis.cache import RedisCache
+    if kind == "redis":
+        return two_in_redis()
+    return two_views(kind, folder, lambda: MemoryCache(_MIB), SqliteCache, "cache:PostgresCache")
 
-        prefix = f"test_{secrets.token_hex(6)}:"
-        a, b = RedisCache(REDIS, prefix), RedisCache(REDIS, prefix)
-        yield a, b
-        await a.drop(EVERYTHING)
-        await a._redis.delete(*[key async for key in a._redis.scan_iter(match=f"{prefix}*")])
-        await a.close()
-        await b.close()
-    else:
-        from mcpgate.stores.postgres.cache import PostgresCache
 
-        place = make_place("postgres", folder)
-        try:
-            async with place.open() as one_place, place.open() as other:
-                stores: list[Any] = [one_place.store, other.store]
-                yield PostgresCache(stores[0].pool), PostgresCache(stores[1].pool)
-        finally:
-            await place.remove()
+@asynccontextmanager
+async def two_in_redis() -> AsyncIterator[Pair]:
+    needs_server("redis")
+    from mcpgate.stores.redis.cache import RedisCache
+
+    prefix = f"test_{secrets.token_hex(6)}:"
+    a, b = RedisCache(REDIS, prefix), RedisCache(REDIS, prefix)
+    yield a, b
+    await a.drop(EVERYTHING)
+    await a._redis.delete(*[key async for key in a._redis.scan_iter(match=f"{prefix}*")])
+    await a.close()
+    await b.close()
 
 
 @pytest.fixture(params=["memory", "sqlite", "postgres", "redis"])

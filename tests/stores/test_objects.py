@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Any
 
@@ -16,34 +16,15 @@ from mcpgate.llm import objects as contract
 from mcpgate.llm.objects import KEPT_S, Kept, Kind, ObjectsUnavailable, is_id
 from mcpgate.stores.objects import MemoryObjects
 from mcpgate.stores.sqlite.objects import SqliteObjects
-from tests.stores.conftest import make_place
+from tests.stores.conftest import two_views
 
 pytestmark = pytest.mark.anyio
 Pair = tuple[ObjectStore, ObjectStore]
 
 
-@asynccontextmanager
-async def two_of(kind: str, folder: Path) -> AsyncIterator[Pair]:
+def two_of(kind: str, folder: Path) -> AbstractAsyncContextManager[Pair]:
     """Two processes' views of one table."""
-    if kind == "memory":
-        one = MemoryObjects()
-        yield one, one
-        return
-    if kind == "sqlite":
-        first, second = SqliteObjects(folder / "stores.sqlite3"), SqliteObjects(folder / "stores.sqlite3")
-        yield first, second
-        await first.close()
-        await second.close()
-        return
-    from mcpgate.stores.postgres.objects import PostgresObjects
-
-    place = make_place("postgres", folder)
-    try:
-        async with place.open() as a, place.open() as b:
-            stores: list[Any] = [a.store, b.store]
-            yield PostgresObjects(stores[0].pool), PostgresObjects(stores[1].pool)
-    finally:
-        await place.remove()
+    return two_views(kind, folder, MemoryObjects, SqliteObjects, "objects:PostgresObjects")
 
 
 @pytest.fixture(params=["memory", "sqlite", "postgres"])

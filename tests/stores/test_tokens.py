@@ -3,9 +3,8 @@
 import asyncio
 import sqlite3
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
-from typing import Any
 
 import pytest
 from cryptography.fernet import Fernet
@@ -16,35 +15,16 @@ from mcpgate.stores.sqlite.tokens import SqliteTokens
 from mcpgate.stores.tokens import MemoryTokens
 from mcpgate.upstream import tokens as vaults
 from mcpgate.upstream.tokens import Client, Place, Token, TokensUnavailable, Vault
-from tests.stores.conftest import make_place
+from tests.stores.conftest import two_views
 
 pytestmark = pytest.mark.anyio
 HERE = Place("linear", "https://linear.example/mcp")
 TOKEN = Token("access-1", "https://auth.example", "https://auth.example/token", HERE.url, Client("c1"), "refresh-1")
 
 
-@asynccontextmanager
-async def two_of(kind: str, folder: Path) -> AsyncIterator[tuple[TokenStore, TokenStore]]:
+def two_of(kind: str, folder: Path) -> AbstractAsyncContextManager[tuple[TokenStore, TokenStore]]:
     """Two processes' views of one store."""
-    if kind == "memory":
-        one = MemoryTokens()
-        yield one, one
-        return
-    if kind == "sqlite":
-        first, second = SqliteTokens(folder / "stores.sqlite3"), SqliteTokens(folder / "stores.sqlite3")
-        yield first, second
-        await first.close()
-        await second.close()
-        return
-    from mcpgate.stores.postgres.tokens import PostgresTokens
-
-    place = make_place("postgres", folder)
-    try:
-        async with place.open() as a, place.open() as b:
-            stores: list[Any] = [a.store, b.store]
-            yield PostgresTokens(stores[0].pool), PostgresTokens(stores[1].pool)
-    finally:
-        await place.remove()
+    return two_views(kind, folder, MemoryTokens, SqliteTokens, "tokens:PostgresTokens")
 
 
 @pytest.fixture(params=["memory", "sqlite", "postgres"])
