@@ -10,7 +10,7 @@ import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import yaml
@@ -18,6 +18,9 @@ import yaml
 from mcpgate.app import running
 from mcpgate.config.settings import Config
 from mcpgate.gateway import Gateway
+
+if TYPE_CHECKING:
+    from tests.model_provider import ModelProvider
 
 RAW_SERVER = Path(__file__).with_name("raw_server.py")
 FULL_SERVER = Path(__file__).with_name("full_server.py")
@@ -35,6 +38,14 @@ def own_folders(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Mo
     folder = tmp_path_factory.mktemp("data")
     monkeypatch.setenv("XDG_DATA_HOME", str(folder))
     return folder
+
+
+@pytest.fixture(scope="module")
+def provider() -> "Iterator[ModelProvider]":
+    from tests.model_provider import model_provider  # imports botocore, which takes a while
+
+    with model_provider() as running:
+        yield running
 
 
 def raw(*arguments: str, **settings: Any) -> dict[str, Any]:

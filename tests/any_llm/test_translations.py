@@ -19,7 +19,7 @@ import pytest
 from tests.bedrock_wire import ACCESS, REGION, SECRET
 from tests.conftest import IN_CI
 from tests.flows.governed import ADMIN, TRUSTED, Served, bearer, serving, write_config
-from tests.model_provider import ModelProvider, Received, model_provider
+from tests.model_provider import ModelProvider, Received
 
 _PROGRAM = Path(__file__).parent / "translate.py"
 _PATHS = {"completion": "/v1/chat/completions", "messages": "/v1/messages", "embeddings": "/v1/embeddings"}
@@ -131,12 +131,6 @@ EXPLAINED: dict[tuple[str, str], str] = {
     ("openai", "*.sent.maxTokens"): "others than OpenAI know only this name",
 }
 """Provider (a glob) and glob over the case, whose side it is and the field → why the two differ."""
-
-
-@pytest.fixture(scope="module")
-def provider() -> Iterator[ModelProvider]:
-    with model_provider() as running:
-        yield running
 
 
 @pytest.fixture(scope="module")

@@ -33,7 +33,7 @@ from mcpgate.llm.prices import ModelPrices
 from mcpgate.llm.provider import Call, Unreachable
 from tests.bedrock_wire import ACCESS, API_KEY, REGION, SECRET
 from tests.flows.governed import ADMIN, TRUSTED, Served, bearer, serving, wait_until, write_config
-from tests.model_provider import WORDS, ModelProvider, model_provider
+from tests.model_provider import WORDS, ModelProvider
 
 SAID = "".join(WORDS)
 AWS = {"region": REGION, "access_key_id": ACCESS, "secret_access_key": SECRET}
@@ -48,12 +48,6 @@ COST = "0.002"
 NOVA = "eu.amazon.nova-lite-v1:0"
 ARN = "arn:aws:bedrock:eu-central-1:123456789012:application-inference-profile/ab12"
 WEATHER = {"type": "object", "properties": {"city": {"type": "string"}}}
-
-
-@pytest.fixture(scope="module")
-def provider() -> Iterator[ModelProvider]:
-    with model_provider() as running:
-        yield running
 
 
 @pytest.fixture(scope="module")

@@ -14,18 +14,12 @@ import pytest
 
 from tests.flows.governed import ADMIN, TRUSTED, Served, bearer, environment, mcpgate, serving, wait_until, write_config
 from tests.flows.test_cached_models import WORDS, ask, cache_of, member
-from tests.model_provider import ModelProvider, model_provider
+from tests.model_provider import ModelProvider
 
 pytest.importorskip("onnxruntime")
 ANSWER = "".join(WORDS)
 LOOK = {"x-mcpgate-cache": "no-store"}
 """Answer from the cache, but keep nothing: so that a question can be asked again and again."""
-
-
-@pytest.fixture(scope="module")
-def provider() -> Iterator[ModelProvider]:
-    with model_provider() as running:
-        yield running
 
 
 def learns(served: Served) -> bool:

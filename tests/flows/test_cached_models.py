@@ -17,7 +17,7 @@ import pytest
 import yaml
 
 from tests.flows.governed import ADMIN, TRUSTED, Served, bearer, own_database, serving, wait_until, write_config
-from tests.model_provider import WORDS, ModelProvider, model_provider
+from tests.model_provider import WORDS, ModelProvider
 from tests.stores.conftest import REDIS, needs_server
 
 SAID = "".join(WORDS)
@@ -25,12 +25,6 @@ USE = {"x-mcpgate-cache": "use"}
 PRICE = {"input_usd_per_mtok": 10, "output_usd_per_mtok": 100}
 COST = 1000 * 10 / 1e6 + 50 * 100 / 1e6
 """US dollars of one answer of the provider."""
-
-
-@pytest.fixture(scope="module")
-def provider() -> Iterator[ModelProvider]:
-    with model_provider() as running:
-        yield running
 
 
 @pytest.fixture(scope="module")

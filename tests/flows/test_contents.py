@@ -10,16 +10,10 @@ import pytest
 from tests.conftest import raw
 from tests.flows.governed import ADMIN, Served, bearer, mcpgate, own_database, serving, wait_until, write_config
 from tests.flows.test_request_log import ADA, ASK, BOB, got, listed, sections
-from tests.model_provider import ModelProvider, model_provider
+from tests.model_provider import ModelProvider
 
 RULES = {"when": [{"user": "ada"}], "mask": ["card-[0-9]+"], "max_kib": 4}
 SECRET = "sk-abcdefghijklmnopqrstuvwxyz"
-
-
-@pytest.fixture(scope="module")
-def provider() -> Iterator[ModelProvider]:
-    with model_provider() as running:
-        yield running
 
 
 @pytest.fixture(scope="module", params=["sqlite", "postgres"])

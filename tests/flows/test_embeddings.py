@@ -11,15 +11,9 @@ from google.genai import types
 
 from tests.bedrock_wire import API_KEY, REGION
 from tests.flows.governed import ADMIN, TRUSTED, Served, bearer, serving, write_config
-from tests.model_provider import ModelProvider, model_provider
+from tests.model_provider import ModelProvider
 
 TITAN, COHERE = "amazon.titan-embed-text-v2:0", "cohere.embed-v4:0"
-
-
-@pytest.fixture(scope="module")
-def provider() -> Iterator[ModelProvider]:
-    with model_provider() as running:
-        yield running
 
 
 @pytest.fixture(scope="module")

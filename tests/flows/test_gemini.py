@@ -22,7 +22,7 @@ from mcpgate.llm.prices import ModelPrices
 from mcpgate.providers.http import HttpProvider
 from tests import gemini_wire
 from tests.flows.governed import ADMIN, TRUSTED, Served, bearer, serving, wait_until, write_config
-from tests.model_provider import WORDS, ModelProvider, model_provider
+from tests.model_provider import WORDS, ModelProvider
 
 SAID = "".join(WORDS)
 PRICE = {"input_usd_per_mtok": 2, "output_usd_per_mtok": 10, "cache_read_usd_per_mtok": 0.5}
@@ -34,12 +34,6 @@ WEATHER = {
     "description": "The weather of a city.",
     "parameters": {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]},
 }
-
-
-@pytest.fixture(scope="module")
-def provider() -> Iterator[ModelProvider]:
-    with model_provider() as running:
-        yield running
 
 
 @pytest.fixture(scope="module")

@@ -14,19 +14,13 @@ from mcpgate.app import build
 from mcpgate.config.files import load_config
 from mcpgate.errors import ConfigError
 from tests.flows.governed import ADMIN, TRUSTED, Served, bearer, serving, write_config
-from tests.model_provider import ModelProvider, model_provider
+from tests.model_provider import ModelProvider
 
 pytestmark = pytest.mark.anyio
 SECRET = "sk-proj-abcdefghijklmnopqrstuv"
 MASK = {"use": "mcpgate.llm.patterns:Patterns", "settings": {"secrets": "mask", "emails": "mask", "cards": "block"}}
 SAY = f"Write to ada@example.com with {SECRET} and say goodbye"
 MASKED = "Write to [emails] with [secrets] and say goodbye"
-
-
-@pytest.fixture(scope="module")
-def provider() -> Iterator[ModelProvider]:
-    with model_provider() as running:
-        yield running
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from tests.conftest import raw
 from tests.flows.governed import ADMIN, Served, bearer, serving, write_config
 from tests.flows.governed import wait_until as wait
-from tests.model_provider import USAGE, ModelProvider, model_provider
+from tests.model_provider import USAGE, ModelProvider
 from tests.otlp_collector import http_collector
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -21,12 +21,6 @@ DASHBOARD = ROOT / "deploy" / "grafana" / "mcpgate.json"
 POOR = "mg-has-no-money"
 PRICE = {"input_usd_per_mtok": 2, "output_usd_per_mtok": 10, "cache_read_usd_per_mtok": 0.5}
 Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
-
-
-@pytest.fixture(scope="module")
-def provider() -> Iterator[ModelProvider]:
-    with model_provider() as running:
-        yield running
 
 
 @pytest.fixture(scope="module")

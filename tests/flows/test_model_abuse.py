@@ -16,16 +16,10 @@ import httpx2
 import pytest
 
 from tests.flows.governed import ADMIN, TRUSTED, Served, bearer, serving, wait_until, write_config
-from tests.model_provider import ModelProvider, model_provider
+from tests.model_provider import ModelProvider
 
 PRICE = {"input_usd_per_mtok": 2, "output_usd_per_mtok": 10}
 REST = '"messages": [{"role": "user", "content": "Hi."}]'
-
-
-@pytest.fixture(scope="module")
-def provider() -> Iterator[ModelProvider]:
-    with model_provider() as running:
-        yield running
 
 
 def event(**fields: Any) -> bytes:

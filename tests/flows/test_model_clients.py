@@ -7,7 +7,7 @@ import openai
 import pytest
 
 from tests.flows.governed import ADMIN, TRUSTED, Served, serving, write_config
-from tests.model_provider import WORDS, ModelProvider, model_provider
+from tests.model_provider import WORDS, ModelProvider
 
 SAID = "".join(WORDS)
 TOOL = {
@@ -15,12 +15,6 @@ TOOL = {
     "description": "The weather of a city.",
     "parameters": {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]},
 }
-
-
-@pytest.fixture(scope="module")
-def provider() -> Iterator[ModelProvider]:
-    with model_provider() as running:
-        yield running
 
 
 @pytest.fixture(scope="module")

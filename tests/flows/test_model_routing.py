@@ -7,16 +7,10 @@ import httpx2
 import pytest
 
 from tests.flows.governed import ADMIN, TRUSTED, Served, bearer, serving, write_config
-from tests.model_provider import ModelProvider, model_provider
+from tests.model_provider import ModelProvider
 
 ASK = {"messages": [{"role": "user", "content": "Say hello."}]}
 OUTPUT_ONLY = {"input_usd_per_mtok": 0, "output_usd_per_mtok": 200}
-
-
-@pytest.fixture(scope="module")
-def provider() -> Iterator[ModelProvider]:
-    with model_provider() as running:
-        yield running
 
 
 @pytest.fixture(scope="module")

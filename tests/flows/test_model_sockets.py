@@ -13,15 +13,9 @@ from openai import AsyncOpenAI
 from websockets.asyncio.client import ClientConnection, connect
 
 from tests.flows.governed import ADMIN, TRUSTED, Served, serving, wait_until, write_config
-from tests.model_provider import ModelProvider, model_provider
+from tests.model_provider import ModelProvider
 
 pytestmark = pytest.mark.anyio
-
-
-@pytest.fixture(scope="module")
-def provider() -> Iterator[ModelProvider]:
-    with model_provider() as running:
-        yield running
 
 
 def settings(provider: ModelProvider) -> dict[str, Any]:

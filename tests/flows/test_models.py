@@ -11,18 +11,12 @@ import httpx2
 import pytest
 
 from tests.flows.governed import ADMIN, TRUSTED, Served, bearer, serving, wait_until, write_config
-from tests.model_provider import USAGE, WORDS, ModelProvider, model_provider, whole_chat, whole_message
+from tests.model_provider import USAGE, WORDS, ModelProvider, whole_chat, whole_message
 
 PRICE = {"input_usd_per_mtok": 2, "output_usd_per_mtok": 10, "cache_read_usd_per_mtok": 0.5}
 COST = "0.0019"
 """600 × $2 + 400 × $0.50 + 50 × $10, each for a million."""
 ASK = {"messages": [{"role": "user", "content": "Say hello."}], "max_tokens": 100}
-
-
-@pytest.fixture(scope="module")
-def provider() -> Iterator[ModelProvider]:
-    with model_provider() as running:
-        yield running
 
 
 def target(name: str, **more: Any) -> dict[str, Any]:

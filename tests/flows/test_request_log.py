@@ -25,17 +25,11 @@ from tests.flows.governed import (
     wait_until,
     write_config,
 )
-from tests.model_provider import ModelProvider, model_provider
+from tests.model_provider import ModelProvider
 
 ADA, BOB = "mg-the-key-of-ada", "mg-the-key-of-bob"
 CODE = "a = raw.add(a=1, b=2)\nb = raw.add(a=3, b=4)\nreturn [a, b]"
 ASK = {"messages": [{"role": "user", "content": "Say hello."}], "max_tokens": 100}
-
-
-@pytest.fixture(scope="module")
-def provider() -> Iterator[ModelProvider]:
-    with model_provider() as running:
-        yield running
 
 
 def sections(provider: ModelProvider, **more: Any) -> dict[str, Any]:

@@ -24,12 +24,6 @@ ANN, BOB, ALIASED = "mg-key-of-ann", "mg-key-of-bob", "mg-key-aliased"
 
 
 @pytest.fixture(scope="module")
-def provider() -> Iterator[ModelProvider]:
-    with model_provider() as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
 def other() -> Iterator[ModelProvider]:
     with model_provider() as running:
         yield running

@@ -15,7 +15,7 @@ import pytest
 from tests.conftest import raw
 from tests.flows.governed import ADMIN, MODERN, Served, bearer, call_of, free_port, serving, write_config
 from tests.flows.governed import wait_until as wait
-from tests.model_provider import USAGE, ModelProvider, model_provider
+from tests.model_provider import USAGE, ModelProvider
 from tests.otlp_collector import Collector, Received, grpc_collector, http_collector
 
 SERVER = Path(__file__).resolve().parent.parent / "sdk_server.py"
@@ -48,12 +48,6 @@ def remote_server() -> Iterator[dict[str, Any]]:
     finally:
         process.kill()
         process.wait()
-
-
-@pytest.fixture(scope="module")
-def provider() -> Iterator[ModelProvider]:
-    with model_provider() as running:
-        yield running
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,6 @@
 """Bodies that are passed on to a provider while they come, over either transport."""
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 
 import pytest
 
@@ -8,19 +8,13 @@ from mcpgate.api.http.exchange import Disconnected
 from mcpgate.llm.provider import Unreachable, Upload
 from mcpgate.providers.http1 import Pool
 from mcpgate.providers.transport import Transport, _Httpx
-from tests.model_provider import ModelProvider, model_provider
+from tests.model_provider import ModelProvider
 
 pytestmark = pytest.mark.anyio
 BEGIN = b'--b\r\ncontent-disposition: form-data; name="purpose"\r\n\r\nbatch\r\n'
 FILE = b'--b\r\ncontent-disposition: form-data; name="file"; filename="a"\r\n\r\n'
 END = b"\r\n--b--\r\n"
 HEADERS = {"content-type": "multipart/form-data; boundary=b", "authorization": "Bearer k"}
-
-
-@pytest.fixture(scope="module")
-def provider() -> Iterator[ModelProvider]:
-    with model_provider() as running:
-        yield running
 
 
 @pytest.fixture(params=["own", "httpx"])
