@@ -8,7 +8,7 @@ import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from benchmarks.cache_quality.questions import Pair
+from benchmarks.cache_quality.questions import Chains, Pair
 from benchmarks.cache_quality.readings import Readings
 from mcpgate.cache.semantic.index import Index
 from mcpgate.cache.semantic.semantic import NEAR, Semantic
@@ -31,21 +31,13 @@ class Count:
 
 def subjects(pairs: Sequence[Pair]) -> list[list[str]]:
     """Questions by subject, the subjects with most wordings first."""
-    parents: dict[str, str] = {}
-
-    def top(text: str) -> str:
-        while parents.setdefault(text, text) != text:
-            parents[text] = parents[parents[text]]
-            text = parents[text]
-        return text
-
+    chains = Chains()
     for pair in pairs:
-        one, other = top(pair.one), top(pair.other)
         if pair.same:
-            parents[one] = other
+            chains.join(pair.one, pair.other)
     found: dict[str, list[str]] = {}
-    for text in sorted(parents):
-        found.setdefault(top(text), []).append(text)
+    for text in sorted({text for pair in pairs for text in (pair.one, pair.other)}):
+        found.setdefault(chains.of(text), []).append(text)
     return sorted(found.values(), key=lambda texts: (-len(texts), texts[0]))
 
 

@@ -73,22 +73,33 @@ def reread() -> dict[str, bool]:
     return {name: verdict == "same" for name, verdict in (line.split("\t") for line in lines)}
 
 
-def quora(path: Path) -> Split:
-    """Split so that no question of one part is in another, nor any that a chain of pairs connects with it."""
-    pairs = _read(path)
-    parents: dict[str, str] = {}
+class Chains:
+    """Texts that pairs connect, directly or over others: union-find with path halving."""
 
-    def group(text: str) -> str:
+    def __init__(self) -> None:
+        self._parents: dict[str, str] = {}
+
+    def of(self, text: str) -> str:
+        """The text that stands for all of its chain."""
+        parents = self._parents
         while parents.setdefault(text, text) != text:
             parents[text] = parents[parents[text]]
             text = parents[text]
         return text
 
+    def join(self, one: str, other: str) -> None:
+        self._parents[self.of(one)] = self.of(other)
+
+
+def quora(path: Path) -> Split:
+    """Split so that no question of one part is in another, nor any that a chain of pairs connects with it."""
+    pairs = _read(path)
+    chains = Chains()
     for pair in pairs:
-        parents[group(pair.one)] = group(pair.other)
+        chains.join(pair.one, pair.other)
     groups: dict[str, list[Pair]] = {}
     for pair in pairs:
-        groups.setdefault(group(pair.one), []).append(pair)
+        groups.setdefault(chains.of(pair.one), []).append(pair)
     names = sorted(groups)
     random.Random(_SEED).shuffle(names)
     parts: dict[str, list[Pair]] = {"train": [], "calibrate": [], "test": []}
