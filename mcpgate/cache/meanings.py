@@ -76,10 +76,6 @@ class Meanings:
         self._waiting = 0
         self._loading: asyncio.Task[None] | None = None
 
-    @property
-    def is_ready(self) -> bool:
-        return self._semantic is not None
-
     def want(self, config: SemanticCacheConfig) -> None:
         """Load what a configuration needs, if that is not what is loaded."""
         if config != self._config:
