@@ -15,10 +15,9 @@ import mcp_types as types
 import pytest
 from mcp import MCPError
 from mcp.client import Client
-from mcp.client.sse import sse_client
 
 from tests.conftest import full, until
-from tests.flows.clients import connected, http_gateway, text_of
+from tests.flows.clients import connected, http_gateway, sse_client, text_of
 
 pytestmark = [pytest.mark.anyio, pytest.mark.filterwarnings("ignore::mcp.shared.exceptions.MCPDeprecationWarning")]
 
