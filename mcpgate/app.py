@@ -16,6 +16,7 @@ from mcpgate.activity.log import RequestLog
 from mcpgate.activity.requests import Requests as RequestStore
 from mcpgate.activity.watch import AlertWatch
 from mcpgate.cache.cache import Cache
+from mcpgate.cache.questions import Questions
 from mcpgate.cache.store import CacheStore
 from mcpgate.catalog.learned import Memory
 from mcpgate.channels.command import CommandChannel, LogChannel
@@ -100,7 +101,12 @@ async def build(config: Config) -> App:
     tokens = token_store(config, stores)
     vault = Vault(tokens, token_key_of_environment())
     objects, batches = object_store(config, stores), batch_store(config, stores)
-    cache = Cache(settings, cache_store(config, stores), tokens, make_embedder=make_embedder, checked=metrics.checked)
+    cache = Cache(
+        *(settings, cache_store(config, stores), tokens),
+        make_embedder=make_embedder,
+        checked=metrics.checked,
+        questions=question_store(config, stores),
+    )
     providers = Providers(settings, make_provider)
 
     def make_chat() -> "Chat":
@@ -193,6 +199,17 @@ def cache_store(config: Config, stores: GovernanceStores) -> CacheStore:
         made: CacheStore = redis.RedisCache(where)
         return made
     found: CacheStore = _beside(config, stores, memory, SqliteCache, "cache:PostgresCache")
+    return found
+
+
+def question_store(config: Config, stores: GovernanceStores) -> Questions | None:
+    """What searches questions in the store of the cache; None if that cannot be searched. Raises ConfigError if the
+    configuration asks for it."""
+    found: Questions | None = None
+    if config.cache.store is None:
+        found = _beside(config, stores, lambda: None, lambda path: None, "questions:PostgresQuestions")
+    if found is None and config.cache.semantic.index == "store":
+        raise ConfigError("cache.semantic.index is 'store', which needs PostgreSQL with pgvector as storage.url")
     return found
 
 

@@ -255,3 +255,15 @@ def test_a_disabled_server_needs_no_secrets() -> None:
 )
 def test_a_gateway_whose_file_declares_keys_asks_for_keys(governance: str, host: str, needed: bool) -> None:
     assert needs_key(parse_config(f"governance: {governance}"), host) is needed
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        ({"store": "memory"}, "set storage.url, and no cache.store"),
+        ({"encryption_key": "a key of sixteen characters"}, "exclude each other"),
+    ],
+)
+def test_questions_are_searched_in_the_store_only_where_it_can_and_may(more: dict[str, str], said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        parse_config(json.dumps({"cache": {"semantic": {"index": "store"}, **more}}))

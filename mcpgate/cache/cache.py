@@ -19,6 +19,7 @@ from mcpgate.cache.flights import Flight, Flights, Outcome
 from mcpgate.cache.meanings import MakeEmbedder, Meanings
 from mcpgate.cache.memory import Memory
 from mcpgate.cache.policy import Policy
+from mcpgate.cache.questions import Questions
 from mcpgate.cache.store import CacheStore, Selection, Total
 from mcpgate.config.settings import Settings
 from mcpgate.errors import McpgateError
@@ -108,10 +109,12 @@ class Cache:
         clock: Callable[[], float] = time.time,
         make_embedder: MakeEmbedder = lambda config: None,
         checked: Callable[[bool], None] = lambda is_right: None,
+        questions: Questions | None = None,
     ) -> None:
-        """`checked`: is told what checks and people say of entries that were served."""
+        """`checked`: is told what checks and people say of entries that were served. `questions`: searches questions
+        in the store, if the store can do that."""
         self._checked = checked
-        self._meanings = Meanings(self._servable, self._newer, make_embedder)
+        self._meanings = Meanings(self._servable, self._newer, make_embedder, questions)
         self._settings, self.store, self._claims, self._clock = settings, store, claims, clock
         config = settings.config.cache
         key = config.encryption_key
@@ -274,7 +277,7 @@ class Cache:
     async def keep(self, entry: CacheEntry, epoch: int | None = None) -> None:
         """Keep an answer; when this returns, equal requests of any process can find it. `epoch`: of its server, when it
         was asked for."""
-        entry = await self._meanings.prepared(entry)
+        entry, vector = await self._meanings.prepared(entry)
         if self._stays_in_memory(entry):
             self._memory.put(entry)
         if self._unwritten + entry.size > _MOST_UNWRITTEN:
@@ -288,6 +291,7 @@ class Cache:
             self._lost_store(error)
         finally:
             self._unwritten -= entry.size
+        await self._meanings.learn(entry, vector)
 
     def _stays_in_memory(self, entry: CacheEntry) -> bool:
         return self.store.outlives and not entry.server
@@ -383,7 +387,7 @@ class Cache:
         for task in refreshes:
             task.cancel()
         await asyncio.gather(*refreshes, return_exceptions=True)
-        self._meanings.close()
+        await self._meanings.aclose()
 
     async def aclose(self) -> None:
         """Write what is to be written."""

@@ -65,8 +65,11 @@ class SemanticCacheConfig(Model):
     """The share of hits that may be wrong, as measured on pairs of questions: see docs/benchmarks/cache_quality.md."""
     check_share: Share = 0.02
     """The share of hits for which the provider is asked too, at its price. An entry whose answer differs is dropped."""
+    index: Literal["memory", "store"] = "memory"
+    """Where questions are searched. `memory`: in each process. `store`: in PostgreSQL with pgvector 0.8 or later, for
+    all processes at once and without a bound; the cache must be where `storage.url` is."""
     max_questions: int = Field(default=100_000, ge=100, le=2_000_000)
-    """Questions that are searched, in each process. Beyond that, the oldest are left out."""
+    """Questions that are searched in the memory of each process. Beyond that, the oldest are left out."""
     embedder: EmbedderConfig | None = None
     """Embeds questions instead of the model that is part of the package."""
 
@@ -123,6 +126,15 @@ class CacheConfig(Model):
             raise ValueError("encryption_key must have at least 16 characters")
         if self.max_entry_kib > self.memory_mib * 1024:
             raise ValueError("max_entry_kib must not be more than memory_mib")
+        if self.semantic.index == "store" and self.store is not None:
+            raise ValueError(
+                "semantic.index 'store' needs the cache in PostgreSQL: set storage.url, and no cache.store"
+            )
+        if self.semantic.index == "store" and key is not None:
+            raise ValueError(
+                "semantic.index 'store' and encryption_key exclude each other: vectors that are searched are not "
+                "encrypted, and tell what a question is about"
+            )
         return self
 
 

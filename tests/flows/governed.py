@@ -20,7 +20,7 @@ import httpx2
 import yaml
 
 from tests.conftest import serve_command
-from tests.stores.conftest import POSTGRES, needs_server
+from tests.stores.conftest import PGVECTOR, POSTGRES, needs_server
 
 ADMIN = "mg-admin-of-the-tests"
 TRUSTED = {"admin": {"secret": ADMIN, "grants": {"tools": ["*"], "admin": True}}}
@@ -281,22 +281,23 @@ def serving(
 
 
 @contextlib.contextmanager
-def own_database() -> Iterator[str]:
-    """The URL of a private PostgreSQL database that is dropped afterwards."""
-    needs_server("postgres")
+def own_database(kind: str = "postgres") -> Iterator[str]:
+    """The URL of a private database that is dropped afterwards, in PostgreSQL with or without pgvector."""
+    needs_server(kind)
+    server = PGVECTOR if kind == "pgvector" else POSTGRES
     name = f"test_{secrets.token_hex(6)}"
-    parts = urlsplit(POSTGRES)
-    asyncio.run(_execute(f'CREATE DATABASE "{name}"'))
+    parts = urlsplit(server)
+    asyncio.run(_execute(server, f'CREATE DATABASE "{name}"'))
     try:
         yield parts._replace(path=f"/{name}").geturl()
     finally:
-        asyncio.run(_execute(f'DROP DATABASE "{name}" WITH (FORCE)'))
+        asyncio.run(_execute(server, f'DROP DATABASE "{name}" WITH (FORCE)'))
 
 
-async def _execute(statement: str) -> None:
+async def _execute(server: str, statement: str) -> None:
     import asyncpg
 
-    db = await asyncpg.connect(POSTGRES)
+    db = await asyncpg.connect(server)
     try:
         await db.execute(statement)
     finally:

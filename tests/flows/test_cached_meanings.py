@@ -12,7 +12,18 @@ from typing import Any
 import httpx2
 import pytest
 
-from tests.flows.governed import ADMIN, TRUSTED, Served, bearer, environment, mcpgate, serving, wait_until, write_config
+from tests.flows.governed import (
+    ADMIN,
+    TRUSTED,
+    Served,
+    bearer,
+    environment,
+    mcpgate,
+    own_database,
+    serving,
+    wait_until,
+    write_config,
+)
 from tests.flows.test_cached_models import WORDS, ask, cache_of, member
 from tests.model_provider import ModelProvider
 
@@ -34,12 +45,14 @@ def kept(served: Served, text: str, **more: Any) -> httpx2.Response:
     return first
 
 
-def configured(folder: Path, provider: ModelProvider, **semantic: Any) -> Path:
+def configured(folder: Path, provider: ModelProvider, database: str | None = None, **semantic: Any) -> Path:
     llm = {"providers": {"open": {"type": "openai", "base_url": provider.address, "api_key": "sk-of-the-provider"}}}
     keys = {**TRUSTED, "admin": {**TRUSTED["admin"], "grants": {"admin": True, "models": ["*"]}}}
     settings = {"enabled": True, "check_share": 0, **semantic}
     governance = {"keys": keys, "teams": {"red": {}, "blue": {}}}
-    return write_config(folder, {}, governance=governance, llm=llm, cache={"ttl_s": 600, "semantic": settings})
+    storage = {} if database is None else {"storage": {"url": database}}
+    cache = {"ttl_s": 600, "semantic": settings}
+    return write_config(folder, {}, governance=governance, llm=llm, cache=cache, **storage)
 
 
 @pytest.fixture(scope="module")
@@ -59,9 +72,10 @@ def test_a_question_that_means_the_same_is_answered_without_the_provider(
     served: Served, provider: ModelProvider
 ) -> None:
     first = kept(served, "What is the boiling point of ethanol?")
+    provider.received.clear()
     second = ask(served, "what's the boiling point of ethanol", headers=LOOK)
     assert (cache_of(first), cache_of(second)) == ("miss", "semantic")
-    assert second.content == first.content and len(provider.received) == 1
+    assert second.content == first.content and not provider.received
     assert 0.5 < float(second.headers["x-mcpgate-cache-similarity"]) <= 1
     assert second.headers["x-mcpgate-cache-key"] == first.headers["x-mcpgate-cache-key"]
     (row,) = (row for row in served.usage("cache") if row["cache"] == "semantic")
@@ -148,6 +162,22 @@ def test_meanings_are_found_after_a_restart_and_wrong_answers_are_dropped(
         assert "12 pounds" in ask(served, same).text
         wait_until(lambda: 'mcpgate_cache_checks_total{result="wrong"}' in metrics(served))
         wait_until(lambda: "12 pounds" not in ask(served, same, headers=LOOK).text)
+
+
+def test_pgvector_searches_for_all_processes(tmp_path: Path, provider: ModelProvider) -> None:
+    with own_database("pgvector") as database:
+        config = configured(tmp_path, provider, database, index="store")
+        with serving(tmp_path / "a", config) as one, serving(tmp_path / "b", config) as other:
+            wait_until(lambda: learns(one) and learns(other))
+            kept(one, "What is the boiling point of heptanol?")
+            same = "what's the boiling point of heptanol"
+            answer = wait_until(lambda: cache_of(found := ask(other, same, headers=LOOK)) == "semantic" and found)
+            assert ANSWER in answer.text
+            assert cache_of(ask(other, "what's the melting point of heptanol", headers=LOOK)) == "miss"
+            blue = member(other, "blue")
+            assert cache_of(ask(other, same, key=blue, headers=LOOK)) == "miss"
+            one.admin("DELETE", f"cache?id={answer.headers['x-mcpgate-cache-key']}")
+            wait_until(lambda: cache_of(ask(other, same, headers=LOOK)) == "miss")
 
 
 def metrics(served: Served) -> str:

@@ -31,6 +31,8 @@ from mcpgate.stores.sqlite.governance import SqliteStore
 from tests.conftest import IN_CI
 
 POSTGRES = os.environ.get("MCPGATE_TEST_POSTGRES", "postgresql://127.0.0.1:5432/test")
+PGVECTOR = os.environ.get("MCPGATE_TEST_PGVECTOR", "")
+"""A PostgreSQL that has pgvector; POSTGRES need not."""
 REDIS = os.environ.get("MCPGATE_TEST_REDIS", "redis://127.0.0.1:6379/11")
 SHARED = ("sqlite", "postgres", "redis+sqlite", "redis+postgres")
 """The stores that several processes can use at once."""
@@ -115,6 +117,9 @@ def needs_server(kind: str) -> None:
     troubles = []
     if kind.endswith("postgres"):
         troubles.append(_trouble(POSTGRES, "asyncpg", 5432))
+    if kind == "pgvector":
+        unset = "MCPGATE_TEST_PGVECTOR names no PostgreSQL with pgvector; .ci/run starts one"
+        troubles.append(_trouble(PGVECTOR, "asyncpg", 5432) if PGVECTOR else unset)
     if kind.startswith("redis"):
         troubles.append(_trouble(REDIS, "redis", 6379))
     for trouble in troubles:
