@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
-from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 
 from mcpgate.activity import tracing
@@ -33,10 +32,10 @@ class Exporter(SpanExporter):
 
     def __init__(self) -> None:
         self.may_export, self.is_asked = threading.Event(), threading.Event()
-        self.spans: list[ReadableSpan] = []
+        self.spans: list[Any] = []
         self.fails = False
 
-    def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
+    def export(self, spans: Sequence[Any]) -> SpanExportResult:
         self.is_asked.set()
         assert self.may_export.wait(20)
         if self.fails:
