@@ -216,40 +216,44 @@ def test_a_stream_is_kept_whole_and_served_as_a_stream_and_as_a_whole(served: Se
 
 
 def test_the_official_sdks_read_what_is_served_again(served: Served, provider: ModelProvider) -> None:
-    openai_client = openai.OpenAI(base_url=f"{served.address}/v1", api_key=ADMIN, max_retries=0)
-    claude = anthropic.Anthropic(base_url=served.address, api_key=ADMIN, max_retries=0)
-    for streamed_first in (True, False):
-        text = question()
-        for stream in (streamed_first, not streamed_first, True):
-            messages: Any = [{"role": "user", "content": text}]
-            if stream:
-                chunks = list(
-                    openai_client.chat.completions.create(
-                        model="open/good", messages=messages, temperature=0, stream=True,
-                        stream_options={"include_usage": True},
+    with (
+        openai.OpenAI(base_url=f"{served.address}/v1", api_key=ADMIN, max_retries=0) as openai_client,
+        anthropic.Anthropic(base_url=served.address, api_key=ADMIN, max_retries=0) as claude,
+    ):
+        for streamed_first in (True, False):
+            text = question()
+            for stream in (streamed_first, not streamed_first, True):
+                messages: Any = [{"role": "user", "content": text}]
+                if stream:
+                    chunks = list(
+                        openai_client.chat.completions.create(
+                            model="open/good", messages=messages, temperature=0, stream=True,
+                            stream_options={"include_usage": True},
+                        )
+                    )  # fmt: skip
+                    said = "".join(c.choices[0].delta.content or "" for c in chunks if c.choices)
+                    usage = chunks[-1].usage
+                    with claude.messages.stream(
+                        model="claude/good", messages=messages, max_tokens=100, extra_headers=USE
+                    ) as events:
+                        message = events.get_final_message()
+                    with openai_client.responses.stream(
+                        model="open/good", input=text, temperature=0, store=False
+                    ) as more:
+                        response = more.get_final_response()
+                else:
+                    answer = openai_client.chat.completions.create(model="open/good", messages=messages, temperature=0)
+                    said, usage = str(answer.choices[0].message.content), answer.usage
+                    message = claude.messages.create(
+                        model="claude/good", messages=messages, max_tokens=100, extra_headers=USE
                     )
-                )  # fmt: skip
-                said = "".join(c.choices[0].delta.content or "" for c in chunks if c.choices)
-                usage = chunks[-1].usage
-                with claude.messages.stream(
-                    model="claude/good", messages=messages, max_tokens=100, extra_headers=USE
-                ) as events:
-                    message = events.get_final_message()
-                with openai_client.responses.stream(model="open/good", input=text, temperature=0, store=False) as more:
-                    response = more.get_final_response()
-            else:
-                answer = openai_client.chat.completions.create(model="open/good", messages=messages, temperature=0)
-                said, usage = str(answer.choices[0].message.content), answer.usage
-                message = claude.messages.create(
-                    model="claude/good", messages=messages, max_tokens=100, extra_headers=USE
-                )
-                response = openai_client.responses.create(model="open/good", input=text, temperature=0, store=False)
-            assert said == SAID and usage is not None and usage.prompt_tokens == 1000
-            assert message.content[0].text == SAID and message.stop_reason == "end_turn"  # type: ignore[union-attr]
-            assert message.usage.output_tokens == 50
-            assert response.output_text == SAID
-            wait_until(lambda: len(provider.received) == 3)
-        provider.received.clear()
+                    response = openai_client.responses.create(model="open/good", input=text, temperature=0, store=False)
+                assert said == SAID and usage is not None and usage.prompt_tokens == 1000
+                assert message.content[0].text == SAID and message.stop_reason == "end_turn"  # type: ignore[union-attr]
+                assert message.usage.output_tokens == 50
+                assert response.output_text == SAID
+                wait_until(lambda: len(provider.received) == 3)
+            provider.received.clear()
 
 
 def test_gemini_clients_have_it_too(served: Served, provider: ModelProvider) -> None:
