@@ -123,6 +123,8 @@ class AlertWatch:
         await self._store_is_there()
         if not leads:
             return
+        # What is being told now may have been told when all has been read, and the states that were read do not say so.
+        being_told = {message for message, _ in self._sending.values()}
         states = await self.store.states()
         for state in states:
             if state.alert not in alerts:
@@ -134,7 +136,7 @@ class AlertWatch:
             await self.store.save(state)
         untold = {state.key: state for state in (*states, *changed) if state.alert in for_s}
         for state in untold.values():
-            if not state.is_told:
+            if not state.is_told and state.message not in being_told:
                 self._start_telling(state)
 
     async def test(self) -> dict[str, str]:
@@ -186,8 +188,6 @@ class AlertWatch:
     def _start_telling(self, state: State) -> None:
         known = self._sending.get(state.key)
         if known is not None:
-            if known[0] == state.message:
-                return
             known[1].cancel()  # it has changed again before it could be told
         task = asyncio.ensure_future(self._tell(state))
         self._sending[state.key] = state.message, task
