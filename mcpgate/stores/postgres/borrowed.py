@@ -5,6 +5,9 @@ from typing import Any
 
 import asyncpg
 
+AWAY = (TimeoutError, OSError, asyncpg.PostgresError, asyncpg.InterfaceError)
+"""What is raised if the database is away or refuses."""
+
 
 async def fetch(
     pool: "asyncpg.Pool[Any]", unavailable: Callable[[str], Exception], statement: str, *values: object
@@ -13,5 +16,5 @@ async def fetch(
     try:
         rows: list[Any] = await pool.fetch(statement, *values)
         return rows
-    except (TimeoutError, OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+    except AWAY as error:
         raise unavailable(str(error)) from error

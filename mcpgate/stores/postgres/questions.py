@@ -1,17 +1,14 @@
 """Questions of the semantic cache in PostgreSQL with pgvector (https://github.com/pgvector/pgvector, 0.8 or later)."""
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import asyncpg
 
 from mcpgate.cache.entry import CacheUnavailable
+from mcpgate.stores.postgres.borrowed import AWAY
 
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-
-_AWAY = (TimeoutError, OSError, asyncpg.PostgresError, asyncpg.InterfaceError)
 _OLDEST = (0, 8)
 """The first version that goes on searching when a partition has fewer of the nearest than are asked for."""
 _MOST_INDEXED = 4000
@@ -67,11 +64,11 @@ class PostgresQuestions:
         pass  # the pool is the store's
 
     @asynccontextmanager
-    async def _connection(self) -> "AsyncIterator[Any]":
+    async def _connection(self) -> AsyncIterator[Any]:
         try:
             async with self._pool.acquire() as db:
                 yield db
-        except _AWAY as error:
+        except AWAY as error:
             self._tables.clear()  # whatever it was, look again
             raise CacheUnavailable(f"questions cannot be searched in PostgreSQL: {error}") from error
 
