@@ -184,7 +184,7 @@ def _mcpgate(governed: bool) -> Callable[[Path, int], Launch]:
         file = folder / "mcpgate.yaml"
         file.write_text(json.dumps(config, indent=2))  # JSON is YAML.
         headers = {"authorization": f"Bearer {secret}"} if governed else {}
-        cached = Cached({"x-mcpgate-cache": "use"}, holds=("x-mcpgate-cache: exact",))
+        cached = Cached({"x-mcpgate-cache": "use", "x-mcpgate-cache-ttl": "3600"}, holds=("x-mcpgate-cache: exact",))
         return Launch(
             (sys.executable, "-m", "mcpgate", "serve", "-c", str(file), "--port", str(port)),
             {

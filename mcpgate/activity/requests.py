@@ -16,8 +16,9 @@ from mcpgate.errors import InvalidRequest
 from mcpgate.governance.ledger import DIMENSIONS
 from mcpgate.governance.records import Entry
 
-FACTS = ("request", "client", "session", "alias")
-"""Facts of entries that requests can be found by. `request` is the `x-request-id` of the answer."""
+FACTS = ("request", "client", "session", "alias", "refused")
+"""Facts of entries that requests can be found by. `request` is the `x-request-id` of the answer; `refused` the limit,
+or else the error, that kept a request from being admitted."""
 FILTERS = (*DIMENSIONS, "parent", *FACTS, "failed")
 """What requests can be found by, in addition to `metadata.NAME`. `failed` is `true` or `false`."""
 NEWEST = 1 << 62

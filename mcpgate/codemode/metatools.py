@@ -18,7 +18,7 @@ from mcpgate.codemode.pages import Pages
 from mcpgate.codemode.runner import Runner
 from mcpgate.codemode.savings import Savings
 from mcpgate.config.settings import Settings
-from mcpgate.errors import InvalidRequest, NotAllowed, UnknownTool
+from mcpgate.errors import InvalidRequest, McpgateError, NotAllowed, UnknownTool
 from mcpgate.governance.callers import Caller
 from mcpgate.governance.context import RequestContext
 from mcpgate.governance.gate import Gate
@@ -156,4 +156,10 @@ class MetaTools:
     def _check_granted(self, context: RequestContext, name: str) -> None:
         caller = context.caller
         if not (caller.grants.allow_meta_tool(name) and self._views.surface(caller.bundle).meta_tools):
-            raise NotAllowed(f"{name} is not granted to this key", key=context.caller.id, tool=name)
+            error = NotAllowed(f"{name} is not granted to this key", key=caller.id, tool=name)
+            self.refused(context, name, error)
+            raise error
+
+    def refused(self, context: RequestContext, name: str, error: McpgateError) -> None:
+        """Say in the request log that a meta-tool was not called."""
+        self._gate.refused(context, Request("execution" if name == "execute_code" else "meta", tool=name), error)

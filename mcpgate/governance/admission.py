@@ -197,19 +197,23 @@ class Admission(Admitted):
             await self._desk.holds.release(reservation)
         self._held, self.shares, self.balances, self.warnings = (), (), (), ()
 
+    def refused(self, error: McpgateError) -> None:
+        """It is not admitted: say so in the request log."""
+        desk, request = self._desk, self.request
+        self.facts["refused"] = _limit_of(error) or error.code
+        entry = self._entry(_NO_USAGE, 0, error.code)
+        if desk.tracer is not None:
+            desk.tracer.ended(entry, self._context.trace)
+        if request.parent_id is None or request.provider is None:  # else the model's request says it
+            desk.journal.refused(entry)
+
     async def __aenter__(self) -> "Admission":
         desk, request, context = self._desk, self.request, self._context
-        if request.parent_id is not None:
-            context.caller = await desk.identity.current(context.caller)
-        shares = self._shares()
-        if self._money_later:
-            at_once = [share for share in shares if share.claim.measure != "cost"]
-            self._money_later = len(at_once) < len(shares)
-            shares = at_once
-        if desk.declared.unavailable is not None and (shares or not context.caller.is_local):
-            self._admit_uncounted(StoreUnavailable(desk.declared.unavailable), shares)
-        elif shares:
-            await self._reserve(shares)
+        try:
+            await self._enter()
+        except McpgateError as error:
+            self.refused(error)
+            raise
         if request.parent_id is None:
             context.trail.admitted.append(self)
         self._confirmed_at = desk.clock()
@@ -229,6 +233,20 @@ class Admission(Admitted):
         await self._settle(failed=True)
 
     # --- in
+
+    async def _enter(self) -> None:
+        desk, context = self._desk, self._context
+        if self.request.parent_id is not None:
+            context.caller = await desk.identity.current(context.caller)
+        shares = self._shares()
+        if self._money_later:
+            at_once = [share for share in shares if share.claim.measure != "cost"]
+            self._money_later = len(at_once) < len(shares)
+            shares = at_once
+        if desk.declared.unavailable is not None and (shares or not context.caller.is_local):
+            self._admit_uncounted(StoreUnavailable(desk.declared.unavailable), shares)
+        elif shares:
+            await self._reserve(shares)
 
     def _shares(self) -> Sequence[Share]:
         """What every rule takes. Raises NotAllowed for a request without a price if a budget requires one."""
@@ -266,9 +284,7 @@ class Admission(Admitted):
             self._admit_uncounted(error, shares)
             return
         except McpgateError as error:
-            desk.metrics.refused(error.code, error.data.get("budget") or error.data.get("rate_limit"))
-            if desk.tracer is not None:
-                desk.tracer.ended(self._entry(_NO_USAGE, 0, error.code), self._context.trace)
+            desk.metrics.refused(error.code, _limit_of(error))
             raise
         self._held = (*self._held, reservation)
         self.shares, self.balances = (*self.shares, *shares), (*self.balances, *balances)
@@ -395,6 +411,11 @@ def _soft_warnings(
         )
         found.append((text, (share.claim.counter, share.claim.cell)))
     return found
+
+
+def _limit_of(error: McpgateError) -> str | None:
+    """The budget or rate limit that refused a request."""
+    return error.data.get("budget") or error.data.get("rate_limit")
 
 
 def _outcome_of(error: BaseException) -> str:

@@ -12,7 +12,7 @@ from contextlib import suppress
 
 from mcpgate.config.governance import GovernanceConfig
 from mcpgate.config.oauth import OAuthConfig
-from mcpgate.errors import Unavailable
+from mcpgate.errors import McpgateError, Unavailable
 from mcpgate.governance.admission import Admission, Desk, Tracer
 from mcpgate.governance.background import Background
 from mcpgate.governance.callers import Caller
@@ -175,6 +175,10 @@ class Gate:
         leaving it settles. With `money_later` only rate limits are reserved, because a cache may answer; see
         `Admission.hold_money`."""
         return Admission(self._desk, context, request, money_later)
+
+    def refused(self, context: RequestContext, request: Request, error: McpgateError) -> None:
+        """Say in the request log that a request was refused for another reason than a limit."""
+        Admission(self._desk, context, request).refused(error)
 
     async def headroom(self, context: RequestContext, request: Request) -> Mapping[str, int]:
         """Measure → the amount that still fits every limit that applies to a request, in the units of `Claim.amount`.

@@ -3,6 +3,7 @@ listeners of every entry. Requests that end at once are written together. admiss
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 
@@ -18,6 +19,8 @@ _SOON_S = 0.1
 """How long an entry may wait if no answer waits for it: a killed process loses at most this much."""
 _MAX_UNWRITTEN = 100_000
 _WRITTEN_AT_ONCE = 500
+_MOST_REFUSED = 20
+"""Of one key that are written each second."""
 
 Listener = Callable[[Entry], None]
 
@@ -31,6 +34,8 @@ class Journal:
         self._soon: list[Settlement] = []
         self._due: asyncio.TimerHandle | None = None
         self._unwritten: list[Settlement] = []
+        self._second, self._refused = 0, Counter[str]()
+        """Requests that were refused in one second, by key."""
         self._settle_next: Gather[Sequence[Settlement], None] = Gather(self._settle_all, most=_WRITTEN_AT_ONCE)
 
     def listen(self, listener: Listener) -> None:
@@ -57,6 +62,16 @@ class Journal:
             self._write_soon()
         elif self._due is None:
             self._due = asyncio.get_running_loop().call_later(_SOON_S, self._write_soon)
+
+    def refused(self, entry: Entry) -> None:
+        """Write the entry of a request that was not admitted, for the request log; reports leave it out. A caller that
+        goes on regardless cannot fill the store: of what comes faster, one in a second stands for many."""
+        second = int(entry.at)
+        if second != self._second:
+            self._second, self._refused = second, Counter()
+        self._refused[entry.key] += 1
+        if self._refused[entry.key] <= _MOST_REFUSED:
+            self.settle_soon(Settlement(entry, (), (), ()))
 
     async def flush(self) -> None:
         """Returns when everything settled so far is written, or queued because it cannot be."""

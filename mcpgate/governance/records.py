@@ -205,6 +205,11 @@ class Entry(NamedTuple):
     facts: Mapping[str, str] = EMPTY
     """Further facts in the request log: request (the `x-request-id`), client, session, attempts …"""
 
+    @property
+    def is_refused(self) -> bool:
+        """Whether it was not admitted. Such a request is in the request log, but no report counts it."""
+        return "refused" in self.facts
+
 
 _random = random.Random(secrets.randbits(256))
 os.register_at_fork(after_in_child=lambda: _random.seed(secrets.randbits(256)))

@@ -85,9 +85,7 @@ class CachedAnswers:
             return None  # what cannot be written down in one way only has no fingerprint
 
     def _question(self, caller: Caller, asked: Asked, alias: str, target: Target, policy: Policy) -> ModelQuestion:
-        embeds = asked.format in EMBEDS
-        turn = None if embeds else questions.last_turn(asked, _LONGEST_QUESTION)
-        words = "" if embeds else questions.last_words(asked)
+        words = "" if asked.format in EMBEDS else questions.last_words(asked)
         narrow = questions.holds_tool_calls(asked) or is_personal(words) or is_time_relative(words)
         tenant = tenant_of(caller, policy.scope, narrow)
         if questions.belongs_to_account(asked):
@@ -95,7 +93,10 @@ class CachedAnswers:
         goes_to = self._place(alias, target)
         deciding = hashlib.sha256(questions.deciding(asked)).digest()
         id = fingerprint(tenant, goes_to, deciding)
-        if turn is None or not policy.semantic or narrow or asked.tools or asked.answers > 1:
+        turn = None
+        if policy.semantic and words and not (narrow or asked.tools or asked.answers > 1):
+            turn = questions.last_turn(asked, _LONGEST_QUESTION)
+        if turn is None:
             return ModelQuestion(id, tenant, policy, alias=alias, deciding=deciding)
         rest = hashlib.sha256(turn.rest).digest()
         partition = fingerprint(tenant, goes_to, rest)

@@ -24,6 +24,7 @@ from mcpgate.config.settings import Settings
 from mcpgate.errors import (
     BudgetExceeded,
     InvalidRequest,
+    McpgateError,
     NotAllowed,
     PreviousResponseNotFound,
     RateLimited,
@@ -295,6 +296,10 @@ class Chat:
     def admit_request(self, context: RequestContext, request: Request) -> Admission:
         return self._gate.admit(context, request)
 
+    def refused(self, context: RequestContext, request: Request, error: McpgateError) -> None:
+        """Say in the request log that a request was refused, though by no limit."""
+        self._gate.refused(context, request, error)
+
     @property
     def guardrails(self) -> Guardrails:
         return self._guardrails
@@ -489,7 +494,11 @@ class Answering:
         chat, caller, asked = self._chat, self._context.caller, self._asked
         del self._asked  # an answer may take long, and is not asked for again
         budget_used = await chat.budget_used(self._context, asked)
-        name, targets = chat.plan(caller, asked, budget_used=budget_used)
+        try:
+            name, targets = chat.plan(caller, asked, budget_used=budget_used)
+        except McpgateError as error:
+            chat.refused(self._context, Request(self._kind, model=one_line(asked.model, 200)), error)
+            raise
         whole = self._whole = chat.admit(self._context, self._kind, name)
         await whole.__aenter__()
         try:

@@ -48,9 +48,13 @@ class Carrier:
         knows it. `check` raises NotAllowed if the caller may not make the request: it is called again just before
         sending, because the request may wait for others of its server. `question`: what is asked of the cache first.
         Raises what `check` does, the gate's refusals, UpstreamError, RpcError."""
-        check(context.caller)
         parent_id = None if context.parent is None else context.parent.request.id
         request = Request(kind, server=server, tool=name, estimate=_ONE_CALL, parent_id=parent_id)
+        try:
+            check(context.caller)
+        except McpgateError as error:
+            self._gate.refused(context, request, error)
+            raise
         async with self._gate.admit(context, request, money_later=question is not None) as admission:
             admission.note_sent(lambda: jsontext.dumps(_said(params)))
             found = None if question is None else await self.cached.find(question)

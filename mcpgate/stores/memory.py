@@ -188,7 +188,7 @@ class MemoryStore:
         groups: dict[tuple[Any, ...], dict[str, Any]] = {} if query.by else {(): dict.fromkeys(SUMS, 0)}
         for entry in self._entries.values():
             facts = facts_of(entry)
-            if not query.since <= entry.at < query.until:
+            if entry.is_refused or not query.since <= entry.at < query.until:
                 continue
             if any(facts.get(name) != value for name, value in query.where.items()):
                 continue
@@ -206,6 +206,7 @@ class MemoryStore:
             (number, entry)
             for number, entry in enumerate(self._entries.values(), 1)
             if query.since <= entry.at < query.until
+            and not entry.is_refused
             and (before is None or number < before)
             and all(facts_of(entry).get(name) == value for name, value in query.where.items())
         ]
@@ -213,7 +214,7 @@ class MemoryStore:
 
     async def entries(self, since: float) -> AsyncIterator[Entry]:
         for entry in sorted(self._entries.values(), key=lambda entry: entry.at):
-            if entry.at >= since:
+            if entry.at >= since and not entry.is_refused:
                 yield entry
 
     async def find_settled(self, ids: Sequence[str]) -> dict[str, Entry]:

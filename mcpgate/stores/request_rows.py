@@ -17,7 +17,7 @@ DAY_S = 86_400.0
 numbers have the same order as times."""
 MOST_SAYING = 100_000
 """The newest contents with a text that are looked at."""
-TOTALS = (
+_TOTALS = (
     "parent_id, COUNT(*), SUM(CASE WHEN cost IS NULL THEN 1 ELSE 0 END), SUM(COALESCE(cost, 0)), SUM(input_tokens),"
     " SUM(output_tokens), SUM(cache_read_tokens), SUM(cache_write_tokens)"
 )
@@ -87,6 +87,12 @@ def with_text(saying: str, nested: bool, low: str = "?2", high: str = "?3", most
         " LEFT JOIN entries AS whole ON said.parent_id <> '' AND whole.id = said.parent_id"
         f" WHERE {seq} > {low} AND {seq} < {high} ORDER BY found DESC LIMIT {most}"
     )
+
+
+def totals_statement(facts: Facts, of_parents: str) -> str:
+    """A statement for the totals of what belongs to some requests. `of_parents`: a condition for those."""
+    refused_by = facts.part_of("facts", "'refused'")
+    return f"SELECT {_TOTALS} FROM entries WHERE {of_parents} AND {refused_by} = '' GROUP BY parent_id"
 
 
 def entries_of(rows: Sequence[Sequence[Any]]) -> list[tuple[int, Entry]]:

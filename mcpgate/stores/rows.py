@@ -39,6 +39,9 @@ class Dialect(Protocol):
     fresh: str
     """A condition on `entries`: not yet in the hourly sums."""
 
+    counted: str
+    """A condition on `entries`: admitted, and so part of every report. The request log has refused requests too."""
+
     def start(self, span_s: int) -> str:
         """The start of the hour or day of an entry's `at`, in whole epoch seconds."""
         ...
@@ -153,7 +156,7 @@ def roll_up_statement(dialect: Dialect, span_s: int, chosen: str, names: Sequenc
     if digest := dialect.digest(group):
         columns, added, target = f"{columns}, digest", f"{added}, {digest}", "digest"
     return (
-        f"INSERT INTO sums ({columns}) SELECT {group}, {added} FROM entries WHERE {chosen}"
+        f"INSERT INTO sums ({columns}) SELECT {group}, {added} FROM entries WHERE {chosen} AND {dialect.counted}"
         f" GROUP BY {group.partition(', ')[2]} ON CONFLICT ({target}) DO UPDATE SET {updates}"
     )
 
@@ -223,6 +226,8 @@ def _part(
     within = " OR ".join(
         f"({at} >= {statement.value(since)} AND {at} < {statement.value(until)})" for since, until in spans
     )
+    if table == "entries":
+        also = " AND ".join(filter(None, (also, statement.dialect.counted)))
     condition = f"({within})" + (f" AND {also}" if also else "") + statement.chosen(query)
     return f"SELECT {', '.join([*by, read])} FROM {table} WHERE {condition}"
 
@@ -239,7 +244,7 @@ def report_rows(query: Query, rows: Sequence[Sequence[Any]]) -> list[dict[str, A
 
 def entries_statement(dialect: Dialect, query: Query, limit: int, before: int | None) -> tuple[str, list[Any]]:
     statement = _Statement(dialect)
-    condition = f"at >= {statement.value(query.since)} AND at < {statement.value(query.until)}"
+    condition = f"at >= {statement.value(query.since)} AND at < {statement.value(query.until)} AND {dialect.counted}"
     if before is not None:
         condition += f" AND seq < {statement.value(before)}"
     condition += statement.chosen(query)

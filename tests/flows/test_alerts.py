@@ -1,6 +1,7 @@
 """Alerts of real gateways, several workers each, told to a real receiver: once for each state, and once when it ends."""
 
 import asyncio
+import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -10,6 +11,9 @@ from typing import Any
 import httpx2
 import pytest
 
+from mcpgate.app import open_stores
+from mcpgate.config.settings import Config
+from mcpgate.governance.store import Settlement
 from tests.alert_receiver import SECRET, Receiver, receiving
 from tests.conftest import raw
 from tests.flows.governed import (
@@ -24,8 +28,11 @@ from tests.flows.governed import (
     wait_until,
     write_config,
 )
+from tests.model_provider import ModelProvider
+from tests.stores.conftest import entry
+from tests.upstream.sign_in_server import sign_in_server
 
-PAYS = "mg-the-key-that-pays"
+PAYS, LAB = "mg-the-key-that-pays", "mg-the-key-of-the-lab"
 
 
 @pytest.fixture
@@ -133,6 +140,58 @@ def test_failures_of_all_workers_count_together_and_refusals_are_none(
         call_many(served, "raw__echo", {"text": "x"}, ADMIN, 10)
         settled(receiver, 2)
         assert len(receiver.texts("resolved")) == 1
+
+
+async def _spend_every_day(url: str, team: str, cost: int) -> None:
+    """In this hour and the next, on each of the seven days before."""
+    stores = await open_stores(Config.model_validate({"storage": {"url": url}}))
+    hour = time.time() // 3600 * 3600
+    moments = [hour + more - day * 86_400 for day in range(1, 8) for more in (60, 3660)]
+    await stores.counters.settle([Settlement(entry(f"rq_{at:.0f}", at, cost, team=team)) for at in moments])
+    await stores.close()
+
+
+def test_every_other_kind_of_alert_is_told(
+    tmp_path: Path, receiver: Receiver, storage: dict[str, str], provider: ModelProvider
+) -> None:
+    counting = str(Path(__file__).parents[1] / "counting_server.py")
+    (tmp_path / "calls").touch()
+    alerts = [
+        {"id": "slow", "when": {"latency_ms": 0.001}, "only": {"server": "raw"}, "min_requests": 5},
+        {"id": "missed", "when": {"cache_hit_rate_below": "50%"}, "only": {"server": "kept"}, "min_requests": 4},
+        {"id": "dear", "when": {"spend_times_usual": 3}, "only": {"team": "lab"}, "min_usd": 0.5},
+        {"id": "link", "when": {"sign_in_needed": True}},
+        {"id": "target", "when": {"target_down": True}, "names": ["open/status-*"]},
+    ]
+    with sign_in_server() as hosted:
+        servers = {
+            "raw": raw(expose="both", prices={"*": 0.25}),
+            "kept": {"command": sys.executable, "args": [counting, str(tmp_path / "calls")]}
+            | {"expose": "both", "cache": {}},
+            "linear": hosted.entry(),
+        }
+        sections = settings(receiver, storage, *alerts)
+        grants = {"tools": ["*"], "models": ["*"]}
+        sections["governance"]["teams"] = {"lab": {}}
+        sections["governance"]["keys"]["lab"] = {"secret": LAB, "team": "lab", "grants": grants}
+        open_ = {"type": "openai", "base_url": provider.address, "api_key": "x"}
+        sections["llm"] = {"providers": {"open": open_}, "models": {"only": {"targets": ["open/status-503"]}}}
+        config = write_config(tmp_path, servers, **sections)
+        asyncio.run(_spend_every_day(storage["url"], "lab", 100_000_000))
+        ask = {"model": "only", "messages": [{"role": "user", "content": "Hello"}]}
+        with serving(tmp_path, config, workers=2) as served:
+            call_many(served, "raw__echo", {"text": "x"}, LAB, 8)
+            for number in range(4):
+                call_any_worker(served, "kept__look", {"name": str(number)}, LAB)
+            for _ in range(20):
+                served.clients[0].post("/v1/chat/completions", json=ask, headers=bearer(LAB))
+            settled(receiver, len(alerts))
+    told = {one["data"]["alert"]: one["data"]["text"] for one in receiver.received}
+    assert told["slow"].startswith("the 95th percentile of latency is above 0 ms (8 of 8 requests")
+    assert told["missed"] == "the cache answered only 0% of requests (4 of 4 requests in 5m were not in it)"
+    assert told["dear"] == "$2 were spent this hour, 20.0 times the usual $0.10"
+    assert told["link"] == "somebody must sign in to the server linear"
+    assert told["target"] == "the target open/status-503 is left alone after failures"
 
 
 def test_a_message_is_sent_again_until_it_is_taken_and_says_that_it_is_the_same(

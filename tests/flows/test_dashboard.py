@@ -381,6 +381,15 @@ def test_rules_are_made_and_show_what_is_left_of_them(house: Served, visitor: Wa
     confirm(page, "Reset")
     expect(row).to_have_count(0)
     go(visitor, "limits/budgets")
+    page.get_by_role("row", name=re.compile("each-key")).get_by_role("button", name="Change").click()
+    dialog(page).get_by_label("For a while").fill("7.5")
+    dialog(page).get_by_role("button", name="Save").click()
+    expect(dialog(page).get_by_role("alert")).to_contain_text("needs both an amount and a time")
+    dialog(page).get_by_label("until", exact=True).fill("2099-12-31T23:00")
+    dialog(page).get_by_role("button", name="Save").click()
+    expect(page.get_by_role("row", name=re.compile("each-key"))).to_contain_text("$7.50 until")
+    (limit,) = [one for one in house.admin("GET", "limits?kind=budget").json()["limits"] if one["of"] == "each-key"]
+    assert limit["limit"] == "7.5"
     page.get_by_role("row", name=re.compile("each-key")).get_by_role("button", name="Remove").click()
     confirm(page, "Remove")
     go(visitor, "limits/rate-limits")

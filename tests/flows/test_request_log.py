@@ -27,7 +27,7 @@ from tests.flows.governed import (
 )
 from tests.model_provider import ModelProvider
 
-ADA, BOB = "mg-the-key-of-ada", "mg-the-key-of-bob"
+ADA, BOB, EVE = "mg-the-key-of-ada", "mg-the-key-of-bob", "mg-the-key-of-eve"
 CODE = "a = raw.add(a=1, b=2)\nb = raw.add(a=3, b=4)\nreturn [a, b]"
 ASK = {"messages": [{"role": "user", "content": "Say hello."}], "max_tokens": 100}
 
@@ -38,11 +38,17 @@ def sections(provider: ModelProvider, **more: Any) -> dict[str, Any]:
         **TRUSTED,
         "ada": {"name": "Ada's laptop", "secret": ADA, "user": "ada", "grants": grants},
         "bob": {"secret": BOB, "team": "search", "grants": grants},
+        "eve": {
+            "secret": EVE,
+            "grants": {"tools": ["raw.add"], "models": ["safe"], "meta_tools": ["list_tools", "execute_code"]},
+        },
     }
+    pace = {"id": "eves-pace", "when": {"key": "eve", "tool": "add"}, "requests": 0, "window": "1h"}
     price = {"input_usd_per_mtok": 2, "output_usd_per_mtok": 10}
     targets = [{"target": "open/status-503"}, {"target": "open/good"}]
     return {
-        "governance": {"require_key": True, "keys": keys, "users": {"ada": {}}, "teams": {"search": {}}},
+        "governance": {"require_key": True, "keys": keys, "users": {"ada": {}}, "teams": {"search": {}}}
+        | {"rate_limits": [pace]},
         "llm": {
             "providers": {"open": {"type": "openai", "base_url": f"{provider.address}", "api_key": "x"}},
             "models": {"safe": {"targets": targets}},
@@ -142,6 +148,58 @@ def test_the_calls_of_code_are_listed_only_when_asked_for(served: Served) -> Non
         *("execute_code", "add", "add")
     ]
     assert len(listed(served, where=f"parent={one['id']}")) == 2
+
+
+def test_requests_that_were_refused_are_in_the_log_and_in_no_report(served: Served) -> None:
+    ask = served.clients[0].post
+    chat, tag = "/v1/chat/completions", bearer(EVE) | {"x-mcpgate-meta-run": "refused"}
+    before = served.usage(key="eve")
+    answers = [
+        served.call("raw__add", {"a": 1, "b": 2}, EVE, tag),
+        served.call("raw__fail", {"message": "no"}, EVE, tag),
+        served.call("raw__nothing", {}, EVE, tag),
+        served.call("read_docs", {"topic": "guide"}, EVE, tag),
+        served.call("execute_code", {"programme": "1"}, EVE, tag),
+        ask(chat, json={"model": "open/good", **ASK}, headers=tag),
+        ask(chat, json={"model": "unheard-of", **ASK}, headers=tag),
+    ]
+    found = {one["request_id"]: one for one in wait_until(lambda: _all_of(served, len(answers)))}
+    told = [found[answer.headers["x-request-id"]] for answer in answers]
+    assert [(one["kind"], one["tool"] or one["alias"], one["outcome"], one["facts"]["refused"]) for one in told] == [
+        ("tool", "add", "rate_limited", "eves-pace"),
+        ("tool", "fail", "not_allowed", "not_allowed"),
+        ("tool", "raw__nothing", "unknown_tool", "unknown_tool"),
+        ("meta", "read_docs", "not_allowed", "not_allowed"),
+        ("execution", "execute_code", "invalid_request", "invalid_request"),
+        ("chat", "open/good", "not_allowed", "not_allowed"),
+        ("chat", "unheard-of", "unknown_model", "unknown_model"),
+    ]
+    assert [one["request_id"] for one in listed(served, where="refused=eves-pace")] == [told[0]["request_id"]]
+    assert served.usage(key="eve") == before
+    assert served.admin("GET", "entries?where=key=eve").json()["entries"] == []
+
+
+def _all_of(served: Served, count: int) -> list[dict[str, Any]]:
+    found = listed(served, where="metadata.run=refused")
+    return found if len(found) == count else []
+
+
+def test_calls_of_code_that_were_refused_are_below_it(served: Served) -> None:
+    answer = served.run("try:\n    raw.add(a=1, b=2)\nexcept Exception as e:\n    return type(e).__name__", key=EVE)
+    assert answer.ok, answer.text
+    id = answer.headers["x-request-id"]
+    one = wait_until(lambda: (found := got(served, id)).get("children") and found)
+    assert [(child["tool"], child["outcome"]) for child in one["children"]] == [("add", "rate_limited")]
+    assert one["child_count"] == 0
+
+
+def test_who_goes_on_although_refused_does_not_fill_the_log(served: Served) -> None:
+    for _ in range(200):
+        served.call("raw__add", {"a": 1, "b": 2}, EVE, {"x-mcpgate-meta-run": "storm"})
+    served.call("raw__add", {"a": 1, "b": 2}, ADA, {"x-mcpgate-meta-run": "storm"})
+    found = listed(served, where="metadata.run=storm", limit="1000")
+    seconds = {one["at"][:19] for one in found if one["outcome"] == "rate_limited"}
+    assert 1 < len(found) <= 20 * len(seconds) + 1
 
 
 def test_pages_stay_where_they_are_while_new_requests_come(served: Served) -> None:

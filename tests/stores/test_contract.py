@@ -553,6 +553,18 @@ async def test_a_report_groups_by_every_dimension_and_bucket(stores: GovernanceS
         assert set(row.values()) == {0}, "without groups there is always one row"
 
 
+async def test_a_request_that_was_not_admitted_is_found_but_in_no_report(stores: GovernanceStores) -> None:
+    refused = entry("r2", outcome="budget_exceeded", facts={"refused": "b1"})
+    await stores.counters.settle([Settlement(one) for one in (entry("r1"), entry("r3", outcome="tool_error"), refused)])
+    for _ in ("from the entries", "from the sums"):
+        (row,) = await stores.store.report(EVERYTHING)
+        assert (row["entries"], row["failed"]) == (2, 1)
+        await stores.store.roll_up()
+    assert [one.id for _, one in await stores.store.list_entries(EVERYTHING)] == ["r3", "r1"]
+    assert sorted([one.id async for one in stores.store.entries(0)]) == ["r1", "r3"]
+    assert (await stores.store.find_settled(["r2"]))["r2"].facts == {"refused": "b1"}
+
+
 async def test_a_report_has_the_largest_groups_first_and_no_more_than_are_wanted(stores: GovernanceStores) -> None:
     costs = {"small": 1, "large": 900, "middle": 50}
     entries = [FULL._replace(id=f"rq_{name}", tool=name, cost=cost) for name, cost in costs.items()]

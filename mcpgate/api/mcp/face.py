@@ -43,10 +43,12 @@ from mcpgate.catalog.catalog import nearest
 from mcpgate.catalog.tools import Tool
 from mcpgate.codemode import answers
 from mcpgate.codemode.definitions import META_TOOL_NAMES
-from mcpgate.errors import McpgateError, NotFound, RateLimited
+from mcpgate.errors import McpgateError, NotFound, RateLimited, UnknownTool
 from mcpgate.gateway import Gateway
 from mcpgate.governance.callers import Caller
 from mcpgate.governance.context import RequestContext, Trail
+from mcpgate.governance.records import Request
+from mcpgate.telemetry.text import one_line
 from mcpgate.upstream.backchannel import LOG_LEVELS
 from mcpgate.upstream.connection import MAX_URI, MODERN_VERSION, RpcError
 from mcpgate.upstream.param_headers import Malformed, Path, difference, header_paths
@@ -315,6 +317,8 @@ class McpFace:
         if tool is None:
             meta_tools = META_TOOL_NAMES if surface.meta_tools else ()
             near = nearest(name, [*meta_tools, *views.direct_of(caller)])
+            wanted = Request("tool", tool=one_line(name, 200))
+            self.gateway.gate.refused(request.context, wanted, UnknownTool(f"Unknown tool: {name}", nearest=near))
             raise RpcFault(INVALID_PARAMS, f"Unknown tool: {name}", {"code": "unknown_tool", "nearest": near})
         return await self._call_direct(request, tool, arguments)
 
@@ -323,8 +327,12 @@ class McpFace:
 
         async def work(channel: BackChannel) -> dict[str, Any]:
             context = replace(request.context, client=channel)
-            given = checked(name, arguments)
             tools = self.gateway.metatools
+            try:
+                given = checked(name, arguments)
+            except McpgateError as error:
+                tools.refused(context, name, error)
+                raise
             if name == "execute_code":
                 answer = await tools.execute_code(context, **given)
             else:

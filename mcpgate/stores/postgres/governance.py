@@ -24,6 +24,7 @@ _MIGRATION_LOCK = 0x6D6370676174
 
 
 class PostgresDialect:
+    counted = "(outcome = 'ok' OR facts ->> 'refused' IS NULL)"
     fresh = "xid >= (SELECT value::xid8 FROM facts WHERE name = 'rolled')"
 
     def start(self, span_s: int) -> str:
@@ -295,7 +296,8 @@ class PostgresStore:
 
     async def entries(self, since: float) -> AsyncIterator[Entry]:
         columns = rows.quoted(rows.COLUMNS)
-        statement = f"SELECT seq, {columns} FROM entries WHERE (at, seq) > ($1, $2) ORDER BY at, seq LIMIT 5000"
+        chosen = f"{_DIALECT.counted} AND (at, seq) > ($1, $2)"
+        statement = f"SELECT seq, {columns} FROM entries WHERE {chosen} ORDER BY at, seq LIMIT 5000"
         last: tuple[float, int] = (since, -1)
         while found := await self._fetch(statement, *last):
             for seq, *row in found:

@@ -71,7 +71,7 @@ class PostgresRequests:
         return [entry for _, entry in entries_of(await self._fetch(statement, list(ids), most))]
 
     async def totals(self, ids: Sequence[str]) -> Mapping[str, Totals]:
-        statement = f"SELECT {request_rows.TOTALS} FROM entries WHERE {_OF_PARENTS} GROUP BY parent_id"
+        statement = request_rows.totals_statement(_FACTS, _OF_PARENTS)
         return request_rows.totals_of(await self._fetch(statement, list(ids)))
 
     async def index(self) -> int:

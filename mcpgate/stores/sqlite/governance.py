@@ -29,6 +29,7 @@ _PRUNED_AT_ONCE = 1000
 
 
 class SqliteDialect:
+    counted = "(outcome = 'ok' OR json_extract(facts, '$.refused') IS NULL)"
     fresh = "seq > (SELECT value FROM facts WHERE name = 'rolled')"
 
     def start(self, span_s: int) -> str:
@@ -242,7 +243,8 @@ class SqliteStore:
 
     async def entries(self, since: float) -> AsyncIterator[Entry]:
         columns = rows.quoted(rows.COLUMNS)
-        statement = f"SELECT seq, {columns} FROM entries WHERE (at, seq) > (?, ?) ORDER BY at, seq LIMIT 5000"
+        chosen = f"{_DIALECT.counted} AND (at, seq) > (?, ?)"
+        statement = f"SELECT seq, {columns} FROM entries WHERE {chosen} ORDER BY at, seq LIMIT 5000"
         last: tuple[float, int] = (since, -1)
         while True:
             found = await self._report(lambda db, last=last: db.execute(statement, last).fetchall())  # type: ignore[misc]

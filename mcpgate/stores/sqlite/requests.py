@@ -83,7 +83,7 @@ class SqliteRequests:
         return [entry for _, entry in entries_of(found)]
 
     async def totals(self, ids: Sequence[str]) -> Mapping[str, Totals]:
-        statement = f"SELECT {request_rows.TOTALS} FROM entries WHERE {_OF_PARENTS} GROUP BY parent_id"
+        statement = request_rows.totals_statement(FACTS, _OF_PARENTS)
         return request_rows.totals_of(await self._read(lambda db: db.execute(statement, (to_json(ids),)).fetchall()))
 
     async def index(self) -> int:

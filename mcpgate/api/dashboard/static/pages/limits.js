@@ -3,6 +3,7 @@ import { html, useState } from "../lib/dom.js";
 import { part, post, put, remove, useData, usePages } from "../lib/api.js";
 import * as format from "../lib/format.js";
 import { Outlook, nameOf, shareOf, unitOf } from "../lib/limit.js";
+import { OverrideFields, overrideFrom, overrideOf } from "../lib/limitform.js";
 import { link, setParams } from "../lib/route.js";
 import { Card, Check, Confirm, Dialog, Empty, Input, Loaded, Meter, More, Page, Problem, Select, Table, Tabs, Text, Time, useAction } from "../lib/widgets.js";
 
@@ -49,7 +50,8 @@ function Kind({ kind, title, hit, session }) {
 
 function Rules({ name, session }) {
   const [field, kind, title] = RULES[name], state = useData(`api/${name}`), [form, setForm] = useState(null), [gone, setGone] = useState(null);
-  const amount = (row) => (name === "budgets" ? [`${format.money(row.limit_usd)}${row.period ? ` a ${format.period(row.period)}` : " in all"}`]
+  const amount = (row) => (name === "budgets" ? [`${format.money(row.limit_usd)}${row.period ? ` a ${format.period(row.period)}` : " in all"}`,
+    ...(row.override && new Date(row.override.until) > Date.now() ? [html`${format.money(row.override.limit_usd)} until <${Time} at=${row.override.until} />`] : [])]
     : ["requests", "tokens", "input_tokens", "output_tokens", "execution_seconds", "concurrency"].filter((one) => row[one] !== null)
       .map((one) => (one === "concurrency" ? `${row[one]} at once` : `${format.number(row[one])} ${one.replaceAll("_", " ")} a ${format.period(row.window)}`)));
   return html`<${Card} label=${title} flush><div class="card-head"><h2>${title}</h2>${!session.realm && html`<button class="button primary" onClick=${() => setForm({ row: null })}>New ${kind}</button>`}</div>
@@ -76,7 +78,7 @@ function RuleForm({ name, kind, row, onDone, onClose }) {
     id: known.id || "", when: Object.entries(known.when || {}).map(([one, globs]) => `${one} = ${globs.join(" ")}`).join("\n"), group: known.group || "",
     per: known.per && known.per.startsWith("metadata.") ? "metadata" : known.per || "shared", metadata: known.per && known.per.startsWith("metadata.") ? known.per.slice(9) : "",
     limit_usd: text(known.limit_usd), period: text(known.period), calendar: Boolean(known.calendar), timezone: known.timezone || "UTC", soft_limit_usd: text(known.soft_limit_usd),
-    requests: text(known.requests), tokens: text(known.tokens), execution_seconds: text(known.execution_seconds), concurrency: text(known.concurrency), window: text(known.window), fixed: Boolean(known.fixed),
+    requests: text(known.requests), tokens: text(known.tokens), execution_seconds: text(known.execution_seconds), concurrency: text(known.concurrency), window: text(known.window), fixed: Boolean(known.fixed), ...overrideOf(known),
   }));
   const [state, run] = useAction(), set = (changes) => setForm((before) => ({ ...before, ...changes }));
   const submit = (event) => {
@@ -91,7 +93,7 @@ function RuleForm({ name, kind, row, onDone, onClose }) {
     <${Text} label="When" hint="One condition a line, such as team = ml or metadata.env = dev test-*. None: always." rows="3" value=${form.when} onInput=${(when) => set({ when })} />
     ${isBudget ? html`${number("limit_usd", "US dollars")}<${Input} label="per" hint="1d, 1w, 1M …; empty: it never resets" value=${form.period} onInput=${(period) => set({ period })} />
       ${number("soft_limit_usd", "Warn above")}<${Input} label="Time zone" value=${form.timezone} onInput=${(timezone) => set({ timezone })} />
-      <${Check} label="Calendar periods" value=${form.calendar} onInput=${(calendar) => set({ calendar })} />`
+      <${Check} label="Calendar periods" value=${form.calendar} onInput=${(calendar) => set({ calendar })} /><${OverrideFields} form=${form} set=${set} />`
     : html`${number("requests", "Requests")}${number("tokens", "Model tokens")}${number("execution_seconds", "Seconds of code")}${number("concurrency", "At once")}
       <${Input} label="in" hint="1m, 1h …" value=${form.window} onInput=${(window) => set({ window })} /><${Check} label="Windows of the clock" value=${form.fixed} onInput=${(fixed) => set({ fixed })} />`}
     <${Input} label="Group" hint="Of a group, only the first that matches limits" value=${form.group} onInput=${(group) => set({ group })} />
@@ -111,7 +113,7 @@ function ruleFrom(form, known, isBudget) {
   const rule = { ...rest, when, per: form.per === "metadata" ? `metadata.${form.metadata.trim()}` : form.per, group: form.group.trim() || null };
   if (isBudget) {
     return { ...rule, limit_usd: form.limit_usd, period: form.period.trim() || null, calendar: form.calendar, timezone: form.timezone.trim() || "UTC",
-      soft_limit_usd: form.soft_limit_usd === "" ? null : form.soft_limit_usd };
+      soft_limit_usd: form.soft_limit_usd === "" ? null : form.soft_limit_usd, override: overrideFrom(form) };
   }
   return { ...rule, requests: count(form.requests), tokens: count(form.tokens), execution_seconds: count(form.execution_seconds),
     concurrency: count(form.concurrency), window: form.window.trim() || null, fixed: form.fixed };

@@ -1,13 +1,16 @@
-"""What exporting traces costs: the CPU time of two gateways that answer the same requests, one of which exports spans.
+"""What it costs to export traces, or to keep contents: the CPU time of two gateways that answer the same requests, one
+of which does so.
 
-    python -m benchmarks.tracing [ROUNDS] [REQUESTS]
+    python -m benchmarks.recording traces|contents [ROUNDS] [REQUESTS]
 
-Rounds alternate between the two, so that a busy machine hurts both. The collector reads what it gets and forgets it.
+Rounds alternate between the two, so that a busy machine hurts both. Questions and answers have 1 kB each. The collector
+reads the traces that it gets and forgets them.
 """
 
 import http.client
 import json
 import os
+import random
 import statistics
 import subprocess
 import sys
@@ -23,12 +26,16 @@ from typing import Any
 import psutil
 import yaml
 
-_EXPORTED_S = 2.0
-"""After so long, a gateway has exported everything."""
-_CHAT = {"model": "echo/small", "messages": [{"role": "user", "content": "Say hello."}], "max_tokens": 50}
+from benchmarks.machine import describe_machine
+
+_DONE_S = 2.0
+"""After so long, a gateway has exported or written everything."""
+_WORDS = random.Random(0).choices("time year people way day man thing woman life child world school".split(), k=180)
+_TEXT = " ".join(f"{word}{number}" for number, word in enumerate(_WORDS))
+_CHAT = {"model": "echo/small", "messages": [{"role": "user", "content": _TEXT}], "max_tokens": 500}
 _KEY = "mg-of-the-benchmark"
 _SERVER = Path(__file__).resolve().parent.parent / "tests" / "raw_server.py"
-_CODE = "for i in range(5):\n    alpha.echo(text='x')\nreturn i"
+_CODE = f"for i in range(5):\n    alpha.echo(text={_TEXT!r})\nreturn i"
 
 
 @contextmanager
@@ -90,7 +97,7 @@ def _call(name: str, arguments: dict[str, Any]) -> dict[str, Any]:
 
 WORKS: dict[str, tuple[str, dict[str, Any], float]] = {
     "a request to a model": ("/v1/chat/completions", _CHAT, 1.0),
-    "a direct tool call": ("/mcp", _call("alpha__echo", {"text": "x"}), 1.0),
+    "a direct tool call": ("/mcp", _call("alpha__echo", {"text": _TEXT}), 1.0),
     "an execution with five tool calls": ("/mcp", _call("execute_code", {"code": _CODE}), 0.2),
 }
 """Path, body, and the share of the requests."""
@@ -116,25 +123,28 @@ def run(process: psutil.Process, port: int, path: str, body: dict[str, Any], num
         answer = connection.getresponse()
         text = answer.read()
         assert answer.status == 200 and b'"isError":true' not in text, text[:500]
-    time.sleep(_EXPORTED_S)
+    time.sleep(_DONE_S)
     return (cpu_s() - before) / number * 1e6
 
 
-def measure(rounds: int, number: int, say: Callable[[str], None] = print) -> None:
+def measure(what: str, rounds: int, number: int, say: Callable[[str], None] = print) -> None:
+    machine = describe_machine()
+    say(f"{machine['date']}; {machine['cpu']}, {machine['cores']} cores; Python {machine['python']}\n")
     with tempfile.TemporaryDirectory() as folder, collector() as address:
-        off, on = gateway(Path(folder, "off")), gateway(Path(folder, "on"), otlp_endpoint=address)
-        with off as without, on as exporting:
+        telemetry = {"traces": {"otlp_endpoint": address}, "contents": {"log_content": True}}[what]
+        off, on = gateway(Path(folder, "off")), gateway(Path(folder, "on"), **telemetry)
+        with off as without, on as recording:
             say("| | without, µs | with, µs | difference |\n|---|--:|--:|--:|")
             for name, (path, body, share) in WORKS.items():
                 some = max(20, int(number * share))
-                for one in (without, exporting):
+                for one in (without, recording):
                     run(*one, path, body, some // 4)
-                pairs = [(run(*without, path, body, some), run(*exporting, path, body, some)) for _ in range(rounds)]
+                pairs = [(run(*without, path, body, some), run(*recording, path, body, some)) for _ in range(rounds)]
                 before, after = (statistics.median(side) for side in zip(*pairs, strict=True))
                 more = statistics.median(b - a for a, b in pairs)
                 say(f"| {name} | {before:,.0f} | {after:,.0f} | {more:+,.0f} ({more / before:+.0%}) |")
 
 
 if __name__ == "__main__":
-    given = [int(text) for text in sys.argv[1:]]
-    measure(*(given + [7, 2000][len(given) :]))
+    given = [int(text) for text in sys.argv[2:]]
+    measure(sys.argv[1], *(given + [7, 2000][len(given) :]))
