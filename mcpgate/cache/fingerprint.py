@@ -11,6 +11,7 @@ from mcpgate.config.cache import Scope
 from mcpgate.governance.callers import Caller
 
 _VERSION = b"mcpgate cache 1"
+_ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 
 def tenant_of(caller: Caller, scope: Scope | None, narrow: bool = False) -> str:
@@ -44,4 +45,4 @@ def canonical(value: Any, without: Iterable[str] = ()) -> bytes:
     if isinstance(value, dict):
         left_out = frozenset(without)
         value = {name: part for name, part in value.items() if name not in left_out}
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
+    return _ENCODER.encode(value).encode()

@@ -3,7 +3,7 @@
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from mcpgate.config.cache import CacheConfig, CacheRuleConfig, Mode, Scope
 from mcpgate.errors import InvalidRequest
@@ -16,8 +16,7 @@ MOST_TAGS = 16
 TAG = r"^[A-Za-z0-9_.:/@-]{1,128}$"
 
 
-@dataclass(frozen=True, slots=True)
-class Wish:
+class Wish(NamedTuple):
     """What a request's headers say."""
 
     mode: Mode | None = None
@@ -29,8 +28,7 @@ class Wish:
 NO_WISH = Wish()
 
 
-@dataclass(frozen=True, slots=True)
-class Policy:
+class Policy(NamedTuple):
     """What holds for one request."""
 
     reads: bool

@@ -41,6 +41,8 @@ _MOST_RECORDED = 128 * 1024 * 1024
 """Bytes of all streams that are under way."""
 _SLOWEST_READ_S = 5.0
 """How long a client may take for one event while others wait for the same answer."""
+_MOST_PLACES = 1_000
+"""Aliases with their targets that are remembered as fingerprints have them."""
 log = logging.getLogger("mcpgate.llm")
 
 
@@ -63,6 +65,9 @@ class CachedAnswers:
     def __init__(self, cache: Cache, settings: Settings) -> None:
         self._cache, self._settings = cache, settings
         self._recorded = _Recorded()
+        self._places: dict[tuple[str, str, str], bytes] = {}
+        self._placed: object = None
+        """The configuration that these are of."""
 
     # --- before a provider is asked
 
@@ -105,6 +110,17 @@ class CachedAnswers:
     def _place(self, alias: str, target: Target) -> bytes:
         """Who answers: the model, at the address that its provider has now, with the headers that it gets from the
         configuration; of an alias whose targets share answers, all of them."""
+        if self._placed is not self._settings.config:
+            self._placed, self._places = self._settings.config, {}
+        key = (alias, target.provider, target.model)
+        found = self._places.get(key)
+        if found is None:
+            if len(self._places) > _MOST_PLACES:  # clients name models of a provider as they like
+                self._places.clear()
+            found = self._places[key] = self._written_place(alias, target)
+        return found
+
+    def _written_place(self, alias: str, target: Target) -> bytes:
         config = self._settings.config
         if not config.cache.share_targets or alias not in config.llm.models:
             return canonical(self._whereabouts(target))

@@ -318,7 +318,7 @@ class Chat:
     def refresh(self, question: ModelQuestion, hit: Hit, caller: Caller, asked: Asked) -> None:
         """Ask again in the background for what the cache has answered. The request is admitted and paid for like any
         other. If the question was another one, the answers are compared."""
-        again = dataclasses.replace(asked, cache=dataclasses.replace(asked.cache, mode="refresh"))
+        again = dataclasses.replace(asked, cache=asked.cache._replace(mode="refresh"))
 
         async def ask() -> None:
             async with self.answering(RequestContext(caller), again) as answer:

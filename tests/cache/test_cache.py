@@ -40,7 +40,7 @@ def cache_in(path: Path, **settings: Any) -> Cache:
 
 
 def question(text: str = "a", tenant: str = "team:red", **policy: Any) -> Question:
-    return Question(fingerprint(tenant, text), tenant, dataclasses.replace(USE, **policy))
+    return Question(fingerprint(tenant, text), tenant, USE._replace(**policy))
 
 
 def entry(asked: Question, body: bytes = b'{"answer": 42}', **others: Any) -> CacheEntry:
@@ -392,7 +392,7 @@ async def test_a_page_of_an_export_is_bounded_in_bytes() -> None:
 
 
 def no_store() -> Policy:
-    return dataclasses.replace(USE, writes=False)
+    return USE._replace(writes=False)
 
 
 # --- memory

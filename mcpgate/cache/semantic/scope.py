@@ -22,6 +22,9 @@ _POSSESSION = re.compile(
     r"|\bmy\s+(?:wife|husband|partner|son|daughter|child|kid|mother|father|doctor|boss|dog|cat|symptoms|pain|age|weight|height)\b",
     re.IGNORECASE,
 )
+_SOMEBODY = re.compile(r"\b(?:i|we|my|our|mine|ours|(?:remind|call|email|text|book|order)\s+me)\b|[\d@]", re.IGNORECASE)
+"""What every text has that one of the patterns for somebody's own affairs matches: looked for first, in a sixth of the
+time."""
 _INSTRUCTIONS = re.compile(
     r"^\W*(?:(?:hi|hey|hello|please|can you tell me|could you tell me|tell me)\b\W*)*"
     r"(?:how\s+(?:do|can|could|should|would|may|to)\b"
@@ -57,7 +60,11 @@ _PRESENT = re.compile(
 def is_personal(text: str) -> bool:
     """ "Where is my order?", "I was charged twice", a number of an order in it: the answer belongs to the one who asks.
     A question that is too long to be sure of counts as personal."""
-    if len(text) > LONGEST or _STATEMENT.search(text):
+    if len(text) > LONGEST:
+        return True
+    if not _SOMEBODY.search(text):
+        return False
+    if _STATEMENT.search(text):
         return True
     return bool(_POSSESSION.search(text)) and not _INSTRUCTIONS.match(text)
 

@@ -3,7 +3,10 @@
 import time
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from mcpgate.cache.semantic import scope
 from mcpgate.cache.semantic.scope import is_personal, is_time_relative
 
 
@@ -76,3 +79,8 @@ def test_hostile_text_is_read_in_bounded_time(unit: str) -> None:
 def test_what_is_too_long_to_be_read_counts_as_both() -> None:
     assert is_personal("x" * 30_000)
     assert is_time_relative("x" * 30_000)
+
+
+@given(st.from_regex(scope._STATEMENT))
+def test_nothing_that_tells_of_somebody_is_overlooked_before_it_is_looked_for(text: str) -> None:
+    assert is_personal(text)
