@@ -201,6 +201,16 @@ def _mcpgate(governed: bool) -> Callable[[Path, int], Launch]:
     return launch
 
 
+def _forwarder(_: Path, provider: int) -> Launch:
+    port = free_port()
+    command = (sys.executable, "-m", "benchmarks.llm_overhead.forwarder", str(port), str(provider))
+    asks: dict[Face, Ask] = {
+        "chat": Ask("/v1/chat/completions", "fixed", "paced"),
+        "messages": Ask("/v1/messages", "fixed", "paced"),
+    }
+    return Launch(command, asks, port, {"PYTHONPATH": f"{_CHECKOUT}{os.pathsep}{_CHECKOUT / 'sandbox'}"})
+
+
 # Others
 
 
@@ -267,6 +277,7 @@ CONTESTANTS = (
     Contestant("mcpgate", "mcpgate, governed", _BOTH, _mcpgate(governed=True)),
     Contestant("mcpgate-memory", "… ledger in memory", _BOTH, _mcpgate(governed=True), shared_memory=True),
     Contestant("mcpgate-bare", "mcpgate, bare", _BOTH, _mcpgate(governed=False)),
+    Contestant("forwarder", "Python that only forwards", _BOTH, _forwarder),
     Contestant("direct", "no gateway", _BOTH, None),
     Contestant("litellm", "LiteLLM 1.110.2", _BOTH, _litellm(rust=False), LITELLM),
     Contestant("litellm-rust", "LiteLLM 1.110.2, Rust", ("messages",), _litellm(rust=True), LITELLM),
