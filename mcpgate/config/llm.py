@@ -163,7 +163,8 @@ class ProviderConfig(Model):
     """How long the provider may be silent, before the answer and within it, and how long an answer that is no stream
     may take once it has begun."""
     max_concurrency: int = Field(default=1000, ge=1, le=100_000)
-    """Requests to it at once, from each process. Beyond that, the next target is taken."""
+    """Requests to it at once, from each process. Beyond that, the next target is taken. Over all processes together, a
+    rate limit counts: `governance.rate_limits` with `concurrency` and `when: {provider: NAME}`."""
     echo: EchoConfig = EchoConfig()
     """For type `echo`."""
 

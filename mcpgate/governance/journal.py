@@ -3,6 +3,7 @@ listeners of every entry. Requests that end at once are written together. admiss
 
 import asyncio
 import logging
+import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -66,7 +67,7 @@ class Journal:
     def refused(self, entry: Entry) -> None:
         """Write the entry of a request that was not admitted, for the request log; reports leave it out. A caller that
         goes on regardless cannot fill the store: of what comes faster, one in a second stands for many."""
-        second = int(entry.at)
+        second = int(time.monotonic())  # not when they came: some have waited
         if second != self._second:
             self._second, self._refused = second, Counter()
         self._refused[entry.key] += 1

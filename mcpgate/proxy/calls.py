@@ -8,12 +8,12 @@ from typing import Any
 
 from mcpgate.catalog.tools import Tool
 from mcpgate.client import Client
-from mcpgate.errors import NotAllowed
+from mcpgate.errors import McpgateError, NotAllowed
 from mcpgate.governance.callers import Caller
 from mcpgate.governance.context import RequestContext
 from mcpgate.governance.gate import Gate
 from mcpgate.proxy.approvals import ask_for_approval, needs_approval
-from mcpgate.proxy.carrier import Carrier
+from mcpgate.proxy.carrier import Carrier, request_for
 from mcpgate.proxy.views import may_call
 from mcpgate.upstream.connection import HANDSHAKE_VERSION
 from mcpgate.upstream.pool import UpstreamPool
@@ -47,9 +47,13 @@ class Calls:
         upstream = self._pool.get(tool.server)
         config = upstream.config
         if config.approve or config.approve_destructive:
-            check(context.caller)
-            if needs_approval(config, tool):
-                await ask_for_approval(context, tool, arguments)
+            try:
+                check(context.caller)
+                if needs_approval(config, tool):
+                    await ask_for_approval(context, tool, arguments)
+            except McpgateError as error:
+                self._gate.refused(context, request_for(context, "tool", tool.server, tool.name), error)
+                raise
         params = {**more, "name": tool.name, "arguments": arguments}
         if _as_task(upstream.view, tool, context.client):
             params["task"] = {"ttl": round(config.total_timeout_s * 1000)}

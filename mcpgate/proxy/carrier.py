@@ -48,8 +48,7 @@ class Carrier:
         knows it. `check` raises NotAllowed if the caller may not make the request: it is called again just before
         sending, because the request may wait for others of its server. `question`: what is asked of the cache first.
         Raises what `check` does, the gate's refusals, UpstreamError, RpcError."""
-        parent_id = None if context.parent is None else context.parent.request.id
-        request = Request(kind, server=server, tool=name, estimate=_ONE_CALL, parent_id=parent_id)
+        request = request_for(context, kind, server, name)
         try:
             check(context.caller)
         except McpgateError as error:
@@ -114,6 +113,12 @@ class Carrier:
         if result.get("isError") is True:
             admission.outcome = "tool_error"
         return result
+
+
+def request_for(context: RequestContext, kind: Kind, server: str, name: str) -> Request:
+    """A request to an upstream, as the ledger knows it."""
+    parent_id = None if context.parent is None else context.parent.request.id
+    return Request(kind, server=server, tool=name, estimate=_ONE_CALL, parent_id=parent_id)
 
 
 class _Witness:

@@ -36,6 +36,8 @@ class MemoryRequests:
     async def totals(self, ids: Sequence[str]) -> Mapping[str, Totals]:
         found: dict[str, Totals] = {}
         for entry in await self.children(ids, 1 << 62):
+            if entry.is_refused:
+                continue
             usage = entry.usage
             more = (
                 *(1, int(entry.cost is None), entry.cost or 0, usage.input_tokens, usage.output_tokens),

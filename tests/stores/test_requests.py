@@ -186,3 +186,14 @@ async def test_whoever_follows_the_log_gets_every_entry_once(shared_place: Place
                     await write(stores, *[make_entry(f"rq_{number + more:03}", at=NOW) for more in range(50)])
                     number += 50
         assert told == [f"rq_{number:03}" for number in range(300)]
+
+
+async def test_what_was_refused_is_below_its_request_and_in_none_of_its_sums(place: Place) -> None:
+    parent = make_entry("whole", kind="execution")
+    made = make_entry("made", parent_id="whole", cost=5)
+    refused = make_entry("refused", parent_id="whole", cost=0, outcome="rate_limited", facts={"refused": "pace"})
+    async with opened(place) as (stores, requests):
+        await write(stores, made, refused, parent)
+        assert (await requests.totals(["whole"]))["whole"][:3] == (1, 0, 5)
+        assert {one.id for one in await requests.children(["whole"], 10)} == {"made", "refused"}
+        assert await ids(requests, Wanted((("refused", "pace"),), nested=True)) == ["refused"]
