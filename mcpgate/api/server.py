@@ -135,7 +135,7 @@ class Server:
             LlmFace(gateway.chat, self._access, self.closing),
             AdminFace(gateway.gate, self._access, self.closing, admin_routes(gateway)),
             OAuthFace(gateway),
-            DashboardFace(self._access, visits),
+            DashboardFace(self._access, visits, lambda: gateway.gate.config.report_metadata),
             self._access.resource,
             Health(gateway, self._access),
         )

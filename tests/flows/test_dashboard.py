@@ -1,17 +1,24 @@
 """The dashboard in a real browser, in front of a gateway with real traffic: every page, every form, live updates."""
 
+import asyncio
 import json
 import re
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
+from mcpgate.app import open_stores
+from mcpgate.config.settings import Config
+from mcpgate.governance.store import Settlement
 from tests.browser import Watched, chromium
 from tests.conftest import raw
 from tests.flows.governed import ADMIN, Served, bearer, serving, write_config
+from tests.stores.conftest import entry
 
 HOSTILE = '<img src=x onerror="document.title=1">'
 TEAM = "mg-administrator-of-a-team"
@@ -289,6 +296,34 @@ def test_the_cache_shows_what_it_has_saved_and_can_be_cleared(house: Served, vis
     page.get_by_role("button", name="Clear").click()
     confirm(page, "Clear")
     expect(page.locator(".stat", has_text="Entries").locator(".stat-value")).to_have_text("0")
+
+
+async def _fill(url: str, count: int) -> None:
+    stores = await open_stores(Config.model_validate({"storage": {"url": url}}))
+    now = time.time()
+    for first in range(0, count, 500):
+        numbers = range(first, first + 500)
+        made = [entry(f"rq_{number}", now - 3600, 0, metadata={"ticket": f"t{number % 3}"}) for number in numbers]
+        await stores.counters.settle([Settlement(one) for one in made])
+    await stores.store.roll_up()
+    await stores.close()
+
+
+def test_what_takes_long_to_add_up_is_added_up_only_when_asked_for(browser: Browser, tmp_path: Path) -> None:
+    url = f"sqlite:////{str(tmp_path).lstrip('/')}/db.sqlite3"
+    with ThreadPoolExecutor(1) as pool:  # the browser has an event loop in this thread
+        pool.submit(asyncio.run, _fill(url, 51_000)).result()
+    keys = {"admin": {"secret": ADMIN, "grants": {"tools": "*", "admin": True}}}
+    sections = {"governance": {"require_key": True, "keys": keys}, "storage": {"url": url}, "sandbox": {"warm": 0}}
+    with serving(tmp_path, write_config(tmp_path, {"raw": raw()}, **sections)) as served:
+        for watched in signed_in(browser, served, ADMIN):
+            page = go(watched, "usage?by=metadata.ticket")
+            expect(page.get_by_label("Many entries")).to_contain_text("51,000 single entries")
+            watched.check_accessible()
+            page.get_by_role("button", name="Add up").click()
+            expect(page.get_by_role("row", name=re.compile("^t1 "))).to_be_visible()
+            page = go(watched, "usage?by=key")
+            expect(page.get_by_role("row", name=re.compile("vk_1"))).to_be_visible()
 
 
 # --- forms

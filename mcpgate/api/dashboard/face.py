@@ -2,7 +2,7 @@
 /v1 like everybody's requests; this face knows nothing of it."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
@@ -66,8 +66,9 @@ def _files() -> Mapping[str, _File]:
 class DashboardFace(Face):
     """Answers /dashboard and what is below it."""
 
-    def __init__(self, access: Access, visits: Visits) -> None:
-        self._access, self._visits, self._attempts = access, visits, Attempts()
+    def __init__(self, access: Access, visits: Visits, summed: Callable[[], Sequence[str]]) -> None:
+        """`summed`: names of metadata that reports need no single entries for."""
+        self._access, self._visits, self._attempts, self._summed = access, visits, Attempts(), summed
 
     def handler(self, path: str) -> Mapping[str, Handler] | None:
         if path == _SESSION:
@@ -110,7 +111,7 @@ class DashboardFace(Face):
         """Who the visitor is, if anybody."""
         visit = await self._visits.find(http)
         if visit is not None and visit.caller.grants.admin:
-            await self._answer(http, _shown(visit.caller, visit))
+            await self._answer(http, self._shown(visit.caller, visit))
             return
         try:
             caller = await self._access.identify(http)
@@ -119,7 +120,7 @@ class DashboardFace(Face):
         if caller is None or not caller.grants.admin:
             await self._answer(http, {"signed_in": False})
             return
-        await self._answer(http, _shown(caller, None))
+        await self._answer(http, self._shown(caller, None))
 
     async def _sign_in(self, http: Exchange) -> None:
         """Takes a key with the grant `admin`, or the one-time token."""
@@ -152,6 +153,21 @@ class DashboardFace(Face):
             raise NotAllowed("nobody is signed in")
         await self._answer(http, {"signed_in": False}, {"set-cookie": await self._visits.end(http)})
 
+    def _shown(self, caller: Caller, visit: Visit | None) -> dict[str, Any]:
+        """`visit`: None on a gateway that needs no key."""
+        return {
+            "signed_in": True,
+            "version": __version__,
+            "key": None if caller.is_local else caller.id,
+            "name": caller.name,
+            "user": caller.user,
+            "realm": caller.realm,
+            "csrf_header": CSRF,
+            "csrf": None if visit is None else visit.csrf,
+            "summed_metadata": list(self._summed()),
+            "ends_at": None if visit is None else shown_moment(visit.ends_at),
+        }
+
     async def _answer(self, http: Exchange, value: dict[str, Any], more: Mapping[str, str] | None = None) -> None:
         await http.respond(200, orjson.dumps(value), {**_HEADERS, "cache-control": "no-store", **(more or {})})
 
@@ -165,18 +181,3 @@ def _secret_in(body: bytes) -> str:
     if not isinstance(secret, str) or not secret.strip() or len(secret) > _LONGEST_SECRET or not secret.isascii():
         raise InvalidRequest('the body must be {"key": "mg-…"}')
     return secret.strip()
-
-
-def _shown(caller: Caller, visit: Visit | None) -> dict[str, Any]:
-    """`visit`: None on a gateway that needs no key."""
-    return {
-        "signed_in": True,
-        "version": __version__,
-        "key": None if caller.is_local else caller.id,
-        "name": caller.name,
-        "user": caller.user,
-        "realm": caller.realm,
-        "csrf_header": CSRF,
-        "csrf": None if visit is None else visit.csrf,
-        "ends_at": None if visit is None else shown_moment(visit.ends_at),
-    }

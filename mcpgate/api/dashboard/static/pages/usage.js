@@ -20,26 +20,38 @@ const MEASURES = [
   ["result_tokens_saved", "Result tokens saved", (row) => row.result_tokens_saved, format.short],
   ["definition_tokens_saved", "Definition tokens saved", (row) => row.definition_tokens_saved, format.short],
 ];
-const MOST = 200, STACKED = 50;
+const MOST = 200, STACKED = 50, MANY = 50_000;
 const shownName = (value) => (value === null || value === "" ? "(none)" : String(value));
 
-export default function Usage({ route }) {
+export default function Usage({ route, session }) {
   const params = route.params, range = params.get("range") || "7d", by = params.get("by") || "key";
   const measure = MEASURES.find(([name]) => name === params.get("measure")) || MEASURES[0];
   const time = span(range, params.get("from"), params.get("to")), where = params.get("where") || "";
   const within = { since: time.since, until: time.until, where };
-  const groups = useData("api/usage", { ...within, by, order: measure[0], limit: MOST });
+  const names = [by, ...where.split(",").map((one) => one.split("=")[0])].filter((name) => name.startsWith("metadata."));
+  const single = names.filter((name) => !session.summed_metadata.includes(name.slice(9))), asked = params.get("single") === "1";
+  const size = useData(single.length && !asked ? "api/usage" : null, { since: time.since, until: time.until });
+  const entries = size.data ? Number((size.data.rows[0] || {}).entries || 0) : 0, held = single.length > 0 && !asked && (size.loading || entries > MANY);
+  const groups = useData(held ? null : "api/usage", { ...within, by, order: measure[0], limit: MOST });
   const few = groups.data && groups.data.rows.length <= STACKED && by !== time.bucket;
-  const course = useData(groups.data ? "api/usage" : null, { ...within, by: few ? `${time.bucket},${by}` : time.bucket });
+  const course = useData(groups.data && !held ? "api/usage" : null, { ...within, by: few ? `${time.bucket},${by}` : time.bucket });
   return html`<${Page} title="Usage" about="Everything that was asked and done, from the ledger." actions=${html`
       <a class="button" download="usage.csv" href=${address("api/usage", { ...within, by, format: "csv" }).href}>CSV</a>
       <${Choice} label="Time" options=${RANGES} value=${params.get("from") ? "" : range} onChange=${(value) => setParams({ range: value, from: "", to: "" })} />`}>
     <${Card} label="What is shown"><${Controls} params=${params} by=${by} measure=${measure} where=${where} /></${Card}>
+    ${held ? size.loading ? html`<div class="loading" role="status">Loading …</div>` : html`<${Many} names=${single} entries=${entries} />` : html`
     <${Card} title=${`${measure[1]} by ${by.replace("metadata.", "")}, per ${time.bucket} (UTC)`}>
       <${Loaded} state=${course.error ? course : groups}>${(data) => html`<${Chart} top=${data.rows} rows=${course.data ? course.data.rows : []} by=${by}
         time=${time} measure=${measure} few=${few} />`}</${Loaded}></${Card}>
-    <${Card} label="Groups" flush><${Loaded} state=${groups}>${(data) => html`<${Groups} rows=${data.rows} by=${by} measure=${measure} where=${where} />`}</${Loaded}></${Card}>
+    <${Card} label="Groups" flush><${Loaded} state=${groups}>${(data) => html`<${Groups} rows=${data.rows} by=${by} measure=${measure} where=${where} />`}</${Loaded}></${Card}>`}
   </${Page}>`;
+}
+
+/** Instead of groups that take seconds to add up. */
+function Many({ names, entries }) {
+  return html`<${Card} label="Many entries"><p>${names.map((name) => name.slice(9)).join(", ")} ${names.length > 1 ? "are" : "is"} not in
+    <code>governance.report_metadata</code>, so this has to be added up from ${format.number(entries)} single entries, which takes seconds.</p>
+    <button class="button" onClick=${() => setParams({ single: "1" })}>Add up</button></${Card}>`;
 }
 
 function Controls({ params, by, measure, where }) {
