@@ -303,7 +303,11 @@ class Admission(Admitted):
         if not any([claim.amount and claim.measure != "concurrency" for claim in claims]):
             return None
         cost = 0 if self._money_later else self._estimated
-        return self._entry(self.request.estimate, cost, outcome="unknown")
+        entry = self._entry(self.request.estimate, cost, outcome="unknown")
+        parent = self._context.parent
+        if isinstance(parent, Admission) and not any(one.abandoned for one in parent._held):
+            return entry._replace(parent_id=None)  # nothing will tell of its parent, under which the log would have it
+        return entry
 
     def _admit_uncounted(self, error: StoreUnavailable, shares: Sequence[Share]) -> None:
         if self._desk.declared.config.when_store_is_away == "refuse":
