@@ -142,6 +142,7 @@ class Upstream:
         """What the shared connection has listed last."""
         self._following = Following(name, self._identities, config.timeout_s)
         self._was_asked_early = False
+        self._to_tell: dict[Announcement, asyncio.TimerHandle] = {}
         self._refused: set[str] = set()
         """Callers whose lists could not be asked for."""
         self._subscribed: tuple[str, ...] = ()
@@ -165,6 +166,8 @@ class Upstream:
             with contextlib.suppress(asyncio.CancelledError):
                 await self._task
             self._task = None
+        for telling in self._to_tell.values():
+            telling.cancel()
         self._following.stop()
         await self._identities.aclose()
         await self._live.aclose()
@@ -726,7 +729,7 @@ class Upstream:
             connection = self._connection if identity is None else self._identities.find(identity)
             if connection is not None:
                 self._lists.changed(connection, what)
-            self._announce(Announcement("list", what, self.name, identity))
+            self._announce_list(Announcement("list", what, self.name, identity))
         elif what == "tools" and identity is None:
             self._relist.set()
 
@@ -737,6 +740,16 @@ class Upstream:
         """Say that there may be other lists than the last ones."""
         for what in facts.capabilities & {"resources", "prompts"}:
             self._announce(Announcement("list", what, self.name, identity))
+
+    def _announce_list(self, announced: Announcement) -> None:
+        """Say it in a moment, once, however often the server says it meanwhile: each client lists anew each time."""
+
+        def tell() -> None:
+            del self._to_tell[announced]
+            self._announce(announced)
+
+        if announced not in self._to_tell:
+            self._to_tell[announced] = asyncio.get_running_loop().call_later(_DEBOUNCE_S, tell)
 
     def _announce(self, announced: Announcement) -> None:
         if announced.identity is not None or not self.per_user:  # else it concerns the account that is borrowed

@@ -16,7 +16,7 @@ from mcpgate.governance.callers import LOCAL
 from mcpgate.governance.context import RequestContext
 from mcpgate.upstream.connection import RpcError
 from mcpgate.upstream.framing import Pace
-from tests.conftest import gateway, raw, until
+from tests.conftest import full, gateway, raw, until
 from tests.listeners import Listener
 
 pytestmark = pytest.mark.anyio
@@ -263,3 +263,13 @@ async def test_progress_extends_the_time_of_a_direct_call_whose_client_did_not_a
         arguments = {"number": 6, "size": 1, "every_s": 0.4}
         result = await opened.calls.carry(RequestContext(LOCAL), tool, arguments)
         assert text_of(result) == "done"
+
+
+async def test_lists_that_change_again_and_again_are_announced_once_in_a_while() -> None:
+    heard: list[str] = []
+    async with gateway({"full": full("full", "handshake")}) as opened:
+        opened.on_list_changed(lambda announced: heard.append(announced.what))
+        upstream = opened.pool.get("full")
+        await asyncio.gather(*(upstream.call("grow", {}) for _ in range(100)))
+        await until(lambda: {"resources", "prompts"} <= {*heard})
+        assert 0 < heard.count("resources") < 20 and 0 < heard.count("prompts") < 20
