@@ -57,7 +57,7 @@ _ROWS = (
         lambda r: r.in_pythons(r.cpu_ms_per_execution()),
         2,
     ),
-    _Row("… of 100 in a row", TASKS[0].name, lambda r: r.in_pythons(_back_to_back_cpu(r)), 2),
+    _Row("… of 100 back-to-back", TASKS[0].name, lambda r: r.in_pythons(_back_to_back_cpu(r)), 2),
     _Row("CPU of the gateway per upstream call, ms", "50 in turn", Record.cpu_ms_per_call, 2),
     _Row("peak RSS of the gateway, MiB", "start", _rss(0)),
     _Row("… with its children, MiB", "start", _rss(1)),

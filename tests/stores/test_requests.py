@@ -197,3 +197,16 @@ async def test_what_was_refused_is_below_its_request_and_in_none_of_its_sums(pla
         assert (await requests.totals(["whole"]))["whole"][:3] == (1, 0, 5)
         assert {one.id for one in await requests.children(["whole"], 10)} == {"made", "refused"}
         assert await ids(requests, Wanted((("refused", "pace"),), nested=True)) == ["refused"]
+
+
+async def test_what_was_written_late_is_found_in_its_own_time(place: Place) -> None:
+    day = 86_400.0
+    times = {"old": -3 * day, "early": -0.5 * day, "after": 0.5 * day, "late": -0.2 * day, "last": 2 * day}
+    async with opened(place) as (stores, requests):
+        for id, at in times.items():
+            await write(stores, make_entry(id, NOW + at))
+        assert await ids(requests, Wanted(until=NOW)) == ["late", "early", "old"]
+        assert await ids(requests, Wanted(until=NOW), most=1) == ["late", "early", "old"]
+        assert await ids(requests, Wanted(since=NOW - 0.3 * day, until=NOW + day)) == ["late", "after"]
+        assert await ids(requests, Wanted(until=NOW - 2 * day)) == ["old"]
+        assert await ids(requests, Wanted(until=NOW - 9 * day)) == []

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from mcpgate.activity.requests import Totals, Wanted, terms_of_wanted
+from mcpgate.activity.requests import NEWEST, Totals, Wanted, terms_of_wanted
 from mcpgate.governance.records import Entry
 from mcpgate.governance.store import StoreUnavailable
 from mcpgate.stores import request_rows
@@ -157,16 +157,27 @@ def fts_query(text: str) -> str:
 
 def _bounds(db: sqlite3.Connection, wanted: Wanted, before: int) -> tuple[int, int]:
     """Numbers between which all entries of a span of time are."""
-    low, high = 0, before
+    low, high, day_s = 0, before, request_rows.DAY_S
     if wanted.since is not None:
         statement = "SELECT seq FROM entries WHERE at <= ? ORDER BY at DESC LIMIT 1"
-        found = db.execute(statement, (wanted.since - request_rows.DAY_S,)).fetchone()
+        found = db.execute(statement, (wanted.since - day_s,)).fetchone()
         low = low if found is None else found[0]
     if wanted.until is not None:
         statement = "SELECT seq FROM entries WHERE at >= ? ORDER BY at LIMIT 1"
-        found = db.execute(statement, (wanted.until + request_rows.DAY_S,)).fetchone()
+        found = db.execute(statement, (wanted.until + day_s,)).fetchone()
         high = high if found is None else min(high, found[0])
+        if before == NEWEST:  # later pages and steps are below it
+            high = min(high, _last_before(db, wanted.until) + 1)
     return low, high
+
+
+def _last_before(db: sqlite3.Connection, until: float) -> int:
+    """The largest number of an entry from before a time, from the index of times alone: else a day's entries after it
+    would be looked at one by one. Whatever was admitted more than two days before was written before anything that was
+    admitted within one."""
+    statement = "SELECT MAX(seq), MAX(at) FROM entries WHERE at >= ? AND at < ?"
+    last, at = db.execute(statement, (until - 2 * request_rows.DAY_S, until)).fetchone()
+    return NEWEST if last is None or at < until - request_rows.DAY_S else int(last)
 
 
 def _candidates(db: sqlite3.Connection, wanted: Wanted, low: int, high: int, most: int) -> list[int]:
