@@ -415,7 +415,7 @@ def routes() -> str:
         (llm_stored, StoredFace(cast(Any, types.SimpleNamespace(objects=None)), nothing, nothing)),
         (llm_errors, GeminiFace(nothing, nothing, nothing)),
         (gemini_face, GeminiFace(nothing, nothing, nothing)),
-        (dashboard, dashboard.DashboardFace(nothing, nothing)),
+        (dashboard, dashboard.DashboardFace(nothing, nothing, tuple)),
         (resource, resource.Resource(cast(Any, _WITH_ISSUERS), "")),
         (inspect.getmodule(Health), Health(nothing, nothing)),
     ]
