@@ -193,7 +193,8 @@ def once_asked(model: ScriptedModel, file: Path) -> Iterator[None]:
 def test_an_agent_that_asks_once_shows_the_tools_of_a_server_that_was_connected_before(
     agent: str, model: ScriptedModel, tmp_path: Path
 ) -> None:
-    """Over stdio, with a server that starts only after the agent has asked its model."""
+    """Over stdio, with a server that starts only after the agent has asked its model. `required`: Codex asks its model
+    without waiting for the gateway else, if that takes more than a second to start."""
     command_of(agent)
     go = tmp_path / "go"
     config = write_config(tmp_path, {"one": full("one", expose="both", env={"WAIT_FOR": str(go)})})
@@ -223,7 +224,7 @@ def test_an_agent_that_asks_once_shows_the_tools_of_a_server_that_was_connected_
             (tmp_path / "config.toml").write_text(
                 f'model = "one"\nopenai_base_url = "{model.address}/v1"\n{CODEX_ALONE}'
                 f"[mcp_servers.mcpgate]\ncommand = {json.dumps(program)}\nargs = {json.dumps(arguments)}\n"
-                "startup_timeout_sec = 60\n"
+                "startup_timeout_sec = 60\nrequired = true\n"
                 f"[mcp_servers.mcpgate.env]\n{inner}"
             )
             (tmp_path / "auth.json").write_text(json.dumps({"OPENAI_API_KEY": "none"}))
