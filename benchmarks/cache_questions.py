@@ -12,7 +12,6 @@ import asyncio
 import gzip
 import random
 import secrets
-import statistics
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
@@ -20,6 +19,7 @@ from typing import Any
 
 import numpy
 
+from benchmarks.llm_overhead.measure import percentile
 from benchmarks.machine import describe_machine, load
 from mcpgate.cache import semantic
 from mcpgate.cache.entry import CacheEntry, Row
@@ -33,26 +33,26 @@ from mcpgate.stores.postgres.questions import PostgresQuestions
 _NEAREST, _WORDS, _ALIKE, _SMALL = 8, 8, 20, 10
 _AT_ONCE = 8
 _LARGE = "large"
-VOCABULARY = Path(semantic.__file__).with_name("vocabulary.txt.gz")
-Size = Callable[[], Awaitable[int]]
+_VOCABULARY = Path(semantic.__file__).with_name("vocabulary.txt.gz")
+_Size = Callable[[], Awaitable[int]]
 
 
-def _vectors(count: int, embedding: Embedding, draw: random.Random) -> Any:
+def _vectors(count: int, embedding: Embedding, draw: random.Random) -> list[Any]:
     """Of questions, and of as many that differ from them in one word."""
     words = [
-        word for word in gzip.decompress(VOCABULARY.read_bytes()).decode().split() if len(word) > 3 and word.isalpha()
+        word for word in gzip.decompress(_VOCABULARY.read_bytes()).decode().split() if len(word) > 3 and word.isalpha()
     ]
 
     def changed(question: list[str]) -> list[str]:
         at = draw.randrange(_WORDS)
         return [*question[:at], draw.choice(words), *question[at + 1 :]]
 
-    stored, asked = [], []
+    stored: list[list[str]] = []
     while len(stored) < count:
         of = draw.choices(words, k=_WORDS)
         stored += [changed(of) for _ in range(_ALIKE)]
     asked = [changed(question) for question in stored[:count]]
-    return (embedding.encode_all(" ".join(one) for one in texts) for texts in (stored[:count], asked))
+    return [embedding.encode_all(" ".join(one) for one in texts) for texts in (stored[:count], asked)]
 
 
 def _partition(number: int) -> str:
@@ -80,8 +80,7 @@ async def _look(questions: Questions, asked: Sequence[tuple[str, Any, set[str]]]
         ids = await questions.nearest(partition, vector, _NEAREST)
         times.append((time.perf_counter() - began) * 1e3)
         found, wanted = found + len(true & set(ids)), wanted + len(true)
-    times.sort()
-    return statistics.median(times), times[int(len(times) * 0.99)], found / wanted
+    return percentile(times, 0.5), percentile(times, 0.99), found / wanted
 
 
 def _looked_for(stored: Any, asked: Any, large: bool, count: int) -> list[tuple[str, Any, set[str]]]:
@@ -98,7 +97,7 @@ def _looked_for(stored: Any, asked: Any, large: bool, count: int) -> list[tuple[
     return found
 
 
-async def _measure(name: str, questions: Questions, vectors: Sequence[Any], looks: int, size: Size) -> None:
+async def _measure(name: str, questions: Questions, vectors: Sequence[Any], looks: int, size: _Size) -> None:
     stored, asked = vectors
     added = await _fill(questions, stored)
     figures = [await _look(questions, _looked_for(stored, asked, large, looks)) for large in (True, False)]
@@ -118,7 +117,7 @@ async def main() -> None:
     )
     print("| | add, ms | large partition: p50, ms | p99 | found | small: p50, ms | p99 | found | bytes each |")
     print("|---|--:|--:|--:|--:|--:|--:|--:|--:|")
-    vectors = [*_vectors(asked.entries, Embedding.load(), random.Random(0))]
+    vectors = _vectors(asked.entries, Embedding.load(), random.Random(0))
     await _in_memory(vectors, asked.looks)
     await _in_postgres(asked.postgres, vectors, asked.looks)
 

@@ -3,8 +3,8 @@ of which does so.
 
     python -m benchmarks.recording traces|contents [ROUNDS] [REQUESTS]
 
-Rounds alternate between the two, so that a busy machine hurts both. Questions and answers have 1 kB each. The collector
-reads the traces that it gets and forgets them.
+Rounds alternate between the two, so that a busy machine hurts both. Questions and answers have 1.4 kB each. The
+collector reads the traces that it gets and forgets them.
 """
 
 import http.client

@@ -152,7 +152,15 @@ class Running:
         )
 
 
+_OF_PROVIDER: Mapping[Face, Ask] = {
+    "chat": Ask("/v1/chat/completions", "fixed", "paced"),
+    "messages": Ask("/v1/messages", "fixed", "paced"),
+}
+"""What the provider itself is asked."""
+
 # mcpgate
+
+_OURS: Mapping[str, str] = {"PYTHONPATH": f"{_CHECKOUT}{os.pathsep}{_CHECKOUT / 'sandbox'}"}  # Not what is installed.
 
 
 def _mcpgate(governed: bool) -> Callable[[Path, int], Launch]:
@@ -193,7 +201,7 @@ def _mcpgate(governed: bool) -> Callable[[Path, int], Launch]:
             },
             port,
             {
-                "PYTHONPATH": f"{_CHECKOUT}{os.pathsep}{_CHECKOUT / 'sandbox'}",  # Not what is installed.
+                **_OURS,
                 "XDG_CACHE_HOME": platformdirs.user_cache_dir(),  # The sandbox is compiled once, not at each start.
             },
         )
@@ -204,11 +212,7 @@ def _mcpgate(governed: bool) -> Callable[[Path, int], Launch]:
 def _forwarder(_: Path, provider: int) -> Launch:
     port = free_port()
     command = (sys.executable, "-m", "benchmarks.llm_overhead.forwarder", str(port), str(provider))
-    asks: dict[Face, Ask] = {
-        "chat": Ask("/v1/chat/completions", "fixed", "paced"),
-        "messages": Ask("/v1/messages", "fixed", "paced"),
-    }
-    return Launch(command, asks, port, {"PYTHONPATH": f"{_CHECKOUT}{os.pathsep}{_CHECKOUT / 'sandbox'}"})
+    return Launch(command, _OF_PROVIDER, port, _OURS)
 
 
 # Others
@@ -309,11 +313,7 @@ def spawn(command: Sequence[str], core: int | None, **options: Any) -> "subproce
 def start(contestant: Contestant, provider: int) -> Iterator[Running]:
     """Starts a gateway, and yields it when every face has answered. Raises ContestantFailed."""
     if contestant.launch is None:
-        faces: dict[Face, Ask] = {
-            "chat": Ask("/v1/chat/completions", "fixed", "paced"),
-            "messages": Ask("/v1/messages", "fixed", "paced"),
-        }
-        yield Running(None, provider, faces)
+        yield Running(None, provider, _OF_PROVIDER)
         return
     parent = Path("/dev/shm") if contestant.shared_memory else cache_folder() / "llm_overhead"
     parent.mkdir(parents=True, exist_ok=True)

@@ -25,7 +25,7 @@ def app(pool: Pool) -> Any:
             body, more = body + message["body"], message.get("more_body", False)
         headers = {"content-type": "application/json"}
         answer = await pool.send("POST", scope["path"], headers, body, _PATIENCE_S, _PATIENCE_S)
-        told = [(name.encode(), answer.headers[name].encode()) for name in ("content-type",) if name in answer.headers]
+        told = [(b"content-type", answer.headers["content-type"].encode())]
         await send({"type": "http.response.start", "status": answer.status, "headers": told})
         async for piece in answer.chunks():
             await send({"type": "http.response.body", "body": piece, "more_body": True})

@@ -66,8 +66,11 @@ class Journal:
 
     def refused(self, entry: Entry) -> None:
         """Write the entry of a request that was not admitted, for the request log; reports leave it out. A caller that
-        goes on regardless cannot fill the store: of what comes faster, one in a second stands for many."""
-        second = int(time.monotonic())  # not when they came: some have waited
+        goes on regardless cannot fill the store, nor, while that is away, the place of entries that cost something: of
+        what comes faster, a few in each second stand for many."""
+        if self._declared.unavailable is not None:
+            return
+        second = int(time.time())  # not when they came: some have waited
         if second != self._second:
             self._second, self._refused = second, Counter()
         self._refused[entry.key] += 1

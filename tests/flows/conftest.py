@@ -1,11 +1,22 @@
 """The gateway that tests of keys, grants and budgets share, one per file."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from tests.conftest import raw
-from tests.flows.governed import GRANTED, HELD, PRICES, TRUSTED, Served, serving, write_config
+from tests.flows.governed import GRANTED, HELD, PRICES, TRUSTED, Served, own_database, serving, sqlite_url, write_config
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def storage(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[dict[str, str]]:
+    """The section `storage` of a configuration: a store of each kind that several workers can share."""
+    if request.param == "sqlite":
+        yield {"url": sqlite_url(tmp_path)}
+    else:
+        with own_database() as url:
+            yield {"url": url}
 
 
 @pytest.fixture(scope="module")

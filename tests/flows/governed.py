@@ -10,7 +10,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,10 @@ from urllib.parse import urlsplit
 import httpx2
 import yaml
 
+from mcpgate.app import open_stores
+from mcpgate.config.settings import Config
+from mcpgate.governance.records import Entry
+from mcpgate.governance.store import Settlement
 from tests.conftest import serve_command
 from tests.stores.conftest import PGVECTOR, POSTGRES, needs_server
 
@@ -278,6 +282,20 @@ def serving(
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
+
+
+def sqlite_url(folder: Path) -> str:
+    """Of a file in a folder."""
+    return f"sqlite:////{str(folder).lstrip('/')}/db.sqlite3"
+
+
+async def write_entries(url: str, entries: Sequence[Entry]) -> None:
+    """Put entries into a store's ledger and its sums."""
+    stores = await open_stores(Config.model_validate({"storage": {"url": url}}))
+    for first in range(0, len(entries), 500):
+        await stores.counters.settle([Settlement(one) for one in entries[first : first + 500]])
+    await stores.store.roll_up()
+    await stores.close()
 
 
 @contextlib.contextmanager

@@ -12,9 +12,7 @@ from typing import Any
 import httpx2
 import pytest
 
-from mcpgate.app import open_stores
-from mcpgate.config.settings import Config
-from mcpgate.governance.store import Settlement
+from mcpgate.governance.records import Entry
 from tests.alert_receiver import SECRET, Receiver, receiving
 from tests.conftest import raw
 from tests.flows.governed import (
@@ -28,6 +26,7 @@ from tests.flows.governed import (
     serving,
     wait_until,
     write_config,
+    write_entries,
 )
 from tests.model_provider import ModelProvider
 from tests.stores.conftest import entry
@@ -40,15 +39,6 @@ PAYS, LAB = "mg-the-key-that-pays", "mg-the-key-of-the-lab"
 def receiver() -> Iterator[Receiver]:
     with receiving() as running:
         yield running
-
-
-@pytest.fixture(params=["sqlite", "postgres"])
-def storage(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[dict[str, str]]:
-    if request.param == "sqlite":
-        yield {"url": f"sqlite:////{str(tmp_path).lstrip('/')}/db.sqlite3"}
-    else:
-        with own_database() as url:
-            yield {"url": url}
 
 
 def settings(receiver: Receiver, storage: dict[str, str], *alerts: dict[str, Any]) -> dict[str, Any]:
@@ -143,13 +133,11 @@ def test_failures_of_all_workers_count_together_and_refusals_are_none(
         assert len(receiver.texts("resolved")) == 1
 
 
-async def _spend_every_day(url: str, team: str, cost: int) -> None:
+def spent_every_day(team: str, cost: int) -> list[Entry]:
     """In this hour and the next, on each of the seven days before."""
-    stores = await open_stores(Config.model_validate({"storage": {"url": url}}))
     hour = time.time() // 3600 * 3600
     moments = [hour + more - day * 86_400 for day in range(1, 8) for more in (60, 3660)]
-    await stores.counters.settle([Settlement(entry(f"rq_{at:.0f}", at, cost, team=team)) for at in moments])
-    await stores.close()
+    return [entry(f"rq_{at:.0f}", at, cost, team=team) for at in moments]
 
 
 def test_every_other_kind_of_alert_is_told(
@@ -181,7 +169,7 @@ def test_every_other_kind_of_alert_is_told(
             "models": {"only": {"targets": [{"target": "open/status-503"}]}},
         }
         config = write_config(tmp_path, servers, **sections)
-        asyncio.run(_spend_every_day(storage["url"], "lab", 100_000_000))
+        asyncio.run(write_entries(storage["url"], spent_every_day("lab", 100_000_000)))
         ask = {"model": "only", "messages": [{"role": "user", "content": "Hello"}]}
         with serving(tmp_path, config, workers=2) as served:
             call_many(served, "raw__echo", {"text": "x"}, LAB, 8)

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import httpx2
-import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.conftest import raw
@@ -25,7 +24,6 @@ from tests.flows.governed import (
     call_of,
     environment,
     mcpgate,
-    own_database,
     serving,
     wait_until,
     write_config,
@@ -35,15 +33,6 @@ from tests.model_provider import ModelProvider
 PAYS = "mg-the-key-that-pays"
 LIMIT = 1000
 CODE = "import asyncio\nreturn await asyncio.gather(*[raw.add(a=n, b=1) for n in range(3)])"
-
-
-@pytest.fixture(params=["sqlite", "postgres"])
-def storage(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[dict[str, str]]:
-    if request.param == "sqlite":
-        yield {"url": f"sqlite:////{str(tmp_path).lstrip('/')}/db.sqlite3"}
-    else:
-        with own_database() as url:
-            yield {"url": url}
 
 
 def chat(served: Served, model: str, **more: Any) -> int:

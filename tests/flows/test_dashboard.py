@@ -12,12 +12,9 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from mcpgate.app import open_stores
-from mcpgate.config.settings import Config
-from mcpgate.governance.store import Settlement
 from tests.browser import Watched, chromium
 from tests.conftest import raw
-from tests.flows.governed import ADMIN, Served, bearer, serving, write_config
+from tests.flows.governed import ADMIN, Served, bearer, serving, sqlite_url, write_config, write_entries
 from tests.stores.conftest import entry
 
 HOSTILE = '<img src=x onerror="document.title=1">'
@@ -298,21 +295,11 @@ def test_the_cache_shows_what_it_has_saved_and_can_be_cleared(house: Served, vis
     expect(page.locator(".stat", has_text="Entries").locator(".stat-value")).to_have_text("0")
 
 
-async def _fill(url: str, count: int) -> None:
-    stores = await open_stores(Config.model_validate({"storage": {"url": url}}))
-    now = time.time()
-    for first in range(0, count, 500):
-        numbers = range(first, first + 500)
-        made = [entry(f"rq_{number}", now - 3600, 0, metadata={"ticket": f"t{number % 3}"}) for number in numbers]
-        await stores.counters.settle([Settlement(one) for one in made])
-    await stores.store.roll_up()
-    await stores.close()
-
-
 def test_what_takes_long_to_add_up_is_added_up_only_when_asked_for(browser: Browser, tmp_path: Path) -> None:
-    url = f"sqlite:////{str(tmp_path).lstrip('/')}/db.sqlite3"
+    url, at = sqlite_url(tmp_path), time.time() - 3600
+    made = [entry(f"rq_{number}", at, 0, metadata={"ticket": f"t{number % 3}"}) for number in range(51_000)]
     with ThreadPoolExecutor(1) as pool:  # the browser has an event loop in this thread
-        pool.submit(asyncio.run, _fill(url, 51_000)).result()
+        pool.submit(asyncio.run, write_entries(url, made)).result()
     keys = {"admin": {"secret": ADMIN, "grants": {"tools": "*", "admin": True}}}
     sections = {"governance": {"require_key": True, "keys": keys}, "storage": {"url": url}, "sandbox": {"warm": 0}}
     with serving(tmp_path, write_config(tmp_path, {"raw": raw()}, **sections)) as served:

@@ -20,7 +20,6 @@ from tests.flows.governed import (
     Served,
     bearer,
     mcpgate,
-    own_database,
     serving,
     wait_until,
     write_config,
@@ -253,19 +252,12 @@ def test_a_question_that_cannot_be_answered_says_why(served: Served, query: dict
     assert said in answer.json()["error"]["message"]
 
 
-@pytest.mark.parametrize("store", ["sqlite", "postgres"])
-def test_new_requests_of_every_worker_are_told_at_once(tmp_path: Path, provider: ModelProvider, store: str) -> None:
-    if store == "postgres":
-        with own_database() as url:
-            _follow_workers(tmp_path, provider, {"url": url})
-    else:
-        _follow_workers(tmp_path, provider, {"url": f"sqlite:////{str(tmp_path).lstrip('/')}/db.sqlite3"})
-
-
-def _follow_workers(folder: Path, provider: ModelProvider, storage: dict[str, str]) -> None:
-    config = write_config(folder, {"raw": raw(expose="both")}, **sections(provider, storage=storage))
+def test_new_requests_of_every_worker_are_told_at_once(
+    tmp_path: Path, provider: ModelProvider, storage: dict[str, str]
+) -> None:
+    config = write_config(tmp_path, {"raw": raw(expose="both")}, **sections(provider, storage=storage))
     told: list[dict[str, Any]] = []
-    with serving(folder, config, workers=3) as served:
+    with serving(tmp_path, config, workers=3) as served:
 
         def listen() -> None:
             query = {"follow": "1", "where": "metadata.run=live"}

@@ -21,6 +21,7 @@ from mcpgate.governance.keys import digest_of, to_record
 from mcpgate.governance.records import Balance, Refusal, Request, Reservation, Usage, to_usd
 from mcpgate.governance.store import Change, Settlement, StoreUnavailable
 from mcpgate.stores.memory import MemoryStore
+from mcpgate.stores.requests import MemoryRequests
 from mcpgate.stores.sqlite import writer
 from mcpgate.stores.sqlite.governance import SqliteStore
 from mcpgate.telemetry.metrics import Metrics
@@ -660,6 +661,22 @@ def test_while_the_store_is_unavailable_nothing_is_admitted_or_counted_and_it_re
             await call(gate)
         assert await standing(stores, ALL) == (2 * CENT, 0)
         assert len(await entries(stores)) == 2
+
+    in_virtual_time(work)
+
+
+def test_what_is_refused_while_the_store_is_unavailable_takes_no_place_of_what_is_to_be_written() -> None:
+    async def work(clock: Callable[[], float]) -> None:
+        stores = Flaky()
+        async with gate_on(stores, clock, **DOLLAR) as gate:
+            await call(gate)
+            stores.away = True
+            for _ in range(5):
+                assert isinstance(await refusal_of(gate), Unavailable)
+            stores.away = False
+            await asyncio.sleep(2.5)
+            await call(gate)
+        assert await MemoryRequests(stores).newest() == 2
 
     in_virtual_time(work)
 

@@ -23,8 +23,8 @@ _POSSESSION = re.compile(
     re.IGNORECASE,
 )
 _SOMEBODY = re.compile(r"\b(?:i|we|my|our|mine|ours|(?:remind|call|email|text|book|order)\s+me)\b|[\d@]", re.IGNORECASE)
-"""What every text has that one of the patterns for somebody's own affairs matches: looked for first, in a sixth of the
-time."""
+"""What every text has that one of the patterns for somebody's own affairs matches: looked for first, because that is
+quicker."""
 _INSTRUCTIONS = re.compile(
     r"^\W*(?:(?:hi|hey|hello|please|can you tell me|could you tell me|tell me)\b\W*)*"
     r"(?:how\s+(?:do|can|could|should|would|may|to)\b"
